@@ -1,0 +1,25 @@
+"""rllab: one trainer core for reinforcement learning and language-model alignment.
+
+Names are loaded on first use, so that `import rllab` and the command line start without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rllab.core.algorithm import Algorithm, Batch, Context, Metrics, Outputs, Update
+    from rllab.core.recipe import load_recipe
+    from rllab.core.trainer import Trainer
+    from rllab.core.trainer import load_run as load
+
+__version__ = "0.1.0"
+__all__ = ["Algorithm", "Batch", "Context", "Metrics", "Outputs", "Trainer", "Update", "load", "load_recipe"]
+
+_HOMES = dict.fromkeys(("Algorithm", "Batch", "Context", "Metrics", "Outputs", "Update"), "rllab.core.algorithm")
+_HOMES |= {"Trainer": "rllab.core.trainer", "load": "rllab.core.trainer", "load_recipe": "rllab.core.recipe"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rllab' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), {"load": "load_run"}.get(name, name))

@@ -1,0 +1,12 @@
+"""The algorithms, one file each; a file is imported when its algorithm is first named."""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["DQN", "PPO", "SAC"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rllab.algos' has no attribute {name!r}")
+    return getattr(import_module(f"rllab.algos.{name.lower()}"), name)

@@ -1,0 +1,117 @@
+"""Deep Q-learning (Mnih et al. 2015): learn what each action is worth, and mostly take the best.
+
+A network Q(s, a) is trained towards r + γ max_a' Q⁻(s', a'), with transitions drawn from a replay buffer and Q⁻ an
+older copy of Q. Plain fields switch on: `double` (van Hasselt et al. 2016; Q chooses a', Q⁻ values it), `dueling` (Wang
+et al. 2016), `n_step` (Mnih et al. 2016).
+
+A round: `train_freq` steps of every environment with ε-greedy actions, then `gradient_steps` updates.
+Axes: B batch, A actions, N environments.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rllab.control import Control, discrete_actions, masked, move
+from rllab.core.algorithm import Batch, Context, Outputs, Round
+from rllab.nets import QNetwork, load_weights
+from rllab.replay import Replay
+
+
+@dataclass(kw_only=True)
+class DQN(Control):
+    """Deep Q-learning on any Gymnasium environment with discrete actions."""
+
+    hidden: list[int] = field(default_factory=lambda: [120, 84])
+    gamma: float = 0.99  # discount γ
+    double: bool = True
+    dueling: bool = False
+    n_step: int = 1
+    huber: bool = True  # errors above 1 count linearly; else squared throughout
+    buffer_size: int = 10_000  # transitions; a rank has its own
+    learning_starts: int = 1_000  # environment steps before the first update
+    train_freq: int = 16  # steps of each environment a round
+    gradient_steps: int = 16  # updates a round
+    batch_size: int = 128
+    target_update_interval: int = 50  # updates between two copies of Q to Q⁻
+    tau: float = 1.0  # how far Q⁻ goes towards Q
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_steps: int = 10_000  # environment steps from one to the other
+
+    def setup(self, ctx: Context) -> None:
+        self.make_envs(ctx)
+        self.actions = discrete_actions(self.envs.action_space)
+        ctx.seed_torch("weights")
+        self.q = QNetwork(self.envs.observation_space, self.actions, self.hidden, self.dueling).to(ctx.device)
+        if self.model:
+            load_weights(self.q, self.model)
+        self.target = deepcopy(self.q).requires_grad_(False)
+        self.replay = Replay(self.buffer_size, self.num_envs)
+        self.updates = 0
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"model": self.q}
+
+    def collect(self, step: int) -> Round:
+        self.interact(step)
+        if self.env_steps > self.learning_starts:
+            for batch in self.minibatches(step):
+                yield batch
+                self.updates += 1
+                if self.updates % self.target_update_interval == 0:
+                    move(self.target, self.q, self.tau)
+        return self.finished_episodes() | {"policy/epsilon": self.epsilon()}
+
+    def interact(self, step: int) -> None:
+        """Fills the replay buffer with ε-greedy steps."""
+        rng = self.ctx.rng("explore", step)
+        explore = rng.random((self.train_freq, self.num_envs))
+        chosen = rng.random((self.train_freq, self.num_envs, self.actions))
+        for t in range(self.train_freq):
+            allowed = chosen[t] if self.envs.mask is None else np.where(self.envs.mask, chosen[t], -1.0)
+            action, random = allowed.argmax(1), explore[t] < self.epsilon()
+            if not random.all():
+                action = np.where(random, action, self._greedy(self.envs.obs, self.envs.mask))
+            self.replay.add(self.envs.step(action).rows())
+            self.env_steps += self.num_envs * self.ctx.world
+
+    def minibatches(self, step: int) -> Iterator[Batch]:
+        """The round's minibatches, gathered at once."""
+        size = self.batch_size * self.gradient_steps
+        rows = self.replay.sample(self.ctx.rng("replay", step), size, self.n_step, self.gamma)
+        rows["weight"] = torch.full((size,), 1 / (self.batch_size * self.ctx.world))
+        rows = {k: v.to(self.ctx.device) for k, v in rows.items()}
+        for start in range(0, size, self.batch_size):
+            yield {k: v[start : start + self.batch_size] for k, v in rows.items()}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        q_B = self.q(batch["obs"]).gather(1, batch["action"][:, None]).squeeze(1)
+        with torch.no_grad():
+            value_B = self.next_value(batch["next_obs"], batch.get("next_mask"))
+            target_B = batch["reward"] + batch["discount"] * value_B
+        error_B = target_B - q_B
+        loss_B = nn.functional.huber_loss(q_B, target_B, reduction="none") if self.huber else error_B.square()
+        return (batch["weight"] * loss_B).sum(), {"td_error": error_B.abs(), "q": q_B}
+
+    def next_value(self, obs: Tensor, mask_BA: Tensor | None) -> Tensor:
+        """Q⁻ [B] of the next state's best action, which Q chooses where `double`."""
+        target_BA = self.target(obs)
+        best_B = masked(self.q(obs) if self.double else target_BA, mask_BA).argmax(1)
+        return target_BA.gather(1, best_B[:, None]).squeeze(1)
+
+    def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        return masked(self.q(obs), mask).argmax(1)
+
+    def epsilon(self) -> float:
+        """The share of random actions by now."""
+        return linear(self.epsilon_start, self.epsilon_end, self.env_steps / self.epsilon_steps)
+
+
+def linear(start: float, end: float, done: float) -> float:
+    """From `start` to `end` as `done` goes from 0 to 1, and `end` from there on."""
+    return start + (end - start) * min(1.0, done)

@@ -1,0 +1,172 @@
+"""Proximal policy optimization (Schulman et al. 2017): improve the policy, but not far from the one that played.
+
+With ratio ρ = π(a|s) / π_old(a|s) and advantage Â the policy maximizes min(ρ Â, clip(ρ, 1-ε, 1+ε) Â), equation 7;
+a value network learns the returns, and Â is their generalized advantage estimate (Schulman et al. 2016, equation 16).
+
+A round: `num_steps` steps of every environment, then `update_epochs` passes over them in `num_minibatches` minibatches,
+fewer where the policy has already moved by `target_kl`. Axes: T steps, N environments, B entries, A actions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rllab.control import Control, discrete_actions, masked
+from rllab.core.algorithm import Batch, Context, Outputs, Round
+from rllab.nets import Encoder, load_weights, mlp, orthogonal
+
+
+@dataclass(kw_only=True)
+class PPO(Control):
+    """Proximal policy optimization, for discrete and for continuous actions."""
+
+    hidden: list[int] = field(default_factory=lambda: [64, 64])
+    gamma: float = 0.99  # discount γ
+    gae_lambda: float = 0.95  # λ: 0 trusts the value network, 1 the returns
+    num_steps: int = 128  # steps of each environment a round
+    update_epochs: int = 4
+    num_minibatches: int = 4
+    clip_range: float = 0.2  # ε
+    vf_coef: float = 0.5
+    ent_coef: float = 0.0
+    target_kl: float | None = None  # a round's updates end where the policy has moved by more
+
+    def setup(self, ctx: Context) -> None:
+        self.make_envs(ctx)
+        space = self.envs.action_space
+        self._box = space if isinstance(space, gym.spaces.Box) else None
+        actions = int(np.prod(self._box.shape)) if self._box is not None else discrete_actions(space)
+        ctx.seed_torch("weights")
+        net = ActorCritic(self.envs.observation_space, actions, self.hidden, self._box is not None)
+        self.net = net.to(ctx.device)
+        if self.model:
+            load_weights(self.net, self.model)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"model": self.net}
+
+    def collect(self, step: int) -> Round:
+        rollout = self.rollout(step)
+        for batch in self.minibatches(rollout, step):
+            out = yield batch
+            if self.target_kl is not None and self.ctx.total(out["kl"].mean()) > self.target_kl * self.ctx.world:
+                break
+        return self.finished_episodes()
+
+    def rollout(self, step: int) -> Batch:
+        """Plays `num_steps` steps; T x N entries, with the advantage and the return of each."""
+        noise = self.ctx.generator("act", step)
+        played = []
+        with torch.inference_mode():
+            for _ in range(self.num_steps):
+                obs = self.tensor(self.envs.obs)
+                mask = {} if self.envs.mask is None else {"mask": self.tensor(self.envs.mask)}
+                out_NA, value_N = self.net(obs)
+                action = self.net.sample(out_NA, mask.get("mask"), noise)
+                logp_N, _ = self.net.log_prob(out_NA, action, mask.get("mask"))
+                t = self.envs.step(self.to_env(action))
+                told = {"reward": t.reward, "terminated": t.terminated, "truncated": t.truncated, "next_obs": t.next_obs}
+                seen = {"obs": obs, "action": action, "old_logp": logp_N, "value": value_N} | mask
+                played.append(seen | {k: self.tensor(v) for k, v in told.items()})
+                self.env_steps += self.num_envs * self.ctx.world
+            rollout = {k: torch.stack([p[k] for p in played]) for k in played[0]}
+            next_value_TN = self.net(rollout.pop("next_obs").flatten(0, 1))[1].view_as(rollout["value"])
+            advantage_TN = gae(rollout, next_value_TN, self.gamma, self.gae_lambda)
+            rollout["return"] = advantage_TN + rollout["value"]
+            rollout["advantage"] = self.standardized(advantage_TN)
+        return {k: v.flatten(0, 1) for k, v in rollout.items()}
+
+    def minibatches(self, rollout: Batch, step: int) -> Iterator[Batch]:
+        """Every entry once an epoch, in an order drawn anew."""
+        size = len(rollout["return"])
+        weight = torch.tensor(self.num_minibatches / (size * self.ctx.world), device=self.ctx.device)
+        for epoch in range(self.update_epochs):
+            order = torch.from_numpy(self.ctx.rng("shuffle", step, epoch).permutation(size)).to(self.ctx.device)
+            for rows in order.chunk(self.num_minibatches):
+                yield {k: v[rows] for k, v in rollout.items()} | {"weight": weight.expand(len(rows))}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        out_BA, value_B = self.net(batch["obs"])
+        logp_B, entropy_B = self.net.log_prob(out_BA, batch["action"], batch.get("mask"))
+        log_ratio_B = logp_B - batch["old_logp"]
+        ratio_B, advantage_B = log_ratio_B.exp(), batch["advantage"]
+        clipped_B = ratio_B.clamp(1 - self.clip_range, 1 + self.clip_range)
+        policy_B = -torch.minimum(ratio_B * advantage_B, clipped_B * advantage_B)
+        value_loss_B = 0.5 * (value_B - batch["return"]).square()
+        loss_B = policy_B + self.vf_coef * value_loss_B - self.ent_coef * entropy_B
+        said = {
+            "policy": policy_B,
+            "value": value_loss_B,
+            "policy/entropy": entropy_B,
+            "kl": ratio_B - 1 - log_ratio_B,  # of the old policy from the new, without bias (Schulman 2020)
+            "clipped": (ratio_B != clipped_B).float(),
+        }
+        return (batch["weight"] * loss_B).sum(), said
+
+    def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        out_NA, _ = self.net(obs)
+        return masked(out_NA, mask).argmax(1) if self._box is None else torch.from_numpy(self.to_env(out_NA))
+
+    def to_env(self, action: Tensor) -> np.ndarray:
+        """Actions as the environment takes them; a normal policy's may lie outside of its bounds."""
+        array = action.cpu().numpy()
+        if self._box is None:
+            return array
+        return np.clip(array, self._box.low.reshape(-1), self._box.high.reshape(-1)).reshape(-1, *self._box.shape)
+
+    def standardized(self, x: Tensor) -> Tensor:
+        """To mean 0 and deviation 1, over ranks too."""
+        mean = self.ctx.total(x.mean()) / self.ctx.world
+        variance = self.ctx.total((x - mean).square().mean()) / self.ctx.world
+        return (x - mean) / (variance.sqrt() + 1e-8)
+
+
+class ActorCritic(nn.Module):
+    """A policy and a value, each with a network of its own; a normal policy has one deviation for all states."""
+
+    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], continuous: bool) -> None:
+        super().__init__()
+        self.encoder = Encoder(space)
+        self.policy = orthogonal(mlp(self.encoder.size, hidden, actions, nn.Tanh), last=0.01)
+        self.value = orthogonal(mlp(self.encoder.size, hidden, 1, nn.Tanh), last=1.0)
+        self.log_std = nn.Parameter(torch.zeros(actions)) if continuous else None
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits, or means of a normal policy [B, A]; values [B])."""
+        features = self.encoder(obs)
+        return self.policy(features), self.value(features).squeeze(-1)
+
+    def sample(self, out_BA: Tensor, mask_BA: Tensor | None, noise: torch.Generator) -> Tensor:
+        """Actions drawn from the policy with logits or means `out`: [B], or [B, A] of a normal policy."""
+        if self.log_std is not None:
+            return out_BA + self.log_std.exp() * torch.randn(out_BA.shape, generator=noise).to(out_BA.device)
+        gumbel_BA = -torch.empty(out_BA.shape).exponential_(generator=noise).log().to(out_BA.device)
+        return (masked(out_BA, mask_BA) + gumbel_BA).argmax(1)  # Gumbel's way to draw from a softmax
+
+    def log_prob(self, out_BA: Tensor, action: Tensor, mask_BA: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log-probability [B] of actions, and entropy [B], of the policy with logits or means `out`."""
+        if self.log_std is not None:
+            normal = torch.distributions.Normal(out_BA, self.log_std.exp(), validate_args=False)
+            return normal.log_prob(action).sum(-1), normal.entropy().sum(-1)
+        logp_BA = masked(out_BA, mask_BA).log_softmax(-1)
+        entropy_B = -(logp_BA.exp() * logp_BA.clamp(min=-1e9)).sum(-1)  # what is not allowed adds 0, not 0 x inf
+        return logp_BA.gather(1, action[:, None]).squeeze(1), entropy_B
+
+
+def gae(rollout: Batch, next_value_TN: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Generalized advantage estimates [T, N].
+
+    At a terminal state nothing follows; at a time limit the value of the last observation does, and the sum ends.
+    """
+    live_TN = 1.0 - rollout["terminated"].float()
+    goes_on_TN = 1.0 - (rollout["terminated"] | rollout["truncated"]).float()
+    delta_TN = rollout["reward"].float() + gamma * live_TN * next_value_TN - rollout["value"]
+    advantage_TN, following_N = torch.empty_like(delta_TN), torch.zeros_like(delta_TN[0])
+    for t in reversed(range(len(delta_TN))):
+        following_N = delta_TN[t] + gamma * gae_lambda * goes_on_TN[t] * following_N
+        advantage_TN[t] = following_N
+    return advantage_TN

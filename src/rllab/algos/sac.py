@@ -1,0 +1,179 @@
+"""Soft actor-critic (Haarnoja et al. 2018a, 2018b): earn much, and stay as random as that allows.
+
+The policy π maximizes E[min_i Q_i(s, a) - α log π(a|s)], two critics Q_i learn
+r + γ (min_i Q_i⁻(s', a') - α log π(a'|s')) with a' drawn from π and Q⁻ a slow copy, and the temperature α is moved
+until the policy's entropy is `target_entropy` (2018b, equations 5, 7 and 18).
+
+A round: `train_freq` steps of every environment, then `gradient_steps` times critic, actor, temperature.
+Axes: B batch, N environments, A components of an action in [-1, 1].
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rllab.control import Control, move
+from rllab.core.algorithm import Batch, Context, Outputs, Round, Update
+from rllab.core.errors import FieldMistake
+from rllab.nets import Encoder, load_weights, mlp
+from rllab.replay import Replay
+
+
+@dataclass(kw_only=True)
+class SAC(Control):
+    """Soft actor-critic with automatic temperature, for continuous actions within bounds."""
+
+    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    gamma: float = 0.99  # discount γ
+    tau: float = 0.005  # how far Q⁻ goes towards Q after an update
+    buffer_size: int = 1_000_000  # transitions; a rank has its own
+    learning_starts: int = 1_000  # environment steps, of random actions, before the first update
+    train_freq: int = 16  # steps of each environment a round
+    gradient_steps: int = 16  # updates a round
+    batch_size: int = 256
+    temperature: float = 1.0  # α to begin with
+    target_entropy: float | None = None  # nats; by default minus the number of components of an action
+
+    def setup(self, ctx: Context) -> None:
+        self.make_envs(ctx)
+        space = self.envs.action_space
+        if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
+            raise FieldMistake("env", f"its actions are {space}; SAC needs a Box with bounds")
+        self._low, self._high = space.low.astype(np.float32), space.high.astype(np.float32)
+        self._size = int(np.prod(space.shape))
+        ctx.seed_torch("weights")
+        self.actor = Actor(self.envs.observation_space, self._size, self.hidden).to(ctx.device)
+        self.critic = Critics(self.envs.observation_space, self._size, self.hidden).to(ctx.device)
+        self.log_alpha = Temperature(self.temperature).to(ctx.device)
+        if self.model:
+            load_weights(self.actor, f"{self.model}/actor")
+        self.target = deepcopy(self.critic).requires_grad_(False)
+        self.replay = Replay(self.buffer_size, self.num_envs)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"actor": self.actor, "critic": self.critic, "temperature": self.log_alpha}
+
+    def collect(self, step: int) -> Round:
+        self.interact(step)
+        if self.env_steps > self.learning_starts:
+            for batch in self.minibatches(step):
+                yield Update(batch, self.critic_loss, ("critic",))
+                yield Update(batch, self.loss, ("actor",))
+                yield Update(batch, self.temperature_loss, ("temperature",))
+                move(self.target, self.critic, self.tau)
+        return self.finished_episodes() | {"policy/temperature": self.log_alpha().exp().item()}
+
+    def interact(self, step: int) -> None:
+        """Fills the replay buffer, with random actions until learning starts."""
+        rng = self.ctx.rng("act", step)
+        for _ in range(self.train_freq):
+            if self.env_steps < self.learning_starts:
+                action_NA = rng.uniform(-1, 1, (self.num_envs, self._size)).astype(np.float32)
+            else:
+                noise_NA = rng.standard_normal((self.num_envs, self._size), np.float32)
+                with torch.inference_mode():
+                    drawn_NA, _ = self.actor(self.tensor(self.envs.obs), self.tensor(noise_NA))
+                action_NA = drawn_NA.cpu().numpy()
+            played = self.envs.step(self.to_env(action_NA))
+            self.replay.add(replace(played, action=action_NA).rows())
+            self.env_steps += self.num_envs * self.ctx.world
+
+    def minibatches(self, step: int) -> Iterator[Batch]:
+        """The round's minibatches, gathered at once, with the noise that their losses need."""
+        rng, size = self.ctx.rng("replay", step), self.batch_size * self.gradient_steps
+        rows = self.replay.sample(rng, size, gamma=self.gamma)
+        rows["weight"] = torch.full((size,), 1 / (self.batch_size * self.ctx.world))
+        for name in ("noise", "next_noise"):
+            rows[name] = torch.from_numpy(rng.standard_normal((size, self._size), np.float32))
+        rows = {k: v.to(self.ctx.device) for k, v in rows.items()}
+        for start in range(0, size, self.batch_size):
+            yield {k: v[start : start + self.batch_size] for k, v in rows.items()}
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        """Both critics' squared errors; 2018b, equation 5."""
+        with torch.no_grad():
+            next_action_BA, next_logp_B = self.actor(batch["next_obs"], batch["next_noise"])
+            next_q_B = torch.minimum(*self.target(batch["next_obs"], next_action_BA))
+            soft_value_B = next_q_B - self.log_alpha().exp() * next_logp_B
+            target_B = batch["reward"] + batch["discount"] * soft_value_B
+        first_B, second_B = self.critic(batch["obs"], batch["action"])
+        loss_B = 0.5 * ((first_B - target_B).square() + (second_B - target_B).square())
+        return (batch["weight"] * loss_B).sum(), {"q": first_B, "td_error": (first_B - target_B).abs()}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        """The actor's; 2018b, equation 7."""
+        action_BA, logp_B = self.actor(batch["obs"], batch["noise"])
+        q_B = torch.minimum(*self.critic(batch["obs"], action_BA))
+        loss_B = self.log_alpha().exp().detach() * logp_B - q_B
+        return (batch["weight"] * loss_B).sum(), {"policy/entropy": -logp_B}
+
+    def temperature_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        """2018b, equation 18, in log α."""
+        with torch.no_grad():
+            _, logp_B = self.actor(batch["obs"], batch["noise"])
+        wanted = -float(self._size) if self.target_entropy is None else self.target_entropy
+        return (batch["weight"] * -self.log_alpha() * (logp_B + wanted)).sum(), {}
+
+    def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        mean_NA, _ = self.actor.parameters_of(obs)
+        return torch.from_numpy(self.to_env(mean_NA.tanh().cpu().numpy()))
+
+    def to_env(self, action_NA: np.ndarray) -> np.ndarray:
+        """From [-1, 1] to the environment's bounds."""
+        action = action_NA.reshape(-1, *self._low.shape)
+        return self._low + (action + 1) * 0.5 * (self._high - self._low)
+
+
+class Actor(nn.Module):
+    """A normal policy, squashed into [-1, 1] by tanh (2018b, appendix C)."""
+
+    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
+        super().__init__()
+        self.encoder = Encoder(space)
+        self.net = mlp(self.encoder.size, hidden, 2 * actions)
+
+    def parameters_of(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log deviations [B, A], before tanh."""
+        mean_BA, log_std_BA = self.net(self.encoder(obs)).chunk(2, -1)
+        return mean_BA, log_std_BA.clamp(-20, 2)
+
+    def forward(self, obs: Tensor, noise_BA: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [B, A] by standard normal noise, and their log-probabilities [B]."""
+        mean_BA, log_std_BA = self.parameters_of(obs)
+        raw_BA = mean_BA + log_std_BA.exp() * noise_BA
+        normal_BA = -0.5 * noise_BA.square() - log_std_BA - 0.5 * np.log(2 * np.pi)
+        # log(1 - tanh(x)^2), written so that it does not lose its digits for large x
+        squash_BA = 2 * (np.log(2) - raw_BA - nn.functional.softplus(-2 * raw_BA))
+        return raw_BA.tanh(), (normal_BA - squash_BA).sum(-1)
+
+
+class Critics(nn.Module):
+    """Two independent values of a state and an action; the smaller one is less often too high (Fujimoto et al. 2018)."""
+
+    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
+        super().__init__()
+        self.encoder = Encoder(space)
+        self.first = mlp(self.encoder.size + actions, hidden, 1)
+        self.second = mlp(self.encoder.size + actions, hidden, 1)
+
+    def forward(self, obs: Tensor, action_BA: Tensor) -> tuple[Tensor, Tensor]:
+        """Two values [B]."""
+        both = torch.cat([self.encoder(obs), action_BA], -1)
+        return self.first(both).squeeze(-1), self.second(both).squeeze(-1)
+
+
+class Temperature(nn.Module):
+    """log α, as a part of its own."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(float(np.log(alpha))))
+
+    def forward(self) -> Tensor:
+        """log α."""
+        return self.value

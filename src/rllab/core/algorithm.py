@@ -1,0 +1,188 @@
+"""What an algorithm is: a source of weighted batches, and a loss on a batch.
+
+Supervised learning reads its batches and reinforcement learning makes its own; that is the only difference that the
+trainer has to know. Everything here is about one run on one process (a rank); ranks meet in `Context.total`.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rllab.core.errors import Mistake
+
+Batch = dict[str, Tensor]
+"""Tensors with a shared first axis; batch["weight"] says how much each entry counts."""
+Outputs = dict[str, Tensor]
+"""What a loss says of each entry: metrics, and whatever `collect` wants back (TD errors, KL)."""
+Metrics = dict[str, float]
+"""Numbers of a round, named `group/name`."""
+Loss = Callable[[Batch], tuple[Tensor, Outputs]]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a finished run is worth, measured afresh.
+
+    interval: 95 %, of the mean over what was measured.
+    """
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step where an algorithm has several losses.
+
+    parts: those that it trains; the others are frozen meanwhile.
+    """
+
+    batch: Batch
+    loss: Loss
+    parts: tuple[str, ...]
+
+
+Round = Generator[Batch | Update, Outputs, Metrics]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run lends to its algorithm.
+
+    Chance is a function of (seed, purpose, index): no generator outlives its use, so none has to be saved.
+    """
+
+    seed: int
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    total_steps: int = 1
+    sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
+
+    def rng(self, purpose: str, *index: int, shared: bool = False) -> np.random.Generator:
+        """NumPy's generator for a purpose; ranks draw apart unless `shared`."""
+        return np.random.Generator(np.random.PCG64(self._entropy(purpose, index, shared)))
+
+    def generator(self, purpose: str, *index: int, shared: bool = False) -> torch.Generator:
+        """Torch's generator (on the CPU, so that every device draws the same) for a purpose."""
+        words = self._entropy(purpose, index, shared).generate_state(2, np.uint32)
+        return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+
+    def seed_for(self, purpose: str, *index: int) -> int:
+        """A seed below 2**31 for a library that wants a number, such as an environment's reset."""
+        return int(self._entropy(purpose, index, False).generate_state(1, np.uint32)[0] >> 1)
+
+    def seed_torch(self, purpose: str) -> None:
+        """Seeds torch's own generator, from which layers draw their first weights; equal on all ranks."""
+        torch.manual_seed(int(self._entropy(purpose, (), True).generate_state(1, np.uint32)[0]))
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of `x` over ranks; every rank must call it."""
+        return self.sum_over_ranks(x)
+
+    def _entropy(self, purpose: str, index: tuple[int, ...], shared: bool) -> np.random.SeedSequence:
+        rank = 0 if shared else self.rank + 1
+        return np.random.SeedSequence([self.seed, rank, _purpose(purpose), *index])
+
+
+def _purpose(name: str, known: dict[str, int] = {}) -> int:  # noqa: B006 - a cache: names are few
+    if name not in known:
+        known[name] = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    return known[name]
+
+
+class Algorithm(ABC):
+    """Subclass it as a keyword-only dataclass: the fields are the hyper-parameters, and the recipe's schema.
+
+    After `setup` every other attribute is state: it has a `state_dict`, or is plain data (numbers, text, arrays,
+    tensors, and lists and dicts of them), or its name starts with `_` and it is not saved.
+    """
+
+    unit: ClassVar[str] = "env/steps"
+    """The metric that counts the work done; the trainer gives its speed as `time/<name>_per_second`."""
+
+    @abstractmethod
+    def setup(self, ctx: Context) -> None:
+        """Makes networks, environments and whatever else the run needs."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that are trained; each has its optimizer and its place in a checkpoint."""
+
+    @abstractmethod
+    def collect(self, step: int) -> Round:
+        """One finite round: yields batches; after a `yield` its optimizer step is done, and its value is the outputs.
+
+        Between two rounds nothing is in flight. Ranks yield equally often.
+        """
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        """The sum over entries of weight x loss, and what there is to say of each entry. It draws no random number."""
+
+    def evaluate(self, step: int) -> Metrics:
+        """Measures without changing anything."""
+        return {}
+
+    def headline(self) -> Headline | None:
+        """What the finished run is worth, on draws that no evaluation before has used."""
+        return None
+
+    def act(self, obs: Any) -> Any:
+        """The greedy action for one observation; for those who load a finished run."""
+        raise Mistake(f"{type(self).__name__} does not act on observations")
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the parts that a resumed run needs: name -> state_dict or plain data."""
+        own = {k: v for k, v in vars(self).items() if k in self._stateful()}
+        return {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in own.items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Puts back what `state` returned."""
+        for name, value in state.items():
+            mine = getattr(self, name)
+            if hasattr(mine, "load_state_dict"):
+                mine.load_state_dict(value)
+            else:
+                setattr(self, name, _like(mine, value))
+
+    def check_state(self) -> None:
+        """Raises a Mistake where an attribute can neither be saved nor be left out."""
+        for name in self._stateful():
+            value = getattr(self, name)
+            if not hasattr(value, "state_dict") and not _is_data(value):
+                raise Mistake(
+                    f"{type(self).__name__}.{name} is a {type(value).__name__}, which cannot be saved: give it "
+                    f"state_dict and load_state_dict, or call it _{name} if a resumed run can do without"
+                )
+
+    def _stateful(self) -> set[str]:
+        settings = {f.name for f in fields(self)}  # type: ignore[arg-type]
+        parts = {id(m) for m in self.parts().values()}
+        return {
+            k
+            for k, v in vars(self).items()
+            if k not in settings and not k.startswith("_") and not isinstance(v, Context) and id(v) not in parts
+        }
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_data(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_data, value))
+    return value is None or isinstance(value, (int, float, str, np.ndarray, np.generic, Tensor))
+
+
+def _like(mine: Any, saved: Any) -> Any:
+    """Tensors go back to their device; tuples are saved as lists."""
+    if isinstance(mine, Tensor):
+        return saved.to(mine.device)
+    return tuple(saved) if isinstance(mine, tuple) else saved

@@ -1,0 +1,210 @@
+"""One optimizer step, on whatever there is: device, precision, micro-batches, ranks.
+
+Data parallel is one summed all-reduce of the gradients: losses are weighted sums, so nothing has to be averaged.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from rllab.core.algorithm import Batch, Context, Outputs, Update
+from rllab.core.errors import MachineFault, Mistake
+from rllab.core.optim import PartOptimizer
+from rllab.core.recipe import Settings
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NotFinite(Exception):
+    """A loss or gradient is infinite or no number; the weights are as before the update."""
+
+    def __init__(self, what: str, batch: Batch) -> None:
+        super().__init__(what)
+        self.batch = batch
+
+
+class Engine:
+    """Device, precision and ranks of a run, and the optimizer step on them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.rank, self.world, self.local_rank = ranks()
+        self.device = _device(settings.device, self.local_rank)
+        self.micro_batch = settings.micro_batch
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        torch.set_flush_denormal(True)  # numbers below 1e-38 cost a hundred times as much to add, and mean nothing
+        self.precision = _precision(settings.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        if self.world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def context(self, settings: Settings) -> Context:
+        """What the algorithm gets of all this."""
+        return Context(settings.seed, self.device, self.rank, self.world, settings.total_steps, self.total)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over ranks."""
+        if self.world == 1:
+            return x
+        x = x.detach().clone()
+        dist.all_reduce(x)
+        return x
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on any rank."""
+        if self.world == 1:
+            return flag
+        return bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+    def agree(self, doing: str) -> None:
+        """Raises a Mistake that names the rank that does something else than the others."""
+        if self.world == 1:
+            return
+        said: list[str | None] = [None] * self.world
+        dist.all_gather_object(said, doing)
+        if len(set(said)) > 1:
+            each = "; ".join(f"rank {r} {what}" for r, what in enumerate(said))
+            raise Mistake(
+                f"ranks differ: {each}. Ranks must yield equally often: what decides the count goes through ctx.total"
+            )
+
+    def update(self, update: Update, optimizers: Mapping[str, PartOptimizer]) -> tuple[Tensor, float, Outputs]:
+        """One optimizer step; returns the loss, the gradient's norm before clipping, and the outputs of each entry.
+
+        Raises:
+            NotFinite: before the step, where the gradient's norm is no finite number.
+        """
+        self.agree(f"updates {'+'.join(update.parts)}")
+        trained = [optimizers[name] for name in update.parts]
+        for part in trained:
+            for p in part.parameters:
+                p.grad = None
+        with _frozen([o for name, o in optimizers.items() if name not in update.parts]):
+            loss, outputs = self._backward(update)
+        if self.world > 1:
+            loss = self.total(loss)
+            for part in trained:
+                _reduce(part.parameters)
+        return loss, self._step(trained, loss, update.batch), outputs
+
+    def _backward(self, update: Update) -> tuple[Tensor, Outputs]:
+        losses, outputs = [], []
+        for batch in split(update.batch, self.micro_batch):
+            with self._autocast():
+                loss, out = update.loss(batch)
+            (self.scaler.scale(loss) if self.precision == "fp16" else loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            outputs.append({k: v.detach() for k, v in out.items()})
+        if len(losses) == 1:
+            return losses[0], outputs[0]
+        return torch.stack(losses).sum(), {k: torch.cat([o[k] for o in outputs]) for k in outputs[0]}
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, _DTYPES[self.precision])
+
+    def _step(self, trained: list[PartOptimizer], loss: Tensor, batch: Batch) -> float:
+        """Clips and steps; returns the norm over all trained parts."""
+        squares = 0.0
+        fp16 = self.precision == "fp16"
+        if fp16 and not bool(torch.isfinite(loss)):
+            raise NotFinite(f"the loss is {loss.item()}", batch)
+        norms = []
+        for part in trained:
+            if fp16:
+                for optimizer in part.optimizers:
+                    self.scaler.unscale_(optimizer)
+            grads = [p.grad for p in part.parameters if p.grad is not None]
+            norms.append(nn.utils.get_total_norm(grads))
+        for part, norm in zip(trained, norms, strict=True):
+            squares += norm.item() ** 2
+            limit = part.optim.max_grad_norm
+            if limit is not None:
+                nn.utils.clip_grads_with_norm_(part.parameters, limit, norm)
+        if not fp16 and not squares < float("inf"):
+            raise NotFinite(f"the gradient's norm is {squares**0.5}, the loss {loss.item()}", batch)
+        for part in trained:
+            for optimizer in part.optimizers:
+                self.scaler.step(optimizer)  # steps plainly where nothing is scaled
+        self.scaler.update()
+        return float(squares**0.5)
+
+
+def split(batch: Batch, size: int | None) -> Iterator[Batch]:
+    """A batch in pieces of at most `size` entries; their losses and gradients add up to the whole's."""
+    entries = len(batch["weight"])
+    if size is None or size >= entries:
+        yield batch
+        return
+    for start in range(0, entries, size):
+        yield {k: v[start : start + size] for k, v in batch.items()}
+
+
+@contextmanager
+def _frozen(parts: list[PartOptimizer]) -> Iterator[None]:
+    """Gradients flow through these parts and not into them."""
+    for part in parts:
+        for p in part.parameters:
+            p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            for p in part.parameters:
+                p.requires_grad_(True)
+
+
+def _reduce(parameters: list[nn.Parameter]) -> None:
+    """Sums the gradients over ranks in one call; a parameter that a rank did not use counts as 0 there."""
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    dist.all_reduce(flat)
+    for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad = g.view_as(p)
+
+
+def ranks() -> tuple[int, int, int]:
+    """(rank, world, local rank) from torchrun's variables or from those of a Slurm step of one task per GPU."""
+    env = os.environ
+    if "RANK" in env and "WORLD_SIZE" in env:
+        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
+    if "SLURM_PROCID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        env.setdefault("MASTER_ADDR", env.get("SLURM_LAUNCH_NODE_IPADDR") or "localhost")
+        env.setdefault("MASTER_PORT", str(20000 + int(env.get("SLURM_JOB_ID", 0)) % 20000))
+        rank, world, local = env["SLURM_PROCID"], env["SLURM_STEP_NUM_TASKS"], env.get("SLURM_LOCALID", "0")
+        env.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK=local)
+        return int(rank), int(world), int(local)
+    return 0, 1, 0
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise MachineFault("device: cuda: torch sees no GPU here; use device=cpu, or a machine that has one")
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise MachineFault("device: mps: torch sees no Apple GPU here; use device=cpu")
+    return torch.device(name)
+
+
+def _precision(name: str, device: torch.device) -> str:
+    """fp32 on the CPU; on a GPU bf16 where it is native (compute capability 8), else fp16 (V100, T4)."""
+    if name != "auto":
+        return name
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"

@@ -1,0 +1,103 @@
+"""A name is a Python name: `accuracy`, `my.pkg:fn` and `mine.py:fn` work wherever something is named.
+
+A bare name is an attribute of its kind's home module. What is named may be given settings; they are its parameters
+beyond those that the lab passes by position, and are checked against its annotations (`rllab.core.typed`).
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from rllab.core.errors import Mistake
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a field, as `Annotated[Callable, Named(...)]`, whose value is the object behind a name.
+
+    home: module whose attributes bare names are; "" where there is none.
+    passed: how many arguments the lab passes by position; the others are settings.
+    """
+
+    home: str
+    passed: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """Marks a field, as `Annotated[str, Model()]`, that names a model: a folder, or `run:NAME`."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean 'x'?' for the nearest of `known`, whatever the case; '' where none is near."""
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def find(name: str, home: str, folder: Path) -> Any:
+    """The object that `name` names; a `mine.py` is looked up in `folder`.
+
+    Raises:
+        Mistake: there is no such file, module or attribute, or importing it failed.
+    """
+    where, _, attribute = name.rpartition(":")
+    if where.endswith(".py"):
+        module = import_file(folder / where)
+    elif where or home:
+        module = _import(where or home, name)
+    else:
+        raise Mistake(f"{name!r} is no name; write pkg.module:name or mine.py:name")
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        known = [n for n in getattr(module, "__all__", None) or vars(module) if not n.startswith("_")]
+        raise Mistake(f"{module.__name__} has no {attribute!r}{did_you_mean(attribute, known)}") from None
+
+
+def _import(module: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise Mistake(
+            f"{name!r}: no module {error.name!r}; is it installed, or meant as a file, {module}.py?"
+        ) from None
+
+
+def import_file(path: Path) -> ModuleType:
+    """The module in a file, under a name of its own, so that two files called `mine.py` can both be loaded."""
+    path = path.resolve()
+    if not path.is_file():
+        raise Mistake(f"no such file: {path}")
+    name = f"rllab_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise Mistake(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def settings_of(obj: Any, passed: int) -> dict[str, tuple[Any, bool]]:
+    """The settings of a function or class: name -> (type, required)."""
+    parameters = list(inspect.signature(obj).parameters.values())[passed:]
+    try:
+        hints = get_type_hints(obj.__init__ if inspect.isclass(obj) else obj, include_extras=True)
+    except (NameError, AttributeError):  # annotations that cannot be evaluated are not checked
+        hints = {}
+    return {
+        p.name: (hints.get(p.name, Any), p.default is p.empty)
+        for p in parameters
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    }

@@ -1,0 +1,119 @@
+"""Optimizers by name, and learning-rate schedules as pure functions of the step."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rllab.core.errors import FieldMistake
+from rllab.core.names import did_you_mean
+from rllab.core.recipe import Optim
+
+
+def schedule(optim: Optim, step: int, total_steps: int) -> float:
+    """The factor on the learning rate in round `step` (from 0): linear warm-up, then constant, linear or cosine to 0.
+
+    >>> [schedule(Optim(warmup=2, decay="linear"), s, 6) for s in (0, 1, 2, 4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    if step < optim.warmup:
+        return (step + 1) / optim.warmup
+    done = min(1.0, (step - optim.warmup) / max(1, total_steps - optim.warmup))
+    if optim.decay == "linear":
+        return 1.0 - done
+    return 0.5 * (1.0 + math.cos(math.pi * done)) if optim.decay == "cosine" else 1.0
+
+
+class PartOptimizer:
+    """The optimizers of one part: Muon takes its matrices and AdamW the rest, any other optimizer takes all.
+
+    Source: AdamW, Loshchilov and Hutter 2019; Muon, Jordan 2024, with the step length of Liu et al. 2025 (2502.16982),
+    so that one learning rate serves both.
+    """
+
+    def __init__(self, part: nn.Module, optim: Optim, device: torch.device) -> None:
+        self.optim = optim
+        self.names = {p: n for n, p in part.named_parameters() if p.requires_grad}
+        self.parameters = list(self.names)
+        self.optimizers = [o for o in _optimizers(part, self.parameters, optim, device) if o.param_groups[0]["params"]]
+
+    def set_lr(self, step: int, total_steps: int) -> float:
+        """Sets and returns the learning rate of round `step`."""
+        lr = self.optim.lr * schedule(self.optim, step, total_steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        return lr
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Moments by parameter name; settings are not state, so that a fork may change them."""
+        return {self.names[p]: dict(s) for o in self.optimizers for p, s in o.state.items()}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Puts back what `state` returned."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    if self.names[p] in state:
+                        optimizer.state[p] = {k: _beside(v, p) for k, v in state[self.names[p]].items()}
+
+
+def _beside(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment on its parameter's device; step counts stay where fused optimizers expect them, there too."""
+    return value.to(parameter.device) if isinstance(value, Tensor) else value
+
+
+def _optimizers(
+    part: nn.Module, parameters: list[nn.Parameter], optim: Optim, device: torch.device
+) -> list[torch.optim.Optimizer]:
+    if not parameters:
+        return []
+    if optim.name == "sgd":
+        sgd = torch.optim.SGD(parameters, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+        return [sgd]
+    tables = {p for m in part.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    matrices = [p for p in parameters if optim.name == "muon" and p.ndim == 2 and p not in tables]
+    taken = set(matrices)
+    rest = [p for p in parameters if p not in taken]
+    made: list[torch.optim.Optimizer] = []
+    if rest:
+        fused = device.type in ("cpu", "cuda")
+        made.append(
+            torch.optim.AdamW(
+                rest, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused
+            )
+        )
+    if matrices:
+        momentum = optim.momentum or 0.95
+        made.append(
+            torch.optim.Muon(
+                matrices,
+                lr=optim.lr,
+                weight_decay=optim.weight_decay,
+                momentum=momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return made
+
+
+def part_optimizers(
+    parts: Mapping[str, nn.Module], optim: Optim | Mapping[str, Optim], device: torch.device
+) -> dict[str, PartOptimizer]:
+    """An optimizer for each part.
+
+    Raises:
+        FieldMistake: `optim` names a part that there is not, or leaves one out.
+    """
+    if isinstance(optim, Optim):
+        return {name: PartOptimizer(part, optim, device) for name, part in parts.items()}
+    for name in optim:
+        if name not in parts:
+            raise FieldMistake(
+                "optim", f"there is no part {name!r}{did_you_mean(name, parts)}; parts: {', '.join(parts)}"
+            )
+    missing = [name for name in parts if name not in optim]
+    if missing:
+        raise FieldMistake("optim", f"says nothing of the part {missing[0]!r}; parts: {', '.join(parts)}")
+    return {name: PartOptimizer(part, optim[name], device) for name, part in parts.items()}

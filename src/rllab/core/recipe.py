@@ -1,0 +1,298 @@
+"""A recipe: one flat YAML file that says everything about a run.
+
+The algorithm's fields and the run's settings stand on one level; nested are only `optim`, `until`, `expect`, `smoke`
+and what takes settings of its own. `smoke` holds changes that make the run finish in seconds.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.names import Model, Named, did_you_mean
+from rllab.core.typed import Reader, compose, dataclass_settings, pairs, plain, put
+
+if TYPE_CHECKING:
+    from rllab.core.algorithm import Algorithm
+
+
+@dataclass(kw_only=True, frozen=True)
+class Optim:
+    """An optimizer and its learning-rate schedule; the schedule counts rounds."""
+
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)  # adamw, and muon's other half
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0  # sgd; muon uses 0.95 where this is 0
+    max_grad_norm: float | None = None  # gradients longer than this are scaled down to it
+    warmup: int = 0  # rounds until the full learning rate
+    decay: Literal["constant", "linear", "cosine"] = "constant"  # from there to 0 at total_steps
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm must be positive, got {self.max_grad_norm}")
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """What every run has, whatever its algorithm. A step is a round of collecting and updating."""
+
+    algo: str  # an algorithm's name
+    total_steps: int
+    seed: int = 0
+    optim: Optim | dict[str, Optim] = field(default_factory=Optim)  # one for all parts, or one a part
+    eval_every: int = 0  # rounds between evaluations; 0: none but the headline's
+    save_every: int = 0  # rounds between checkpoints; 0: by the clock alone
+    save_minutes: float = 10.0  # minutes between checkpoints
+    keep: int = 2  # checkpoints kept
+    micro_batch: int | None = None  # entries in one backward pass; the gradient is the same
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    threads: int | None = None  # of torch on the CPU
+    until: dict[str, float | str] = field(default_factory=dict)  # the run ends early once all of these hold
+    expect: dict[str, float | str] = field(default_factory=dict)  # what the finished run must reach
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "keep", "micro_batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("seed", "eval_every", "save_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("until", "expect"):
+            for metric, wanted in getattr(self, name).items():
+                try:
+                    reached(wanted, 0.0)
+                except ValueError as error:
+                    raise ValueError(f"{name}.{metric}: {error}") from None
+
+
+def reached(wanted: float | str, value: float | None) -> bool:
+    """Whether a metric is where it should be: 475 means at least 475, '<= 0.3' at most 0.3.
+
+    >>> reached(475, 480.0), reached("<= 0.3", 0.5), reached(475, None)
+    (True, False, False)
+    """
+    match = re.fullmatch(r"\s*(>=|<=)?\s*(\S+)\s*", str(wanted))
+    if match is None:
+        raise ValueError(f"expected a number, '>= number' or '<= number', got {wanted!r}")
+    bound = float(match[2])
+    return value is not None and (value <= bound if match[1] == "<=" else value >= bound)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as read: typed, built, and plain.
+
+    plain: every setting, defaults too, as YAML can say it; a run keeps this. nodes: where each was set.
+    files: the `mine.py` files that it names, as written -> path.
+    """
+
+    name: str
+    settings: Settings
+    algorithm: "Algorithm"
+    plain: dict[str, Any]
+    files: dict[str, Path]
+    places: dict[str, str]
+
+    def at(self, error: FieldMistake) -> Mistake:
+        """The same mistake, with file and line of the field at fault."""
+        return Mistake(f"{self.places.get(error.field, self.name)}: {error.field}: {error}")
+
+
+def load_recipe(
+    source: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), *, smoke: bool = False
+) -> Recipe:
+    """Reads a recipe file, or one of the lab's own by name, with changes such as `optim.lr=1e-4`.
+
+    Raises:
+        Mistake: tells all that is wrong, each with its file and line.
+    """
+    path = recipe_path(source)
+    return read_recipe(path.read_text(encoding="utf-8"), _shown(path), path.parent, path.stem, overrides, smoke=smoke)
+
+
+def read_recipe(
+    text: str,
+    source: str,
+    folder: Path,
+    name: str,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    smoke: bool = False,
+) -> Recipe:
+    """`load_recipe` on a text; `folder` is where a `mine.py` lies that it names."""
+    reader = Reader(source, folder)
+    root = compose(text, source)
+    if not isinstance(root, yaml.MappingNode):
+        raise Mistake(f"{source}: a recipe is a mapping of settings, as in 'algo: DQN'")
+    reader.repeats(root)
+    small = next((v for k, _, v in pairs(root) if k == "smoke"), None)
+    root.value = [(k, v) for k, v in root.value if k.value != "smoke"]
+    changes = _changes(overrides)
+    if isinstance(small, yaml.MappingNode) and not smoke:  # a bad `smoke` is told even where it is not used
+        trial = yaml.MappingNode(root.tag, list(root.value), root.start_mark)
+        _apply(trial, small)
+        _read(reader, trial)
+    if isinstance(small, yaml.MappingNode) and smoke:
+        _apply(root, small)
+    elif small is not None and not isinstance(small, yaml.MappingNode):
+        reader.note(small, "smoke", "expected settings, as in {total_steps: 2}")
+    for key, node in changes:
+        put(root, key, node)
+    settings, algorithm = _read(reader, root)
+    reader.raise_mistakes()
+    places = {k: reader.where(v) for k, _, v in pairs(root)}
+    files = _files(root, folder)
+    return Recipe(name, settings, algorithm, _plain(root, settings, algorithm), files, places)
+
+
+def _read(reader: Reader, root: yaml.MappingNode) -> tuple[Any, Any]:
+    """Settings and algorithm of a tree of nodes; mistakes are noted."""
+    run = dataclass_settings(Settings)
+    node = next((v for k, _, v in pairs(root) if k == "algo"), None)
+    found = reader.named(node, Named("rllab.algos", passed=99), "algo") if node is not None else None
+    if found is not None and not is_dataclass(found):
+        if isinstance(found, type) or callable(found):
+            reader.note(node or root, "algo", "is no algorithm: a dataclass that subclasses rllab.Algorithm")
+        found = None
+    own = dataclass_settings(found) if found else {}
+    both = {**run, **own}
+    if found is None:  # without the algorithm its settings are unknown: check the run's alone
+        root = yaml.MappingNode(root.tag, [(k, v) for k, v in root.value if k.value in run], root.start_mark)
+    values = reader.keywords(root, both, "")
+    settings = reader.build(root, Settings, {k: v for k, v in values.items() if k in run}, "")
+    algorithm = reader.build(root, found, {k: v for k, v in values.items() if k in own}, "") if found else None
+    return settings, algorithm
+
+
+def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, yaml.Node]]:
+    """`a.b=value` words, or a mapping from Python, as nodes that say where they come from."""
+    if isinstance(overrides, Mapping):
+        texts = [(k, yaml.safe_dump(v, default_flow_style=True)) for k, v in overrides.items()]
+    else:
+        for word in overrides:
+            if "=" not in word:
+                raise Mistake(f"{word!r}: expected key=value, as in optim.lr=1e-3")
+        texts = [(k, v) for k, _, v in (w.partition("=") for w in overrides)]
+    changes = []
+    for key, text in texts:
+        source = f"command line: {key}={text.strip()}"
+        node = compose(text, source)
+        if not text.strip():
+            node = yaml.ScalarNode("tag:yaml.org,2002:str", "")
+        _mark(node, yaml.Mark(source, 0, 0, 0, None, None))
+        changes.append((key.strip(), node))
+    return changes
+
+
+def _mark(node: yaml.Node, mark: yaml.Mark) -> None:
+    node.start_mark = mark
+    for child in node.value if isinstance(node.value, list) else []:
+        for n in child if isinstance(child, tuple) else (child,):
+            _mark(n, mark)
+
+
+def _apply(root: yaml.MappingNode, changes: yaml.MappingNode) -> None:
+    for key, _, value in pairs(changes):
+        put(root, key, value)
+
+
+def _files(root: yaml.Node, folder: Path) -> dict[str, Path]:
+    """The files that names like `mine.py:fn` anywhere in a recipe point to, as written -> path."""
+    if isinstance(root, yaml.ScalarNode):
+        written = root.value.partition(":")[0]
+        return {written: (folder / written).resolve()} if re.fullmatch(r"[^:]+\.py:\w+", root.value) else {}
+    nodes = [n for child in root.value for n in (child if isinstance(child, tuple) else (child,))]
+    return {k: v for n in nodes for k, v in _files(n, folder).items()}
+
+
+def _plain(root: yaml.MappingNode, settings: Settings, algorithm: "Algorithm") -> dict[str, Any]:
+    """Every setting with its value: as written where it was written, else the default."""
+    written = {k: plain(v) for k, _, v in pairs(root)}
+    whole: dict[str, Any] = {}
+    for owner in (settings, algorithm):
+        for f in fields(owner):
+            value = getattr(owner, f.name)
+            named = f.name in written and not _is_plain(value)
+            whole[f.name] = written[f.name] if named else _as_plain(value)
+    return whole
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, (str, int, float, bool)) or is_dataclass(value)
+
+
+def _as_plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _as_plain(asdict(value))
+    if isinstance(value, (list, tuple)):
+        return [_as_plain(v) for v in value]
+    return {k: _as_plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def recipe_path(source: str | Path) -> Path:
+    """The file of a recipe, given as a path or by name.
+
+    Raises:
+        Mistake: there is none.
+    """
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        near = did_you_mean(path.stem, recipe_names())
+        raise Mistake(f"no such recipe file: {path}{near}")
+    own = recipes_folder() / f"{path.name}.yaml"
+    if not own.is_file():
+        near = did_you_mean(path.name, recipe_names())
+        raise Mistake(f"no recipe named {str(source)!r}{near or '; rllab list shows them'}")
+    return own
+
+
+def recipes_folder() -> Path:
+    """The lab's own recipes: in the package once installed, beside the sources in a clone."""
+    package = Path(__file__).resolve().parents[1]
+    return next((p for p in (package / "_recipes", package.parents[1] / "recipes") if p.is_dir()), package / "_recipes")
+
+
+def recipe_names() -> list[str]:
+    """The names of the lab's own recipes."""
+    return sorted(p.stem for p in recipes_folder().glob("*.yaml"))
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def expand_seeds(overrides: Sequence[str], text: str) -> list[int] | None:
+    """The seeds of `seed=0..4`, given on the command line or, failing that, in a recipe's text; None for one seed."""
+    said = [w.partition("=")[2] for w in overrides if w.startswith("seed=")] or re.findall(
+        r"^seed:\s*(\S+)", text, re.M
+    )
+    match = re.fullmatch(r"(\d+)\.\.(\d+)", said[-1].strip()) if said else None
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2])
+    if last < first:
+        raise Mistake(f"seed={said[-1]}: the last seed comes before the first")
+    return list(range(first, last + 1))
+
+
+_ = Model  # re-exported for algorithms that name models

@@ -1,0 +1,247 @@
+"""YAML to typed Python, with every mistake reported at once: its file, its line, and what was probably meant.
+
+PyYAML reads YAML 1.1, where `1e-4` is a string and `yes` a bool; here `1e-4` is a number and `yes` a word.
+"""
+
+import functools
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from rllab.core.errors import Mistake
+from rllab.core.names import Named, did_you_mean, find, settings_of
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_UNREAD = object()  # stands for a value whose mistake is noted
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of numbers and booleans."""
+
+
+_FLOAT = r"[-+]?(\d[\d_]*\.\d*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.(inf|nan))\Z"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":float", ":timestamp"))]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)\Z"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), list("-+0123456789."))
+_construct = _Loader("").construct_object  # node -> plain Python
+
+
+def compose(text: str, source: str) -> yaml.Node:
+    """The node tree of a YAML text; each node knows its line.
+
+    Raises:
+        Mistake: it is not YAML.
+    """
+    try:
+        return yaml.compose(text, Loader=_Loader) or yaml.MappingNode("tag:yaml.org,2002:map", [])
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise Mistake(f"{source}:{line}: this is not YAML: {error.problem}") from None
+
+
+def plain(node: yaml.Node) -> Any:
+    """What a node says, as lists, dicts, numbers and strings."""
+    return _construct(node, deep=True)
+
+
+def pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+    """(key, key's node, value's node) of a mapping."""
+    for key, value in node.value:
+        yield str(key.value), key, value
+
+
+def put(root: yaml.MappingNode, key: str, value: yaml.Node) -> None:
+    """Sets `a.b` in a tree, as `a.b=value` on the command line does."""
+    head, _, rest = key.partition(".")
+    key_node = yaml.ScalarNode("tag:yaml.org,2002:str", head, value.start_mark)
+    if rest:
+        inner = next((v for k, _, v in pairs(root) if k == head), None)
+        if not isinstance(inner, yaml.MappingNode):
+            inner = yaml.MappingNode("tag:yaml.org,2002:map", [], value.start_mark)
+        else:
+            inner = yaml.MappingNode(inner.tag, list(inner.value), inner.start_mark)
+        put(inner, rest, value)
+        value = inner
+        key_node.start_mark = next((n.start_mark for k, n, _ in pairs(root) if k == head), value.start_mark)
+    kept = [(k, v) for k, v in root.value if k.value != head]
+    root.value = [*kept, (key_node, value)]
+
+
+class Reader:
+    """Reads nodes as types and notes every mistake.
+
+    source: what stands before a line number in a message. folder: where a `mine.py` lies.
+    """
+
+    def __init__(self, source: str, folder: Path) -> None:
+        self.source, self.folder = source, folder
+        self.mistakes: list[str] = []
+
+    def where(self, node: yaml.Node) -> str:
+        """'recipes/cartpole.yaml:12', or the words of the command line that set it."""
+        mark = node.start_mark
+        if mark is not None and mark.name.startswith("command line"):
+            return str(mark.name)
+        return f"{self.source}:{mark.line + 1}" if mark is not None else self.source
+
+    def note(self, node: yaml.Node, key: str, message: str) -> Any:
+        """Notes a mistake at `key` and stands in for the value."""
+        line = f"{self.where(node)}: {key}: {message}" if key else f"{self.where(node)}: {message}"
+        if line not in self.mistakes:
+            self.mistakes.append(line)
+        return _UNREAD
+
+    def raise_mistakes(self) -> None:
+        """Raises one Mistake that tells them all, if there are any."""
+        if self.mistakes:
+            raise Mistake("\n".join(self.mistakes))
+
+    def repeats(self, node: yaml.Node, prefix: str = "") -> None:
+        """Notes keys that a mapping says twice: YAML would keep the last and hide the first."""
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, key_node, value in pairs(node):
+                if key in seen:
+                    self.note(key_node, prefix + key, f"set twice; line {seen[key]} sets it too")
+                seen.setdefault(key, key_node.start_mark.line + 1)
+                self.repeats(value, f"{prefix}{key}.")
+
+    def read(self, node: yaml.Node, type_: Any, key: str) -> Any:
+        """A node's value as `type_`; a mistake is noted."""
+        origin, args = get_origin(type_), get_args(type_)
+        if origin is Annotated:
+            mark = next((a for a in args[1:] if isinstance(a, Named)), None)
+            return self.named(node, mark, key) if mark else self.read(node, args[0], key)
+        if origin in (Union, types.UnionType):
+            return self._union(node, args, key)
+        if type_ is Any:
+            return plain(node)
+        if origin is Literal:
+            value = plain(node)
+            if value in args:
+                return value
+            known = ", ".join(map(str, args))
+            return self.note(
+                node, key, f"expected one of {known}, got {value!r}{did_you_mean(str(value), map(str, args))}"
+            )
+        if is_dataclass(type_):
+            return self._dataclass(node, type_, key)
+        if origin in (list, tuple):
+            return self._sequence(node, origin, args, key)
+        if origin in (dict, Mapping):
+            return self._mapping(node, args[1], key)
+        return self._scalar(node, type_, key)
+
+    def _scalar(self, node: yaml.Node, type_: Any, key: str) -> Any:
+        value = plain(node)
+        if type_ is float and type(value) is int:
+            return float(value)
+        if type(value) is type_:
+            return value
+        hint = "; put it in quotes" if type_ is str and not isinstance(value, (list, dict)) else ""
+        shown = node.value if isinstance(node, yaml.ScalarNode) and not isinstance(value, str) else repr(value)
+        return self.note(node, key, f"expected {_WORDS.get(type_, type_.__name__)}, got {shown}{hint}")
+
+    def _union(self, node: yaml.Node, args: tuple[Any, ...], key: str) -> Any:
+        if type(None) in args:
+            if plain(node) is None:
+                return None
+            args = tuple(a for a in args if a is not type(None))
+        if isinstance(node, yaml.MappingNode):  # one mapping per part, or one for all of them
+            nested = node.value and all(isinstance(v, yaml.MappingNode) for _, v in node.value)
+            fitting = [a for a in args if (get_origin(a) is dict) == bool(nested)] or list(args)
+            return self.read(node, fitting[0], key)
+        scalars = [a for a in args if get_origin(a) is not dict and not is_dataclass(a)] or list(args)
+        for arg in scalars[:-1]:
+            trial = Reader(self.source, self.folder)
+            value = trial.read(node, arg, key)
+            if not trial.mistakes:
+                return value
+        return self.read(node, scalars[-1], key)
+
+    def _sequence(self, node: yaml.Node, origin: Any, args: tuple[Any, ...], key: str) -> Any:
+        if not isinstance(node, yaml.SequenceNode):
+            return self.note(node, key, f"expected a list, as in [a, b], got {plain(node)!r}")
+        if origin is tuple and len(args) != len(node.value):
+            return self.note(node, key, f"expected {len(args)} values, got {len(node.value)}")
+        kinds = args if origin is tuple else args * len(node.value)
+        return origin([self.read(n, t, f"{key}[{i}]") for i, (n, t) in enumerate(zip(node.value, kinds, strict=True))])
+
+    def _mapping(self, node: yaml.Node, type_: Any, key: str) -> Any:
+        if not isinstance(node, yaml.MappingNode):
+            return self.note(node, key, f"expected settings, as in {{name: value}}, got {plain(node)!r}")
+        return {k: self.read(v, type_, f"{key}.{k}") for k, _, v in pairs(node)}
+
+    def _dataclass(self, node: yaml.Node, type_: Any, key: str) -> Any:
+        if not isinstance(node, yaml.MappingNode):
+            return self.note(node, key, f"expected settings, as in {{name: value}}, got {plain(node)!r}")
+        values = self.keywords(node, dataclass_settings(type_), key)
+        return self.build(node, type_, values, key)
+
+    def keywords(self, node: yaml.MappingNode, known: dict[str, tuple[Any, bool]], key: str) -> dict[str, Any]:
+        """The settings of a mapping, each as its type; unknown and missing ones are noted."""
+        prefix, values = f"{key}." if key else "", {}
+        for name, key_node, value in pairs(node):
+            if name in known:
+                values[name] = self.read(value, known[name][0], prefix + name)
+            else:
+                nested = [f"{k}.{n}" for k, (t, _) in known.items() for n in _inner_names(t)]
+                inner = [n for n in nested if n.rpartition(".")[2] == name]
+                hint = f"; did you mean {prefix + inner[0]!r}?" if inner else did_you_mean(name, known)
+                self.note(key_node, prefix + name, f"no such setting{hint}")
+        for name, (_, required) in known.items():
+            if required and name not in values:
+                self.note(node, prefix + name, "must be set")
+        return values
+
+    def build(self, node: yaml.Node, make: Callable[..., Any], values: dict[str, Any], key: str) -> Any:
+        """make(**values), unless a value is missing; a ValueError is the user's and is noted at the field it names."""
+        if any(v is _UNREAD for v in values.values()) or self.mistakes:
+            return _UNREAD
+        try:
+            return make(**values)
+        except ValueError as error:
+            at = {k: v for k, _, v in pairs(node)} if isinstance(node, yaml.MappingNode) else {}
+            first = re.split(r"\W", str(error), maxsplit=1)[0]
+            return self.note(at.get(first, node), key, str(error))
+
+    def named(self, node: yaml.Node, mark: Named, key: str) -> Any:
+        """The object behind a name; a mapping `{name: ..., setting: ...}` gives it settings."""
+        entries = {k: v for k, _, v in pairs(node)} if isinstance(node, yaml.MappingNode) else {"name": node}
+        name = plain(entries["name"]) if "name" in entries else None
+        if not isinstance(name, str):
+            return self.note(node, key, f"expected a name, got {plain(node)!r}")
+        try:
+            found = find(name, mark.home, self.folder)
+        except Mistake as error:
+            return self.note(entries["name"], key, str(error))
+        if not callable(found):
+            return self.note(entries["name"], key, f"{name} is no function or class, but {found!r}")
+        given = node.value if isinstance(node, yaml.MappingNode) else []
+        rest = yaml.MappingNode("", [(k, v) for k, v in given if k.value != "name"], node.start_mark)
+        values = self.keywords(rest, settings_of(found, mark.passed), key)
+        if any(v is _UNREAD for v in values.values()):
+            return _UNREAD
+        return functools.update_wrapper(functools.partial(found, **values), found) if values else found
+
+
+def dataclass_settings(type_: Any) -> dict[str, tuple[Any, bool]]:
+    """The settings of a dataclass: name -> (type, required)."""
+    hints = get_type_hints(type_, include_extras=True)
+    return {
+        f.name: (hints[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(type_) if f.init
+    }
+
+
+def _inner_names(type_: Any) -> list[str]:
+    """The settings inside a setting, so that `lr` can be told to be `optim.lr`."""
+    inner = next((t for t in (type_, *get_args(type_)) if is_dataclass(t)), None)
+    return [f.name for f in fields(inner)] if inner else []

@@ -1,0 +1,113 @@
+"""The replay buffer (Lin 1992): a ring of transitions, all environments' of one step side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rllab.core.checkpoint import Segment
+
+Arrays = dict[str, np.ndarray]
+
+
+class Replay:
+    """Rows of named arrays; the oldest give way. Row i + num_envs is what the same environment did next.
+
+    capacity: rows, rounded up to whole steps of all environments.
+    """
+
+    def __init__(self, capacity: int, num_envs: int, block: int = 16384) -> None:
+        self.num_envs = num_envs
+        self.capacity = -(-capacity // num_envs) * num_envs
+        self.block = block  # rows in a segment of a checkpoint
+        self.added = 0
+        self._arrays: Arrays = {}
+        self._segments: dict[int, tuple[int, Segment]] = {}  # block -> (rows added when it was made, segment)
+
+    def __len__(self) -> int:
+        return min(self.added, self.capacity)
+
+    def add(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Adds one step of every environment: arrays [num_envs, ...]."""
+        if not self._arrays:
+            self._arrays = {k: np.zeros((self.capacity, *v.shape[1:]), _narrow(v.dtype)) for k, v in rows.items()}
+        at = self.added % self.capacity
+        for name, value in rows.items():
+            self._arrays[name][at : at + self.num_envs] = value
+        self.added += self.num_envs
+
+    def sample(self, rng: np.random.Generator, size: int, n_step: int = 1, gamma: float = 1.0) -> dict[str, Tensor]:
+        """`size` transitions drawn evenly, with replacement, `reward` summed over `n_step` steps.
+
+        Beside the rows' own arrays: `discount`, what the value of `next_obs` counts in the target (0 after a terminal
+        state). A sum ends where its episode does, and at a time limit the value of the last observation stands in.
+        """
+        span = (n_step - 1) * self.num_envs
+        oldest = self.added - len(self)
+        index = rng.integers(oldest, self.added - span, size)
+        if n_step == 1:
+            rows = index % self.capacity
+            batch = {k: v.take(rows, 0) for k, v in self._arrays.items()}
+            batch["discount"] = np.where(batch.pop("terminated"), 0.0, gamma).astype(np.float32)
+            return {k: torch.from_numpy(v) for k, v in batch.items()}
+        window = (index[:, None] + np.arange(n_step) * self.num_envs) % self.capacity
+        part = {k: self._arrays[k][window] for k in ("reward", "terminated", "truncated")}
+        reward, discount, last = n_step_return(part["reward"], part["terminated"], part["truncated"], gamma)
+        ends = window[np.arange(size), last]
+        ending = {"next_obs", "next_mask"}
+        batch = {k: v.take(ends if k in ending else window[:, 0], 0) for k, v in self._arrays.items()}
+        batch |= {"reward": reward.astype(np.float32), "discount": discount.astype(np.float32)}
+        del batch["terminated"]
+        return {k: torch.from_numpy(v) for k, v in batch.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Full blocks are segments, which a checkpoint writes once; the block being written is saved as it is."""
+        writing = (self.added % self.capacity) // self.block
+        blocks: list[Any] = []
+        for b in range(-(-len(self) // self.block)):
+            rows = slice(b * self.block, min((b + 1) * self.block, len(self)))
+            arrays = {k: v[rows] for k, v in self._arrays.items()}
+            blocks.append(arrays if b == writing else self._segment(b, arrays))
+        return {"added": self.added, "blocks": blocks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self.added, self._arrays, self._segments = state["added"], {}, {}
+        for b, block in enumerate(state["blocks"]):
+            arrays = block.arrays if isinstance(block, Segment) else block
+            for name, value in arrays.items():
+                whole = self._arrays.setdefault(name, np.zeros((self.capacity, *value.shape[1:]), value.dtype))
+                whole[b * self.block : b * self.block + len(value)] = value
+
+    def _segment(self, block: int, arrays: Arrays) -> Segment:
+        """A block's segment, made anew only when the ring has been round since."""
+        lap = self._last_written(block)
+        if block not in self._segments or self._segments[block][0] != lap:
+            self._segments[block] = (lap, Segment(arrays))
+        return self._segments[block][1]
+
+    def _last_written(self, block: int) -> int:
+        """How many times the ring has begun this block."""
+        return (self.added - 1 - block * self.block) // self.capacity
+
+
+def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32) if dtype == np.float64 else dtype
+
+
+def n_step_return(
+    reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, gamma: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The return over windows [B, n] of steps (Sutton 1988; Mnih et al. 2016, equation 1).
+
+    Returns (return [B], discount of the value that follows [B], index in the window of the last step summed [B]).
+    """
+    n = reward.shape[1]
+    over = terminated | truncated
+    length = np.where(over.any(1), over.argmax(1) + 1, n)
+    counted = np.arange(n) < length[:, None]
+    total = (reward * counted * gamma ** np.arange(n)).sum(1)
+    ended = terminated[np.arange(len(length)), length - 1]
+    return total, np.where(ended, 0.0, gamma**length), length - 1
