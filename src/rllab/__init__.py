@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rllab.core.algorithm import Algorithm, Batch, Context, Metrics, Outputs, Update
+    from rllab.core.load import load_run as load
     from rllab.core.recipe import load_recipe
     from rllab.core.trainer import Trainer
-    from rllab.core.trainer import load_run as load
 
 __version__ = "0.1.0"
 __all__ = ["Algorithm", "Batch", "Context", "Metrics", "Outputs", "Trainer", "Update", "load", "load_recipe"]
 
 _HOMES = dict.fromkeys(("Algorithm", "Batch", "Context", "Metrics", "Outputs", "Update"), "rllab.core.algorithm")
-_HOMES |= {"Trainer": "rllab.core.trainer", "load": "rllab.core.trainer", "load_recipe": "rllab.core.recipe"}
+_HOMES |= {"Trainer": "rllab.core.trainer", "load": "rllab.core.load", "load_recipe": "rllab.core.recipe"}
 
 
 def __getattr__(name: str) -> Any:

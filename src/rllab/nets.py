@@ -54,7 +54,9 @@ def _nature(channels: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU())
 
 
-def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+def mlp(
+    inputs: int, hidden: Sequence[int], outputs: int, activation: Callable[[], nn.Module] = nn.ReLU
+) -> nn.Sequential:
     """A perceptron without an activation at its end."""
     sizes = [inputs, *hidden]
     layers: list[nn.Module] = []

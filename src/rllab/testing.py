@@ -70,7 +70,7 @@ def outcome(trainer: Trainer) -> tuple[str, list[Metrics]]:
 def check_moves(recipe: Recipe, folder: Path) -> str:
     """Training changes every part's weights, and at least one optimizer step has a gradient."""
     trainer = Trainer(recipe, folder.with_name("start"))
-    trainer._restore()
+    trainer.restore()
     start = {name: digest(dict(part.state_dict())) for name, part in trainer.algorithm.parts().items()}
     checkpoint = Checkpoints(folder / "checkpoints").newest()
     assert checkpoint is not None
@@ -89,7 +89,9 @@ def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path,
     state, rows = finish(recipe, folder)
     for mine, its in zip(rows, whole[1], strict=False):
         if different := _different(mine, its):
-            raise Broken(f"stopped after round {cut} and resumed, {different} in round {mine['step']}: a draw or a state was lost")
+            raise Broken(
+                f"stopped after round {cut} and resumed, {different} in round {mine['step']}: a draw or a state was lost"
+            )
     if len(rows) != len(whole[1]):
         raise Broken(f"stopped after round {cut} and resumed, the run has {len(rows)} rows instead of {len(whole[1])}")
     if state != whole[0]:

@@ -5,6 +5,7 @@ reset here, each episode with a seed that is a function of (seed, purpose, envir
 can save its state does; any other is replayed: the actions since the oldest open episode began are its state.
 """
 
+import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,12 +52,19 @@ class EnvSpec:
             if self.batched:
                 return gym.make_vec(self.env, num_envs, **disabled, **self.kwargs)
             return gym.make_vec(
-                self.env, num_envs, "sync", vector_kwargs=disabled | {"copy": False}, wrappers=self.wrappers, **self.kwargs
+                self.env,
+                num_envs,
+                "sync",
+                vector_kwargs=disabled | {"copy": False},
+                wrappers=self.wrappers,
+                **self.kwargs,
             )
         except (gym.error.Error, TypeError) as error:
             raise FieldMistake("env", f"{self.env} cannot be made: {error}") from error
 
     def _spec(self) -> gym.envs.registration.EnvSpec:
+        if self.env.startswith("rllab/"):
+            importlib.import_module("rllab_envs.classic")  # registers them
         try:
             return gym.spec(self.env)
         except (gym.error.Error, ModuleNotFoundError) as error:
@@ -151,13 +159,17 @@ class Envs:
         assert fn is not None
         values = np.empty(self.num_envs)
         for i in range(self.num_envs):
-            own = {k: v[i] for k, v in info.items() if not k.startswith("_") and info.get(f"_{k}", [False] * (i + 1))[i]}
+            own = {
+                k: v[i] for k, v in info.items() if not k.startswith("_") and info.get(f"_{k}", [False] * (i + 1))[i]
+            }
             arguments = (obs[i], action[i], next_obs[i], float(reward[i]), bool(terminated[i]), own)
             name = getattr(fn, "__name__", str(fn))
             try:
                 values[i] = value = fn(*arguments)
             except Exception as error:
-                raise Mistake(f"the reward function {name} failed: {type(error).__name__}: {error}{_told(arguments)}") from error
+                raise Mistake(
+                    f"the reward function {name} failed: {type(error).__name__}: {error}{_told(arguments)}"
+                ) from error
             if not np.isfinite(values[i]):
                 raise Mistake(f"the reward function {name} returned {value!r}, no finite number{_told(arguments)}")
         return values

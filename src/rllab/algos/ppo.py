@@ -69,7 +69,12 @@ class PPO(Control):
                 action = self.net.sample(out_NA, mask.get("mask"), noise)
                 logp_N, _ = self.net.log_prob(out_NA, action, mask.get("mask"))
                 t = self.envs.step(self.to_env(action))
-                told = {"reward": t.reward, "terminated": t.terminated, "truncated": t.truncated, "next_obs": t.next_obs}
+                told = {
+                    "reward": t.reward,
+                    "terminated": t.terminated,
+                    "truncated": t.truncated,
+                    "next_obs": t.next_obs,
+                }
                 seen = {"obs": obs, "action": action, "old_logp": logp_N, "value": value_N} | mask
                 played.append(seen | {k: self.tensor(v) for k, v in told.items()})
                 self.env_steps += self.num_envs * self.ctx.world

@@ -4,18 +4,22 @@ Data parallel is one summed all-reduce of the gradients: losses are weighted sum
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from rllab.core.algorithm import Batch, Context, Outputs, Update
-from rllab.core.errors import MachineFault, Mistake
+from rllab.core.checkpoint import save_batch
+from rllab.core.errors import MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
 from rllab.core.recipe import Settings
 
+T = TypeVar("T")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,6 +29,14 @@ class NotFinite(Exception):
     def __init__(self, what: str, batch: Batch) -> None:
         super().__init__(what)
         self.batch = batch
+
+    def kept(self, folder: Path, step: int) -> Mistake:
+        """What to tell the user, with the batch kept in a folder."""
+        path = save_batch(folder, self.batch)
+        return Mistake(
+            f"round {step}: {self}; stopped before the optimizer step. The batch is kept in {path}. "
+            "Try a smaller optim.lr, or optim.max_grad_norm; a reward or loss may have returned no number"
+        )
 
 
 class Engine:
@@ -59,6 +71,26 @@ class Engine:
         if self.world == 1:
             return flag
         return bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def first(self, do: Callable[[], T]) -> T:
+        """What rank 0 does and finds, for all ranks; they wait for it, and fail where it fails."""
+        if self.world == 1:
+            return do()
+        said: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                said[0] = do()
+            except RllabError as error:
+                said[1] = str(error)
+                raise
+            finally:
+                dist.broadcast_object_list(said)
+        else:
+            dist.broadcast_object_list(said)
+        if said[1] is not None:
+            raise Mistake(f"rank 0: {said[1]}")
+        found: T = said[0]
+        return found
 
     def barrier(self) -> None:
         """Waits for all ranks."""

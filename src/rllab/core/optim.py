@@ -117,3 +117,9 @@ def part_optimizers(
     if missing:
         raise FieldMistake("optim", f"says nothing of the part {missing[0]!r}; parts: {', '.join(parts)}")
     return {name: PartOptimizer(part, optim[name], device) for name, part in parts.items()}
+
+
+def set_rates(optimizers: Mapping[str, PartOptimizer], step: int, total_steps: int) -> dict[str, float]:
+    """Sets the learning rates of round `step`; returns them as metrics, by part where there are several."""
+    several = len(optimizers) > 1
+    return {f"optim/lr_{k}" if several else "optim/lr": o.set_lr(step, total_steps) for k, o in optimizers.items()}

@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from rllab.core.algorithm import Headline
 from rllab.core.checkpoint import Checkpoints, copy_checkpoint, write_atomic
 from rllab.core.errors import Mistake
 from rllab.core.names import did_you_mean
-from rllab.core.recipe import Recipe, read_recipe
+from rllab.core.recipe import Recipe, reached, read_recipe
 
 _PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "safetensors")
 
@@ -52,7 +54,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         plain = _keep_sources(recipe, self.path / "sources")
         write_atomic(self.path / "env.json", json.dumps(environment() | {"from": forked_from}, indent=1))
-        self.write_status("running", 0)
+        self.write_status("running", {"step": 0})
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
     def recipe(self, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
@@ -112,14 +114,31 @@ class RunFolder:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return found
 
-    def write_status(self, state: str, step: int, *, at_most_every: float = 0.0, **more: Any) -> None:
-        """Writes status.json, unless it was written less than `at_most_every` seconds ago."""
+    def write_status(
+        self,
+        state: str,
+        row: Mapping[str, Any],
+        headline: Headline | None = None,
+        expect: Mapping[str, float | str] | None = None,
+        *,
+        at_most_every: float = 0.0,
+    ) -> None:
+        """Writes status.json, unless it was written less than `at_most_every` seconds ago.
+
+        row: the newest; what is expected of a finished run is looked up in its headline, then there.
+        """
         now = time.monotonic()
         if now - self._status_written < at_most_every:
             return
         self._status_written = now
-        status = {"state": state, "step": step, "headline": None, "expect": []} | more
-        write_atomic(self.path / "status.json", json.dumps(status, indent=1))
+        measured = dict(row) | ({headline.name: headline.value} if headline else {})
+        expected = [
+            {"metric": m, "wanted": w, "value": measured.get(m), "met": reached(w, measured.get(m))}
+            for m, w in (expect or {}).items()
+            if state == "done"
+        ]
+        status = {"state": state, "step": row["step"], "headline": asdict(headline) if headline else None}
+        write_atomic(self.path / "status.json", json.dumps(status | {"expect": expected}, indent=1))
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds a round to metrics.jsonl; the kernel has it when this returns."""
@@ -145,15 +164,12 @@ class RunFolder:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
         return [json.loads(line) for line in lines]
 
-    def last_row(self) -> dict[str, Any]:
-        """The newest row of metrics.jsonl; {} where there is none."""
-        return next(iter(reversed(self.rows())), {})
-
-    def cut(self, step: int) -> None:
-        """Drops the rows after `step`: a resumed run writes them again."""
+    def cut(self, step: int) -> dict[str, Any]:
+        """Drops the rows after `step`, which a resumed run writes again; returns the last that is left, or {}."""
         self.close()
-        kept = [json.dumps(r) + "\n" for r in self.rows() if r["step"] <= step]
-        write_atomic(self.path / "metrics.jsonl", "".join(kept))
+        kept = [r for r in self.rows() if r["step"] <= step]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+        return kept[-1] if kept else {}
 
 
 def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:
@@ -183,7 +199,7 @@ def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) ->
             warnings.warn(f"{name} has changed since the run began; the run goes on with its own copy", stacklevel=2)
         if now > was:
             folder.set_total_steps(now)
-            folder.write_status("running", folder.status().get("step", 0))
+            folder.write_status("running", folder.status() or {"step": 0})
 
 
 def _fork(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> None:

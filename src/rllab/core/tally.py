@@ -1,6 +1,9 @@
 """What the losses of a round said, added up once a round: reading a number each update would cost more than the update."""
 
+import time
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,6 +19,20 @@ class Tally:
         self._entries: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         self._losses: dict[str, list[Tensor]] = defaultdict(list)
         self._norms: dict[str, list[float]] = defaultdict(list)
+        self._start, self._learning = time.perf_counter(), 0.0
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Around an update, whose time is told apart from the collecting's."""
+        start = time.perf_counter()
+        yield
+        self._learning += time.perf_counter() - start
+
+    def times(self, work: Mapping[str, float]) -> Metrics:
+        """Seconds of the round and of its updates, and the speed of the work done in it, such as `env/steps`."""
+        seconds = time.perf_counter() - self._start
+        speeds = {f"time/{k.rpartition('/')[2]}_per_second": v / seconds for k, v in work.items()}
+        return {"time/round": seconds, "time/updates": self._learning} | speeds
 
     def add(self, name: str, batch: Batch, loss: Tensor, norm: float, outputs: Outputs) -> None:
         """An update's loss and gradient norm, summed over ranks, and the outputs of this rank's entries.

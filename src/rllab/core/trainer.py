@@ -7,17 +7,17 @@ Killed at any moment and started again, a run ends with the same weights and the
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rllab.core.algorithm import Algorithm, Batch, Headline, Metrics, Outputs, Update
-from rllab.core.checkpoint import Checkpoint, Checkpoints, save_batch
+from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
+from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine, NotFinite
-from rllab.core.errors import FieldMistake, Mistake, machine_faults
-from rllab.core.optim import part_optimizers
+from rllab.core.errors import FieldMistake, machine_faults
+from rllab.core.load import load_parts, resolve_models
+from rllab.core.optim import part_optimizers, set_rates
 from rllab.core.recipe import Recipe, load_recipe, reached
-from rllab.core.run import RunFolder, find_run, next_run, open_run
+from rllab.core.run import RunFolder, next_run, open_run
 from rllab.core.stop import Stop
 from rllab.core.tally import Tally
 
@@ -26,8 +26,8 @@ class Trainer:
     """Runs a recipe in a run folder, from wherever that folder stands.
 
     recipe: a file, the name of one of the lab's own, or one already read. run: the run's folder; by default the next
-    numbered one in `runs`. fork: `RUN` or `RUN@STEP`, where a new run begins. Keyword settings change the recipe, as
-    `key=value` does on the command line.
+    numbered one in `runs`. fork: `RUN` or `RUN@STEP`, where a new run begins. Keyword settings change the recipe,
+    as `key=value` does on the command line.
 
     Raises:
         Mistake: the recipe is wrong, or the folder holds a run of another one.
@@ -43,15 +43,13 @@ class Trainer:
         stop: Stop | None = None,
         **settings: Any,
     ) -> None:
-        if not isinstance(recipe, Recipe):
-            recipe = load_recipe(recipe, settings)
-        self.engine = Engine(recipe.settings)
-        self.folder = (
-            run if isinstance(run, RunFolder) else RunFolder(Path(run)) if run else next_run(recipe, Path(runs))
-        )
-        if self.engine.rank == 0:
-            open_run(self.folder, recipe, fork, Path(runs))
-        self.engine.barrier()
+        asked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
+        self.engine = Engine(asked.settings)
+        asked = resolve_models(asked, Path(runs))
+        if run is None:
+            run = self.engine.first(lambda: next_run(asked, Path(runs)).path)
+        self.folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
+        self.engine.first(lambda: open_run(self.folder, asked, fork, Path(runs)))
         self.recipe = self.folder.recipe()
         self.settings, self.algorithm = self.recipe.settings, self.recipe.algorithm
         self.stop = stop if stop is not None else Stop()
@@ -64,13 +62,13 @@ class Trainer:
     def __iter__(self) -> Iterator[Metrics]:
         if self.folder.status().get("state") == "done":
             return
-        with machine_faults("the run goes on from its last checkpoint"), ExitStack() as stack:
+        with machine_faults("the last checkpoint is whole"), ExitStack() as stack:
             if self.engine.rank == 0:
                 stack.enter_context(self.folder.lock())
                 stack.callback(self.folder.close)
             state = "failed"
             try:
-                self._restore()
+                self.restore()
                 yield from self._rounds()
                 state = "stopped" if self.stopping else "done"
             except GeneratorExit:  # the loop was left, between two rounds
@@ -104,51 +102,40 @@ class Trainer:
 
     def _round(self) -> None:
         """One round of the algorithm, with an optimizer step for each batch that it yields."""
-        start, learning, tally, metrics = time.perf_counter(), 0.0, Tally(), Metrics()
-        lr = {name: o.set_lr(self.step, self.settings.total_steps) for name, o in self.optimizers.items()}
-        round_ = self.algorithm.collect(self.step)
-        said: Outputs | None = None
+        tally, said = Tally(), None
+        rates = set_rates(self.optimizers, self.step, self.settings.total_steps)
+        collecting = self.algorithm.collect(self.step)
         while True:
             try:
-                item = next(round_) if said is None else round_.send(said)
+                item = next(collecting) if said is None else collecting.send(said)
             except StopIteration as end:
-                metrics |= end.value or {}
+                metrics: Metrics = end.value or {}
                 break
-            began = time.perf_counter()
             said = self._update(item, tally)
-            learning += time.perf_counter() - began
         self.engine.agree("ends its round")
-        metrics |= tally.means(self.ctx) | {f"optim/lr_{k}" if len(lr) > 1 else "optim/lr": v for k, v in lr.items()}
-        took, unit = time.perf_counter() - start, self.algorithm.unit
-        speed = (metrics.get(unit, 0.0) - self.row.get(unit, 0.0)) / took
-        self.step, self.seconds, self._reported = self.step + 1, self.seconds + took, False
-        speeds = {"time/total": self.seconds, "time/round": took, "time/updates": learning}
-        speeds[f"time/{unit.rpartition('/')[2]}_per_second"] = speed
-        numbers = {k: v if isinstance(v, int) else float(v) for k, v in metrics.items()}
-        self.row = {"step": self.step} | numbers | speeds
+        unit = self.algorithm.unit
+        times = tally.times({unit: metrics.get(unit, 0) - self.row.get(unit, 0)})
+        self.step, self.seconds, self._reported = self.step + 1, self.seconds + times["time/round"], False
+        self.row = {"step": self.step} | metrics | tally.means(self.ctx) | rates | times | {"time/total": self.seconds}
 
     def _update(self, item: Batch | Update, tally: Tally) -> Outputs:
-        several = isinstance(item, Update)
+        """The optimizer step on what a round yields: a bare batch is for `loss`, and trains all parts."""
         update = item if isinstance(item, Update) else Update(item, self.algorithm.loss, tuple(self.optimizers))
         try:
-            loss, norm, outputs = self.engine.update(update, self.optimizers)
+            with tally.learning():
+                loss, norm, outputs = self.engine.update(update, self.optimizers)
         except NotFinite as error:
-            path = save_batch(self.folder.path / "failed", error.batch)
-            raise Mistake(
-                f"round {self.step}: {error}; stopped before the optimizer step. The batch is kept in {path}. "
-                "Try a smaller optim.lr, or optim.max_grad_norm; a reward or loss may have returned no number"
-            ) from None
-        tally.add("+".join(update.parts) if several else "total", update.batch, loss, norm, outputs)
+            raise error.kept(self.folder.path / "failed", self.step + 1) from None
+        tally.add("+".join(update.parts) if update is item else "total", update.batch, loss, norm, outputs)
         return outputs
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
         """Sets the algorithm up, and takes up the newest checkpoint if there is one."""
         self.ctx = self.engine.context(self.settings)
         self.algorithm.setup(self.ctx)
         self.algorithm.check_state()
         self.optimizers = part_optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
-        checkpoint = self.checkpoints.newest()
-        if checkpoint is not None:
+        if checkpoint := self.checkpoints.newest():
             load_parts(self.algorithm, checkpoint)
             self.algorithm.load_state(checkpoint.state(f"rank-{self.engine.rank}"))
             shared = checkpoint.state("state")
@@ -157,11 +144,9 @@ class Trainer:
                 optimizer.load_state(shared["optim"][name])
             self.engine.scaler.load_state_dict(shared["scaler"])
             self._saved_step = self.step
-        if self.engine.rank == 0:
-            self.folder.cut(self.step)
-        last = self.folder.last_row() if self.engine.rank == 0 else {}
-        self._reported = self.engine.any(self.step == 0 or last.get("step") == self.step)
-        self.row = last if self._reported and last else self.row
+        last = self.folder.cut(self.step) if self.engine.rank == 0 else {}
+        self._reported = self.engine.any(last.get("step", 0) == self.step)
+        self.row = self.row | last if self._reported else self.row
         self._status("running")
 
     def save(self) -> None:
@@ -181,9 +166,9 @@ class Trainer:
         """Evaluates if that is due, and writes the round's row."""
         every = self.settings.eval_every
         if every and (self.step % every == 0 or self.step == self.settings.total_steps):
-            began = time.perf_counter()
+            start = time.perf_counter()
             self.row |= self.algorithm.evaluate(self.step)
-            self.row["time/evaluate"] = time.perf_counter() - began
+            self.row["time/evaluate"] = time.perf_counter() - start
         if self.engine.rank == 0:
             self.folder.append(self.row)
         self._reported = True
@@ -192,7 +177,7 @@ class Trainer:
     def _finished(self) -> bool:
         until = self.settings.until
         met = bool(until) and all(reached(wanted, self.row.get(metric)) for metric, wanted in until.items())
-        return self.step >= self.settings.total_steps or met
+        return self.engine.any(self.step >= self.settings.total_steps or met)
 
     def _save_due(self) -> bool:
         counted = bool(self.settings.save_every) and self.step % self.settings.save_every == 0
@@ -200,37 +185,6 @@ class Trainer:
         return self.step != self._saved_step and (counted or self.engine.any(late))
 
     def _status(self, state: str, at_most_every: float = 0.0) -> None:
-        if self.engine.rank != 0:
-            return
-        expect = []
-        for metric, wanted in self.settings.expect.items() if state == "done" else ():
-            afresh = self.headline is not None and self.headline.name == metric
-            value = self.headline.value if self.headline and afresh else self.row.get(metric)
-            expect.append({"metric": metric, "wanted": wanted, "value": value, "met": reached(wanted, value)})
-        headline = asdict(self.headline) if self.headline else None
-        self.folder.write_status(state, self.step, at_most_every=at_most_every, headline=headline, expect=expect)
-
-
-def load_parts(algorithm: Algorithm, checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights into the parts of an algorithm that is set up."""
-    for name, part in algorithm.parts().items():
-        part.load_state_dict(checkpoint.part(name))
-
-
-def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None) -> Algorithm:
-    """The algorithm of a run with its trained weights, as in `rllab.load("last").act(obs)`.
-
-    run: name, folder or `last`; step: which checkpoint, by default the newest.
-
-    Raises:
-        Mistake: there is no such run, or it has no checkpoint.
-    """
-    folder = find_run(str(run), Path(runs))
-    recipe = folder.recipe()
-    checkpoints = Checkpoints(folder.path / "checkpoints")
-    checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
-    if checkpoint is None:
-        raise Mistake(f"{folder.path} has no checkpoint yet; rllab train goes on with it")
-    recipe.algorithm.setup(Engine(recipe.settings).context(recipe.settings))
-    load_parts(recipe.algorithm, checkpoint)
-    return recipe.algorithm
+        if self.engine.rank == 0:
+            row = self.row | {"step": self.step}
+            self.folder.write_status(state, row, self.headline, self.settings.expect, at_most_every=at_most_every)

@@ -1,0 +1,93 @@
+"""Runs as models: `rllab.load("runs/x").act(obs)`, and `run:NAME` wherever a recipe names a model."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from rllab.core.algorithm import Algorithm
+from rllab.core.checkpoint import Checkpoint, Checkpoints
+from rllab.core.engine import Engine
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.names import Model
+from rllab.core.recipe import Recipe, load_recipe, recipe_names
+from rllab.core.run import RunFolder, find_run
+
+
+def load_parts(algorithm: Algorithm, checkpoint: Checkpoint) -> None:
+    """Puts a checkpoint's weights into the parts of an algorithm that is set up."""
+    for name, part in algorithm.parts().items():
+        part.load_state_dict(checkpoint.part(name))
+
+
+def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None) -> Algorithm:
+    """The algorithm of a run with its trained weights, as in `rllab.load("last").act(obs)`.
+
+    run: name, folder or `last`; step: which checkpoint, by default the newest.
+
+    Raises:
+        Mistake: there is no such run, or it has no checkpoint.
+    """
+    folder = find_run(str(run), Path(runs))
+    recipe = folder.recipe()
+    recipe.algorithm.setup(Engine(recipe.settings).context(recipe.settings))
+    load_parts(recipe.algorithm, _checkpoint(folder, step))
+    return recipe.algorithm
+
+
+def train(recipe: Recipe, folder: RunFolder) -> None:
+    """Trains a recipe in a folder, to its end and without a word."""
+    from rllab.core.trainer import Trainer
+
+    for _ in Trainer(recipe, folder):
+        pass
+
+
+def resolve_models(recipe: Recipe, runs: Path, train: Callable[[Recipe, RunFolder], None] = train) -> Recipe:
+    """The recipe with a folder in place of every `run:NAME`; a recipe of that name is trained first, once.
+
+    A run in `runs` comes before a recipe. What is made of a recipe is kept below RLLAB_HOME, named by the recipe's
+    resolved settings and files, so that every run that names it shares it.
+    """
+    folders = {}
+    for name, hint in get_type_hints(type(recipe.algorithm), include_extras=True).items():
+        marked = get_origin(hint) is Annotated and any(isinstance(a, Model) for a in get_args(hint)[1:])
+        value = getattr(recipe.algorithm, name, None)
+        if marked and isinstance(value, str) and value.startswith("run:"):
+            try:
+                folders[name] = str(_model(value.removeprefix("run:"), runs, train))
+            except Mistake as error:
+                raise recipe.at(FieldMistake(name, str(error))) from error
+    for name, folder in folders.items():
+        setattr(recipe.algorithm, name, folder)
+    return replace(recipe, plain=recipe.plain | folders)
+
+
+def _model(name: str, runs: Path, train: Callable[[Recipe, RunFolder], None]) -> Path:
+    """The checkpoint's folder of a run, or of a recipe that is trained if it has not been."""
+    name, _, step = name.partition("@")
+    if (runs / name / "recipe.yaml").is_file() or name not in recipe_names():
+        return _checkpoint(find_run(name, runs), int(step) if step else None).folder.resolve()
+    recipe = load_recipe(name)
+    home = Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
+    folder = RunFolder(home / "runs" / f"{name}-{identity(recipe)}")
+    if folder.status().get("state") != "done":
+        train(recipe, folder)
+    return _checkpoint(folder, None).folder.resolve()
+
+
+def identity(recipe: Recipe) -> str:
+    """A name for what a recipe makes: a hash of its settings and of the files that it names."""
+    said: list[Any] = [recipe.plain, sorted((k, p.read_text(encoding="utf-8")) for k, p in recipe.files.items())]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _checkpoint(folder: RunFolder, step: int | None) -> Checkpoint:
+    checkpoints = Checkpoints(folder.path / "checkpoints")
+    checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
+    if checkpoint is None:
+        raise Mistake(f"{folder.path} has no checkpoint yet; rllab train goes on with it")
+    return checkpoint
