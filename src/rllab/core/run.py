@@ -62,13 +62,18 @@ class RunFolder:
         path = self.path / "recipe.yaml"
         return read_recipe(path.read_text(encoding="utf-8"), str(path), self.path, self.path.name, overrides)
 
+    def plain(self) -> dict[str, Any]:
+        """The settings that recipe.yaml says, unchecked: the algorithm's file need not be there any more."""
+        settings: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        return settings
+
     def differences(self, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
         """Settings in which a recipe differs from the run's: name -> (the run's, the recipe's).
 
         A file that the recipe names counts as the same under its kept name, whatever it says by now: the run keeps
         its copy, and `changed_sources` tells.
         """
-        mine = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        mine = self.plain()
         other = _renamed(recipe.plain, _kept_names(recipe))
         other = yaml.safe_load(yaml.safe_dump(other))
         keys = [*mine, *(k for k in other if k not in mine)]
@@ -81,9 +86,8 @@ class RunFolder:
 
     def set_total_steps(self, total_steps: int) -> None:
         """A run may go on for longer than it was first asked to."""
-        path = self.path / "recipe.yaml"
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        write_atomic(path, yaml.safe_dump(plain | {"total_steps": total_steps}, sort_keys=False, allow_unicode=True))
+        plain = self.plain() | {"total_steps": total_steps}
+        write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
     def lock(self) -> FileLock:
         """Holds the folder for this process.

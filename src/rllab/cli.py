@@ -1,0 +1,201 @@
+"""The command `rllab`. Each verb imports what it needs when it runs, so that `rllab --help` is there at once."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+
+import typer
+
+from rllab import __version__
+from rllab.core.errors import Mistake, RllabError, Stopped
+
+if TYPE_CHECKING:
+    from rllab.core.recipe import Recipe
+    from rllab.core.run import RunFolder
+    from rllab.core.stop import Stop
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Reinforcement learning and alignment on one trainer core.\n\nBegin with: rllab demo; rllab list; rllab show cartpole",
+)
+
+EXPECTATION_MISSED = 4
+RecipeName = Annotated[str, typer.Argument(help="A recipe's name, as rllab list shows it, or its file.")]
+Changes = Annotated[Optional[list[str]], typer.Argument(help="Changes to it, such as optim.lr=1e-4 seed=0..4")]  # noqa: UP045
+Runs = Annotated[Path, typer.Option(help="The folder that runs are in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"rllab {__version__}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_recipes(as_json: AsJson = False) -> None:
+    """Show the recipes that come with the lab."""
+    from rllab.core.recipe import recipe_names, recipes_folder
+    from rllab.progress import table
+
+    rows = []
+    for name in recipe_names():
+        first = (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        rows.append({"recipe": name, "what it does": first.removeprefix("#").strip()})
+    table(rows, as_json)
+
+
+@app.command()
+def show(recipe: RecipeName) -> None:
+    """Print a recipe with its comments, to copy: rllab show cartpole > mine.yaml"""
+    from rllab.core.recipe import recipe_path
+
+    print(recipe_path(recipe).read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    changes: Changes = None,
+    name: Annotated[str, typer.Option(help="The run's name; by default the recipe's with a number.")] = "",
+    runs: Runs = Path("runs"),
+    fork: Annotated[str, typer.Option("--from", help="RUN or RUN@STEP: begin at another run's checkpoint.")] = "",
+    smoke: Annotated[bool, typer.Option(help="The recipe's smallest size: does it run at all?")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 4 where the run misses what its recipe expects.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recipe. The same command again goes on with an unfinished run, and prints the result of a finished one."""
+    from rllab.core.stop import Stop
+
+    stop = Stop().install()  # before torch is loaded
+    from rllab.core.recipe import expand_seeds, load_recipe, recipe_path
+    from rllab.core.run import RunFolder
+
+    words = list(changes or [])
+    seeds = expand_seeds(words, recipe_path(recipe).read_text(encoding="utf-8"))
+    results = []
+    for seed in [None] if seeds is None else seeds:
+        here = words if seed is None else [*(w for w in words if not w.startswith("seed=")), f"seed={seed}"]
+        read = load_recipe(recipe, here, smoke=smoke)
+        label = f"{name or read.name}-s{seed}" if seed is not None else name
+        results.append(_train(read, RunFolder(runs / label) if label else None, runs, fork, stop, quiet or as_json))
+    _report(results, as_json)
+    if strict and not all(e["met"] for r in results for e in r.status()["expect"]):
+        sys.exit(EXPECTATION_MISSED)
+
+
+def _train(recipe: "Recipe", run: "RunFolder | None", runs: Path, fork: str, stop: "Stop", quiet: bool) -> "RunFolder":
+    """One run to its end, with its progress shown."""
+    from rllab.core.load import resolve_models
+    from rllab.core.trainer import Trainer
+    from rllab.progress import watch
+
+    def first(model: "Recipe", folder: "RunFolder") -> None:
+        print(f"{recipe.name} needs run:{model.name}; it is trained first, once, in {folder.path}", file=sys.stderr)
+        _finish(Trainer(model, folder, stop=stop), watch, quiet)
+
+    trainer = Trainer(resolve_models(recipe, runs, first), run, runs=runs, fork=fork or None, stop=stop)
+    _finish(trainer, watch, quiet)
+    return trainer.folder
+
+
+def _finish(trainer: Any, watch: Any, quiet: bool) -> None:
+    watch(trainer, quiet or trainer.engine.rank != 0)
+    if trainer.stopping:
+        raise Stopped(f"{trainer.folder.path}: stopped at step {trainer.step} by {trainer.stop.reason}; "
+                      "the same command goes on from there")  # fmt: skip
+
+
+def _report(results: "list[RunFolder]", as_json: bool) -> None:
+    """What finished runs reached; of several seeds their mean too."""
+    from rllab.progress import result
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        print(json.dumps([{"run": str(r.path)} | r.status() for r in results] if len(results) > 1 else results[0].status()))
+        return
+    for run in results:
+        print(result(run))
+    values = [h["value"] for r in results if (h := r.status()["headline"])]
+    if len(values) > 1:
+        import numpy as np
+
+        from rllab.stats import mean_interval
+
+        low, high = mean_interval(np.array(values))
+        print(f"over {len(values)} seeds: mean {np.mean(values):.6g} [{low:.6g}, {high:.6g}], median {np.median(values):.6g}")
+
+
+@app.command()
+def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Show the runs in a folder: what state they are in, and what they reached."""
+    from rllab.core.run import list_runs
+    from rllab.progress import summary, table
+
+    table([summary(run) for run in list_runs(runs)], as_json)
+
+
+@app.command()
+def check(recipe: RecipeName, changes: Changes = None) -> None:
+    """Read a recipe, and prove on its smallest size that it learns, resumes exactly, and keeps the trainer's contract."""
+    import tempfile
+
+    from rllab.core.recipe import load_recipe
+    from rllab.testing import check_algorithm
+
+    read = load_recipe(recipe, changes or [], smoke=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for line in check_algorithm(read, Path(folder)):
+            print(f"ok  {line}")
+
+
+@app.command()
+def doctor(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Show machine, versions and what will be used, to paste into a question."""
+    from rllab.doctor import examine
+
+    found = examine(runs)
+    print(json.dumps(found) if as_json else "\n".join(f"{k:<12} {v}" for k, v in found.items()))
+
+
+@app.command()
+def demo(runs: Runs = Path("runs")) -> None:
+    """Watch an agent learn to balance a pole: a few seconds on one core."""
+    from rllab.core.stop import Stop
+
+    stop = Stop().install()
+    from rllab.demo import balance
+
+    balance(runs, stop)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context) -> None:
+    """Run the lab's tests, in a clone; words are handed to pytest."""
+    import subprocess
+
+    clone = Path(__file__).resolve().parents[2]
+    if not (clone / "tests").is_dir():
+        raise Mistake("the tests come with a clone of the repository, not with the installed package")
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=clone).returncode)
+
+
+def main() -> NoReturn:
+    """The entry point: runs a verb, and tells an RllabError in plain words with its exit code."""
+    try:
+        app(prog_name="rllab")
+    except RllabError as error:
+        print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code)  # torch's threads can turn an ordinary exit into an abort
+    sys.exit(0)

@@ -1,0 +1,48 @@
+"""What a machine has and what a run would use of it."""
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from rllab.core.engine import Engine
+from rllab.core.errors import RllabError
+from rllab.core.recipe import Settings
+from rllab.core.run import environment
+
+
+def examine(runs: Path) -> dict[str, str]:
+    """Findings by name, in words."""
+    env = environment()
+    packages = ", ".join(f"{k} {v}" for k, v in env["packages"].items() if v)
+    there = next(p for p in (runs.resolve(), *runs.resolve().parents) if p.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    schedulers = [n for n, command in (("Slurm", "sbatch"), ("Grid Engine", "qsub")) if shutil.which(command)]
+    return {
+        "rllab": packages,
+        "python": f"{env['python']} ({sys.executable})",
+        "system": f"{platform.platform()}, {env['cores']} cores, {env['processor']}",
+        "gpu": _gpu(),
+        "precision": _precision(),
+        "threads": f"{torch.get_num_threads()} by default; small networks are fastest with threads: 1",
+        "scheduler": ", ".join(schedulers) or "none",
+        "runs": f"{runs.resolve()}, {free:.0f} GB free, {'writable' if os.access(there, os.W_OK) else 'NOT writable'}",
+        "home": os.environ.get("RLLAB_HOME", "~/.cache/rllab"),
+    }
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        return "none that torch sees"
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def _precision() -> str:
+    try:
+        engine = Engine(Settings(algo="", total_steps=1))
+    except RllabError as error:
+        return str(error)
+    return f"{engine.precision} on {engine.device.type}"

@@ -1,0 +1,97 @@
+"""What a person sees while a run goes on: one line that changes on a terminal, a plain line now and then in a log."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rllab.core.run import RunFolder
+from rllab.core.trainer import Trainer
+
+SECONDS_BETWEEN_LINES = 10.0
+_SHOWN = ("env/return", "eval/return", "eval/accuracy", "loss/total")
+
+
+def watch(trainer: Trainer, quiet: bool) -> None:
+    """Runs a trainer to its end, and shows how it goes."""
+    if quiet:
+        for _ in trainer:
+            pass
+    elif sys.stdout.isatty():
+        _watch_terminal(trainer)
+    else:
+        _watch_log(trainer)
+
+
+def _watch_terminal(trainer: Trainer) -> None:
+    from rich.console import Console
+
+    console, known = Console(highlight=False), dict[str, Any]()
+    with console.status(f"{trainer.folder.path}: setting up") as status:
+        for row in trainer:
+            known |= row
+            status.update(line(trainer, known))
+            if any(k.startswith("eval/") for k in row):
+                console.print(line(trainer, known))
+
+
+def _watch_log(trainer: Trainer) -> None:
+    known, last = dict[str, Any](), 0.0
+    for row in trainer:
+        known |= row
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES or any(k.startswith("eval/") for k in row):
+            last = time.monotonic()
+            print(line(trainer, known), flush=True)
+
+
+def line(trainer: Trainer, known: Mapping[str, Any]) -> str:
+    """One line on where a run is: step, the newest of what matters, speed."""
+    said = [f"{trainer.folder.path.name}  step {trainer.step}/{trainer.settings.total_steps}"]
+    said += [f"{k} {known[k]:.4g}" for k in _SHOWN if k in known]
+    said += [f"{v:,.0f} {k[5:-11]}/s" for k, v in known.items() if k.endswith("_per_second")]
+    return "  ".join(said)
+
+
+def result(run: RunFolder) -> str:
+    """What a finished run reached, beside what it should."""
+    status = run.status()
+    said = [f"{run.path}: {status['state']} at step {status['step']}"]
+    if headline := status["headline"]:
+        low, high = headline["interval"]
+        said.append(f"{headline['name']} {headline['value']:.6g} [{low:.6g}, {high:.6g}]")
+    for e in status["expect"]:
+        shown = "nothing" if e["value"] is None else f"{e['value']:.6g}"
+        said.append(f"{e['metric']} expected {e['wanted']}: {'met' if e['met'] else f'missed, {shown}'}")
+    return "; ".join(said)
+
+
+def summary(run: RunFolder) -> dict[str, Any]:
+    """A run in a table's row."""
+    status, recipe = run.status(), run.plain()
+    state = status.get("state", "unknown")
+    if state == "running" and not run.is_running:
+        state = "killed"
+    headline = status.get("headline")
+    return {
+        "run": run.path.name,
+        "algo": recipe["algo"],
+        "seed": recipe["seed"],
+        "state": state,
+        "step": f"{status.get('step', 0)}/{recipe['total_steps']}",
+        "headline": f"{headline['name']} {headline['value']:.6g}" if headline else "",
+        "expect": ("met" if all(e["met"] for e in status["expect"]) else "missed") if status.get("expect") else "",
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Prints rows with the same keys, as a table or as JSON."""
+    if as_json:
+        print(json.dumps(list(rows)))
+        return
+    if not rows:
+        print("nothing there yet")
+        return
+    widths = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in rows[0]}
+    for row in [{k: k for k in widths}, *rows]:
+        print("  ".join(f"{row[k]!s:<{w}}" for k, w in widths.items()).rstrip())
