@@ -1,5 +1,6 @@
 """Small networks for control: an encoder for each kind of observation, then a multilayer perceptron."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from torch import Tensor, nn
 from rllab.core.errors import FieldMistake
 
 
+Activation = Callable[[Tensor], Tensor]
+
+
 class Encoder(nn.Module):
     """Observations, as a Gymnasium space has them, to float features [B, size].
 
-    Vectors as they are; whole numbers one-hot; images (uint8, any order of axes) by the convolutions of Mnih et al. 2015.
+    Vectors as they are; whole numbers one-hot; images (uint8) by the convolutions of Mnih et al. 2015.
 
     Raises:
         FieldMistake: the space is of another kind.
@@ -46,7 +50,7 @@ class Encoder(nn.Module):
         if self.convolutions is not None:
             pixels = obs.permute(0, 3, 1, 2) if self.channels_last else obs
             return self.convolutions(pixels.float() / 255).flatten(1)  # type: ignore[no-any-return]
-        return obs.float().flatten(1)
+        return obs.float() if obs.ndim == 2 else obs.float().flatten(1)
 
 
 def _nature(channels: int) -> nn.Sequential:
@@ -54,24 +58,31 @@ def _nature(channels: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU())
 
 
-def mlp(
-    inputs: int, hidden: Sequence[int], outputs: int, activation: Callable[[], nn.Module] = nn.ReLU
-) -> nn.Sequential:
-    """A perceptron without an activation at its end."""
-    sizes = [inputs, *hidden]
-    layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(a, b), activation()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+class MLP(nn.Module):
+    """A perceptron without an activation at its end: [B, inputs] -> [B, outputs].
 
+    A network this small spends as long in calling modules as in computing, so its layers are applied directly.
+    """
 
-def orthogonal(net: nn.Sequential, last: float) -> nn.Sequential:
-    """Orthogonal weights and zero biases, gain sqrt(2), and `last` in the last layer (Engstrom et al. 2020)."""
-    linear = [m for m in net if isinstance(m, nn.Linear)]
-    for layer in linear:
-        nn.init.orthogonal_(layer.weight, last if layer is linear[-1] else 2**0.5)
-        nn.init.zeros_(layer.bias)
-    return net
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: Activation = torch.relu_) -> None:
+        super().__init__()
+        sizes = [inputs, *hidden, outputs]
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs] -> [B, outputs]."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = self.activation(nn.functional.linear(x, layer.weight, layer.bias))
+        return nn.functional.linear(x, last.weight, last.bias)
+
+    def orthogonal(self, last: float) -> "MLP":
+        """Orthogonal weights and zero biases, gain sqrt(2), and `last` in the last layer (Engstrom et al. 2020)."""
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, last if layer is self.layers[-1] else 2**0.5)
+            nn.init.zeros_(layer.bias)
+        return self
 
 
 class QNetwork(nn.Module):
@@ -81,7 +92,7 @@ class QNetwork(nn.Module):
         super().__init__()
         self.dueling = dueling
         self.encoder = Encoder(space)
-        self.net = mlp(self.encoder.size, hidden, actions + dueling)
+        self.net = MLP(self.encoder.size, hidden, actions + dueling)
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *obs] -> [B, A]."""

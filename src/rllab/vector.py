@@ -107,7 +107,7 @@ class Envs:
 
     def begin(self, *index: int) -> None:
         """A first episode in every environment; `index` tells one beginning from another."""
-        self.index = index
+        self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index)
         self.episode = np.zeros(self.num_envs, np.int64)
         self.returns, self.lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._actions: list[np.ndarray] = []  # since the oldest open episode began
@@ -151,7 +151,7 @@ class Envs:
             self.mask = _merge(self.mask, info)
 
     def _seed(self, i: int) -> int:
-        return self.ctx.seed_for(self.purpose, *self.index, i, int(self.episode[i]))
+        return self._seeds(i, int(self.episode[i]))
 
     def _reward(self, obs: Any, action: Any, next_obs: Any, reward: Any, terminated: Any, info: Any) -> np.ndarray:
         """The user's reward of each transition; what is no finite number stops the run."""
@@ -189,6 +189,7 @@ class Envs:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state_dict` returned."""
         self.index, self.episode = tuple(state["index"]), state["episode"]
+        self._seeds = self.ctx.seeds(self.purpose, *self.index)
         if self._exact:
             self.env.unwrapped.load_state_dict(state["env"])  # type: ignore[attr-defined]
         else:

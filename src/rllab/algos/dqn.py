@@ -94,9 +94,10 @@ class DQN(Control):
         with torch.no_grad():
             value_B = self.next_value(batch["next_obs"], batch.get("next_mask"))
             target_B = batch["reward"] + batch["discount"] * value_B
-        error_B = target_B - q_B
-        loss_B = nn.functional.huber_loss(q_B, target_B, reduction="none") if self.huber else error_B.square()
-        return (batch["weight"] * loss_B).sum(), {"td_error": error_B.abs(), "q": q_B}
+            error_B = target_B - q_B
+        distance = nn.functional.huber_loss if self.huber else nn.functional.mse_loss
+        loss = batch["weight"] @ distance(q_B, target_B, reduction="none")
+        return loss, {"td_error": error_B.abs(), "q": q_B}
 
     def next_value(self, obs: Tensor, mask_BA: Tensor | None) -> Tensor:
         """Q⁻ [B] of the next state's best action, which Q chooses where `double`."""

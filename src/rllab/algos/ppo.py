@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rllab.control import Control, discrete_actions, masked
 from rllab.core.algorithm import Batch, Context, Outputs, Round
-from rllab.nets import Encoder, load_weights, mlp, orthogonal
+from rllab.nets import MLP, Encoder, load_weights
 
 
 @dataclass(kw_only=True)
@@ -110,7 +110,7 @@ class PPO(Control):
             "kl": ratio_B - 1 - log_ratio_B,  # of the old policy from the new, without bias (Schulman 2020)
             "clipped": (ratio_B != clipped_B).float(),
         }
-        return (batch["weight"] * loss_B).sum(), said
+        return batch["weight"] @ loss_B, said
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         out_NA, _ = self.net(obs)
@@ -136,8 +136,8 @@ class ActorCritic(nn.Module):
     def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], continuous: bool) -> None:
         super().__init__()
         self.encoder = Encoder(space)
-        self.policy = orthogonal(mlp(self.encoder.size, hidden, actions, nn.Tanh), last=0.01)
-        self.value = orthogonal(mlp(self.encoder.size, hidden, 1, nn.Tanh), last=1.0)
+        self.policy = MLP(self.encoder.size, hidden, actions, torch.tanh).orthogonal(last=0.01)
+        self.value = MLP(self.encoder.size, hidden, 1, torch.tanh).orthogonal(last=1.0)
         self.log_std = nn.Parameter(torch.zeros(actions)) if continuous else None
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rllab.control import Control, move
 from rllab.core.algorithm import Batch, Context, Outputs, Round, Update
 from rllab.core.errors import FieldMistake
-from rllab.nets import Encoder, load_weights, mlp
+from rllab.nets import MLP, Encoder, load_weights
 from rllab.replay import Replay
 
 
@@ -103,21 +103,21 @@ class SAC(Control):
             target_B = batch["reward"] + batch["discount"] * soft_value_B
         first_B, second_B = self.critic(batch["obs"], batch["action"])
         loss_B = 0.5 * ((first_B - target_B).square() + (second_B - target_B).square())
-        return (batch["weight"] * loss_B).sum(), {"q": first_B, "td_error": (first_B - target_B).abs()}
+        return batch["weight"] @ loss_B, {"q": first_B, "td_error": (first_B - target_B).abs()}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         """The actor's; 2018b, equation 7."""
         action_BA, logp_B = self.actor(batch["obs"], batch["noise"])
         q_B = torch.minimum(*self.critic(batch["obs"], action_BA))
         loss_B = self.log_alpha().exp().detach() * logp_B - q_B
-        return (batch["weight"] * loss_B).sum(), {"policy/entropy": -logp_B}
+        return batch["weight"] @ loss_B, {"policy/entropy": -logp_B}
 
     def temperature_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         """2018b, equation 18, in log α."""
         with torch.no_grad():
             _, logp_B = self.actor(batch["obs"], batch["noise"])
         wanted = -float(self._size) if self.target_entropy is None else self.target_entropy
-        return (batch["weight"] * -self.log_alpha() * (logp_B + wanted)).sum(), {}
+        return -self.log_alpha() * (batch["weight"] @ (logp_B + wanted)), {}
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         mean_NA, _ = self.actor.parameters_of(obs)
@@ -135,7 +135,7 @@ class Actor(nn.Module):
     def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
         super().__init__()
         self.encoder = Encoder(space)
-        self.net = mlp(self.encoder.size, hidden, 2 * actions)
+        self.net = MLP(self.encoder.size, hidden, 2 * actions)
 
     def parameters_of(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log deviations [B, A], before tanh."""
@@ -158,8 +158,8 @@ class Critics(nn.Module):
     def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
         super().__init__()
         self.encoder = Encoder(space)
-        self.first = mlp(self.encoder.size + actions, hidden, 1)
-        self.second = mlp(self.encoder.size + actions, hidden, 1)
+        self.first = MLP(self.encoder.size + actions, hidden, 1)
+        self.second = MLP(self.encoder.size + actions, hidden, 1)
 
     def forward(self, obs: Tensor, action_BA: Tensor) -> tuple[Tensor, Tensor]:
         """Two values [B]."""

@@ -75,9 +75,20 @@ class Context:
         words = self._entropy(purpose, index, shared).generate_state(2, np.uint32)
         return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
-    def seed_for(self, purpose: str, *index: int) -> int:
-        """A seed below 2**31 for a library that wants a number, such as an environment's reset."""
-        return int(self._entropy(purpose, index, False).generate_state(1, np.uint32)[0] >> 1)
+    def seeds(self, purpose: str, *index: int) -> Callable[[int, int], int]:
+        """Seeds below 2**31 for a library that wants numbers: (i, j) -> seed, such as (environment, episode).
+
+        A generator for each would take as long as a short episode; this mixes bits (splitmix64, Steele et al. 2014).
+        """
+        start = int(self._entropy(purpose, index, False).generate_state(1, np.uint64)[0])
+
+        def seed(i: int, j: int) -> int:
+            z = (start + i * 0x9E3779B97F4A7C15 + j * 0xD1342543DE82EF95) & 0xFFFFFFFFFFFFFFFF
+            z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+            z = ((z ^ z >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+            return (z ^ z >> 31) >> 33
+
+        return seed
 
     def seed_torch(self, purpose: str) -> None:
         """Seeds torch's own generator, from which layers draw their first weights; equal on all ranks."""

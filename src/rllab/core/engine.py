@@ -3,6 +3,7 @@
 Data parallel is one summed all-reduce of the gradients: losses are weighted sums, so nothing has to be averaged.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -120,7 +121,8 @@ class Engine:
         for part in trained:
             for p in part.parameters:
                 p.grad = None
-        with _frozen([o for name, o in optimizers.items() if name not in update.parts]):
+        others = [o for name, o in optimizers.items() if name not in update.parts]
+        with _frozen(others) if others else nullcontext():
             loss, outputs = self._backward(update)
         if self.world > 1:
             loss = self.total(loss)
@@ -146,30 +148,43 @@ class Engine:
         return torch.autocast(self.device.type, _DTYPES[self.precision])
 
     def _step(self, trained: list[PartOptimizer], loss: Tensor, batch: Batch) -> float:
-        """Clips and steps; returns the norm over all trained parts."""
-        squares = 0.0
-        fp16 = self.precision == "fp16"
-        if fp16 and not bool(torch.isfinite(loss)):
+        """Clips and steps; returns the norm of the gradient of all trained parts, before clipping."""
+        if self.precision == "fp16":
+            return self._step_scaled(trained, loss, batch)
+        norms = [_norm(part) for part in trained]
+        total = math.hypot(*(n.item() for n in norms))
+        if not math.isfinite(total):
+            raise NotFinite(f"the gradient's norm is {total}, the loss {loss.item()}", batch)
+        for part, norm in zip(trained, norms, strict=True):
+            _clip(part, norm)
+            part.step()
+        return total
+
+    def _step_scaled(self, trained: list[PartOptimizer], loss: Tensor, batch: Batch) -> float:
+        """The same in fp16, where a gradient may overflow: the scaler then skips the step and scales less."""
+        if not math.isfinite(loss.item()):
             raise NotFinite(f"the loss is {loss.item()}", batch)
         norms = []
         for part in trained:
-            if fp16:
-                for optimizer in part.optimizers:
-                    self.scaler.unscale_(optimizer)
-            grads = [p.grad for p in part.parameters if p.grad is not None]
-            norms.append(nn.utils.get_total_norm(grads))
-        for part, norm in zip(trained, norms, strict=True):
-            squares += norm.item() ** 2
-            limit = part.optim.max_grad_norm
-            if limit is not None:
-                nn.utils.clip_grads_with_norm_(part.parameters, limit, norm)
-        if not fp16 and not squares < float("inf"):
-            raise NotFinite(f"the gradient's norm is {squares**0.5}, the loss {loss.item()}", batch)
-        for part in trained:
             for optimizer in part.optimizers:
-                self.scaler.step(optimizer)  # steps plainly where nothing is scaled
+                self.scaler.unscale_(optimizer)
+            norms.append(_norm(part))
+            _clip(part, norms[-1])
+            for optimizer in part.optimizers:
+                self.scaler.step(optimizer)
         self.scaler.update()
-        return float(squares**0.5)
+        return math.hypot(*(n.item() for n in norms))
+
+
+def _norm(part: PartOptimizer) -> Tensor:
+    """The length of a part's gradient."""
+    grads = [p.grad for p in part.parameters if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else torch.zeros(())
+
+
+def _clip(part: PartOptimizer, norm: Tensor) -> None:
+    if part.optim.max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(part.parameters, part.optim.max_grad_norm, norm)
 
 
 def split(batch: Batch, size: int | None) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ It is an iterator, `for row in Trainer("cartpole"): ...`; the loop's body belong
 Killed at any moment and started again, a run ends with the same weights and the same rows as one left alone.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -72,7 +73,8 @@ class Trainer:
                 yield from self._rounds()
                 state = "stopped" if self.stopping else "done"
             except GeneratorExit:  # the loop was left, between two rounds
-                self.save()
+                if not sys.is_finalizing():
+                    self.save()
                 state = "stopped"
                 raise
             except KeyboardInterrupt:  # in the middle of a round: the last checkpoint stands
