@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from rllab import __version__
-from rllab.core.errors import Mistake, RllabError, Stopped
+from rllab.core.errors import Mistake, RllabError, Stopped, machine_faults
 
 if TYPE_CHECKING:
     from rllab.core.recipe import Recipe
@@ -192,7 +192,8 @@ def test(context: typer.Context) -> None:
 def main() -> NoReturn:
     """The entry point: runs a verb, and tells an RllabError in plain words with its exit code."""
     try:
-        app(prog_name="rllab")
+        with machine_faults("nothing that was finished is lost"):
+            app(prog_name="rllab")
     except RllabError as error:
         print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
         sys.stdout.flush()

@@ -69,7 +69,7 @@ class Control(Algorithm):
 
     def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
         if self._test_envs is None:
-            self._test_envs = evaluation_envs(self._spec, max(episodes, self.eval_episodes), self.ctx)
+            self._test_envs = evaluation_envs(self._spec, self.ctx)
         return play(self._test_envs, self._greedy, episodes, *index)
 
     def _greedy(self, obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

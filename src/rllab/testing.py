@@ -37,9 +37,9 @@ def check_algorithm(recipe: Recipe, folder: Path) -> list[str]:
     whole = finish(recipe, folder / "whole")
     return [
         check_moves(recipe, folder / "whole"),
+        check_split(recipe, folder / "split"),
         *(check_resume(recipe, whole, folder / f"cut-{cut}", cut) for cut in range(1, recipe.settings.total_steps)),
         check_seeds(recipe, whole, folder / "seed"),
-        check_split(recipe, folder / "split"),
         check_evaluate(recipe, folder / "evaluate"),
     ]
 

@@ -22,7 +22,6 @@ RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
 """fn(obs, action, next_obs, reward, terminated, info) -> reward, of one transition of one environment."""
 Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
-BATCHED_EPISODES, SERIAL_EPISODES = 100, 20  # environments side by side in an evaluation
 
 
 @dataclass(frozen=True)
@@ -234,11 +233,10 @@ def play(envs: Envs, policy: Policy, episodes: int, *index: int) -> tuple[np.nda
     return np.array([r for r, _ in flat]), np.array([n for _, n in flat])
 
 
-def evaluation_envs(spec: EnvSpec, episodes: int, ctx: Context) -> Envs:
-    """Environments for `play`; every rank plays the same episodes."""
-    together = BATCHED_EPISODES if spec.batched else SERIAL_EPISODES
+def evaluation_envs(spec: EnvSpec, ctx: Context) -> Envs:
+    """Environments for `play`, as many as are fastest; every rank plays the same episodes."""
     alike = Context(ctx.seed, ctx.device, 0, 1, ctx.total_steps)
-    return Envs(spec, min(episodes, together), alike, "evaluation")
+    return Envs(spec, 100 if spec.batched else 20, alike, "evaluation")
 
 
 def _merge(mask: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:

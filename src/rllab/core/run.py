@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -89,19 +90,17 @@ class RunFolder:
         plain = self.plain() | {"total_steps": total_steps}
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
-    def lock(self) -> FileLock:
-        """Holds the folder for this process.
+    def lock(self) -> AbstractContextManager[object]:
+        """Holds the folder for this process until the context ends.
 
         Raises:
             Mistake: another process trains in it.
         """
         try:
-            self._lock.acquire()
+            return self._lock.acquire()
         except Timeout:
-            raise Mistake(
-                f"{self.path}: another process trains this run; wait for it, or give --name another"
-            ) from None
-        return self._lock
+            said = f"{self.path}: another process trains this run; wait for it, or give --name another"
+        raise Mistake(said)
 
     @property
     def is_running(self) -> bool:
@@ -212,8 +211,9 @@ def _fork(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> None:
     parent = find_run(name, runs)
     if step and not step.isdigit():
         raise Mistake(f"--from {fork}: expected RUN or RUN@STEP, as in cartpole-1@120")
-    if (algo := parent.recipe().settings.algo) != recipe.settings.algo:
-        raise Mistake(f"--from {fork}: that run's algorithm is {algo}, this recipe's is {recipe.settings.algo}")
+    theirs, ours = parent.plain()["algo"], _renamed(recipe.settings.algo, _kept_names(recipe))
+    if theirs != ours:
+        raise Mistake(f"--from {fork}: that run's algorithm is {theirs}, this recipe's is {ours}")
     checkpoints = Checkpoints(parent.path / "checkpoints")
     checkpoint = checkpoints.at(int(step)) if step else checkpoints.newest()
     if checkpoint is None:

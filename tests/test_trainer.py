@@ -1,0 +1,383 @@
+"""The trainer, from a newcomer's side: resuming, forking, stopping, what stands in the run folder, what is told."""
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TESTS, run
+from safetensors.torch import load_file
+
+import rllab
+from rllab.core.checkpoint import Checkpoints, Segment
+from rllab.core.errors import MachineFault, Mistake
+from rllab.core.recipe import Optim
+from rllab.core.run import RunFolder
+from rllab.core.trainer import Trainer
+from rllab.testing import outcome
+
+
+def test_run_folder_is_the_record(toy, tmp_path: Path) -> None:
+    trainer = run(toy("expect={eval/error: '<= 100', data/rows: 1e9}"), tmp_path / "a")
+    names = {p.name for p in (tmp_path / "a").iterdir()}
+    assert {"recipe.yaml", "env.json", "status.json", "metrics.jsonl", "checkpoints", "sources"} <= names
+    status = json.loads((tmp_path / "a" / "status.json").read_text())
+    assert (status["state"], status["step"], status["headline"]["name"]) == ("done", 6, "eval/error")
+    assert [e["met"] for e in status["expect"]] == [True, False]
+    assert status["expect"][1] == {"metric": "data/rows", "wanted": 1e9, "value": 192, "met": False}
+    rows = trainer.folder.rows()
+    assert [r["step"] for r in rows] == [1, 2, 3, 4, 5, 6]
+    assert [("eval/error" in r) for r in rows] == [False, True] * 3
+    assert rows[0]["optim/lr"] == 0.005 and rows[1]["optim/lr"] == 0.01 and rows[-1]["optim/lr"] == 0.0025
+    assert load_file(tmp_path / "a/checkpoints/00000006/model.safetensors").keys() == trainer.algorithm.model.state_dict().keys()
+    assert not list(tmp_path.rglob("*.p*kl")) and not list(tmp_path.rglob("*.pt"))
+
+
+def test_parts_have_folders_of_their_own(toy, tmp_path: Path) -> None:
+    run(toy(algo="TwoParts"), tmp_path)
+    assert {p.parent.name for p in tmp_path.glob("checkpoints/00000006/*/model.safetensors")} == {"model", "scale"}
+
+
+def test_metrics_are_means_over_entries(toy, tmp_path: Path) -> None:
+    row = run(toy("total_steps=1"), tmp_path).folder.rows()[0]
+    assert row["loss/error"] == pytest.approx(row["data/said"] / 32, rel=1e-6)
+
+
+def test_same_command_again(toy, tmp_path: Path) -> None:
+    run(toy(), tmp_path, stop_after=3)
+    assert RunFolder(tmp_path).status()["state"] == "stopped"
+    assert RunFolder(tmp_path).status()["step"] == 3
+    again = run(toy(), tmp_path)
+    assert again.folder.status()["state"] == "done"
+    assert list(Trainer(toy(), tmp_path)) == []
+    longer = run(toy("total_steps=8"), tmp_path)
+    assert [r["step"] for r in longer.folder.rows()] == list(range(1, 9))
+    with pytest.raises(Mistake, match=r"(?s)other settings.*noise: 0.1 in the run, 0.2 now.*total_steps: 8 in the run, 6 now"):
+        Trainer(toy("noise=0.2"), tmp_path)
+
+
+def test_leaving_the_loop_keeps_the_work(toy, tmp_path: Path) -> None:
+    whole = outcome(run(toy(), tmp_path / "whole"))
+    for row in Trainer(toy(), tmp_path / "left"):
+        if row["step"] == 4:
+            break
+    assert RunFolder(tmp_path / "left").status()["state"] == "stopped"
+    rest = Trainer(toy(), tmp_path / "left")
+    assert [r["step"] for r in rest] == [5, 6]
+    assert outcome(rest) == whole
+
+
+def test_until_ends_a_run_and_the_headline_is_measured_afresh(toy, tmp_path: Path) -> None:
+    trainer = run(toy("until={eval/error: '<= 1e6'}"), tmp_path)
+    status, rows = trainer.folder.status(), trainer.folder.rows()
+    assert status["state"] == "done" and status["step"] == len(rows) == 2
+    assert status["headline"]["value"] != rows[-1]["eval/error"]
+
+
+def test_fork_draws_as_its_parent(toy, tmp_path: Path) -> None:
+    parent = run(toy("save_every=1", "keep=9"), tmp_path / "parent")
+    twin = run(toy(), tmp_path / "twin", fork="parent@3", runs=tmp_path)
+    strip = lambda rows: [{k: v for k, v in r.items() if not k.startswith("time/")} for r in rows]  # noqa: E731
+    assert strip(twin.folder.rows()) == strip(parent.folder.rows())
+    assert outcome(twin)[0] == outcome(parent)[0]
+    other = run(toy("optim.lr=0.02"), tmp_path / "other", fork="parent@3", runs=tmp_path)
+    assert strip(other.folder.rows())[:3] == strip(parent.folder.rows())[:3]
+    assert other.folder.rows()[3]["optim/lr"] == 2 * parent.folder.rows()[3]["optim/lr"]
+    assert json.loads((tmp_path / "other/env.json").read_text())["from"] == "parent@3"
+    with pytest.raises(Mistake, match="no checkpoint of step 77; it has: 1, 2, 3, 4, 5, 6"):
+        Trainer(toy(), tmp_path / "x", fork="parent@77", runs=tmp_path)
+
+
+def test_numbered_runs(toy, tmp_path: Path) -> None:
+    for row in Trainer(toy(), runs=tmp_path):
+        if row["step"] == 2:
+            break
+    Trainer(toy("noise=0.3"), runs=tmp_path)  # another recipe: a run of its own
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["toy-1", "toy-2"]
+    assert Trainer(toy("noise=0.3"), runs=tmp_path).folder.path.name == "toy-2"  # unfinished: gone on with
+
+
+def test_second_run_in_the_same_folder_is_kept_out(toy, tmp_path: Path) -> None:
+    first = iter(Trainer(toy(), tmp_path))
+    next(first)
+    with pytest.raises(Mistake, match="another process trains this run"):
+        next(iter(Trainer(toy(), tmp_path)))
+    assert [r["step"] for r in first] == [2, 3, 4, 5, 6]
+
+
+def test_damaged_newest_checkpoint_is_passed_over(toy, tmp_path: Path) -> None:
+    whole = outcome(run(toy(), tmp_path / "whole"))
+    run(toy("save_every=1"), tmp_path / "a", stop_after=4)
+    target = tmp_path / "a/checkpoints/00000004/model.safetensors"
+    data = bytearray(target.read_bytes())
+    data[-3] ^= 1
+    target.write_bytes(bytes(data))
+    with pytest.warns(UserWarning, match=r"00000004 is damaged \(model.safetensors is not what was written\)"):
+        again = run(toy("save_every=1"), tmp_path / "a")
+    assert outcome(again)[0] == whole[0]
+    for folder in (tmp_path / "a/checkpoints").glob("0*"):
+        (folder / "manifest.json").write_text("{")
+    longer = Trainer(toy("save_every=1", "total_steps=9"), tmp_path / "a")
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(MachineFault, match="every checkpoint is damaged"):
+        next(iter(longer))
+
+
+def test_numbers_that_are_not_finite_stop_the_run_before_the_step(toy, tmp_path: Path) -> None:
+    recipe = toy("poison=4", "save_every=1")
+    with pytest.raises(Mistake, match=r"round 4: the gradient's norm is nan.*batch is kept in"):
+        run(recipe, tmp_path)
+    assert RunFolder(tmp_path).status()["state"] == "failed"
+    assert bool(load_file(tmp_path / "failed/batch.safetensors")["y"].isnan().any())
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [2, 3]
+    weights = load_file(tmp_path / "checkpoints/00000003/model.safetensors")
+    assert all(bool(w.isfinite().all()) for w in weights.values())
+
+
+def test_state_that_cannot_be_saved_is_told_at_the_start(toy, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"Forgetful.pool is a object, which cannot be saved: give it state_dict"):
+        run(toy(algo="Forgetful"), tmp_path)
+
+
+def test_resume_uses_its_own_copy_of_a_named_file(tmp_path: Path) -> None:
+    shutil.copy(TESTS / "toys.py", tmp_path / "mine.py")
+    (tmp_path / "r.yaml").write_text("algo: mine.py:Regression\ntotal_steps: 4\n")
+    recipe = rllab.load_recipe(tmp_path / "r.yaml")
+    run(recipe, tmp_path / "a", stop_after=2)
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text().replace("0.1 * self.model", "0.2 * self.model"))
+    with pytest.warns(UserWarning, match="mine.py has changed since the run began"):
+        again = run(rllab.load_recipe(tmp_path / "r.yaml"), tmp_path / "a")
+    assert outcome(again) == outcome(run(recipe_of(tmp_path / "a"), tmp_path / "b"))
+
+
+def recipe_of(folder: Path) -> rllab.core.recipe.Recipe:
+    """A run folder's recipe is a recipe."""
+    return rllab.load_recipe(folder / "recipe.yaml")
+
+
+def command(tmp_path: Path, *words: str, **env: str) -> subprocess.Popen[str]:
+    """`rllab train` on the toy, as a process of its own."""
+    recipe = tmp_path / "toy.yaml"
+    if not recipe.is_file():
+        shutil.copy(TESTS / "toys.py", tmp_path)
+        recipe.write_text("algo: toys.py:Regression\ntotal_steps: 60\neval_every: 3\nsave_every: 4\nslow: 0.01\n")
+    line = [sys.executable, "-m", "rllab", "train", str(recipe), "--runs", str(tmp_path / "runs"), *words]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 warns of forking beside threads; the child only trains
+def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
+    """Each life is killed at a random moment, in a round or a checkpoint; the last is left to finish."""
+    recipe = toy("total_steps=150", "eval_every=3", "save_every=2", "slow=0.01", "shape=[8, 500]")
+    whole = outcome(run(recipe, tmp_path / "whole"))
+    chance, killed = random.Random(0), 0
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            run(recipe, tmp_path / "cut")
+            os._exit(0)
+        time.sleep(chance.uniform(0.01, 0.25))
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert killed == 20, "the run was over too soon for the kills to mean anything"
+    assert Checkpoints(tmp_path / "cut/checkpoints").steps(), "no life reached a checkpoint"
+    assert outcome(run(recipe, tmp_path / "cut")) == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_save_and_exit_with_99(tmp_path: Path, number: signal.Signals) -> None:
+    process = command(tmp_path, "--name", "a", "slow=0.2")
+    rows = tmp_path / "runs/a/metrics.jsonl"
+    while process.poll() is None and not (rows.is_file() and rows.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 99, out
+    assert f"by {number.name}; the same command goes on from there" in out
+    status = json.loads((tmp_path / "runs/a/status.json").read_text())
+    assert status["state"] == "stopped" and status["step"] >= 1
+    assert Checkpoints(tmp_path / "runs/a/checkpoints").steps()[-1] == status["step"]
+
+
+def test_the_clock_stops_a_run_too(tmp_path: Path) -> None:
+    process = command(tmp_path, "--name", "a", "slow=0.1", "total_steps=500", RLLAB_STOP_AFTER="0:03")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 99 and "RLLAB_STOP_AFTER" in out
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a small disk")
+def test_full_disk_costs_no_finished_work(toy, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        large = ["shape=[60, 100]", "save_every=1", "keep=99", "total_steps=30"]
+        with pytest.raises(MachineFault, match="No space left on device; free some room"):
+            run(toy(*large), disk / "a")
+        checkpoints = Checkpoints(disk / "a/checkpoints")
+        steps = checkpoints.steps()
+        assert steps and all(checkpoints.damage(s) is None for s in steps)
+        assert not list((disk / "a/checkpoints").glob(".saving*"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        again = run(toy(*large), disk / "a")
+        assert outcome(again)[0] == outcome(run(toy(*large), tmp_path / "whole"))[0]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_read_only_folder_is_told(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(closed)]).returncode:
+        pytest.skip("root may write everywhere, and mounting is not allowed here")
+    try:
+        process = command(tmp_path, "--name", "a", "--runs", str(closed))
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 3, out
+        assert out.startswith("error: ") and str(closed) in out and "name another folder" in out
+        assert "Traceback" not in out
+    finally:
+        subprocess.run(["umount", str(closed)], capture_output=True)
+
+
+def test_segments_are_written_once(tmp_path: Path) -> None:
+    import numpy as np
+
+    checkpoints, block = Checkpoints(tmp_path, keep=1), Segment({"x": np.arange(1000)})
+    for step in (1, 2):
+        checkpoints.save(step, {"model": {"w": torch.zeros(1)}}, {}, {"blocks": [block, {"x": np.arange(step)}]})
+        written = [p.stat().st_mtime_ns for p in tmp_path.glob("segments/*")]
+        assert len(written) == 1
+    found = checkpoints.newest().state("rank-0")["blocks"]
+    assert found[0].arrays["x"].tolist() == list(range(1000)) and found[1]["x"].tolist() == [0, 1]
+    checkpoints.save(3, {"model": {"w": torch.zeros(1)}}, {}, {"blocks": []})
+    assert not list(tmp_path.glob("segments/*"))
+
+
+@pytest.mark.parametrize(
+    ("optim", "factors"),
+    [
+        (Optim(warmup=4), [0.25, 1.0, 1.0]),
+        (Optim(decay="linear"), [1.0, 0.5, 0.0]),
+        (Optim(decay="cosine"), [1.0, 0.5, 0.0]),
+        (Optim(warmup=4, decay="linear"), [0.25, 5 / 6, 0.0]),
+    ],
+)
+def test_schedules_at_three_points(optim: Optim, factors: list[float]) -> None:
+    from rllab.core.optim import schedule
+
+    middle = 10 if not optim.warmup else 5 if optim.decay == "constant" else 4 + 16 // 6
+    assert schedule(optim, 0, 20) == factors[0]
+    if optim.warmup and optim.decay == "linear":
+        assert schedule(optim, 12, 20) == 0.5
+    else:
+        assert schedule(optim, middle, 20) == pytest.approx(factors[1])
+    assert schedule(optim, 20, 20) == pytest.approx(factors[2], abs=1e-12)
+
+
+def test_adamw_is_torchs(toy, tmp_path: Path) -> None:
+    """Our short way to the fused kernel goes where torch's optimizer goes."""
+    from rllab.core.optim import PartOptimizer
+
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    mine = PartOptimizer(ours, Optim(lr=0.01, weight_decay=0.1), torch.device("cpu"))
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(5):
+        x = torch.randn(7, 5)
+        for net in (ours, theirs):
+            net.zero_grad()
+            net(x).square().sum().backward()
+        mine.step()
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_muon_takes_the_matrices_alone() -> None:
+    from rllab.core.optim import PartOptimizer
+
+    net = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 3))
+    part = PartOptimizer(net, Optim(name="muon"), torch.device("cpu"))
+    taken = {type(o).__name__: [tuple(p.shape) for p in o.param_groups[0]["params"]] for o in part.optimizers}
+    assert taken == {"AdamW": [(7, 4), (3,)], "Muon": [(3, 4)]}
+
+
+def test_clipping_and_grad_norm(toy, tmp_path: Path) -> None:
+    row = run(toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path).row
+    assert row["optim/grad_norm"] > 1e-2
+    start = Trainer(toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path / "s")
+    start.restore()
+    before = start.algorithm.model.state_dict()
+    after = load_file(tmp_path / "checkpoints/00000001/model.safetensors")
+    moved = math.sqrt(sum(float((after[k] - v).square().sum()) for k, v in before.items()))
+    assert moved == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_precisions_train(toy, tmp_path: Path) -> None:
+    plain = run(toy("precision=fp32", "total_steps=20"), tmp_path / "fp32").folder.rows()[-1]["eval/error"]
+    for name in ("bf16", "fp16"):
+        low = run(toy(f"precision={name}", "total_steps=20"), tmp_path / name).folder.rows()[-1]["eval/error"]
+        assert low == pytest.approx(plain, rel=0.1) and low != plain
+
+
+def test_fp16_resumes_with_its_scale(toy, tmp_path: Path) -> None:
+    whole = outcome(run(toy("precision=fp16"), tmp_path / "whole"))
+    run(toy("precision=fp16"), tmp_path / "cut", stop_after=3)
+    assert outcome(run(toy("precision=fp16"), tmp_path / "cut")) == whole
+
+
+def test_load_acts(tmp_path: Path) -> None:
+    import gymnasium as gym
+
+    for _ in rllab.Trainer("cartpole", run=tmp_path / "a", total_steps=3, eval_every=0):
+        pass
+    agent = rllab.load(tmp_path / "a")
+    obs, _ = gym.make("CartPole-v1").reset(seed=0)
+    assert agent.act(obs) in (0, 1)
+    with pytest.raises(Mistake, match="no run 'b'"):
+        rllab.load("b", runs=tmp_path)
+
+
+def test_run_name_as_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run:NAME` takes a run's weights; a recipe of that name is trained first, once."""
+    from rllab.core import load
+
+    monkeypatch.setenv("RLLAB_HOME", str(tmp_path / "home"))
+    small = ["total_steps=2", "train_freq=1", "learning_starts=10_000", "eval_every=0"]
+    parent = run(rllab.load_recipe("cartpole", smoke=True), tmp_path / "parent")
+    child = Trainer(rllab.load_recipe("cartpole", ["model=run:parent", *small]), tmp_path / "child", runs=tmp_path)
+    for _ in child:
+        pass
+    weights = child.algorithm.q.state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in parent.algorithm.q.state_dict().items())
+
+    real, made = rllab.load_recipe, []
+    monkeypatch.setattr(load, "load_recipe", lambda name: real(name, smoke=True))
+    for i in range(2):
+        recipe = load.resolve_models(
+            rllab.load_recipe("cartpole", ["model=run:cartpole", *small]),
+            tmp_path / "nothing",
+            lambda r, f: (made.append(f.path), load.train(r, f)),
+        )
+        assert Path(recipe.algorithm.model).is_relative_to(tmp_path / "home"), i
+    assert len(made) == 1
+    with pytest.raises(Mistake, match=r"command line: model=run:nothing.*no run 'nothing'"):
+        Trainer(rllab.load_recipe("cartpole", ["model=run:nothing", *small]), tmp_path / "x", runs=tmp_path)
+
+
+def test_no_warning_in_an_ordinary_run(toy, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(toy(), tmp_path)
