@@ -59,7 +59,8 @@ class Checkpoint:
     def state(self, name: str) -> Any:
         """The state saved as trainer/NAME: dicts, lists, numbers, text, arrays and tensors."""
         path = self.folder / "trainer" / name
-        tensors = load_file(path.with_suffix(".safetensors"))
+        mapped = load_file(path.with_suffix(".safetensors"))
+        tensors = {k: v.clone() for k, v in mapped.items()}  # state outlives the checkpoint that it came from
         return _join(json.loads(path.with_suffix(".json").read_text()), tensors, self.folder.parent / "segments")
 
     @property
