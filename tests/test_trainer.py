@@ -38,7 +38,10 @@ def test_run_folder_is_the_record(toy, tmp_path: Path) -> None:
     assert [r["step"] for r in rows] == [1, 2, 3, 4, 5, 6]
     assert [("eval/error" in r) for r in rows] == [False, True] * 3
     assert rows[0]["optim/lr"] == 0.005 and rows[1]["optim/lr"] == 0.01 and rows[-1]["optim/lr"] == 0.0025
-    assert load_file(tmp_path / "a/checkpoints/00000006/model.safetensors").keys() == trainer.algorithm.model.state_dict().keys()
+    assert (
+        load_file(tmp_path / "a/checkpoints/00000006/model.safetensors").keys()
+        == trainer.algorithm.model.state_dict().keys()
+    )
     assert not list(tmp_path.rglob("*.p*kl")) and not list(tmp_path.rglob("*.pt"))
 
 
@@ -61,7 +64,9 @@ def test_same_command_again(toy, tmp_path: Path) -> None:
     assert list(Trainer(toy(), tmp_path)) == []
     longer = run(toy("total_steps=8"), tmp_path)
     assert [r["step"] for r in longer.folder.rows()] == list(range(1, 9))
-    with pytest.raises(Mistake, match=r"(?s)other settings.*noise: 0.1 in the run, 0.2 now.*total_steps: 8 in the run, 6 now"):
+    with pytest.raises(
+        Mistake, match=r"(?s)other settings.*noise: 0.1 in the run, 0.2 now.*total_steps: 8 in the run, 6 now"
+    ):
         Trainer(toy("noise=0.2"), tmp_path)
 
 
@@ -152,7 +157,9 @@ def test_resume_uses_its_own_copy_of_a_named_file(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("algo: mine.py:Regression\ntotal_steps: 4\n")
     recipe = rllab.load_recipe(tmp_path / "r.yaml")
     run(recipe, tmp_path / "a", stop_after=2)
-    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text().replace("0.1 * self.model", "0.2 * self.model"))
+    (tmp_path / "mine.py").write_text(
+        (tmp_path / "mine.py").read_text().replace("0.1 * self.model", "0.2 * self.model")
+    )
     with pytest.warns(UserWarning, match="mine.py has changed since the run began"):
         again = run(rllab.load_recipe(tmp_path / "r.yaml"), tmp_path / "a")
     assert outcome(again) == outcome(run(recipe_of(tmp_path / "a"), tmp_path / "b"))
@@ -317,7 +324,9 @@ def test_muon_takes_the_matrices_alone() -> None:
 def test_clipping_and_grad_norm(toy, tmp_path: Path) -> None:
     row = run(toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path).row
     assert row["optim/grad_norm"] > 1e-2
-    start = Trainer(toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path / "s")
+    start = Trainer(
+        toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path / "s"
+    )
     start.restore()
     before = start.algorithm.model.state_dict()
     after = load_file(tmp_path / "checkpoints/00000001/model.safetensors")

@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Reinforcement learning and alignment on one trainer core.\n\nBegin with: rllab demo; rllab list; rllab show cartpole",
+    help="Reinforcement learning and alignment on one trainer core. Begin with: rllab demo",
 )
 
 EXPECTATION_MISSED = 4
@@ -72,7 +72,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe. The same command again goes on with an unfinished run, and prints the result of a finished one."""
+    """Train a recipe. The same command again goes on with an unfinished run, or prints what a finished one reached."""
     from rllab.core.stop import Stop
 
     stop = Stop().install()  # before torch is loaded
@@ -121,7 +121,11 @@ def _report(results: "list[RunFolder]", as_json: bool) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
-        print(json.dumps([{"run": str(r.path)} | r.status() for r in results] if len(results) > 1 else results[0].status()))
+        print(
+            json.dumps(
+                [{"run": str(r.path)} | r.status() for r in results] if len(results) > 1 else results[0].status()
+            )
+        )
         return
     for run in results:
         print(result(run))
@@ -132,7 +136,8 @@ def _report(results: "list[RunFolder]", as_json: bool) -> None:
         from rllab.stats import mean_interval
 
         low, high = mean_interval(np.array(values))
-        print(f"over {len(values)} seeds: mean {np.mean(values):.6g} [{low:.6g}, {high:.6g}], median {np.median(values):.6g}")
+        mean, median = np.mean(values), np.median(values)
+        print(f"over {len(values)} seeds: mean {mean:.6g} [{low:.6g}, {high:.6g}], median {median:.6g}")
 
 
 @app.command()
@@ -146,7 +151,7 @@ def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
 
 @app.command()
 def check(recipe: RecipeName, changes: Changes = None) -> None:
-    """Read a recipe, and prove on its smallest size that it learns, resumes exactly, and keeps the trainer's contract."""
+    """Read a recipe, and prove on its smallest size that it resumes exactly and keeps the trainer's contract."""
     import tempfile
 
     from rllab.core.recipe import load_recipe

@@ -52,7 +52,7 @@ def draw(obs: np.ndarray, width: int, height: int = 5) -> str:
     cart = int(np.clip((obs[0] + 2.4) / 4.8, 0, 1) * (width - 1))
     lines = [[" "] * width for _ in range(height)]
     for row in range(height):
-        lean = int(round(np.sin(4 * obs[2]) * (row + 1)))
+        lean = round(float(np.sin(4 * obs[2])) * (row + 1))
         column = int(np.clip(cart + lean, 0, width - 1))
         lines[height - 1 - row][column] = "\\" if lean < 0 else "/" if lean > 0 else "|"
     ground = ["-"] * width

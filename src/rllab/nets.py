@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from rllab.core.errors import FieldMistake
 
-
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -70,17 +69,22 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
         self.activation = activation
 
+    @property
+    def linear(self) -> list[nn.Linear]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, outputs]."""
-        *hidden, last = self.layers
+        *hidden, last = self.linear
         for layer in hidden:
             x = self.activation(nn.functional.linear(x, layer.weight, layer.bias))
         return nn.functional.linear(x, last.weight, last.bias)
 
     def orthogonal(self, last: float) -> "MLP":
         """Orthogonal weights and zero biases, gain sqrt(2), and `last` in the last layer (Engstrom et al. 2020)."""
-        for layer in self.layers:
-            nn.init.orthogonal_(layer.weight, last if layer is self.layers[-1] else 2**0.5)
+        for layer in self.linear:
+            nn.init.orthogonal_(layer.weight, last if layer is self.linear[-1] else 2**0.5)
             nn.init.zeros_(layer.bias)
         return self
 

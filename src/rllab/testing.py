@@ -90,7 +90,8 @@ def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path,
     for mine, its in zip(rows, whole[1], strict=False):
         if different := _different(mine, its):
             raise Broken(
-                f"stopped after round {cut} and resumed, {different} in round {mine['step']}: a draw or a state was lost"
+                f"stopped after round {cut} and resumed, {different} in round {mine['step']}: "
+                "a draw or a state was lost"
             )
     if len(rows) != len(whole[1]):
         raise Broken(f"stopped after round {cut} and resumed, the run has {len(rows)} rows instead of {len(whole[1])}")

@@ -30,7 +30,7 @@ class EnvSpec:
 
     env: str
     kwargs: Mapping[str, Any]
-    wrappers: Sequence[Callable[..., gym.Env[Any, Any]]] = ()
+    wrappers: Sequence[Callable[..., gym.Wrapper[Any, Any, Any, Any]]] = ()
     reward: RewardFunction | None = None
 
     @property
@@ -99,7 +99,7 @@ class Envs:
 
     def __init__(self, spec: EnvSpec, num_envs: int, ctx: Context, purpose: str) -> None:
         self.spec, self.num_envs, self.ctx, self.purpose = spec, num_envs, ctx, purpose
-        self.env = spec.make(num_envs)
+        self.env: Any = spec.make(num_envs)  # Gymnasium's own annotation of `reset` forgets lists of seeds
         self.observation_space, self.action_space = self.env.single_observation_space, self.env.single_action_space
         self.finished: list[tuple[float, int]] = []
         self.begin()
@@ -182,7 +182,7 @@ class Envs:
         state: dict[str, Any] = {k: getattr(self, k) for k in ("episode", "returns", "lengths", "obs")}
         state |= {"index": list(self.index), "mask": self.mask}
         if self._exact:
-            return state | {"env": self.env.unwrapped.state_dict()}  # type: ignore[attr-defined]
+            return state | {"env": self.env.unwrapped.state_dict()}
         return state | {"actions": np.array(self._actions)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -190,7 +190,7 @@ class Envs:
         self.index, self.episode = tuple(state["index"]), state["episode"]
         self._seeds = self.ctx.seeds(self.purpose, *self.index)
         if self._exact:
-            self.env.unwrapped.load_state_dict(state["env"])  # type: ignore[attr-defined]
+            self.env.unwrapped.load_state_dict(state["env"])
         else:
             self._replay(state)
         self.returns, self.lengths, self.obs, self.mask = (state[k] for k in ("returns", "lengths", "obs", "mask"))
@@ -215,7 +215,7 @@ class Envs:
 
 
 def play(envs: Envs, policy: Policy, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths [episodes] of whole episodes; short ones are not favoured, as each environment plays its share.
+    """Returns and lengths [episodes]; short episodes are not favoured, as each environment plays its share of them.
 
     index: tells this evaluation's episodes from another's.
     """

@@ -1,4 +1,4 @@
-"""Two links, the joint between them driven, to be swung up (Sutton 1996; the dynamics of Sutton and Barto 2018, 11.3)."""
+"""Two links, the joint between them driven, to be swung up (Sutton 1996; Sutton and Barto 2018, 11.3)."""
 
 import math
 

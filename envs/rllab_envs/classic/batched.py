@@ -64,7 +64,9 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """
         mask = (options or {}).get("reset_mask")
         where = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
-        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        seeds = (
+            [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        )
         if len(seeds) != self.num_envs:
             raise ValueError(f"expected {self.num_envs} seeds, one for each environment, got {len(seeds)}")
         state = self.state.copy()
@@ -113,5 +115,5 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 def _generator(state: Mapping[str, Any]) -> np.random.Generator:
     bits = np.random.PCG64(0)
-    bits.state = dict(state)
+    bits.state = state  # type: ignore[assignment]  # narrower than the getter that made it
     return np.random.Generator(bits)

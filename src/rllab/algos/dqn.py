@@ -101,12 +101,13 @@ class DQN(Control):
 
     def next_value(self, obs: Tensor, mask_BA: Tensor | None) -> Tensor:
         """Q⁻ [B] of the next state's best action, which Q chooses where `double`."""
-        target_BA = self.target(obs)
+        target_BA: Tensor = self.target(obs)
         best_B = masked(self.q(obs) if self.double else target_BA, mask_BA).argmax(1)
         return target_BA.gather(1, best_B[:, None]).squeeze(1)
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
-        return masked(self.q(obs), mask).argmax(1)
+        q: Tensor = self.q(obs)
+        return masked(q, mask).argmax(1)
 
     def epsilon(self) -> float:
         """The share of random actions by now."""

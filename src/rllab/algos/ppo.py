@@ -7,6 +7,7 @@ A round: `num_steps` steps of every environment, then `update_epochs` passes ove
 fewer where the policy has already moved by `target_kl`. Axes: T steps, N environments, B entries, A actions.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -118,10 +119,11 @@ class PPO(Control):
 
     def to_env(self, action: Tensor) -> np.ndarray:
         """Actions as the environment takes them; a normal policy's may lie outside of its bounds."""
-        array = action.cpu().numpy()
+        array: np.ndarray = action.cpu().numpy()
         if self._box is None:
             return array
-        return np.clip(array, self._box.low.reshape(-1), self._box.high.reshape(-1)).reshape(-1, *self._box.shape)
+        within: np.ndarray = np.clip(array, self._box.low.reshape(-1), self._box.high.reshape(-1))
+        return within.reshape(-1, *self._box.shape)
 
     def standardized(self, x: Tensor) -> Tensor:
         """To mean 0 and deviation 1, over ranks too."""
@@ -155,8 +157,10 @@ class ActorCritic(nn.Module):
     def log_prob(self, out_BA: Tensor, action: Tensor, mask_BA: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log-probability [B] of actions, and entropy [B], of the policy with logits or means `out`."""
         if self.log_std is not None:
-            normal = torch.distributions.Normal(out_BA, self.log_std.exp(), validate_args=False)
-            return normal.log_prob(action).sum(-1), normal.entropy().sum(-1)
+            away_BA = (action - out_BA) / self.log_std.exp()
+            logp_BA = -0.5 * away_BA.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+            entropy_A = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+            return logp_BA.sum(-1), entropy_A.sum().expand(len(action))
         logp_BA = masked(out_BA, mask_BA).log_softmax(-1)
         entropy_B = -(logp_BA.exp() * logp_BA.clamp(min=-1e9)).sum(-1)  # what is not allowed adds 0, not 0 x inf
         return logp_BA.gather(1, action[:, None]).squeeze(1), entropy_B

@@ -153,7 +153,7 @@ class Actor(nn.Module):
 
 
 class Critics(nn.Module):
-    """Two independent values of a state and an action; the smaller one is less often too high (Fujimoto et al. 2018)."""
+    """Two independent values of a state and an action; the smaller is less often too high (Fujimoto et al. 2018)."""
 
     def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
         super().__init__()

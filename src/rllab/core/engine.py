@@ -216,7 +216,8 @@ def _reduce(parameters: list[nn.Parameter]) -> None:
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([g.reshape(-1) for g in grads])
     dist.all_reduce(flat)
-    for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    pieces = torch.split(flat, [p.numel() for p in parameters])
+    for p, g in zip(parameters, pieces, strict=True):
         p.grad = g.view_as(p)
 
 

@@ -56,7 +56,8 @@ class PartOptimizer:
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Moments by parameter name; settings are not state, so that a fork may change them."""
-        return {self.names[p]: dict(s) for o in self.optimizers for p, s in o.state.items()}
+        states = [(p, o.state[p]) for o in self.optimizers for p in self.parameters if p in o.state]
+        return {self.names[p]: dict(s) for p, s in states}
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Puts back what `state` returned."""

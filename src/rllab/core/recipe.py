@@ -161,7 +161,7 @@ def _read(reader: Reader, root: yaml.MappingNode) -> tuple[Any, Any]:
     """Settings and algorithm of a tree of nodes; mistakes are noted."""
     run = dataclass_settings(Settings)
     node = next((v for k, _, v in pairs(root) if k == "algo"), None)
-    found = reader.named(node, Named("rllab.algos", passed=99), "algo") if node is not None else None
+    found: Any = reader.named(node, Named("rllab.algos", passed=99), "algo") if node is not None else None
     if found is not None and not is_dataclass(found):
         if isinstance(found, type) or callable(found):
             reader.note(node or root, "algo", "is no algorithm: a dataclass that subclasses rllab.Algorithm")
@@ -191,7 +191,7 @@ def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, ya
         node = compose(text, source)
         if not text.strip():
             node = yaml.ScalarNode("tag:yaml.org,2002:str", "")
-        _mark(node, yaml.Mark(source, 0, 0, 0, None, None))
+        _mark(node, yaml.Mark(source, 0, 0, 0, None, 0))
         changes.append((key.strip(), node))
     return changes
 
@@ -221,7 +221,8 @@ def _plain(root: yaml.MappingNode, settings: Settings, algorithm: "Algorithm") -
     """Every setting with its value: as written where it was written, else the default."""
     written = {k: plain(v) for k, _, v in pairs(root)}
     whole: dict[str, Any] = {}
-    for owner in (settings, algorithm):
+    owners: tuple[Any, ...] = (settings, algorithm)
+    for owner in owners:
         for f in fields(owner):
             value = getattr(owner, f.name)
             named = f.name in written and not _is_plain(value)

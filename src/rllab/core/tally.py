@@ -1,4 +1,4 @@
-"""What the losses of a round said, added up once a round: reading a number each update would cost more than the update."""
+"""What the losses of a round said, added up once a round: reading numbers costs more than an update."""
 
 import time
 from collections import defaultdict

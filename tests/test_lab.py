@@ -1,0 +1,171 @@
+"""The set-up script, run for real on a stand-in project that is small enough to install in seconds."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LAB = Path(__file__).resolve().parents[1] / "lab"
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the lock and the signals of the tests are POSIX's")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone, in a path with a space, of a project that prints its words; building it asks no index."""
+    home = tmp_path / "my clone"
+    (home / "src/rllab").mkdir(parents=True)
+    shutil.copy(LAB, home)
+    backend = """
+import os, zipfile
+def get_requires_for_build_editable(config_settings=None): return []
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    import time
+    time.sleep(float(os.environ.get("STAND_IN_SLOW", 0)))
+    name = "rllab-0.1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        wheel.writestr("rllab.pth", os.path.abspath("src"))
+        wheel.writestr("rllab-0.1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: rllab\\nVersion: 0.1\\nProvides-Extra: test\\n" + os.environ.get("STAND_IN_NEEDS", ""))
+        wheel.writestr("rllab-0.1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: us\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("rllab-0.1.dist-info/RECORD", "")
+    return name
+"""
+    (home / "backend.py").write_text(backend)
+    (home / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (home / "constraints.txt").write_text("# nothing\n")
+    (home / "src/rllab/__init__.py").write_text("")
+    (home / "src/rllab/__main__.py").write_text("import json, sys; print(json.dumps([sys.prefix, *sys.argv[1:]]))")
+    return home
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("RLLAB_VENV", "PYTHONPATH", "VIRTUAL_ENV")}
+    return kept | more
+
+
+def call(lab: Path, *words: str, python: str = sys.executable, **more: object) -> subprocess.CompletedProcess[str]:
+    env = environment(**more.pop("env", {}))  # type: ignore[arg-type]
+    return subprocess.run([python, str(lab), *words], capture_output=True, text=True, env=env, timeout=120, **more)  # type: ignore[call-overload,no-any-return]
+
+
+def test_first_call_sets_up_and_hands_every_word_over(clone: Path) -> None:
+    words = ["train", "a b", "optim.lr=1e-3", "'", ""]
+    first = call(clone / "lab", *words)
+    assert first.returncode == 0, first.stderr
+    prefix, *said = json.loads(first.stdout)
+    assert (Path(prefix), said) == (clone / ".venv", words)
+    assert "GB to download" in first.stderr and "GB on the disk" in first.stderr
+    second = call(clone / "lab", "list")
+    assert second.stderr == "" and json.loads(second.stdout)[1:] == ["list"]
+
+
+def test_through_a_symlink_from_elsewhere(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(clone / "lab")
+    called = call(tmp_path / "link", "list", cwd="/")
+    assert json.loads(called.stdout)[0] == str(clone / ".venv"), called.stderr
+
+
+def test_one_environment_for_a_class(clone: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared" / "venv"
+    assert json.loads(call(clone / "lab", env={"RLLAB_VENV": str(shared)}).stdout) == [str(shared)]
+    other = tmp_path / "other clone"
+    shutil.copytree(clone, other)
+    (other / "src/rllab/__main__.py").write_text("print('the other clone')")
+    called = call(other / "lab", env={"RLLAB_VENV": str(shared)})
+    assert (called.stdout, called.stderr) == ("the other clone\n", "")
+
+
+def test_after_a_kill_in_mid_install(clone: Path) -> None:
+    """The half-made environment is thrown away, once the orphaned pip has ended."""
+    line, env = [sys.executable, str(clone / "lab")], environment(STAND_IN_SLOW="3")
+    process = subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for said in process.stderr:
+        if "installing the lab" in said:
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    (clone / ".venv/left-behind").write_text("")
+    again = call(clone / "lab", "list")
+    assert again.returncode == 0, again.stderr
+    assert "waiting for it" in again.stderr
+    assert json.loads(again.stdout)[1:] == ["list"] and not (clone / ".venv/left-behind").exists()
+
+
+def test_twice_at_once(clone: Path) -> None:
+    line, env = [sys.executable, str(clone / "lab"), "list"], environment(STAND_IN_SLOW="1")
+    both = [
+        subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = [p.communicate(timeout=120) for p in both]
+    assert [p.returncode for p in both] == [0, 0], said
+    assert sorted("waiting for it" in err for _, err in said) == [False, True]
+    assert sum("making the environment" in err for _, err in said) == 1
+
+
+def test_without_network(clone: Path) -> None:
+    offline = {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_RETRIES": "0",
+        "PIP_FIND_LINKS": "",
+        "PIP_NO_CACHE_DIR": "1",
+    }
+    called = call(clone / "lab", env=offline | {"STAND_IN_NEEDS": "Requires-Dist: no-such-package\n"})
+    last = called.stderr.splitlines()[-1]
+    assert called.returncode == 3 and called.stdout == ""
+    assert last.startswith("lab: ") and "http://127.0.0.1:9/simple cannot be reached; connect to the network" in last
+    assert all(line.startswith("lab: ") for line in called.stderr.splitlines())
+
+
+def test_changed_versions_are_brought_up_to_date(clone: Path) -> None:
+    call(clone / "lab")
+    (clone / ".venv/kept").write_text("")
+    (clone / "constraints.txt").write_text("# renewed\n")
+    called = call(clone / "lab", "list")
+    assert "versions have changed" in called.stderr and json.loads(called.stdout)[1:] == ["list"]
+    assert (clone / ".venv/kept").exists()
+    assert call(clone / "lab").stderr == ""
+
+
+def test_unwritable_environment_is_told(clone: Path) -> None:
+    called = call(clone / "lab", env={"RLLAB_VENV": "/proc/venv"})
+    assert called.returncode == 3 and "set RLLAB_VENV to a folder that you may write to" in called.stderr
+    assert len(called.stderr.splitlines()) == 1
+
+
+def test_started_by_another_python(clone: Path, tmp_path: Path) -> None:
+    """A Python that is too old looks for a newer one on PATH, past those that do not run."""
+    here = f"3.{sys.version_info.minor}"
+    wrapper = tmp_path / "old.py"  # runs the script as an old Python would, up to where it finds another
+    wrapper.write_text(
+        "import sys, runpy\nsys.version_info = (3, 8, 0)\n"
+        f"sys.argv = [{str(clone / 'lab')!r}, *sys.argv[1:]]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    bins = tmp_path / "bin"
+    bins.mkdir()
+    (bins / "python3.13").write_text("#!/bin/sh\necho 'no such version is installed' >&2\nexit 127\n")  # a shim
+    (bins / "python3.13").chmod(0o755)
+    (bins / f"python{here}").unlink(missing_ok=True)
+    if here != "3.13":
+        (bins / f"python{here}").symlink_to(Path(sys.base_prefix) / f"bin/python{here}")
+    called = call(wrapper, "list", env={"PATH": f"{bins}:/usr/bin:/bin"})
+    if here != "3.13":
+        assert called.returncode == 0, called.stderr
+        assert json.loads(called.stdout)[1:] == ["list"]
+    alone = call(wrapper, "list", env={"PATH": "/nothing", "RLLAB_VENV": str(tmp_path / "none")})
+    assert alone.returncode == 3 and "this is 3.8; install one, or on a cluster: module load" in alone.stderr
+
+
+def test_the_script_parses_on_old_pythons() -> None:
+    import ast
+
+    ast.parse(LAB.read_text(), feature_version=(3, 6))
