@@ -28,11 +28,13 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
     import time
     time.sleep(float(os.environ.get("STAND_IN_SLOW", 0)))
     name = "rllab-0.1-py3-none-any.whl"
+    info = "rllab-0.1.dist-info"
+    metadata = "Metadata-Version: 2.1\\nName: rllab\\nVersion: 0.1\\nProvides-Extra: test\\n"
     with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
         wheel.writestr("rllab.pth", os.path.abspath("src"))
-        wheel.writestr("rllab-0.1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: rllab\\nVersion: 0.1\\nProvides-Extra: test\\n" + os.environ.get("STAND_IN_NEEDS", ""))
-        wheel.writestr("rllab-0.1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: us\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("rllab-0.1.dist-info/RECORD", "")
+        wheel.writestr(info + "/METADATA", metadata + os.environ.get("STAND_IN_NEEDS", ""))
+        wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "/RECORD", "")
     return name
 """
     (home / "backend.py").write_text(backend)
