@@ -56,11 +56,11 @@ def find(name: str, home: str, folder: Path) -> Any:
         module = _import(where or home, name)
     else:
         raise Mistake(f"{name!r} is no name; write pkg.module:name or mine.py:name")
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
+    found = getattr(module, attribute, None)
+    if found is None or isinstance(found, ModuleType):  # a file of the home is not what it holds
         known = [n for n in getattr(module, "__all__", None) or vars(module) if not n.startswith("_")]
-        raise Mistake(f"{module.__name__} has no {attribute!r}{did_you_mean(attribute, known)}") from None
+        raise Mistake(f"{module.__name__} has no {attribute!r}{did_you_mean(attribute, known)}")
+    return found
 
 
 def _import(module: str, name: str) -> ModuleType:
@@ -91,7 +91,10 @@ def import_file(path: Path) -> ModuleType:
 
 def settings_of(obj: Any, passed: int) -> dict[str, tuple[Any, bool]]:
     """The settings of a function or class: name -> (type, required)."""
-    parameters = list(inspect.signature(obj).parameters.values())[passed:]
+    try:
+        parameters = list(inspect.signature(obj).parameters.values())[passed:]
+    except ValueError:  # some built-in functions do not say
+        return {}
     try:
         hints = get_type_hints(obj.__init__ if inspect.isclass(obj) else obj, include_extras=True)
     except (NameError, AttributeError):  # annotations that cannot be evaluated are not checked

@@ -195,7 +195,8 @@ class Reader:
             else:
                 nested = [f"{k}.{n}" for k, (t, _) in known.items() for n in _inner_names(t)]
                 inner = [n for n in nested if n.rpartition(".")[2] == name]
-                hint = f"; did you mean {prefix + inner[0]!r}?" if inner else did_you_mean(name, known)
+                known_here = [prefix + k for k in known]
+                hint = f"; did you mean {prefix + inner[0]!r}?" if inner else did_you_mean(prefix + name, known_here)
                 self.note(key_node, prefix + name, f"no such setting{hint}")
         for name, (_, required) in known.items():
             if required and name not in values:

@@ -1,0 +1,157 @@
+"""Recipes: what they may say, and how mistakes are told."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rllab.core.errors import Mistake
+from rllab.core.recipe import load_recipe, read_recipe, recipe_names
+
+BAD = """\
+algo: DQN
+env: CartPole-v1
+lerning_starts: 100
+total_steps: many
+gamma: 0.9
+num_envs: 32.5
+double: yes
+optim:
+  lrr: 1e-4
+  name: adam
+device: gpu
+batch_size: 64
+batch_size: 128
+smoke: {total_step: 2}
+"""
+
+
+def mistakes(text: str, words: list[str] | None = None, folder: Path = Path()) -> list[str]:
+    with pytest.raises(Mistake) as found:
+        read_recipe(textwrap.dedent(text), "bad.yaml", folder, "bad", words or [])
+    return str(found.value).splitlines()
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    assert sorted(mistakes(BAD)) == sorted(
+        [
+            "bad.yaml:3: lerning_starts: no such setting; did you mean 'learning_starts'?",
+            "bad.yaml:4: total_steps: expected a whole number, got 'many'",
+            "bad.yaml:6: num_envs: expected a whole number, got 32.5",
+            "bad.yaml:7: double: expected true or false, got 'yes'",
+            "bad.yaml:9: optim.lrr: no such setting; did you mean 'optim.lr'?",
+            "bad.yaml:10: optim.name: expected one of adamw, sgd, muon, got 'adam'; did you mean 'adamw'?",
+            "bad.yaml:11: device: expected one of auto, cpu, cuda, mps, got 'gpu'; did you mean 'cpu'?",
+            "bad.yaml:13: batch_size: set twice; line 12 sets it too",
+            "bad.yaml:14: total_step: no such setting; did you mean 'total_steps'?",
+        ]
+    )
+
+
+GOOD = "algo: DQN\nenv: CartPole-v1\ntotal_steps: 5\noptim: {lr: 1e-4}\n"
+
+
+def test_numbers_are_numbers() -> None:
+    for written, value in [
+        ("1e-4", 1e-4),
+        ("1E3", 1000.0),
+        ("3", 3.0),
+        (".5", 0.5),
+        ("1_000.5", 1000.5),
+        ("-2.5e+2", -250.0),
+    ]:
+        recipe = read_recipe(GOOD.replace("1e-4", "1e-4") + f"gamma: {written}\n", "good.yaml", Path(), "good")
+        assert recipe.algorithm.gamma == value, written  # type: ignore[attr-defined]
+    assert recipe.settings.optim.lr == 1e-4  # type: ignore[union-attr]
+    assert read_recipe(GOOD + "buffer_size: 10_000\n", "g", Path(), "g").algorithm.buffer_size == 10_000  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["lr=1"], "command line: lr=1: lr: no such setting; did you mean 'optim.lr'?"),
+        (["optim.lr=fast"], "command line: optim.lr=fast: optim.lr: expected a number, got 'fast'"),
+        (["optim.lr=-1"], "command line: optim.lr=-1: optim: lr must be positive, got -1.0"),
+        (["total_steps=0"], "command line: total_steps=0: total_steps must be at least 1, got 0"),
+        (["algo=dqn"], "command line: algo=dqn: algo: rllab.algos has no 'dqn'; did you mean 'DQN'?"),
+        (["algo=torch:randn"], "command line: algo=torch:randn: algo: is no algorithm"),
+        (["reward=nothing.py:fn"], "command line: reward=nothing.py:fn: reward: no such file"),
+        (["reward=gone.module:fn"], "reward: 'gone.module:fn': no module 'gone'"),
+        (["wrappers=[FlattenObservations]"], "has no 'FlattenObservations'; did you mean 'FlattenObservation'?"),
+        (["hidden=64"], "hidden: expected a list, as in [a, b], got 64"),
+        (["hidden=[64, x]"], "hidden[1]: expected a whole number, got 'x'"),
+        (["env=5"], "env: expected text, got 5; put it in quotes"),
+        (["until={eval/return: soon}"], "until.eval/return: could not convert"),
+        (["seed=[1"], "this is not YAML"),
+        (["optim.betas=[0.9]"], "optim.betas: expected 2 values, got 1"),
+        (["nonsense"], "'nonsense': expected key=value, as in optim.lr=1e-3"),
+    ],
+)
+def test_mistakes_on_the_command_line_quote_it(words: list[str], told: str) -> None:
+    assert told in "\n".join(mistakes(GOOD, words))
+
+
+def test_what_must_be_set() -> None:
+    assert mistakes("total_steps: 3") == ["bad.yaml:1: algo: must be set"]
+    assert mistakes("algo: DQN\ntotal_steps: 3") == ["bad.yaml:1: env: must be set"]
+    assert mistakes("- a list") == ["bad.yaml: a recipe is a mapping of settings, as in 'algo: DQN'"]
+    assert mistakes("a: [1")[0].startswith("bad.yaml:1: this is not YAML")
+
+
+def test_a_bad_name_hides_no_other_mistake() -> None:
+    assert len(mistakes("algo: DQM\ntotal_steps: x\n")) == 2
+
+
+def test_settings_of_what_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def fn(obs, action, next_obs, reward, terminated, info, *, scale: float, power: int = 1):\n"
+        "    return scale * reward**power\n"
+    )
+    recipe = read_recipe(GOOD + "reward: {name: 'mine.py:fn', scale: 2}\n", "g", tmp_path, "g")
+    reward = recipe.algorithm.reward  # type: ignore[attr-defined]
+    assert reward(0, 0, 0, 3.0, False, {}) == 6.0 and reward.__name__ == "fn"
+    assert recipe.plain["reward"] == {"name": "mine.py:fn", "scale": 2}
+    assert "reward.scale: must be set" in mistakes(GOOD + "reward: 'mine.py:fn'\n", folder=tmp_path)[0]
+    told = mistakes(GOOD + "reward: {name: 'mine.py:fn', scale: 2, powr: 3}\n", folder=tmp_path)
+    assert told == ["bad.yaml:5: reward.powr: no such setting; did you mean 'reward.power'?"]
+
+
+def test_plain_recipe_says_everything_and_reads_back() -> None:
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        again = read_recipe(yaml.safe_dump(recipe.plain), "again", Path(), "again")
+        assert again.plain == recipe.plain
+        assert (again.settings, again.algorithm) == (recipe.settings, recipe.algorithm)
+        assert {"gamma", "seed", "optim", "precision"} <= recipe.plain.keys()
+
+
+def test_optim_for_each_part() -> None:
+    recipe = load_recipe("pendulum-sac", ["optim={actor: {lr: 1e-4}, critic: {lr: 1e-3}, temperature: {lr: 3e-4}}"])
+    assert {k: o.lr for k, o in recipe.settings.optim.items()} == {"actor": 1e-4, "critic": 1e-3, "temperature": 3e-4}  # type: ignore[union-attr]
+
+
+def test_parts_that_optim_forgets_or_invents_are_told(tmp_path: Path) -> None:
+    from rllab.core.trainer import Trainer
+
+    for words, told in [
+        ("optim={actor: {lr: 1e-4}}", r"optim=.*: optim: says nothing of the part 'critic'"),
+        ("optim={actr: {lr: 1e-4}}", r"there is no part 'actr'; did you mean 'actor'\?; parts: actor, critic"),
+    ]:
+        with pytest.raises(Mistake, match=told):
+            next(iter(Trainer(load_recipe("pendulum-sac", [words], smoke=True), tmp_path / words[:12])))
+
+
+def test_unknown_environments_are_told_with_their_line(tmp_path: Path) -> None:
+    from rllab.core.trainer import Trainer
+
+    recipe = read_recipe(GOOD.replace("CartPole", "CartPoel"), "mine.yaml", Path(), "mine")
+    with pytest.raises(Mistake, match=r"recipe.yaml:\d+: env: .*CartPoel.*Did you mean: `CartPole`"):
+        next(iter(Trainer(recipe, tmp_path)))
+
+
+def test_recipe_names_are_suggested() -> None:
+    with pytest.raises(Mistake, match="no recipe named 'cartpol'; did you mean 'cartpole'"):
+        load_recipe("cartpol")
+    with pytest.raises(Mistake, match=r"no such recipe file: nothing\.yaml"):
+        load_recipe("nothing.yaml")
