@@ -257,6 +257,22 @@ def test_read_only_folder_is_told(tmp_path: Path) -> None:
         subprocess.run(["umount", str(closed)], capture_output=True)
 
 
+def test_chance_is_a_function_of_seed_purpose_and_index() -> None:
+    def draws(seed: int, rank: int, purpose: str, *index: int, shared: bool = False) -> tuple[float, float, int]:
+        ctx = rllab.Context(seed, torch.device("cpu"), rank, 2)
+        generator = ctx.generator(purpose, *index, shared=shared)
+        first = ctx.rng(purpose, *index, shared=shared).random()
+        return first, torch.rand(1, generator=generator).item(), ctx.seeds(purpose, *index)(1, 2) if not shared else 0
+
+    one = draws(0, 0, "a", 1)
+    assert draws(0, 0, "a", 1) == one
+    for other in (draws(1, 0, "a", 1), draws(0, 1, "a", 1), draws(0, 0, "b", 1), draws(0, 0, "a", 2), draws(0, 0, "a")):
+        assert all(x != y for x, y in zip(one, other, strict=True))
+    assert draws(0, 0, "a", 1, shared=True) == draws(0, 1, "a", 1, shared=True)
+    seed = rllab.Context(0, torch.device("cpu")).seeds("a")
+    assert len({seed(i, j) for i in range(100) for j in range(100)}) == 10_000
+
+
 def test_segments_are_written_once(tmp_path: Path) -> None:
     import numpy as np
 

@@ -7,6 +7,7 @@ first makes sure that something moved: a run in which nothing happens resumes pe
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rllab.core.checkpoint import Checkpoints, Segment
 from rllab.core.engine import split
 from rllab.core.errors import Mistake
 from rllab.core.recipe import Recipe
+from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 
@@ -81,23 +83,36 @@ def check_moves(recipe: Recipe, folder: Path) -> str:
 
 
 def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path, cut: int) -> str:
-    """A run stopped after round `cut` and started again ends as one left alone."""
+    """A run stopped after round `cut`, or killed some rounds later, and started again ends as one left alone."""
     stop = Stop()
     for row in Trainer(recipe, folder, stop=stop):
         if row["step"] == cut:
             stop.reason = "check_resume"
-    state, rows = finish(recipe, folder)
-    for mine, its in zip(rows, whole[1], strict=False):
+    _compare(finish(recipe, folder), whole, f"stopped after round {cut} and resumed")
+    _pretend_killed(folder, cut)
+    _compare(finish(recipe, folder), whole, f"killed after the checkpoint of round {cut} and resumed")
+    return f"stopped or killed after round {cut} it resumes to the same"
+
+
+def _pretend_killed(folder: Path, cut: int) -> None:
+    """Leaves a finished run as a kill would have: only the checkpoint of `cut`, its row missing or newer ones there."""
+    run = RunFolder(folder)
+    for step in Checkpoints(folder / "checkpoints").steps():
+        if step > cut:
+            shutil.rmtree(folder / "checkpoints" / f"{step:08d}")
+    if cut % 2:
+        run.cut(cut - 1)
+    run.write_status("running", {"step": cut})
+
+
+def _compare(found: tuple[str, list[Metrics]], whole: tuple[str, list[Metrics]], how: str) -> None:
+    for mine, its in zip(found[1], whole[1], strict=False):
         if different := _different(mine, its):
-            raise Broken(
-                f"stopped after round {cut} and resumed, {different} in round {mine['step']}: "
-                "a draw or a state was lost"
-            )
-    if len(rows) != len(whole[1]):
-        raise Broken(f"stopped after round {cut} and resumed, the run has {len(rows)} rows instead of {len(whole[1])}")
-    if state != whole[0]:
-        raise Broken(f"stopped after round {cut} and resumed, the final state differs; the rows are the same")
-    return f"stopped after round {cut} it resumes to the same"
+            raise Broken(f"{how}, {different} in round {mine['step']}: a draw or a state was lost")
+    if len(found[1]) != len(whole[1]):
+        raise Broken(f"{how}, the run has {len(found[1])} rows instead of {len(whole[1])}")
+    if found[0] != whole[0]:
+        raise Broken(f"{how}, the final state differs; the rows are the same")
 
 
 def check_seeds(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) -> str:

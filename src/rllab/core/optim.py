@@ -135,28 +135,35 @@ def _optimizers(
     return made
 
 
-def part_optimizers(
-    parts: Mapping[str, nn.Module], optim: Optim | Mapping[str, Optim], device: torch.device
-) -> dict[str, PartOptimizer]:
-    """An optimizer for each part.
+class Optimizers(dict[str, PartOptimizer]):
+    """The optimizer of each part, by the part's name.
 
     Raises:
         FieldMistake: `optim` names a part that there is not, or leaves one out.
     """
-    if isinstance(optim, Optim):
-        return {name: PartOptimizer(part, optim, device) for name, part in parts.items()}
-    for name in optim:
-        if name not in parts:
-            raise FieldMistake(
-                "optim", f"there is no part {name!r}{did_you_mean(name, parts)}; parts: {', '.join(parts)}"
-            )
-    missing = [name for name in parts if name not in optim]
-    if missing:
-        raise FieldMistake("optim", f"says nothing of the part {missing[0]!r}; parts: {', '.join(parts)}")
-    return {name: PartOptimizer(part, optim[name], device) for name, part in parts.items()}
 
+    def __init__(
+        self, parts: Mapping[str, nn.Module], optim: Optim | Mapping[str, Optim], device: torch.device
+    ) -> None:
+        each = dict.fromkeys(parts, optim) if isinstance(optim, Optim) else optim
+        for name in each:
+            if name not in parts:
+                known = ", ".join(parts)
+                raise FieldMistake("optim", f"there is no part {name!r}{did_you_mean(name, parts)}; parts: {known}")
+        missing = [name for name in parts if name not in each]
+        if missing:
+            raise FieldMistake("optim", f"says nothing of the part {missing[0]!r}; parts: {', '.join(parts)}")
+        super().__init__({name: PartOptimizer(part, each[name], device) for name, part in parts.items()})
 
-def set_rates(optimizers: Mapping[str, PartOptimizer], step: int, total_steps: int) -> dict[str, float]:
-    """Sets the learning rates of round `step`; returns them as metrics, by part where there are several."""
-    several = len(optimizers) > 1
-    return {f"optim/lr_{k}" if several else "optim/lr": o.set_lr(step, total_steps) for k, o in optimizers.items()}
+    def set_rates(self, step: int, total_steps: int) -> dict[str, float]:
+        """Sets the learning rates of round `step`; returns them as metrics, by part where there are several."""
+        return {f"optim/lr_{k}" if len(self) > 1 else "optim/lr": o.set_lr(step, total_steps) for k, o in self.items()}
+
+    def state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
+        """The moments of every part."""
+        return {name: optimizer.state() for name, optimizer in self.items()}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Mapping[str, Tensor]]]) -> None:
+        """Puts back what `state` returned."""
+        for name, optimizer in self.items():
+            optimizer.load_state(state[name])

@@ -76,6 +76,18 @@ class Settings:
                 except ValueError as error:
                     raise ValueError(f"{name}.{metric}: {error}") from None
 
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the algorithm is evaluated after round `step`; the last round is, where any is."""
+        return bool(self.eval_every) and (step % self.eval_every == 0 or step == self.total_steps)
+
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after round `step`, by count."""
+        return bool(self.save_every) and step % self.save_every == 0
+
+    def ends_early(self, row: Mapping[str, Any]) -> bool:
+        """Whether a round's metrics are all that `until` asks for."""
+        return bool(self.until) and all(reached(wanted, row.get(metric)) for metric, wanted in self.until.items())
+
 
 def reached(wanted: float | str, value: float | None) -> bool:
     """Whether a metric is where it should be: 475 means at least 475, '<= 0.3' at most 0.3.

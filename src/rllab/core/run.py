@@ -17,8 +17,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -101,6 +101,15 @@ class RunFolder:
         except Timeout:
             said = f"{self.path}: another process trains this run; wait for it, or give --name another"
         raise Mistake(said)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Holds the folder and, when the context ends, lets go of it and of its files."""
+        with self.lock():
+            try:
+                yield
+            finally:
+                self.close()
 
     @property
     def is_running(self) -> bool:

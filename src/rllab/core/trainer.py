@@ -7,7 +7,7 @@ Killed at any moment and started again, a run ends with the same weights and the
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine, NotFinite
 from rllab.core.errors import FieldMistake, machine_faults
 from rllab.core.load import load_parts, resolve_models
-from rllab.core.optim import part_optimizers, set_rates
-from rllab.core.recipe import Recipe, load_recipe, reached
+from rllab.core.optim import Optimizers
+from rllab.core.recipe import Recipe, load_recipe
 from rllab.core.run import RunFolder, next_run, open_run
 from rllab.core.stop import Stop
 from rllab.core.tally import Tally
@@ -63,25 +63,22 @@ class Trainer:
     def __iter__(self) -> Iterator[Metrics]:
         if self.folder.status().get("state") == "done":
             return
-        with machine_faults("the last checkpoint is whole"), ExitStack() as stack:
-            if self.engine.rank == 0:
-                stack.enter_context(self.folder.lock())
-                stack.callback(self.folder.close)
+        folder = self.folder.open() if self.engine.rank == 0 else nullcontext()
+        with machine_faults("the last checkpoint is whole"), folder:
             state = "failed"
             try:
                 self.restore()
                 yield from self._rounds()
                 state = "stopped" if self.stopping else "done"
-            except GeneratorExit:  # the loop was left, between two rounds
-                if not sys.is_finalizing():
+            except (GeneratorExit, KeyboardInterrupt) as left:
+                state = "stopped"
+                if isinstance(left, GeneratorExit) and not sys.is_finalizing():  # the loop was left between two rounds
                     self.save()
-                state = "stopped"
-                raise
-            except KeyboardInterrupt:  # in the middle of a round: the last checkpoint stands
-                state = "stopped"
                 raise
             except FieldMistake as error:
                 raise self.recipe.at(error) from error
+            except NotFinite as error:
+                raise error.kept(self.folder.path / "failed", self.step + 1) from None
             finally:
                 self._status(state)
 
@@ -105,7 +102,7 @@ class Trainer:
     def _round(self) -> None:
         """One round of the algorithm, with an optimizer step for each batch that it yields."""
         tally, said = Tally(), None
-        rates = set_rates(self.optimizers, self.step, self.settings.total_steps)
+        rates = self.optimizers.set_rates(self.step, self.settings.total_steps)
         collecting = self.algorithm.collect(self.step)
         while True:
             try:
@@ -123,11 +120,8 @@ class Trainer:
     def _update(self, item: Batch | Update, tally: Tally) -> Outputs:
         """The optimizer step on what a round yields: a bare batch is for `loss`, and trains all parts."""
         update = item if isinstance(item, Update) else Update(item, self.algorithm.loss, tuple(self.optimizers))
-        try:
-            with tally.learning():
-                loss, norm, outputs = self.engine.update(update, self.optimizers)
-        except NotFinite as error:
-            raise error.kept(self.folder.path / "failed", self.step + 1) from None
+        with tally.learning():
+            loss, norm, outputs = self.engine.update(update, self.optimizers)
         tally.add("+".join(update.parts) if update is item else "total", update.batch, loss, norm, outputs)
         return outputs
 
@@ -136,14 +130,13 @@ class Trainer:
         self.ctx = self.engine.context(self.settings)
         self.algorithm.setup(self.ctx)
         self.algorithm.check_state()
-        self.optimizers = part_optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
+        self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
         if checkpoint := self.checkpoints.newest():
             load_parts(self.algorithm, checkpoint)
             self.algorithm.load_state(checkpoint.state(f"rank-{self.engine.rank}"))
             shared = checkpoint.state("state")
             self.step, self.seconds, self.row = shared["step"], shared["seconds"], shared["row"]
-            for name, optimizer in self.optimizers.items():
-                optimizer.load_state(shared["optim"][name])
+            self.optimizers.load_state(shared["optim"])
             self.engine.scaler.load_state_dict(shared["scaler"])
             self._saved_step = self.step
         last = self.folder.cut(self.step) if self.engine.rank == 0 else {}
@@ -158,16 +151,14 @@ class Trainer:
         if self.engine.rank == 0:
             self.folder.flush()
         shared = {"step": self.step, "seconds": self.seconds, "row": self.row}
-        shared |= {"optim": {k: o.state() for k, o in self.optimizers.items()}}
-        shared |= {"scaler": self.engine.scaler.state_dict()}
+        shared |= {"optim": self.optimizers.state(), "scaler": self.engine.scaler.state_dict()}
         parts = {name: dict(part.state_dict()) for name, part in self.algorithm.parts().items()}
         self.checkpoints.save(self.step, parts, shared, self.algorithm.state())
         self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def _report(self) -> None:
         """Evaluates if that is due, and writes the round's row."""
-        every = self.settings.eval_every
-        if every and (self.step % every == 0 or self.step == self.settings.total_steps):
+        if self.settings.evaluates_at(self.step):
             start = time.perf_counter()
             self.row |= self.algorithm.evaluate(self.step)
             self.row["time/evaluate"] = time.perf_counter() - start
@@ -177,14 +168,11 @@ class Trainer:
         self._status("running", at_most_every=2.0)
 
     def _finished(self) -> bool:
-        until = self.settings.until
-        met = bool(until) and all(reached(wanted, self.row.get(metric)) for metric, wanted in until.items())
-        return self.engine.any(self.step >= self.settings.total_steps or met)
+        return self.engine.any(self.step >= self.settings.total_steps or self.settings.ends_early(self.row))
 
     def _save_due(self) -> bool:
-        counted = bool(self.settings.save_every) and self.step % self.settings.save_every == 0
         late = time.monotonic() - self._saved_at > 60 * self.settings.save_minutes
-        return self.step != self._saved_step and (counted or self.engine.any(late))
+        return self.step != self._saved_step and (self.settings.saves_at(self.step) or self.engine.any(late))
 
     def _status(self, state: str, at_most_every: float = 0.0) -> None:
         if self.engine.rank == 0:

@@ -1,0 +1,33 @@
+# ruff: noqa: E501 - a table
+"""Faults put into the core and the algorithms, one at a time, that the contract tests must find.
+
+Each is (name, file below src/rllab, what stands there, what the mutant has in its place, and who must find it: ""
+for the contract of the cartpole recipe, else a test).
+"""
+
+MUTANTS = [
+    ("optimizer is not restored", "core/trainer.py", "self.optimizers.load_state(shared[\"optim\"])", "pass", ""),
+    ("weights are not restored", "core/trainer.py", "load_parts(self.algorithm, checkpoint)", "pass", ""),
+    ("state is not restored", "core/trainer.py", "self.algorithm.load_state(", "len(", ""),
+    ("step is saved one too high", "core/trainer.py", 'shared = {"step": self.step,', 'shared = {"step": self.step + 1,', ""),
+    ("rows are not cut", "core/run.py", 'if r["step"] <= step]', "]", ""),
+    ("row of the checkpoint is lost", "core/trainer.py", 'self._reported = self.engine.any(last.get("step", 0) == self.step)', "self._reported = True", ""),
+    ("learning rate ignores the step", "core/trainer.py", "self.optimizers.set_rates(self.step,", "self.optimizers.set_rates(0,", "test_trainer.py::test_run_folder_is_the_record"),
+    ("chance ignores the index", "core/algorithm.py", "_purpose(purpose), *index]", "_purpose(purpose)]", "test_trainer.py::test_chance_is_a_function_of_seed_purpose_and_index"),
+    ("chance ignores the seed", "core/algorithm.py", "[self.seed, rank,", "[0, rank,", ""),
+    ("chance is the process's own", "core/algorithm.py", "np.random.Generator(np.random.PCG64(self._entropy(purpose, index, shared)))", "np.random.default_rng()", ""),
+    ("a micro-batch is dropped", "core/engine.py", "for start in range(0, entries, size):", "for start in range(0, entries - size, size):", ""),
+    ("tensors in the state are left out", "core/checkpoint.py", "tensors[path] = _tensor(tree)", "tensors[path] = _tensor(tree) * 0", ""),
+    ("evaluation trains", "control.py", "returns, lengths = self._measure(self.eval_episodes, 0, step)", "returns, lengths = self._measure(self.eval_episodes, 0, step); self.env_steps += 1", ""),
+    ("evaluation draws anew each time", "vector.py", "self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index)", "import os; self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index, *os.urandom(2))", ""),
+    ("open episodes are forgotten", "vector.py", 'self.env.unwrapped.load_state_dict(state["env"])', "pass", ""),
+    ("replay is forgotten", "replay.py", 'self.added, self._arrays, self._segments = state["added"], {}, {}', 'self._arrays, self._segments = {}, {}', ""),
+    ("target network is forgotten", "core/algorithm.py", "for name, value in state.items():", "for name, value in ((k, v) for k, v in state.items() if k != 'target'):", ""),
+    ("mean in place of weighted sum", "algos/dqn.py", 'loss = batch["weight"] @ distance(q_B, target_B, reduction="none")', 'loss = distance(q_B, target_B, reduction="none").mean()', ""),
+    ("a loss draws", "algos/dqn.py", "error_B = target_B - q_B", "error_B = target_B - q_B; target_B += torch.randn(len(q_B))", ""),
+    ("nothing is learned", "core/engine.py", "            part.step()", "            pass", ""),
+    ("gradients are not summed over ranks", "core/engine.py", "                _reduce(part.parameters)", "                pass", "test_ranks.py::test_two_ranks_equal_one[torchrun]"),
+    ("a checkpoint is not renamed into place", "core/checkpoint.py", "os.rename(aside, final)", "shutil.copytree(aside, final)", "test_trainer.py::test_full_disk_costs_no_finished_work"),
+    ("checksums are not looked at", "core/checkpoint.py", " or _sha256(path) != checksum", "", "test_trainer.py::test_damaged_newest_checkpoint_is_passed_over"),
+    ("numbers that are not finite pass", "core/engine.py", "if not math.isfinite(total):", "if False:", "test_trainer.py::test_numbers_that_are_not_finite_stop_the_run_before_the_step"),
+]  # fmt: skip

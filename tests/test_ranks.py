@@ -1,0 +1,104 @@
+"""Two processes train as one: gloo on this machine, started as torchrun and as Slurm start them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rllab.core.engine import ranks
+from rllab.core.run import RunFolder
+
+SCRIPT = Path(__file__).with_name("ranked.py")
+
+
+def start(world: int, *words: str, slurm: bool = False) -> list[tuple[int, str]]:
+    """Runs `world` ranks to their end: (exit code, what each said)."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = str(s.getsockname()[1])
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "RANK", "WORLD_SIZE"))}
+    base |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = []
+    for rank in range(world):
+        torchrun = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+        srun = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": str(world), "SLURM_LOCALID": str(rank)}
+        line = [sys.executable, str(SCRIPT), *words]
+        env = base | (srun if slurm else torchrun)
+        processes.append(subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    said = [p.communicate(timeout=120)[0] for p in processes]
+    return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints/00000006/model.safetensors")
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in RunFolder(folder).rows()]
+
+
+@pytest.mark.parametrize("slurm", [False, True], ids=["torchrun", "slurm"])
+def test_two_ranks_equal_one(tmp_path: Path, slurm: bool) -> None:
+    for world in (1, 2):
+        done = start(world, "Regression", str(tmp_path / str(world)), slurm=slurm)
+        assert all(code == 0 for code, _ in done), done
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    for name, w in one.items():
+        torch.testing.assert_close(two[name], w, rtol=1e-5, atol=1e-6)
+    for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert b[key] == pytest.approx(a[key], rel=1e-4), key
+    assert (tmp_path / "2/checkpoints/00000006/trainer/rank-1.json").is_file()
+
+
+def test_ranks_stop_together_and_resume_exactly(tmp_path: Path) -> None:
+    """Only one rank gets the signal; all of them save the same step."""
+    assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "whole")))
+    done = start(2, "Regression", str(tmp_path / "cut"), "stop_after=3")
+    assert all(code == 0 for code, _ in done), done
+    assert RunFolder(tmp_path / "cut").status()["state"] == "stopped"
+    assert RunFolder(tmp_path / "cut").status()["step"] == 3
+    assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "cut")))
+    assert all(torch.equal(w, weights(tmp_path / "cut")[k]) for k, w in weights(tmp_path / "whole").items())
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_the_rank_that_yields_less_is_named(tmp_path: Path) -> None:
+    done = start(2, "Regression", str(tmp_path / "a"), "uneven=true")
+    assert [code for code, _ in done] == [2, 2], done
+    assert all("ranks differ: rank 0 updates model; rank 1 ends its round" in said for _, said in done)
+
+
+def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
+    assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "a"), "total_steps=3"))
+    ((code, said),) = start(1, "Regression", str(tmp_path / "a"), "total_steps=6")
+    assert code == 2 and "was saved by 2 ranks; this run has 1: use as many" in said
+
+
+def test_ranks_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")):
+            monkeypatch.delenv(name)
+    assert ranks() == (0, 1, 0)
+    monkeypatch.setenv("SLURM_PROCID", "0")  # a shell inside an allocation is not a step of several tasks
+    assert ranks() == (0, 1, 0)
+    for name, value in [
+        ("SLURM_PROCID", "5"),
+        ("SLURM_STEP_NUM_TASKS", "8"),
+        ("SLURM_LOCALID", "1"),
+        ("SLURM_JOB_ID", "77"),
+    ]:
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # so that what is set here is undone afterwards
+        monkeypatch.delenv(name)
+    assert ranks() == (5, 8, 1)
+    assert os.environ["MASTER_PORT"] == "20077" and ranks() == (5, 8, 1)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        os.environ.pop(name, None)
