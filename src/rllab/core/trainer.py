@@ -54,7 +54,7 @@ class Trainer:
         self.recipe = self.folder.recipe()
         self.settings, self.algorithm = self.recipe.settings, self.recipe.algorithm
         self.stop = stop if stop is not None else Stop()
-        self.step, self.seconds, self.row = 0, 0.0, Metrics()
+        self.step, self.seconds, self.row = 0, 0.0, Metrics(step=0)
         self.headline: Headline | None = None
         self.stopping, self._reported, self._saved_step, self._saved_at = False, True, 0, time.monotonic()
         e, checkpoints = self.engine, self.folder.path / "checkpoints"
@@ -176,5 +176,4 @@ class Trainer:
 
     def _status(self, state: str, at_most_every: float = 0.0) -> None:
         if self.engine.rank == 0:
-            row = self.row | {"step": self.step}
-            self.folder.write_status(state, row, self.headline, self.settings.expect, at_most_every=at_most_every)
+            self.folder.write_status(state, self.row, self.headline, self.settings.expect, at_most_every=at_most_every)
