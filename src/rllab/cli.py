@@ -196,6 +196,7 @@ def test(context: typer.Context) -> None:
 
 def main() -> NoReturn:
     """The entry point: runs a verb, and tells an RllabError in plain words with its exit code."""
+    sys.path.insert(0, "")  # modules of the working directory can be named, as under `python -m`
     try:
         with machine_faults("nothing that was finished is lost"):
             app(prog_name="rllab")

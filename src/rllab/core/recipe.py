@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.names import Model, Named, did_you_mean
+from rllab.core.names import Named, did_you_mean
 from rllab.core.typed import Reader, compose, dataclass_settings, pairs, plain, put
 
 if TYPE_CHECKING:
     from rllab.core.algorithm import Algorithm
+
+
+_FILE = re.compile(r"[^:]+\.py:\w+")  # a name in a file of the user's
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -203,16 +206,19 @@ def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, ya
         node = compose(text, source)
         if not text.strip():
             node = yaml.ScalarNode("tag:yaml.org,2002:str", "")
-        _mark(node, yaml.Mark(source, 0, 0, 0, None, 0))
+        _said_here(node, yaml.Mark(source, 0, 0, 0, None, 0))
         changes.append((key.strip(), node))
     return changes
 
 
-def _mark(node: yaml.Node, mark: yaml.Mark) -> None:
+def _said_here(node: yaml.Node, mark: yaml.Mark) -> None:
+    """Marks where nodes come from; a `mine.py` that they name lies in the working directory, not beside the recipe."""
     node.start_mark = mark
+    if isinstance(node, yaml.ScalarNode) and _FILE.fullmatch(node.value):
+        node.value = str(Path.cwd() / node.value)
     for child in node.value if isinstance(node.value, list) else []:
         for n in child if isinstance(child, tuple) else (child,):
-            _mark(n, mark)
+            _said_here(n, mark)
 
 
 def _apply(root: yaml.MappingNode, changes: yaml.MappingNode) -> None:
@@ -224,7 +230,7 @@ def _files(root: yaml.Node, folder: Path) -> dict[str, Path]:
     """The files that names like `mine.py:fn` anywhere in a recipe point to, as written -> path."""
     if isinstance(root, yaml.ScalarNode):
         written = root.value.partition(":")[0]
-        return {written: (folder / written).resolve()} if re.fullmatch(r"[^:]+\.py:\w+", root.value) else {}
+        return {written: (folder / written).resolve()} if _FILE.fullmatch(root.value) else {}
     nodes = [n for child in root.value for n in (child if isinstance(child, tuple) else (child,))]
     return {k: v for n in nodes for k, v in _files(n, folder).items()}
 
@@ -306,6 +312,3 @@ def expand_seeds(overrides: Sequence[str], text: str) -> list[int] | None:
     if last < first:
         raise Mistake(f"seed={said[-1]}: the last seed comes before the first")
     return list(range(first, last + 1))
-
-
-_ = Model  # re-exported for algorithms that name models

@@ -1,0 +1,162 @@
+"""The command line as a newcomer types it: words, exit codes, what stands on the screen."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rllab(*words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "rllab", *words]
+    return subprocess.run(line, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=240)
+
+
+def test_help_and_version() -> None:
+    said = rllab("--help").stdout
+    verbs = ("list", "show", "train", "runs", "check", "doctor", "demo", "test")
+    assert all(re.search(rf"^\s+{verb}\s", said, re.M) for verb in verbs)
+    assert re.fullmatch(r"rllab \d+\.\d+\.\d+\n", rllab("--version").stdout)
+
+
+def test_list_and_show(tmp_path: Path) -> None:
+    recipes = json.loads(rllab("list", "--json").stdout)
+    names = {r["recipe"] for r in recipes}
+    wanted = {"cartpole", "acrobot", "mountaincar", "lunarlander", "cartpole-ppo", "pendulum-ppo", "pendulum-sac"}
+    assert wanted <= names and all(r["what it does"] for r in recipes)
+    assert rllab("show", "cartpole").stdout == (ROOT / "recipes/cartpole.yaml").read_text()
+
+
+def test_a_newcomers_path(tmp_path: Path) -> None:
+    """Copy a recipe, train it, train it again, look at it, fork it; with every table as JSON."""
+    (tmp_path / "mine.yaml").write_text(rllab("show", "cartpole").stdout)
+    first = rllab("train", "mine.yaml", "--smoke", "--name", "a", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "a  step 4/5" in first.stdout and "eval/return" in first.stdout and "steps/s" in first.stdout
+    assert re.search(
+        r"runs/a: done at step 5; eval/return [\d.]+ \[[\d.]+, [\d.]+\]; .* expected 475.0: missed", first.stdout
+    )
+    again = rllab("train", "mine.yaml", "--smoke", "--name", "a", cwd=tmp_path)
+    assert again.returncode == 0 and again.stdout == first.stdout.splitlines(keepends=True)[-1]
+    status = json.loads(rllab("train", "mine.yaml", "--smoke", "--name", "a", "--json", cwd=tmp_path).stdout)
+    assert status["state"] == "done" and status["expect"][0]["met"] is False
+    assert rllab("train", "mine.yaml", "--smoke", "--name", "a", "--strict", "-q", cwd=tmp_path).returncode == 4
+    other = rllab("train", "mine.yaml", "--smoke", "--name", "a", "gamma=0.5", cwd=tmp_path)
+    assert other.returncode == 2 and "gamma: 0.99 in the run, 0.5 now" in other.stderr
+    fork = rllab(
+        "train", "mine.yaml", "--smoke", "--name", "b", "--from", "a@5", "total_steps=6", "gamma=0.5", cwd=tmp_path
+    )
+    assert fork.returncode == 0, fork.stderr
+    (tmp_path / "runs/killed").mkdir()
+    for name in ("recipe.yaml", "env.json"):
+        shutil.copy(tmp_path / "runs/a" / name, tmp_path / "runs/killed")
+    (tmp_path / "runs/killed/status.json").write_text('{"state": "running", "step": 3}')
+    table = {r["run"]: r for r in json.loads(rllab("runs", "--json", cwd=tmp_path).stdout)}
+    assert {k: r["state"] for k, r in table.items()} == {"a": "done", "b": "done", "killed": "killed"}
+    assert table["b"]["step"] == "6/6" and table["a"]["expect"] == "missed"
+    assert rllab("runs", cwd=tmp_path).stdout.splitlines()[0].split() == list(table["a"])
+
+
+def test_several_seeds(tmp_path: Path) -> None:
+    done = rllab("train", "cartpole-ppo", "--smoke", "seed=3..4", "total_steps=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "over 2 seeds: mean" in done.stdout
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["cartpole-ppo-s3", "cartpole-ppo-s4"]
+    both = json.loads(
+        rllab("train", "cartpole-ppo", "--smoke", "seed=3..4", "total_steps=2", "--json", cwd=tmp_path).stdout
+    )
+    assert len(both) == 2 and both[0]["headline"]["value"] != both[1]["headline"]["value"]
+    backwards = rllab("train", "cartpole", "seed=4..3", cwd=tmp_path)
+    assert backwards.returncode == 2 and "the last seed comes before the first" in backwards.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train", "cartpol"], "no recipe named 'cartpol'; did you mean 'cartpole'?"),
+        (["train", "cartpole", "lr=1"], "lr: no such setting; did you mean 'optim.lr'?"),
+        (["train", "cartpole", "--from", "nothing"], "no run 'nothing' in runs"),
+        (["train", "cartpole", "env=rllab/CartPoel-v1"], "CartPoel"),
+        (["train", "cartpole", "--smoke", "total_steps=1", "RLLAB"], "expected key=value"),
+    ],
+)
+def test_mistakes_exit_with_2_and_no_traceback(words: list[str], told: str, tmp_path: Path) -> None:
+    done = rllab(*words, cwd=tmp_path)
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_device_that_is_not_there_exits_with_3(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = rllab("train", "cartpole", "device=cuda", cwd=tmp_path)
+    assert done.returncode == 3 and "torch sees no GPU here; use device=cpu" in done.stderr
+
+
+def test_check_finds_a_good_and_a_bad_algorithm(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests/toys.py", tmp_path)
+    for algo, code in (("Regression", 0), ("Averaging", 2)):
+        (tmp_path / "r.yaml").write_text(f"algo: toys.py:{algo}\ntotal_steps: 9\nsmoke: {{total_steps: 3}}\n")
+        done = rllab("check", "r.yaml", cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert ("ok  two seeds differ" in done.stdout) == (code == 0)
+        assert ("another gradient" in done.stderr) == (code == 2)
+
+
+def test_doctor(tmp_path: Path) -> None:
+    found = json.loads(rllab("doctor", "--json", cwd=tmp_path).stdout)
+    assert {"rllab", "python", "system", "gpu", "precision", "scheduler", "runs"} <= found.keys()
+    assert "torch 2." in found["rllab"] and "writable" in found["runs"]
+
+
+def test_demo_balances_a_pole(tmp_path: Path) -> None:
+    done = rllab("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"runs/cartpole-1: done .* expected 475.0: met", done.stdout), done.stdout
+    from rllab.demo import draw
+
+    drawn = draw([0.0, 0.0, 0.0, 0.0], 21)
+    assert drawn.splitlines()[-1] == "-" * 8 + "[===]" + "-" * 8
+    assert [line.strip() for line in drawn.splitlines()[:-1]] == ["|"] * 5
+    assert "/" in draw([0.0, 0.0, 0.2, 0.0], 21) and "\\" in draw([0.0, 0.0, -0.2, 0.0], 21)
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
+
+
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    (code,) = code_blocks(ROOT / "README.md", "python")
+    small = code.replace("seed=3)", "seed=3, total_steps=3, eval_every=2)")
+    done = subprocess.run([sys.executable, "-c", small + "print(action)"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] in ("0", "1")
+
+
+def test_the_readmes_commands_are_commands() -> None:
+    words = re.findall(r"^\./lab (\w+)", "\n".join(code_blocks(ROOT / "README.md", "bash")), re.M)
+    assert set(words) <= {"demo", "test", "list", "show", "train", "runs", "check", "doctor"} and len(words) >= 8
+
+
+def test_the_docs_algorithm_runs(tmp_path: Path) -> None:
+    page = ROOT / "docs/algorithm.md"
+    (tmp_path / "mine.py").write_text(code_blocks(page, "python")[0])
+    (tmp_path / "lines.yaml").write_text(code_blocks(page, "yaml")[0].removeprefix("# lines.yaml\n"))
+    checked = rllab("check", "lines.yaml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    done = rllab("train", "lines.yaml", "--strict", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_docs_reward_runs(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(code_blocks(ROOT / "docs/reward.md", "python")[0])
+    done = rllab("train", "cartpole", "--smoke", "reward={name: mine.py:upright, scale: 0.5}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
