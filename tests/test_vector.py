@@ -151,7 +151,8 @@ def test_every_episode_has_a_seed_of_its_own() -> None:
     np.testing.assert_array_equal(again, starts[0][2])
 
 
-def test_reward_in_place_of_the_environments(tmp_path: Path) -> None:
+def test_reward_in_place_of_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
         "def lean(obs, action, next_obs, reward, terminated, info, *, scale: float = 1.0):\n"
         "    assert reward == 1.0 and len(obs) == len(next_obs) == 4 and action in (0, 1)\n"
