@@ -31,8 +31,8 @@ AT_CLEANRLS = {
     "batch_size": 128,
     "buffer_size": 10_000,
     "learning_starts": 10_000,
-    "num_envs": 64,
-    "train_freq": 10,
+    "num_envs": 128,
+    "train_freq": 5,
     "gradient_steps": 64,  # one in 10 steps
     "target_update_interval": 50,  # every 500 steps
     "epsilon_end": 0.05,

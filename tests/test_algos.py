@@ -43,6 +43,7 @@ def test_dqn_loss_entry_by_entry(double: bool, huber: bool, dueling: bool) -> No
         p.add_(0.3 * torch.randn(p.shape))
     mask = torch.tensor([[True, False], [False, True], [True, True]] * 3)
     batch = batch_of(9, next_mask=mask)
+    batch["next_q"] = dqn.target(batch["next_obs"])
     loss, out = dqn.loss(batch)
     expected = 0.0
     for i in range(9):

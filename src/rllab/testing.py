@@ -18,7 +18,6 @@ from torch import Tensor
 
 from rllab.core.algorithm import Metrics, Update
 from rllab.core.checkpoint import Checkpoints, Segment
-from rllab.core.engine import split
 from rllab.core.errors import Mistake
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
@@ -186,8 +185,10 @@ def _gradient(trainer: Trainer, update: Update, size: int | None) -> dict[str, T
     named = {f"{n}.{k}": p for n, part in parts.items() for k, p in part.named_parameters() if p.requires_grad}
     for p in named.values():
         p.grad = None
-    for batch in split(update.batch, size):
-        update.loss(batch)[0].backward()  # type: ignore[no-untyped-call]
+    engine, usual = trainer.engine, trainer.engine.micro_batch
+    engine.micro_batch = size
+    engine.backward(update)
+    engine.micro_batch = usual
     return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in named.items()}
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control import Control, discrete_actions, masked, move
-from rllab.core.algorithm import Batch, Context, Outputs, Round
+from rllab.core.algorithm import Batch, Context, Outputs, Round, split
 from rllab.nets import QNetwork, load_weights
 from rllab.replay import Replay
 
@@ -86,24 +86,26 @@ class DQN(Control):
         rows = self.replay.sample(self.ctx.rng("replay", step), size, self.n_step, self.gamma)
         rows["weight"] = torch.full((size,), 1 / (self.batch_size * self.ctx.world))
         rows = {k: v.to(self.ctx.device) for k, v in rows.items()}
-        for start in range(0, size, self.batch_size):
-            yield {k: v[start : start + self.batch_size] for k, v in rows.items()}
+        while left := len(rows["weight"]):
+            still = self.target_update_interval - self.updates % self.target_update_interval
+            stretch, rows = split(rows, [n := min(left, still * self.batch_size), left - n])
+            with torch.no_grad():
+                stretch["next_q"] = self.target(stretch["next_obs"])  # in one pass until Q⁻ moves
+            yield from split(stretch, self.batch_size)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         q_B = self.q(batch["obs"]).gather(1, batch["action"][:, None]).squeeze(1)
-        with torch.no_grad():
-            value_B = self.next_value(batch["next_obs"], batch.get("next_mask"))
-            target_B = batch["reward"] + batch["discount"] * value_B
-            error_B = target_B - q_B
+        target_B = self.td_target(batch)
         distance = nn.functional.huber_loss if self.huber else nn.functional.mse_loss
         loss = batch["weight"] @ distance(q_B, target_B, reduction="none")
-        return loss, {"td_error": error_B.abs(), "q": q_B}
+        return loss, {"td_error": (target_B - q_B.detach()).abs(), "q": q_B}
 
-    def next_value(self, obs: Tensor, mask_BA: Tensor | None) -> Tensor:
-        """Q⁻ [B] of the next state's best action, which Q chooses where `double`."""
-        target_BA: Tensor = self.target(obs)
-        best_B = masked(self.q(obs) if self.double else target_BA, mask_BA).argmax(1)
-        return target_BA.gather(1, best_B[:, None]).squeeze(1)
+    @torch.no_grad()
+    def td_target(self, batch: Batch) -> Tensor:
+        """r + γ Q⁻(s', a') [B], where a' is the best action by Q⁻, or by Q where `double`."""
+        judge_BA = self.q(batch["next_obs"]) if self.double else batch["next_q"]
+        best_B1 = masked(judge_BA, batch.get("next_mask")).argmax(1, keepdim=True)
+        return batch["reward"] + batch["discount"] * batch["next_q"].gather(1, best_B1).squeeze(1)
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         q: Tensor = self.q(obs)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control import Control, move
-from rllab.core.algorithm import Batch, Context, Outputs, Round, Update
+from rllab.core.algorithm import Batch, Context, Outputs, Round, Update, split
 from rllab.core.errors import FieldMistake
 from rllab.nets import MLP, Encoder, load_weights
 from rllab.replay import Replay
@@ -91,8 +91,7 @@ class SAC(Control):
         for name in ("noise", "next_noise"):
             rows[name] = torch.from_numpy(rng.standard_normal((size, self._size), np.float32))
         rows = {k: v.to(self.ctx.device) for k, v in rows.items()}
-        for start in range(0, size, self.batch_size):
-            yield {k: v[start : start + self.batch_size] for k, v in rows.items()}
+        yield from split(rows, self.batch_size)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         """Both critics' squared errors; 2018b, equation 5."""

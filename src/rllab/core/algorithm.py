@@ -6,7 +6,7 @@ trainer has to know. Everything here is about one run on one process (a rank); r
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -23,6 +23,12 @@ Outputs = dict[str, Tensor]
 Metrics = dict[str, float]
 """Numbers of a round, named `group/name`."""
 Loss = Callable[[Batch], tuple[Tensor, Outputs]]
+
+
+def split(batch: Batch, size: int | list[int]) -> Iterator[Batch]:
+    """A batch in pieces of at most `size` entries, or of these sizes; their losses and gradients add up to its own."""
+    for piece in zip(*(torch.split(v, size) for v in batch.values()), strict=True):
+        yield dict(zip(batch, piece, strict=True))
 
 
 @dataclass(frozen=True)

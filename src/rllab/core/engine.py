@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rllab.core.algorithm import Batch, Context, Outputs, Update
+from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.checkpoint import save_batch
 from rllab.core.errors import MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
@@ -123,16 +123,18 @@ class Engine:
                 p.grad = None
         others = [o for name, o in optimizers.items() if name not in update.parts]
         with _frozen(others) if others else nullcontext():
-            loss, outputs = self._backward(update)
+            loss, outputs = self.backward(update)
         if self.world > 1:
             loss = self.total(loss)
             for part in trained:
                 _reduce(part.parameters)
         return loss, self._step(trained, loss, update.batch), outputs
 
-    def _backward(self, update: Update) -> tuple[Tensor, Outputs]:
+    def backward(self, update: Update) -> tuple[Tensor, Outputs]:
+        """Adds up the gradients of the update's micro-batches; returns the loss and the outputs of each entry."""
         losses, outputs = [], []
-        for batch in split(update.batch, self.micro_batch):
+        pieces = split(update.batch, self.micro_batch) if self.micro_batch else [update.batch]
+        for batch in pieces:
             with self._autocast():
                 loss, out = update.loss(batch)
             (self.scaler.scale(loss) if self.precision == "fp16" else loss).backward()  # type: ignore[no-untyped-call]
@@ -152,11 +154,13 @@ class Engine:
         if self.precision == "fp16":
             return self._step_scaled(trained, loss, batch)
         norms = [_norm(part) for part in trained]
-        total = math.hypot(*(n.item() for n in norms))
+        lengths = [n.item() for n in norms]
+        total = math.hypot(*lengths)
         if not math.isfinite(total):
             raise NotFinite(f"the gradient's norm is {total}, the loss {loss.item()}", batch)
-        for part, norm in zip(trained, norms, strict=True):
-            _clip(part, norm)
+        for part, norm, length in zip(trained, norms, lengths, strict=True):
+            if part.optim.max_grad_norm is not None and length > part.optim.max_grad_norm:
+                _clip(part, norm)
             part.step()
         return total
 
@@ -185,16 +189,6 @@ def _norm(part: PartOptimizer) -> Tensor:
 def _clip(part: PartOptimizer, norm: Tensor) -> None:
     if part.optim.max_grad_norm is not None:
         nn.utils.clip_grads_with_norm_(part.parameters, part.optim.max_grad_norm, norm)
-
-
-def split(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """A batch in pieces of at most `size` entries; their losses and gradients add up to the whole's."""
-    entries = len(batch["weight"])
-    if size is None or size >= entries:
-        yield batch
-        return
-    for start in range(0, entries, size):
-        yield {k: v[start : start + size] for k, v in batch.items()}
 
 
 @contextmanager
