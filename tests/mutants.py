@@ -27,7 +27,7 @@ MUTANTS = [
     ("a loss draws", "algos/dqn.py", "target_B = self.td_target(batch)", "target_B = self.td_target(batch) + torch.randn(len(q_B))", ""),
     ("nothing is learned", "core/engine.py", "            part.step()", "            pass", ""),
     ("gradients are not summed over ranks", "core/engine.py", "                _reduce(part.parameters)", "                pass", "test_ranks.py::test_two_ranks_equal_one[torchrun]"),
-    ("a checkpoint is not renamed into place", "core/checkpoint.py", "os.rename(aside, final)", "shutil.copytree(aside, final)", "test_trainer.py::test_full_disk_costs_no_finished_work"),
+    ("a checkpoint is not renamed into place", "core/checkpoint.py", "os.rename(aside, final)", "shutil.copytree(aside, final)", "test_interruptions.py::test_full_disk_costs_no_finished_work"),
     ("checksums are not looked at", "core/checkpoint.py", " or _sha256(path) != checksum", "", "test_trainer.py::test_damaged_newest_checkpoint_is_passed_over"),
     ("numbers that are not finite pass", "core/engine.py", "if not math.isfinite(total):", "if False:", "test_trainer.py::test_numbers_that_are_not_finite_stop_the_run_before_the_step"),
 ]  # fmt: skip

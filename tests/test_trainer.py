@@ -1,14 +1,7 @@
 """The trainer, from a newcomer's side: resuming, forking, stopping, what stands in the run folder, what is told."""
 
 import json
-import math
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -20,7 +13,6 @@ from safetensors.torch import load_file
 import rllab
 from rllab.core.checkpoint import Checkpoints, Segment
 from rllab.core.errors import MachineFault, Mistake
-from rllab.core.recipe import Optim
 from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
 from rllab.testing import outcome
@@ -170,93 +162,6 @@ def recipe_of(folder: Path) -> rllab.core.recipe.Recipe:
     return rllab.load_recipe(folder / "recipe.yaml")
 
 
-def command(tmp_path: Path, *words: str, **env: str) -> subprocess.Popen[str]:
-    """`rllab train` on the toy, as a process of its own."""
-    recipe = tmp_path / "toy.yaml"
-    if not recipe.is_file():
-        shutil.copy(TESTS / "toys.py", tmp_path)
-        recipe.write_text("algo: toys.py:Regression\ntotal_steps: 60\neval_every: 3\nsave_every: 4\nslow: 0.01\n")
-    line = [sys.executable, "-m", "rllab", "train", str(recipe), "--runs", str(tmp_path / "runs"), *words]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 warns of forking beside threads; the child only trains
-def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
-    """Each life is killed at a random moment, in a round or a checkpoint; the last is left to finish."""
-    recipe = toy("total_steps=150", "eval_every=3", "save_every=2", "slow=0.01", "threads=1")
-    whole = outcome(run(recipe, tmp_path / "whole"))
-    chance, killed = random.Random(0), 0
-    for _ in range(20):
-        child = os.fork()
-        if child == 0:
-            run(recipe, tmp_path / "cut")
-            os._exit(0)
-        time.sleep(chance.uniform(0.01, 0.25))
-        os.kill(child, signal.SIGKILL)
-        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert killed == 20, "the run was over too soon for the kills to mean anything"
-    assert Checkpoints(tmp_path / "cut/checkpoints").steps(), "no life reached a checkpoint"
-    assert outcome(run(recipe, tmp_path / "cut")) == whole
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
-def test_signals_save_and_exit_with_99(tmp_path: Path, number: signal.Signals) -> None:
-    process = command(tmp_path, "--name", "a", "slow=0.2")
-    rows = tmp_path / "runs/a/metrics.jsonl"
-    while process.poll() is None and not (rows.is_file() and rows.stat().st_size):
-        time.sleep(0.01)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 99, out
-    assert f"by {number.name}; the same command goes on from there" in out
-    status = json.loads((tmp_path / "runs/a/status.json").read_text())
-    assert status["state"] == "stopped" and status["step"] >= 1
-    assert Checkpoints(tmp_path / "runs/a/checkpoints").steps()[-1] == status["step"]
-
-
-def test_the_clock_stops_a_run_too(tmp_path: Path) -> None:
-    process = command(tmp_path, "--name", "a", "slow=0.1", "total_steps=500", RLLAB_STOP_AFTER="0:03")
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 99 and "RLLAB_STOP_AFTER" in out
-
-
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a small disk")
-def test_full_disk_costs_no_finished_work(toy, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        large = ["shape=[60, 100]", "save_every=1", "keep=99", "total_steps=30"]
-        with pytest.raises(MachineFault, match="No space left on device; free some room"):
-            run(toy(*large), disk / "a")
-        checkpoints = Checkpoints(disk / "a/checkpoints")
-        steps = checkpoints.steps()
-        assert steps and all(checkpoints.damage(s) is None for s in steps)
-        assert not list((disk / "a/checkpoints").glob(".saving*"))
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        again = run(toy(*large), disk / "a")
-        assert outcome(again)[0] == outcome(run(toy(*large), tmp_path / "whole"))[0]
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_read_only_folder_is_told(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o500)
-    if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(closed)]).returncode:
-        pytest.skip("root may write everywhere, and mounting is not allowed here")
-    try:
-        process = command(tmp_path, "--name", "a", "--runs", str(closed))
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 3, out
-        assert out.startswith("error: ") and str(closed) in out and "name another folder" in out
-        assert "Traceback" not in out
-    finally:
-        subprocess.run(["umount", str(closed)], capture_output=True)
-
-
 def test_chance_is_a_function_of_seed_purpose_and_index() -> None:
     def draws(seed: int, rank: int, purpose: str, *index: int, shared: bool = False) -> tuple[float, float, int]:
         ctx = rllab.Context(seed, torch.device("cpu"), rank, 2)
@@ -285,82 +190,6 @@ def test_segments_are_written_once(tmp_path: Path) -> None:
     assert found[0].arrays["x"].tolist() == list(range(1000)) and found[1]["x"].tolist() == [0, 1]
     checkpoints.save(3, {"model": {"w": torch.zeros(1)}}, {}, {"blocks": []})
     assert not list(tmp_path.glob("segments/*"))
-
-
-@pytest.mark.parametrize(
-    ("optim", "factors"),
-    [
-        (Optim(warmup=4), [0.25, 1.0, 1.0]),
-        (Optim(decay="linear"), [1.0, 0.5, 0.0]),
-        (Optim(decay="cosine"), [1.0, 0.5, 0.0]),
-        (Optim(warmup=4, decay="linear"), [0.25, 5 / 6, 0.0]),
-    ],
-)
-def test_schedules_at_three_points(optim: Optim, factors: list[float]) -> None:
-    from rllab.core.optim import schedule
-
-    middle = 10 if not optim.warmup else 5 if optim.decay == "constant" else 4 + 16 // 6
-    assert schedule(optim, 0, 20) == factors[0]
-    if optim.warmup and optim.decay == "linear":
-        assert schedule(optim, 12, 20) == 0.5
-    else:
-        assert schedule(optim, middle, 20) == pytest.approx(factors[1])
-    assert schedule(optim, 20, 20) == pytest.approx(factors[2], abs=1e-12)
-
-
-def test_adamw_is_torchs(toy, tmp_path: Path) -> None:
-    """Our short way to the fused kernel goes where torch's optimizer goes."""
-    from rllab.core.optim import PartOptimizer
-
-    torch.manual_seed(0)
-    ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
-    theirs.load_state_dict(ours.state_dict())
-    mine = PartOptimizer(ours, Optim(lr=0.01, weight_decay=0.1), torch.device("cpu"))
-    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
-    for _ in range(5):
-        x = torch.randn(7, 5)
-        for net in (ours, theirs):
-            net.zero_grad()
-            net(x).square().sum().backward()
-        mine.step()
-        reference.step()
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
-
-
-def test_muon_takes_the_matrices_alone() -> None:
-    from rllab.core.optim import PartOptimizer
-
-    net = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 3))
-    part = PartOptimizer(net, Optim(name="muon"), torch.device("cpu"))
-    taken = {type(o).__name__: [tuple(p.shape) for p in o.param_groups[0]["params"]] for o in part.optimizers}
-    assert taken == {"AdamW": [(7, 4), (3,)], "Muon": [(3, 4)]}
-
-
-def test_clipping_and_grad_norm(toy, tmp_path: Path) -> None:
-    row = run(toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path).row
-    assert row["optim/grad_norm"] > 1e-2
-    start = Trainer(
-        toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path / "s"
-    )
-    start.restore()
-    before = start.algorithm.model.state_dict()
-    after = load_file(tmp_path / "checkpoints/00000001/model.safetensors")
-    moved = math.sqrt(sum(float((after[k] - v).square().sum()) for k, v in before.items()))
-    assert moved == pytest.approx(1e-3, rel=1e-3)
-
-
-def test_precisions_train(toy, tmp_path: Path) -> None:
-    plain = run(toy("precision=fp32", "total_steps=20"), tmp_path / "fp32").folder.rows()[-1]["eval/error"]
-    for name in ("bf16", "fp16"):
-        low = run(toy(f"precision={name}", "total_steps=20"), tmp_path / name).folder.rows()[-1]["eval/error"]
-        assert low == pytest.approx(plain, rel=0.1) and low != plain
-
-
-def test_fp16_resumes_with_its_scale(toy, tmp_path: Path) -> None:
-    whole = outcome(run(toy("precision=fp16"), tmp_path / "whole"))
-    run(toy("precision=fp16"), tmp_path / "cut", stop_after=3)
-    assert outcome(run(toy("precision=fp16"), tmp_path / "cut")) == whole
 
 
 def test_load_acts(tmp_path: Path) -> None:

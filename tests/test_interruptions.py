@@ -1,0 +1,105 @@
+"""A run may be stopped or killed at any moment, and a disk may fail it: no finished work is lost."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TESTS, run
+
+from rllab.core.checkpoint import Checkpoints
+from rllab.core.errors import MachineFault
+from rllab.testing import outcome
+
+
+def command(tmp_path: Path, *words: str, **env: str) -> subprocess.Popen[str]:
+    """`rllab train` on the toy, as a process of its own."""
+    recipe = tmp_path / "toy.yaml"
+    if not recipe.is_file():
+        shutil.copy(TESTS / "toys.py", tmp_path)
+        recipe.write_text("algo: toys.py:Regression\ntotal_steps: 60\neval_every: 3\nsave_every: 4\nslow: 0.01\n")
+    line = [sys.executable, "-m", "rllab", "train", str(recipe), "--runs", str(tmp_path / "runs"), *words]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 warns of forking beside threads; the child only trains
+def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
+    """Each life is killed at a random moment, in a round or a checkpoint; the last is left to finish."""
+    recipe = toy("total_steps=150", "eval_every=3", "save_every=2", "slow=0.01", "threads=1")
+    whole = outcome(run(recipe, tmp_path / "whole"))
+    chance, killed = random.Random(0), 0
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            run(recipe, tmp_path / "cut")
+            os._exit(0)
+        time.sleep(chance.uniform(0.01, 0.25))
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert killed == 20, "the run was over too soon for the kills to mean anything"
+    assert Checkpoints(tmp_path / "cut/checkpoints").steps(), "no life reached a checkpoint"
+    assert outcome(run(recipe, tmp_path / "cut")) == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_save_and_exit_with_99(tmp_path: Path, number: signal.Signals) -> None:
+    process = command(tmp_path, "--name", "a", "slow=0.2")
+    rows = tmp_path / "runs/a/metrics.jsonl"
+    while process.poll() is None and not (rows.is_file() and rows.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 99, out
+    assert f"by {number.name}; the same command goes on from there" in out
+    status = json.loads((tmp_path / "runs/a/status.json").read_text())
+    assert status["state"] == "stopped" and status["step"] >= 1
+    assert Checkpoints(tmp_path / "runs/a/checkpoints").steps()[-1] == status["step"]
+
+
+def test_the_clock_stops_a_run_too(tmp_path: Path) -> None:
+    process = command(tmp_path, "--name", "a", "slow=0.1", "total_steps=500", RLLAB_STOP_AFTER="0:03")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 99 and "RLLAB_STOP_AFTER" in out
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a small disk")
+def test_full_disk_costs_no_finished_work(toy, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        large = ["shape=[60, 100]", "save_every=1", "keep=99", "total_steps=30"]
+        with pytest.raises(MachineFault, match="No space left on device; free some room"):
+            run(toy(*large), disk / "a")
+        checkpoints = Checkpoints(disk / "a/checkpoints")
+        steps = checkpoints.steps()
+        assert steps and all(checkpoints.damage(s) is None for s in steps)
+        assert not list((disk / "a/checkpoints").glob(".saving*"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        again = run(toy(*large), disk / "a")
+        assert outcome(again)[0] == outcome(run(toy(*large), tmp_path / "whole"))[0]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_read_only_folder_is_told(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(closed)]).returncode:
+        pytest.skip("root may write everywhere, and mounting is not allowed here")
+    try:
+        process = command(tmp_path, "--name", "a", "--runs", str(closed))
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 3, out
+        assert out.startswith("error: ") and str(closed) in out and "name another folder" in out
+        assert "Traceback" not in out
+    finally:
+        subprocess.run(["umount", str(closed)], capture_output=True)

@@ -1,0 +1,89 @@
+"""Optimizers, schedules and precisions against torch's own and known answers."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run
+from safetensors.torch import load_file
+
+from rllab.core.recipe import Optim
+from rllab.core.trainer import Trainer
+from rllab.testing import outcome
+
+
+@pytest.mark.parametrize(
+    ("optim", "factors"),
+    [
+        (Optim(warmup=4), [0.25, 1.0, 1.0]),
+        (Optim(decay="linear"), [1.0, 0.5, 0.0]),
+        (Optim(decay="cosine"), [1.0, 0.5, 0.0]),
+        (Optim(warmup=4, decay="linear"), [0.25, 5 / 6, 0.0]),
+    ],
+)
+def test_schedules_at_three_points(optim: Optim, factors: list[float]) -> None:
+    from rllab.core.optim import schedule
+
+    middle = 10 if not optim.warmup else 5 if optim.decay == "constant" else 4 + 16 // 6
+    assert schedule(optim, 0, 20) == factors[0]
+    if optim.warmup and optim.decay == "linear":
+        assert schedule(optim, 12, 20) == 0.5
+    else:
+        assert schedule(optim, middle, 20) == pytest.approx(factors[1])
+    assert schedule(optim, 20, 20) == pytest.approx(factors[2], abs=1e-12)
+
+
+def test_adamw_is_torchs(toy, tmp_path: Path) -> None:
+    """Our short way to the fused kernel goes where torch's optimizer goes."""
+    from rllab.core.optim import PartOptimizer
+
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    mine = PartOptimizer(ours, Optim(lr=0.01, weight_decay=0.1), torch.device("cpu"))
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(5):
+        x = torch.randn(7, 5)
+        for net in (ours, theirs):
+            net.zero_grad()
+            net(x).square().sum().backward()
+        mine.step()
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_muon_takes_the_matrices_alone() -> None:
+    from rllab.core.optim import PartOptimizer
+
+    net = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 3))
+    part = PartOptimizer(net, Optim(name="muon"), torch.device("cpu"))
+    taken = {type(o).__name__: [tuple(p.shape) for p in o.param_groups[0]["params"]] for o in part.optimizers}
+    assert taken == {"AdamW": [(7, 4), (3,)], "Muon": [(3, 4)]}
+
+
+def test_clipping_and_grad_norm(toy, tmp_path: Path) -> None:
+    row = run(toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path).row
+    assert row["optim/grad_norm"] > 1e-2
+    start = Trainer(
+        toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path / "s"
+    )
+    start.restore()
+    before = start.algorithm.model.state_dict()
+    after = load_file(tmp_path / "checkpoints/00000001/model.safetensors")
+    moved = math.sqrt(sum(float((after[k] - v).square().sum()) for k, v in before.items()))
+    assert moved == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_precisions_train(toy, tmp_path: Path) -> None:
+    plain = run(toy("precision=fp32", "total_steps=20"), tmp_path / "fp32").folder.rows()[-1]["eval/error"]
+    for name in ("bf16", "fp16"):
+        low = run(toy(f"precision={name}", "total_steps=20"), tmp_path / name).folder.rows()[-1]["eval/error"]
+        assert low == pytest.approx(plain, rel=0.1) and low != plain
+
+
+def test_fp16_resumes_with_its_scale(toy, tmp_path: Path) -> None:
+    whole = outcome(run(toy("precision=fp16"), tmp_path / "whole"))
+    run(toy("precision=fp16"), tmp_path / "cut", stop_after=3)
+    assert outcome(run(toy("precision=fp16"), tmp_path / "cut")) == whole
