@@ -47,6 +47,11 @@ def test_metrics_are_means_over_entries(toy, tmp_path: Path) -> None:
     assert row["loss/error"] == pytest.approx(row["data/said"] / 32, rel=1e-6)
 
 
+def test_a_loss_that_is_not_one_number_is_told(toy, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"the loss has shape \(16,\); it must be one number"):
+        run(toy(algo="PerEntry"), tmp_path)
+
+
 def test_same_command_again(toy, tmp_path: Path) -> None:
     run(toy(), tmp_path, stop_after=3)
     assert RunFolder(tmp_path).status()["state"] == "stopped"

@@ -136,3 +136,11 @@ class Averaging(Regression):
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         error = self.model(batch["x"]).squeeze(1) - batch["y"]
         return error.square().mean(), {"error": error.abs()}
+
+
+class PerEntry(Regression):
+    """Forgets to add up its loss."""
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        error = self.model(batch["x"]).flatten()
+        return error.square(), {"error": error}
