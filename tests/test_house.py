@@ -18,6 +18,7 @@ RANKS |= {
     "board": 4,
     "cluster": 4,
     "progress": 4,
+    "tables": 4,
     "demo": 4,
     "doctor": 4,
 }

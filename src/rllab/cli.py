@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rllab.core.recipe import Recipe
     from rllab.core.run import RunFolder
     from rllab.core.stop import Stop
+    from rllab.evals.recordings import Problems
 
 app = typer.Typer(
     add_completion=False,
@@ -43,7 +44,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def list_recipes(as_json: AsJson = False) -> None:
     """Show the recipes that come with the lab."""
     from rllab.core.recipe import recipe_names, recipes_folder
-    from rllab.progress import table
+    from rllab.tables import table
 
     rows = []
     for name in recipe_names():
@@ -133,9 +134,9 @@ def _report(results: "list[RunFolder]", as_json: bool) -> None:
     if len(values) > 1:
         import numpy as np
 
-        from rllab.stats import mean_interval
+        from rllab.stats import bootstrap
 
-        low, high = mean_interval(np.array(values))
+        low, high = bootstrap(np.array(values))
         mean, median = np.mean(values), np.median(values)
         print(f"over {len(values)} seeds: mean {mean:.6g} [{low:.6g}, {high:.6g}], median {median:.6g}")
 
@@ -144,9 +145,56 @@ def _report(results: "list[RunFolder]", as_json: bool) -> None:
 def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Show the runs in a folder: what state they are in, and what they reached."""
     from rllab.core.run import list_runs
-    from rllab.progress import summary, table
+    from rllab.progress import summary
+    from rllab.tables import table
 
     table([summary(run) for run in list_runs(runs)], as_json)
+
+
+@app.command()
+def score(
+    files: Annotated[list[Path], typer.Argument(help="JSONL with id, question, target, kind and completion.")],
+    kind: Annotated[str, typer.Option(help="number, choice, yesno, string or latex; by default the rows say it.")] = "",
+    scorer: Annotated[str, typer.Option(help="rllab, kojima, bbh, or your own: mine.py:fn")] = "rllab",
+    out: Annotated[str, typer.Option("--json", help="A file for the results: JSONL, one row an item.")] = "",
+) -> None:
+    """Score recorded completions, without a model."""
+    from rllab.evals.recordings import Problems
+    from rllab.evals.score import disagreements, summaries, write_results
+    from rllab.evals.score import score as score_files
+    from rllab.tables import table
+
+    problems = Problems()
+    scored, label = score_files(files, kind or None, scorer, problems)
+    if out:
+        write_results(Path(out), scored, label)
+    table(summaries(scored, label), False)
+    for line in disagreements(scored):
+        print(line)
+    _tell(problems)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Results of rllab score --json.")],
+    b: Annotated[Path, typer.Argument(help="Results over the same items.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two results over the same items: what B gained and lost, and whether that is more than chance."""
+    from rllab.evals.recordings import Problems
+    from rllab.evals.score import compare as compare_files
+
+    problems = Problems()
+    found = compare_files(a, b, problems)
+    print(found.as_json() if as_json else found.as_text(a, b))
+    _tell(problems)
+
+
+def _tell(problems: "Problems") -> None:
+    """What was left out, and the exit code of a mistake where anything was."""
+    if problems:
+        lines = problems.messages()
+        raise Mistake("\n".join([f"{len(problems)} rows or items were left out; the others are above", *lines]))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rllab.core.algorithm import Algorithm, Context, Headline, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
-from rllab.stats import mean_interval
+from rllab.stats import bootstrap
 from rllab.vector import Envs, EnvSpec, evaluation_envs, play
 
 HEADLINE_EPISODES = 100
@@ -54,14 +54,14 @@ class Control(Algorithm):
     def evaluate(self, step: int) -> Metrics:
         """Greedy episodes in environments of their own; the return is the environment's, not the reward function's."""
         returns, lengths = self._measure(self.eval_episodes, 0, step)
-        low, high = mean_interval(returns)
+        low, high = bootstrap(returns)
         measured = {"return": float(returns.mean()), "return_low": low, "return_high": high}
         return {f"eval/{k}": v for k, v in measured.items()} | {"eval/length": float(lengths.mean())}
 
     def headline(self) -> Headline:
         """The mean return of 100 greedy episodes that no evaluation has played."""
         returns, _ = self._measure(HEADLINE_EPISODES, 1)
-        return Headline("eval/return", float(returns.mean()), mean_interval(returns))
+        return Headline("eval/return", float(returns.mean()), bootstrap(returns))
 
     def act(self, obs: Any) -> Any:
         """The greedy action for one observation as Gymnasium gives it."""

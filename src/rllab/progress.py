@@ -1,9 +1,8 @@
 """What a person sees while a run goes on: one line that changes on a terminal, a plain line now and then in a log."""
 
-import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rllab.core.run import RunFolder
@@ -82,16 +81,3 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "headline": f"{headline['name']} {headline['value']:.6g}" if headline else "",
         "expect": ("met" if all(e["met"] for e in status["expect"]) else "missed") if status.get("expect") else "",
     }
-
-
-def table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Prints rows with the same keys, as a table or as JSON."""
-    if as_json:
-        print(json.dumps(list(rows)))
-        return
-    if not rows:
-        print("nothing there yet")
-        return
-    widths = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in rows[0]}
-    for row in [{k: k for k in widths}, *rows]:
-        print("  ".join(f"{row[k]!s:<{w}}" for k, w in widths.items()).rstrip())

@@ -22,42 +22,43 @@ from rllab.answers.parts import NotCommitted, final_part, marks
 READERS = {"number": number, "choice": choice, "yesno": yesno, "string": string, "latex": latex}
 KINDS = tuple(READERS)
 VERSION = "1"
+_NO_WORD = re.compile(r"[\W_]")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered, as extracted (None: nothing), and by which mark, or why not."""
+    """What was answered, as extracted (None: nothing), how it is told, or why not, and whether by a mark."""
 
     text: str | None
     how: str
+    marked: bool = False
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """An answer, whether it is right, and why."""
+    """An answer, whether it is right, and why; `marked` where a box or words announce it, or it stands alone."""
 
     answer: str | None
     correct: bool
     reason: str
+    marked: bool = False
 
 
-def judge(completion: str, target: str, kind: str, strict: bool = False) -> Judgement:
+def judge(completion: str, target: str, kind: str) -> Judgement:
     """Whether a completion answers with the target. No completion raises, however it is made.
-
-    strict: only a marked answer counts, not one that is told by its position.
 
     Raises:
         ValueError: the kind is unknown, or the target is none of this kind.
     """
     right = check_target(target, kind)
-    found = extract(completion, kind, strict)
+    found = extract(completion, kind)
     if found.text is None:
         return Judgement(None, False, found.how)
     if kind == "latex":
         correct, why = latex.equal(found.text, right)
-        return Judgement(found.text, correct, why or found.how)
+        return Judgement(found.text, correct, why or found.how, found.marked)
     correct = number.same(found.text, right) if kind == "number" else string.same_text(found.text, right)
-    return Judgement(found.text, correct, found.how if correct else f"{found.how}: not {right}")
+    return Judgement(found.text, correct, found.how if correct else f"{found.how}: not {right}", found.marked)
 
 
 def check_target(target: str, kind: str) -> str:
@@ -81,18 +82,17 @@ def check_target(target: str, kind: str) -> str:
     return string.bare(target) if kind == "yesno" else target
 
 
-def extract(completion: str, kind: str, strict: bool = False) -> Answer:
+def extract(completion: str, kind: str) -> Answer:
     """The answer in a completion, by the policy of this module."""
     try:
         part = final_part(tidy(completion))
         reader = READERS[kind]
         for how, segment in marks(part):
             if (text := reader.marked(segment)) is not None:
-                return Answer(text, how)
-        if strict:
-            raise NotCommitted("no marked answer")
+                return Answer(text, how, True)
         if (text := reader.placed(part)) is not None:
-            return Answer(text, "by position")
+            alone = _NO_WORD.sub("", part) == _NO_WORD.sub("", text)
+            return Answer(text, "all that there is" if alone else "by position", alone)
         raise NotCommitted("no answer")
     except NotCommitted as no:
         return Answer(None, str(no))

@@ -72,8 +72,8 @@ def _one_letter(text: str, found: list[tuple[int, int, str]]) -> str | None:
 _LEADS = re.compile(r"\W*([A-Ja-j])(?:\s*[).:](?=\s|$)|\s*(?:\n|$))")
 _NAMES = re.compile(
     r"\b(?:option|choice|choose|chose|pick|select|go with|selected|picked|must be|has to be|it is|it's|leaves|so|"
-    r"therefore,?)\s+(?:option |choice |answer )?\(?([A-J])\b\)?|\(?\b([A-J])\)?\s+is\s+(?:the\s+)?(?:clearly |definitely )?"
-    r"(?:correct|right|best|true|answer|the one)",
+    r"therefore,?)\s+(?:option |choice |answer )?\(?([A-J])\b\)?|\(?\b([A-J])\)?\s+is\s+(?:the\s+)?"
+    r"(?:clearly |definitely )?(?:correct|right|best|true|answer|the one)",
     re.I,
 )
 

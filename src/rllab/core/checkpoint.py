@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rllab.core.errors import MachineFault, Mistake
+from rllab.core.files import write_atomic
 
 FORMAT = 1
 
@@ -209,20 +210,6 @@ def save_batch(folder: Path, batch: dict[str, Tensor]) -> Path:
     folder.mkdir(exist_ok=True)
     _write_tensors(folder / "batch.safetensors", batch)
     return folder / "batch.safetensors"
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a small file so that a reader sees the old one or the new one, also after a power cut."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _write_state(path: Path, state: Any, segments: Path) -> list[str]:

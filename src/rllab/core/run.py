@@ -28,8 +28,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from rllab.core.algorithm import Headline
-from rllab.core.checkpoint import Checkpoints, copy_checkpoint, write_atomic
+from rllab.core.checkpoint import Checkpoints, copy_checkpoint
 from rllab.core.errors import Mistake
+from rllab.core.files import write_atomic
 from rllab.core.names import did_you_mean
 from rllab.core.recipe import Recipe, reached, read_recipe
 

@@ -1,0 +1,1 @@
+"""Evaluation: recordings of what models answered, scorers, scores, and comparisons."""

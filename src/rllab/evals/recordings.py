@@ -1,0 +1,162 @@
+"""Recorded completions: JSONL with `id`, `question`, `target`, `kind` and `completion`, one item a line.
+
+The columns of the recordings published with 'Large Language Models are Zero-Shot Reasoners' (Kojima et al. 2022) and
+'Challenging BIG-Bench Tasks' (Suzgun et al. 2023) are read too.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rllab.answers import KINDS, check_target
+from rllab.core.errors import Mistake
+from rllab.core.names import did_you_mean
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded completion.
+
+    completion: all that the model and its prompts said behind the question. answer: what the model said behind the last
+    prompt ('Therefore, the answer is'), where there were several. prompt: that prompt.
+    line: in its file, from 1.
+    """
+
+    id: str
+    question: str
+    target: str
+    kind: str
+    completion: str
+    answer: str
+    prompt: str = ""
+    line: int = 0
+
+
+class Problems:
+    """What was wrong with lines of files, told together where many lines have the same fault."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._notes: list[str] = []
+
+    def note(self, path: Path, fault: str) -> None:
+        """Notes a fault of a whole file."""
+        self._notes.append(f"{path}: {fault}")
+
+    def add(self, path: Path, line: int, fault: str) -> None:
+        """Notes a fault of a line (from 1)."""
+        self._lines[str(path), fault].append(line)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values())) + len(self._notes)
+
+    def messages(self) -> list[str]:
+        """`FILE:LINE: fault`, a message for each sort of fault."""
+        return self._notes + [
+            f"{path}:{lines[0]}: {fault}" + (f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else "")
+            for (path, fault), lines in self._lines.items()
+        ]
+
+
+def read_recordings(path: Path, kind: str | None, problems: Problems) -> list[Recording]:
+    """The recordings in a file; lines that cannot be used are noted as problems, and left out.
+
+    kind: of all rows; by default each row says it, else the targets of the file tell.
+
+    Raises:
+        Mistake: there is no such file, or the kind is unknown.
+    """
+    if kind is not None and kind not in KINDS:
+        raise Mistake(f"--kind {kind}: unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
+    found = [r for n, row in read_rows(path, problems) if (r := _recording(path, n, row, kind, problems))]
+    told = kind_of_targets([r.target for r in found if not r.kind])
+    kept = []
+    for recording in found:
+        recording = replace(recording, kind=recording.kind or told)
+        try:
+            check_target(recording.target, recording.kind)
+        except ValueError as error:
+            problems.add(path, recording.line, str(error))
+        else:
+            kept.append(recording)
+    return kept
+
+
+def read_rows(path: Path, problems: Problems) -> list[tuple[int, dict[str, Any]]]:
+    """(line from 1, object) of each line of a JSONL file.
+
+    Raises:
+        Mistake: there is no such file.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    except (FileNotFoundError, IsADirectoryError):
+        raise Mistake(f"{path} is no file; name recordings in JSONL") from None
+    rows = []
+    for n, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            problems.add(path, n, "this line is no JSON")
+            continue
+        if isinstance(row, dict):
+            rows.append((n, row))
+        else:
+            problems.add(path, n, "this line is no JSON object")
+    return rows
+
+
+def _recording(path: Path, n: int, row: dict[str, Any], kind: str | None, problems: Problems) -> Recording | None:
+    try:
+        text, answer, prompt = _completion(row)
+        ident, target = _text(row, "id"), _text(row, "target")
+        question = _text(row, "question") if "question" in row else ""
+        kind = kind or (_text(row, "kind") if row.get("kind") else "")
+        if kind and kind not in KINDS:
+            raise ValueError(f"the kind {kind!r} is unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
+    except ValueError as error:
+        problems.add(path, n, str(error))
+        return None
+    return Recording(ident, question, target, kind, text, answer, prompt, n)
+
+
+def _completion(row: dict[str, Any]) -> tuple[str, str, str]:
+    """(all of it, what follows the last prompt, that prompt)."""
+    if "answer_completion" in row:
+        answer = _text(row, "answer_completion")
+        if "completion_with_trigger" in row:
+            text = _text(row, "completion_with_trigger")
+            return text, answer, text.removesuffix(answer)
+        prompt = _text(row, "answer_prompt")
+        return _text(row, "reasoning") + prompt + answer, answer, prompt
+    for name in ("completion", "prediction"):
+        if name in row:
+            text = _text(row, name)
+            return text, text, ""
+    raise ValueError(f"no column 'completion'{did_you_mean('completion', row)}; there are {', '.join(row) or 'none'}")
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        raise ValueError(f"no column {name!r}{did_you_mean(name, row)}; there are {', '.join(row)}")
+    value = row[name]
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{name!r} is {json.dumps(value)[:40]}; it has to be text or a number")
+    return str(value)
+
+
+def kind_of_targets(targets: Sequence[str]) -> str:
+    """The first kind, of `number`, `yesno`, `choice`, that all targets are of; else `string`."""
+    for kind in ("number", "yesno", "choice"):
+        try:
+            for target in targets:
+                check_target(target, kind)
+        except ValueError:
+            continue
+        return kind
+    return "string"

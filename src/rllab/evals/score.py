@@ -1,0 +1,188 @@
+"""Scores of recorded completions, and comparisons of two of them; no model is needed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rllab.answers import Judgement
+from rllab.core.errors import Mistake
+from rllab.core.files import write_atomic
+from rllab.evals.recordings import Problems, read_recordings, read_rows
+from rllab.evals.scorers import Scorer, find_scorer, rllab
+from rllab.stats import mcnemar, paired_difference, wilson
+
+SIGNIFICANT = 0.05
+OWN = find_scorer("rllab")[1]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A recording's judgement by a scorer, and by our own."""
+
+    file: str
+    id: str
+    judgement: Judgement
+    own: Judgement
+
+    @property
+    def lenient(self) -> bool:
+        """Right, by whatever tells the answer."""
+        return self.own.correct
+
+    @property
+    def strict(self) -> bool:
+        """Right, by a mark or because the answer is all that there is."""
+        return self.own.correct and self.own.marked
+
+    def row(self, scorer: str) -> dict[str, Any]:
+        """One row of a result file."""
+        said = {"id": self.id, "answer": self.judgement.answer, "correct": self.judgement.correct}
+        said |= {"reason": self.judgement.reason, "scorer": scorer}
+        return said | {"strict": self.strict, "lenient": self.lenient, "file": self.file}
+
+
+def score(paths: Sequence[Path], kind: str | None, scorer_name: str, problems: Problems) -> tuple[list[Scored], str]:
+    """The judgements of all recordings in some files, and the scorer's name and version.
+
+    Raises:
+        Mistake: a file, the kind or the scorer does not exist, or no row could be scored.
+    """
+    scorer, label = find_scorer(scorer_name)
+    scored = [s for path in paths for s in _score_file(path, kind, scorer, problems)]
+    if not scored:
+        raise Mistake("\n".join(["no row could be scored", *problems.messages()]))
+    return scored, label
+
+
+def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems) -> list[Scored]:
+    scored = []
+    for recording in read_recordings(path, kind, problems):
+        own = rllab(recording)
+        try:
+            judgement = own if scorer is rllab else scorer(recording)
+            if not isinstance(judgement, Judgement):
+                raise TypeError(f"it returned {type(judgement).__name__}, not rllab.answers.Judgement")
+        except Exception as error:  # somebody's own scorer: its failure is no score
+            problems.add(path, recording.line, f"the scorer failed: {type(error).__name__}: {error}")
+            continue
+        scored.append(Scored(str(path), recording.id, judgement, own))
+    return scored
+
+
+def summaries(scored: Sequence[Scored], scorer: str) -> list[dict[str, str]]:
+    """A row a file: what the scorer says with a Wilson interval, and the strict and lenient reading of our own."""
+    rows = []
+    for file in dict.fromkeys(s.file for s in scored):
+        items = [s for s in scored if s.file == file]
+        rows.append(
+            {
+                "file": Path(file).name,
+                "items": str(len(items)),
+                f"accuracy by {scorer}": share([s.judgement.correct for s in items], interval=True),
+                "no answer": share([s.judgement.answer is None for s in items]),
+                f"{OWN}: strict": share([s.strict for s in items]),
+                "lenient": share([s.lenient for s in items]),
+            }
+        )
+    return rows
+
+
+def disagreements(scored: Sequence[Scored], shown: int = 10) -> list[str]:
+    """Lines that name the items which are right by position alone, where strict and lenient reading disagree."""
+    apart = [s for s in scored if s.strict != s.lenient]
+    lines = [f"strict and lenient disagree on {len(apart)} items" + (":" if apart else "")]
+    lines += [f"  {s.id!r}: {s.own.answer!r}, {s.own.reason}" for s in apart[:shown]]
+    return lines + ([f"  and {len(apart) - shown} more; --json OUT has them all"] if len(apart) > shown else [])
+
+
+def share(flags: Sequence[bool], interval: bool = False) -> str:
+    """'40.7' per cent, with its interval '[38.1, 43.4]'."""
+    low, high = wilson(sum(flags), len(flags))
+    return f"{100 * sum(flags) / len(flags):.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if interval else "")
+
+
+def write_results(path: Path, scored: Sequence[Scored], scorer: str) -> None:
+    """A result file: JSONL, one row an item."""
+    write_atomic(path, "".join(json.dumps(s.row(scorer)) + "\n" for s in scored))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two result files over the same items; accuracies and their difference are shares."""
+
+    items: int
+    a: float
+    b: float
+    gained: int
+    lost: int
+    difference: float
+    interval: tuple[float, float]
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in words."""
+        if self.p >= SIGNIFICANT:
+            return "no clear difference"
+        return f"B is clearly {'better' if self.gained > self.lost else 'worse'} than A"
+
+    def as_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self) | {"verdict": self.verdict})
+
+    def as_text(self, a: Path, b: Path) -> str:
+        """For people, in per cent."""
+        low, high = self.interval
+        return "\n".join(
+            [
+                f"A  {100 * self.a:.1f} %  {a}",
+                f"B  {100 * self.b:.1f} %  {b}",
+                f"over {self.items} items B gained {self.gained} and lost {self.lost}",
+                f"difference {100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points (bootstrap)",
+                f"p = {self.p:.2g} (McNemar, exact): {self.verdict}",
+            ]
+        )
+
+
+def compare(a: Path, b: Path, problems: Problems) -> Comparison:
+    """Compares B with A on the items that both have; what only one of them has is noted as a problem.
+
+    Raises:
+        Mistake: a file is no result file, or they share no item.
+    """
+    mine, its = _results(a, problems), _results(b, problems)
+    shared = [i for i in mine if i in its]
+    if not shared:
+        raise Mistake(f"{a} and {b} have no item in common (the first are {_first(mine)} and {_first(its)})")
+    for path, only in ((a, mine.keys() - its.keys()), (b, its.keys() - mine.keys())):
+        if only:
+            problems.note(path, f"{len(only)} items are in this file alone, such as {min(only)!r}; they are left out")
+    x, y = (np.array([r[i] for i in shared]) for r in (mine, its))
+    gained, lost = int((~x & y).sum()), int((x & ~y).sum())
+    difference, interval = paired_difference(x, y)
+    return Comparison(
+        len(shared), float(x.mean()), float(y.mean()), gained, lost, difference, interval, mcnemar(gained, lost)
+    )
+
+
+def _results(path: Path, problems: Problems) -> dict[str, bool]:
+    """id -> correct."""
+    found: dict[str, bool] = {}
+    for n, row in read_rows(path, problems):
+        if not isinstance(row.get("correct"), bool) or not isinstance(row.get("id"), (str, int)):
+            problems.add(path, n, "no `id` and `correct` (true or false); compare reads what rllab score --json wrote")
+        elif str(row["id"]) in found:
+            problems.add(path, n, "an id of this file comes again; score each file by itself, then compare")
+        else:
+            found[str(row["id"])] = row["correct"]
+    if not found:
+        raise Mistake("\n".join([f"{path} holds no results", *problems.messages()]))
+    return found
+
+
+def _first(results: dict[str, bool]) -> str:
+    return repr(next(iter(results)))
