@@ -1,7 +1,10 @@
 """What the tests share."""
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +35,17 @@ def run(recipe: Recipe, folder: Path, *, stop_after: int | None = None, **more: 
         if row["step"] == stop_after:
             stop.reason = "test"
     return trainer
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file, one a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def data() -> Path:
+    """Benchmark files, in the folder that RLLAB_DATA names."""
+    where = os.environ.get("RLLAB_DATA", "")
+    if not where:
+        pytest.skip("RLLAB_DATA names no folder with benchmark files")
+    return Path(where)

@@ -1,58 +1,89 @@
-"""LaTeX: the formula that was answered, and whether it equals the target, by math-verify in a process of its own."""
+"""LaTeX: the formula that was answered, and whether it equals the target."""
 
-import atexit
-import contextlib
-import json
-import os
-import queue
 import re
-import signal
-import subprocess
-import sys
-import threading
-from functools import lru_cache
+from fractions import Fraction
 
+from rllab.answers import mathverify
 from rllab.answers.number import DANGLING, REFUSED
 from rllab.answers.number import placed as number_placed
-from rllab.answers.numerals import number
+from rllab.answers.numerals import Numeral, number, plain
 from rllab.answers.parts import NotCommitted
-from rllab.core.errors import MachineFault
 
-DEADLINE = 0.6  # seconds for one comparison; ordinary ones take milliseconds
-_START = 60.0  # seconds for the process to load sympy
+_WINDOW = 8000  # characters at the end of a text in which an unmarked formula is looked for
 _LONGEST = 1000  # characters; a longer answer is compared as text alone
 
+_FORMULA = re.compile(
+    r"\$\$(.{1,1000}?)\$\$|(?<!\\)\$(.{1,1000}?)(?<!\\)\$|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]", re.S
+)
+_SENTENCE = re.compile(r"[.!?](?=\s|$)|\n\s*\n")
+_VERB = re.compile(r"\b(?:is|are|equals?|be|to|by)\b\s*:?")
+_CLOSING = re.compile(r"\s{0,9}I hope (?:it|this) is (?:correct|right)\W*$")
+
+# What is left out before two formulas are compared.
 _SPACING = re.compile(
     r"(?<!\\)\\(?:left|right|displaystyle|,|;|!|:| |quad|qquad)(?![a-zA-Z])|(?<=[^a-zA-Z\\])\s+|\s+(?=[^a-zA-Z])"
 )
 _UNITS = re.compile(r"(?<=[\d})])\s*\\(?:text|mathrm|mbox)\s*\{\s*[^{}]*\}(?:\s*\^\s*\{?\d\}?)?$|\s*\^\s*\{?\\circ\}?$")
-_NAMED = re.compile(r"^\s*[a-zA-Z]\s*=\s*(?=[^=]+$)|(?<=\d)\\?%$|\\\$|^\\text\{([^{}]*)\}$")
-
-_MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
+_MARKS = re.compile(r"(?<=\d)\\?%$|\\\$|(?<=\d)\{,\}(?=\d)")
+_REPEATING = re.compile(r"(\d{1,20})\.(\d{0,20})\\overline\s*\{(\d{1,20})\}")
+_JOINED = re.compile(r"\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}|(?<=\W)(?:and|or)(?=\W)|;")
 
 
 def marked(segment: str) -> str | None:
-    """The first formula behind a mark, or its sentence."""
+    """The formula behind a mark: the first behind its verb, with others joined to it; else what its sentence says."""
     text = segment[:2000].strip()
     if REFUSED.search(text.split("\n")[0]):
         raise NotCommitted("it refuses to answer")
-    formula = _MATHS.search(text)
-    if formula and formula.start() < 40:
-        return next(g for g in formula.groups() if g).strip()
-    end = re.search(r"[.!?](?=\s|$)|\n", text)
-    return (text[: end.start()] if end else text).strip(" *_`\"'") or None
+    formula = _FORMULA.match(text)
+    end = _first_end(text, formula.end() if formula else 0)
+    return _said(text[:end])
 
 
 def placed(part: str) -> str | None:
-    """The last formula, else the last number, else a text that is short."""
-    if DANGLING.search(part.rstrip()[-20:]):
+    """The last formula, or the number of what is said behind it; without formulas, a short text or its last number."""
+    part = _CLOSING.sub("", part[-_WINDOW:]).strip()
+    if DANGLING.search(part[-20:]):
         raise NotCommitted("cut off")
-    formulas = list(_MATHS.finditer(part))
-    if formulas:
-        return next(g for g in formulas[-1].groups() if g).strip()
-    if len(part.strip()) < 60 and "\n" not in part.strip():
-        return part.strip().rstrip(".") or None
-    return number_placed(part)
+    formulas = list(_FORMULA.finditer(part))
+    if not formulas:
+        return (part.rstrip(".") or None) if len(part) < 60 and "\n" not in part else number_placed(part)
+    behind = part[formulas[-1].end() :]
+    return number_placed(behind) if re.search(r"\d", behind) else _inside(formulas[-1])
+
+
+def _first_end(text: str, start: int) -> int:
+    """Where the sentence ends that holds `start`; a stop inside a formula ends none."""
+    inside = [f.span() for f in _FORMULA.finditer(text)]
+    for m in _SENTENCE.finditer(text, start):
+        if not any(a < m.start() < b for a, b in inside):
+            return m.start()
+    return len(text)
+
+
+def _said(sentence: str) -> str | None:
+    """What a sentence gives as its answer."""
+    formulas = list(_FORMULA.finditer(sentence))
+    if not formulas:
+        behind = _VERB.split(sentence)[-1].strip(" *_`\"'.")
+        return behind if len(behind.split()) < 4 or "\\" in behind else number_placed(sentence)
+    if formulas[0].start() < 3 and not _VERB.search(sentence):
+        chosen = [formulas[0]]
+    else:
+        verbs = [
+            v.end() for v in _VERB.finditer(sentence) if not any(f.start() < v.start() < f.end() for f in formulas)
+        ]
+        chosen = [f for f in formulas if verbs and f.start() >= verbs[-1]][:1]
+        if not chosen:
+            return number_placed(sentence[verbs[-1] :]) if verbs else _inside(formulas[-1])
+    for following in formulas[formulas.index(chosen[0]) + 1 :]:
+        if not re.fullmatch(r"\W*(?:and|or)?\W*", sentence[chosen[-1].end() : following.start()]):
+            break
+        chosen.append(following)
+    return ", ".join(map(_inside, chosen))
+
+
+def _inside(formula: re.Match[str]) -> str:
+    return next(g for g in formula.groups() if g).strip()
 
 
 def equal(answer: str, target: str) -> tuple[bool, str]:
@@ -60,86 +91,43 @@ def equal(answer: str, target: str) -> tuple[bool, str]:
 
     math-verify is asked only where the two are neither the same text nor numbers.
     """
-    mine, its = _normal(answer), _normal(target)
-    if mine == its:
+    mine, its = _plain(answer), _plain(target)
+    if _key(mine) == _key(its):
         return True, ""
-    a, b = number(mine), number(its)
+    if "=" not in its:
+        mine = re.sub(r"^\s*[a-zA-Z]\s*=\s*(?=[^=]+$)", "", mine)
+    a, b = _number(mine), _number(its)
     if a and b:
         return a.same(b), ""
     if max(len(answer), len(target)) > _LONGEST:
         return False, "too long to compare"
-    said = _worker().ask(mine, its)
+    said = mathverify.same(mine, its)
     return said is True, "" if isinstance(said, bool) else said
 
 
-def _normal(latex: str) -> str:
+def _number(latex: str) -> Numeral | None:
+    """The number that a formula is, where it holds no name and no relation."""
+    return None if re.search(r"[A-Za-z]", plain(latex)) else number(latex)
+
+
+def _plain(latex: str) -> str:
+    """Without dollar signs, units, and 'and' between two answers."""
     latex = latex.strip().strip("$").strip().rstrip(".")
-    latex = _SPACING.sub("", latex)
-    latex = re.sub(r"\\[dt]frac", r"\\frac", latex)
-    latex = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", latex).replace("{,}", "")
-    return _NAMED.sub(lambda m: m[1] or "", _UNITS.sub("", latex))
+    latex = _MARKS.sub("", _UNITS.sub("", latex))
+    latex = _REPEATING.sub(_repeating, re.sub(r"\\[dt]frac", r"\\frac", latex))
+    return _JOINED.sub(",", latex)
 
 
-class Worker:
-    """A math-verify process; `ask` kills what serves when it is late, and the next question finds another."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-        self._said: queue.Queue[str] = queue.Queue()
-        self._serving = 0
-
-    def ask(self, answer: str, target: str) -> bool | str:
-        """True, False, or why there is no verdict."""
-        with self._lock:
-            self._ready()
-            assert self._process is not None and self._process.stdin is not None
-            try:
-                self._process.stdin.write(json.dumps([answer, target]) + "\n")
-                self._process.stdin.flush()
-                said = json.loads(self._said.get(timeout=DEADLINE) or "null")
-            except (queue.Empty, BrokenPipeError):
-                self._kill()
-                return f"math-verify took longer than {DEADLINE} s"
-            if said is None:
-                self._serving = 0
-                return "math-verify ended"
-            if isinstance(said, dict):  # what served was killed for its memory, and another is ready
-                self._serving = said["ready"]
-                return "math-verify ran out of memory"
-            return said  # type: ignore[no-any-return]
-
-    def _ready(self) -> None:
-        """Starts the process where there is none, and waits for the one that serves."""
-        if self._process is None or self._process.poll() is not None:
-            self._serving, self._said = 0, queue.Queue()
-            env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k == "PYTHONPATH"}
-            line = [sys.executable, "-m", "rllab.answers.latex_worker"]
-            self._process = subprocess.Popen(line, stdin=-1, stdout=-1, stderr=-3, text=True, encoding="utf-8", env=env)
-            threading.Thread(target=_read, args=(self._process, self._said), daemon=True).start()
-            atexit.register(self._process.kill)
-        while not self._serving:
-            try:
-                said = json.loads(self._said.get(timeout=_START) or "null")
-            except queue.Empty:
-                said = None
-            if said is None:
-                raise MachineFault("math-verify does not start; try: python -m rllab.answers.latex_worker")
-            self._serving = said["ready"] if isinstance(said, dict) else 0
-
-    def _kill(self) -> None:
-        with contextlib.suppress(OSError):
-            os.kill(self._serving, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self._serving = 0
+def _key(latex: str) -> str:
+    """What two texts have in common that differ in spacing and braces alone."""
+    latex = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", _SPACING.sub("", latex))
+    text = re.fullmatch(r"\\text\{([^{}]*)\}", latex)
+    return (text[1] if text else latex).casefold() if text else latex
 
 
-def _read(process: "subprocess.Popen[str]", said: "queue.Queue[str]") -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.put(line)
-    said.put("")
-
-
-@lru_cache(1)
-def _worker() -> Worker:
-    return Worker()
+def _repeating(m: re.Match[str]) -> str:
+    """0.1\\overline{6} as a fraction."""
+    whole, once, again = m.groups()
+    nines = (10 ** len(again) - 1) * 10 ** len(once)
+    value = Fraction(int(whole + once + again) - int(whole + once), nines)
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"

@@ -2,14 +2,15 @@
 
 import re
 
-from rllab.answers.numerals import Numeral, number, number_words, numerals, plain
+from rllab.answers.numerals import Numeral, number, numerals, plain, worded
 from rllab.answers.parts import NotCommitted
 
 _OPERATOR = re.compile(r"[ )}]*(?:[+*/×÷^]|-(?=\s*[\d(])|x\s*(?=\d))")
 SENTENCE = re.compile(r"[.!?](?=\s|$)(?<!\b[A-Z]\.)|\n")
 REFUSED = re.compile(
     r"\b(?:unknown|not (?:known|clear|given|enough|sure|certain|possible|determin)|(?:cannot|can't|can not|could not) "
-    r"be|impossible|undetermined|indeterminate|unclear|insufficient|none of)\b",
+    r"(?:be|solve|answer|determine|find|tell|say)|unable to|impossible|undetermined|indeterminate|unclear|insufficient|"
+    r"none of)\b",
     re.I,
 )
 _OR = re.compile(r"\W*(?:[a-z]+\W+){0,2}?\b(?:or|versus|vs)\b\W*(?:[a-z]+\W+){0,2}?$", re.I)
@@ -19,22 +20,25 @@ DANGLING = re.compile(
     r"that|which|in|on|at|from|as|be|will|has|have|had|or|than|because|since|if|when|how|each|per|this|his|her|their))\s*$",
     re.I,
 )
-_SKIPPED = re.compile(
-    r"(?:^|\n)[ \t]*(?:[*#-]+\s*)?(?:step|part|case|day|example|\()?\s*\d+\s*[.):]\s+\S|\bstep \d+", re.I
+_SPACED = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d/])")
+_LABEL = re.compile(
+    r"(?:^|\n)[ \t]*(?:[*#-]+\s?)?(?:step|part|case|day|example|\()?\s?(\d+)\s?[.):]\s+(?=\S)|\bstep (\d+)", re.I
 )
+_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
+_WINDOW = 10_000  # characters at the end of a text in which an unmarked number is looked for
 
 
 def marked(segment: str) -> str | None:
     """The number that a marked segment commits itself to."""
     text = plain(segment[:600]).strip(" \t\n*_\"'")
     end = SENTENCE.search(text)
-    text = text[: end.start()] if end else text
+    text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text[: end.start()] if end else text)
     found = list(numerals(text))
     if REFUSED.search(text[: found[0].start if found else None]):
         raise NotCommitted("it refuses to answer")
     if not found:
-        words = number_words(re.sub(r"^(?:that|about|exactly|only|just|a total of|x =)\s+", "", text, flags=re.I))
-        return str(words.value) if words else None
+        words = worded(text)
+        return str(words[0].value) if words and words[0].start < 30 else None
     chosen = _result(text, found)
     _one_answer(text, found, chosen)
     return text[chosen.start : chosen.end]
@@ -66,19 +70,19 @@ def _one_answer(text: str, found: list[Numeral], chosen: Numeral) -> None:
 
 def placed(part: str) -> str | None:
     """The last number of the text."""
-    text = plain(part).rstrip(" \t\n*_\"'")
+    text = plain(part[-_WINDOW:]).rstrip(" \t\n*_\"'")
+    if re.fullmatch(r"\W*\d{1,3}(?: \d{3})+\W*", text):
+        return text.replace(" ", "")
     if DANGLING.search(text[-20:]):
         raise NotCommitted("cut off")
-    skipped = {m.start() + len(m[0]) for m in _SKIPPED.finditer(text)}
-    found = [
-        n
-        for n in numerals(text)
-        if not any(0 < s - n.end < 6 for s in skipped) and not text[n.end :].startswith(("st ", "nd ", "rd ", "th "))
-    ]
+    labels = {m.end(m.lastindex or 0) for m in _LABEL.finditer(text)}
+    found = [n for n in numerals(text) if n.end not in labels and not _ORDINAL.match(text, n.end)]
     if not found:
-        words = number_words(text) if len(text) < 40 else None
-        return str(words.value) if words else None
+        words = worded(text)
+        return str(words[0].value) if len(words) == 1 else None
     chosen = found[-1]
+    if REFUSED.search(SENTENCE.split(text[: chosen.start])[-1]):
+        raise NotCommitted("it refuses to answer")
     if _OPERATOR.match(text, chosen.end):
         raise NotCommitted("a calculation without its result")
     before = text[: chosen.start].rstrip(" (")

@@ -13,19 +13,24 @@ SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "bill
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _UNITS += " seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_ORDINALS = "half third quarter fifth sixth seventh eighth ninth tenth"
+_PARTS = {w: i for i, w in enumerate(_ORDINALS.split(), 2)} | {"halve": 2, "fourth": 4}
+_PARTS |= {f"{w}s": i for w, i in _PARTS.items()}
 WORDS = {w: i for i, w in enumerate(_UNITS.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
 
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+(?:_\d{3})*)(?:\.\d+)?|\.\d+"
+_UNSIGNED = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,40}(?![\d,])|\d{1,3}(?:'\d{3}){1,40}(?!\d)|\d+(?:_\d{3})*)(?:\.\d+)?|\.\d+"
 _NUMERAL = re.compile(
-    rf"""(?<![\w.^\\/])(?:
+    rf"""(?<![\w.^\\/])(?<!\d:)(?:
         (?P<whole>\d+)(?:\s+|-|\s+and\s+)(?P<top>\d+)/(?P<bottom>\d+)(?![\d/])
       | (?P<number>{_UNSIGNED})(?:\s?/\s?(?P<over>\d+(?:\.\d+)?)(?!\s*/))?)
     (?:[eE](?P<exponent>[+-]?\d+)(?!\w) | \s*[x×*·]\s*10\s*\^\s*[({{]?\s*(?P<tens>[+-]?\d+)[)}}]?)?
     (?P<percent>\s*(?:%|percent\b|per\ cent\b))?
-    (?:\s*(?P<scale>{"|".join(SCALES)})s?\b)?""",
+    (?:\s*(?P<scale>{"|".join(SCALES)})s?\b|(?P<kilo>k)\b)?""",
     re.X | re.I,
 )
+_NO_NUMBER = re.compile(r"[:/]\d|\s?\^|,\d")  # what follows makes it a time, a date, a power or a list
 _MINUS_AFTER = re.compile(r"(?:^|[=:(\[{,;]|\b(?:is|are|be|was|equals|to|of))\s*$", re.I)
+_GROUPING = str.maketrans("", "", ",'_")
 MAX_DIGITS, MAX_EXPONENT = 300, 300  # beyond these a number is an attack
 
 _UNICODE: dict[int, str] = {ord(c): "-" for c in "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"}
@@ -40,7 +45,8 @@ _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([\d.,]+)\s*\}|(\d))\s*(?:\{\s*([\d.,]+)\s*\}|(\d))")
 _MARKUP = [
     (re.compile(r"<<[^<>]*>>"), ""),  # GSM8K's calculator marks
-    (re.compile(r"(?<=[\d)])\s*\*\*\s*(?=[\d(])"), "^"),
+    (re.compile(r"(?<=[\d)])(?:\*\*| \*\* )(?=[\d(])"), "^"),
+    (re.compile(r"\b(?:minus|negative) (?=[$.\d])", re.I), "-"),
     (
         re.compile(
             r"\*\*|__|`|\\[()\[\],;:! ]|\\(?:left|right|displaystyle|boxed|fbox)\b|(?:\bUS)?\\?[$€£¥₹₽₩¢]|\bUSD\b"
@@ -50,9 +56,10 @@ _MARKUP = [
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\(?:times|cdot)\b"), "×"),
     (re.compile(r"\\%"), "%"),
+    (re.compile(r"(?<![\d.,])(\d+),(\d\d?)(?![\d,])|(?<![\d.,])(0),(\d+)(?![\d,])"), r"\1\3.\2\4"),  # decimal comma
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\^\s*\{\s*([+-]?\d+)\s*\}"), r"^\1"),
-    (re.compile(r"(?<![\w*])\*(?=[\d.$+-]*\d[\w.,%]*\*)|(?<=\d)\*(?!\s*[\d(])"), ""),  # *18* in italics
+    (re.compile(r"(?<![\w*])\*(?=[\d.$+-]{0,20}\d[\w.,%]{0,20}\*)|(?<=\d)\*(?!\s*[\d(])"), ""),  # *18* in italics
 ]
 
 
@@ -104,11 +111,7 @@ def _fraction(m: re.Match[str]) -> str:
 def numerals(text: str) -> Iterator[Numeral]:
     """The numbers of a plain text, first to last; dates and times of day are none."""
     for m in _NUMERAL.finditer(text):
-        if re.match(r"[:/]\d|\s*\^|,\d", text[m.end() : m.end() + 4]) or (
-            text[max(0, m.start() - 1) : m.start()] == ":" and re.search(r"\d:$", text[: m.start()][-3:])
-        ):
-            continue
-        value = _value(m)
+        value = None if _NO_NUMBER.match(text, m.end()) else _value(m)
         if value is not None:
             start = _sign(text, m.start())
             if start < m.start() and text[start] == "-":
@@ -125,20 +128,19 @@ def _value(m: re.Match[str]) -> Fraction | None:
     over = Fraction(m["over"]) if m["over"] else Fraction(1)
     if abs(exponent) > MAX_EXPONENT or not over:
         return None
-    value = Fraction(m["number"].replace(",", "").replace("_", "")) / over
-    return value * Fraction(10) ** exponent * SCALES.get((m["scale"] or "").lower(), 1)
+    value = Fraction(m["number"].translate(_GROUPING)) / over
+    return value * Fraction(10) ** exponent * SCALES.get((m["scale"] or "").lower(), 1000 if m["kilo"] else 1)
 
 
 def _sign(text: str, start: int) -> int:
     """Where the number begins that has its digits at `start`: at a sign, unless that sign subtracts or joins."""
-    at = start
-    while at and text[at - 1] == " ":
-        at -= 1
-    if not at or text[at - 1] not in "+-":
+    window = text[max(0, start - 16) : start].rstrip(" ")
+    at = start - min(start, 16) + len(window)
+    if not window or window[-1] not in "+-":
         return start
-    before = text[: at - 1].rstrip(" ")
+    before = window[:-1].rstrip(" ")
     if at < start:  # '- 5' is -5 only where a number is announced
-        return at - 1 if _MINUS_AFTER.search(before[-12:]) else start
+        return at - 1 if _MINUS_AFTER.search(before) else start
     if before and (before[-1].isdigit() or before[-1] in ")%"):
         return start
     return start if text[at - 2 : at - 1].isalpha() else at - 1
@@ -153,23 +155,57 @@ def number(text: str) -> Numeral | None:
         text = text.replace(" ", "")
     found = list(numerals(text))
     if not found:
-        return number_words(text)
+        words = worded(text)
+        return words[0] if len(words) == 1 and not text[: words[0].start].strip(" -minusgatve") else None
     around = text[: found[0].start] + text[found[0].end :]
     return found[0] if len(found) == 1 and not re.search(r"[\d+*/=^<>()-]", around) else None
 
 
-def number_words(text: str) -> Numeral | None:
-    """The number that a text begins with in words: 'twenty-one apples'."""
-    total = part = 0
-    seen = False
-    words = re.findall(r"[a-z]+", text[:120].lower())
-    for i, word in enumerate(words):
-        if word in WORDS:
-            part, seen = part + WORDS[word], True
-        elif word in SCALES and seen:
-            part *= SCALES[word]
-            if SCALES[word] >= 1000:
+def worded(text: str) -> list[Numeral]:
+    """The numbers in words of a text: 'twenty-one apples', 'two and a half', 'three-quarters', 'a dozen'."""
+    words = list(re.finditer(r"[a-z]+", text[:2000].lower()))
+    names = [w[0] for w in words] + [""] * 3
+    found, i = [], 0
+    while i < len(words):
+        value, end = _worded(names, i)
+        if value is None:
+            i += 1
+            continue
+        negative = i > 0 and names[i - 1] in ("minus", "negative")
+        found.append(Numeral(-value if negative else value, False, words[i].start(), words[end - 1].end()))
+        i = end
+    return found
+
+
+def _worded(names: list[str], i: int) -> tuple[Fraction | None, int]:
+    """The number whose words begin at i, and where they end."""
+    article = names[i] in ("a", "an")
+    if article or names[i] in _PARTS:
+        i += article
+        if names[i] in _PARTS and not names[i].endswith("s"):
+            return Fraction(1, _PARTS[names[i]]), i + 1
+        return (Fraction(SCALES[names[i]]), i + 1) if article and names[i] in SCALES else (None, i)
+    total, part, start = 0, 0, i
+    while names[i] in WORDS or (names[i] in SCALES and i > start):
+        if names[i] in WORDS:
+            part += WORDS[names[i]]
+        else:
+            part *= SCALES[names[i]]
+            if SCALES[names[i]] >= 1000:
                 total, part = total + part, 0
-        elif not (word == "and" and seen and words[i + 1 : i + 2] and words[i + 1] in WORDS and part % 100 == 0):
-            break
-    return Numeral(Fraction(total + part), False, 0, len(text)) if seen else None
+        i += 1
+        if names[i] == "and" and names[i + 1] in WORDS and names[i - 1] in SCALES:
+            i += 1
+    if i == start or (names[start] == "one" and i == start + 1 and names[i] in ("of", "another")):
+        return None, i
+    value = Fraction(total + part)
+    if names[i] in _PARTS and value < 20:
+        return value / _PARTS[names[i]], i + 1
+    if names[i] == "and" and names[i + 1] in ("a", "one") and names[i + 2] in _PARTS:
+        return value + Fraction(1, _PARTS[names[i + 2]]), i + 3
+    if names[i] == "point" and names[i + 1] in WORDS:
+        digits = ""
+        while names[i + 1] in WORDS and WORDS[names[i + 1]] < 10:
+            digits, i = digits + str(WORDS[names[i + 1]]), i + 1
+        return value + Fraction(f"0.{digits}"), i + 1
+    return value, i

@@ -59,8 +59,9 @@ _IS = (
     r"[:=]|->|→|⟹)"
 )
 _ANSWER_IS = re.compile(
-    rf"\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b(?:[*_\s]*(?=\n)|[^\n.!?:=]{{0,80}}?[\s*_]*{_IS})"
-    rf"(?:[\s*_]*(?:{_IS}|[:]))?[\s*_:]*"
+    rf"\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b"
+    rf"(?:[*_\s]*(?=\n)|[^\n.!?:=]{{0,80}}?[\s*_]{{0,3}}{_IS})"
+    rf"(?:[\s*_]{{0,9}}(?:{_IS}|[:]))?[\s*_:]*"
     r"|^[ \t*]*A\s*:[\s*]*",
     re.I | re.M,
 )
@@ -89,12 +90,16 @@ _NEGATED = re.compile(
 )
 
 
+_BOXES = 30  # how many of a text's boxes are looked at, from the last
+_WORD = re.compile(r"[^\s$.,;]{1,40}")
+
+
 def _boxes(part: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, content) of each closed box."""
-    for m in _BOX.finditer(part):
+    """(start, end, content) of each of the last closed boxes."""
+    for m in [*_BOX.finditer(part)][-_BOXES:]:
         if part[m.end()] != "{":
-            word = re.match(r"[^\s$.,;]+", part[m.end() :])
-            yield m.start(), m.end() + len(word[0]) if word else m.end(), word[0] if word else ""
+            word = _WORD.match(part, m.end())
+            yield m.start(), word.end() if word else m.end(), word[0] if word else ""
             continue
         depth = 0
         for at in range(m.end(), min(len(part), m.end() + 2000)):
@@ -104,12 +109,14 @@ def _boxes(part: str) -> Iterator[tuple[int, int, str]]:
                 break
 
 
+_BETWEEN = re.compile(r"(?:[$\\()\[\]{}\s,;/.]|or|and|quad|qquad|text)*", re.I)
+
+
 def _last_box(part: str, boxes: list[tuple[int, int, str]]) -> str:
     """The last box, with those joined to it by no more than 'or' or 'and'."""
     contents = [boxes[-1][2]]
     for (_, end, content), (start, _, _) in zip(reversed(boxes[:-1]), reversed(boxes), strict=False):
-        between = re.sub(r"[$\\()\[\]\s]|or|and|[,;/]", "", part[end:start])
-        if between or content == contents[0]:
+        if content == contents[0] or not _BETWEEN.fullmatch(part[end:start]):
             break
         contents.insert(0, content)
-    return " or ".join(contents)
+    return re.sub(r"(?<!\\)\$", "", " or ".join(contents))

@@ -8,7 +8,7 @@ from rllab.answers.parts import NotCommitted
 
 POLAR = {"yes": True, "no": False, "true": True, "false": False}
 _TOKEN = re.compile(r"(?<![\w'-])(yes|no|true|false)(?![\w'-])", re.I)
-_NOUN_AFTER_NO = re.compile(
+_MORE = re.compile(
     r"\s+(?!(?:it|they|he|she|the|this|that|there|because|since|as|you|we|i|not|in|for|a|an|and|or|but|if|so|on|at)\b)\w",
     re.I,
 )
@@ -22,14 +22,15 @@ _THEN = re.compile(
 def _polar(text: str) -> list[tuple[int, int, str]]:
     """(start, end, word) of each yes or no that is an answer and not a determiner ('no doubt')."""
     found = [(m.start(), m.end(), m[1].lower()) for m in _TOKEN.finditer(text)]
-    found = [(s, e, w) for s, e, w in found if not (w == "no" and _NOUN_AFTER_NO.match(text[e:]))]
+    found = [(s, e, w) for s, e, w in found if not (w == "no" and _MORE.match(text, e))]
     for (_, end, one), (start, _, other) in itertools.pairwise(found):
-        if POLAR[one] != POLAR[other] and _BOTH.fullmatch(text[end:start]):
+        if POLAR[one] != POLAR[other] and _BOTH.fullmatch(text, end, start):
             raise NotCommitted("yes and no")
     return found
 
 
 def marked(segment: str) -> str | None:
+    """The first yes or no of a marked sentence."""
     text = segment[:600].lstrip(" \n\t*_")
     end = SENTENCE.search(text)
     found = _polar(text[: end.start()] if end else text)
@@ -42,5 +43,12 @@ def placed(part: str) -> str | None:
     """The last yes or no that leads a sentence or ends the text."""
     text = _ASKED.sub("", re.sub(r"\\(?:text|boxed)|[*_`${}]", "", part)).strip()
     found = _polar(text)
-    leading = [f for f in found if _THEN.search(text[max(0, f[0] - 20) : f[0]]) or not text[f[1] :].strip(" .!\"')")]
+    leading = [f for f in found if _leads(text, *f[:2])]
     return leading[-1][2] if leading else None
+
+
+def _leads(text: str, start: int, end: int) -> bool:
+    """Whether a yes or no begins the text or a sentence, and is not its subject ('Yes would be wrong'), or ends all."""
+    if not start or not text[end : end + 20].strip(" .!\"')"):
+        return True
+    return bool(_THEN.search(text[max(0, start - 20) : start])) and not _MORE.match(text, end)

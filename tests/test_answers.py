@@ -1,0 +1,197 @@
+"""What a model answered: tricky formats, human labels, published solutions, and hostile text."""
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import read_jsonl
+
+from rllab.answers import KINDS, check_target, extract, judge
+from rllab.answers.numerals import number, numerals, plain, tidy
+
+CASES = Path(__file__).with_name("answer_cases.jsonl")
+TARGETS = {"number": "18", "choice": "B", "yesno": "yes", "string": "fn"}
+HOSTILE = [
+    "\\boxed{",
+    "}",
+    "$",
+    "<think>",
+    "</think>",
+    "<answer>",
+    "####",
+    "The answer is",
+    "9**9**9**9",
+    "1e999999999",
+]
+HOSTILE += [
+    "10^{10^8}",
+    "\x00",
+    "\ud800",
+    "½",
+    "²",
+    "٣",
+    "（",
+    "💥",
+    "\\frac{",
+    "1/0",
+    "1,234",
+    "<|channel|>",
+    "*" * 50,
+]
+HOSTILE += ["a " * 300, "1" * 5000, "(((((", ",1" * 400, "A, B " * 60, "yes and " * 40, "\\frac12" * 50, "**1" * 100]
+
+
+def cases() -> list[dict[str, Any]]:
+    return read_jsonl(CASES)
+
+
+def test_there_are_enough_cases() -> None:
+    counts = [c["kind"] for c in cases()]
+    assert len(counts) > 150 and set(counts) == set(KINDS)
+    assert 0.3 < sum(c["correct"] for c in cases()) / len(counts) < 0.8
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda c: f"{c['kind']}: {c['note']}")
+def test_tricky_formats(case: dict[str, Any]) -> None:
+    said = judge(case["completion"], case["target"], case["kind"])
+    assert said.correct == case["correct"], said
+
+
+def test_all_human_labels_of_gsm8ks_recorded_solutions(data: Path) -> None:
+    wrong, seen = [], 0
+    for row in read_jsonl(data / "gsm8k/example_model_solutions.jsonl"):
+        target = row["ground_truth"].rpartition("A:")[2]
+        for solution in (v for v in row.values() if isinstance(v, dict)):
+            seen += 1
+            if judge(solution["solution"], target, "number").correct != solution["is_correct"]:
+                wrong.append(solution)
+    assert (seen, wrong) == (5276, [])
+
+
+def test_maths_own_solutions_are_right(data: Path) -> None:
+    rows = read_jsonl(data / "math500/math500.jsonl")
+    assert [r["answer"] for r in rows if not judge(r["solution"], r["answer"], "latex").correct] == []
+    assert len(rows) == 500
+
+
+def test_gsm8ks_own_solutions_are_right_and_others_wrong(data: Path) -> None:
+    rows = read_jsonl(data / "gsm8k/test.jsonl")
+    assert all(judge(r["answer"], r["answer"], "number").correct for r in rows)
+    other = [judge(a["answer"], b["answer"], "number").correct for a, b in itertools.pairwise(rows)]
+    assert sum(other) < 0.05 * len(rows)
+
+
+def test_no_text_raises() -> None:
+    """A hundred thousand mutated texts; formulas are extracted and not compared, that costs a process."""
+    rng, texts = random.Random(0), [c["completion"] for c in cases()]
+    for _ in range(100_000):
+        text = rng.choice(texts)
+        for _ in range(rng.randint(1, 4)):
+            at, what = rng.randint(0, len(text)), rng.random()
+            piece = rng.choice(HOSTILE) if what < 0.5 else chr(rng.randint(0, 0x2FFF))
+            text = text[:at] + ("" if what > 0.8 else piece) + text[at + (rng.randint(0, 9) if what > 0.6 else 0) :]
+        kind = rng.choice(KINDS)
+        if kind == "latex":
+            extract(text, kind)
+        else:
+            judge(text, TARGETS[kind], kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "piece", ["a ", "1 ", "no ", "\\boxed{", "answer is ", "\\(", "$", " ", "1,", "(A) ", "<<", "-"]
+)
+def test_long_texts_take_time_in_proportion(piece: str, kind: str) -> None:
+    extract("The answer is " + piece * (100_000 // len(piece)), kind)  # quadratic patterns would take minutes
+
+
+@pytest.mark.parametrize(
+    "bomb", ["10^{10^8}", "9^{9^{9^9}}", "10000000!", "2^{2^{33}}", "\\sum_{k=1}^{10^8} \\frac{1}{k}"]
+)
+def test_a_bomb_costs_its_row_alone(bomb: str) -> None:
+    said = judge(f"\\boxed{{{bomb}}}", "\\sqrt{2}", "latex")
+    assert not said.correct
+    assert judge("\\boxed{\\sqrt{8}}", "2\\sqrt{2}", "latex").correct
+
+
+def test_what_kills_the_process_costs_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+    import signal
+
+    from rllab.answers import mathverify
+
+    assert judge("\\boxed{x+1}", "1+x", "latex").correct
+    worker = mathverify._worker()
+    os.kill(worker._serving, signal.SIGKILL)
+    judge("\\boxed{x+1}", "1+x", "latex")
+    assert judge("\\boxed{x+1}", "1+x", "latex").correct
+    assert worker._process is not None
+    worker._process.kill()
+    worker._process.wait()
+    assert judge("\\boxed{x+1}", "1+x", "latex").correct
+    monkeypatch.setattr(mathverify, "DEADLINE", 0.0)
+    assert "longer than" in judge("\\boxed{x+1}", "1+x", "latex").reason
+    monkeypatch.undo()
+    assert judge("\\boxed{x+1}", "1+x", "latex").correct
+
+
+def test_latex_is_compared_in_threads_too() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(lambda n: judge(f"\\boxed{{\\sqrt{{{n * n * 2}}}}}", f"{n}\\sqrt{{2}}", "latex"), range(2, 12))
+        )
+    assert all(f.correct for f in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "fault"),
+    [
+        ("number", "many", "is no number"),
+        ("choice", "Paris", "is no letter"),
+        ("yesno", "perhaps", "neither yes nor no"),
+    ],
+)
+def test_targets_of_another_kind_are_told(kind: str, target: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        check_target(target, kind)
+    with pytest.raises(ValueError, match="unknown"):
+        judge("5", "5", "numbr")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$1,234.50", "1234.5"),
+        ("-\\frac{3}{4}", "-0.75"),
+        ("2½", "2.5"),
+        ("1.8 × 10^3", "1800"),
+        ("two and a half", "2.5"),
+        ("five hundred thousand", "500000"),
+        ("nine point eight", "9.8"),
+        ("1.234,56", None),
+        ("2,74", "2.74"),
+        ("5:30", None),
+        ("3 + 4", None),
+        ("3/0", None),
+        ("1e999999999", None),
+        ("10^3", None),
+    ],
+)
+def test_numbers_as_they_are_written(text: str, value: str | None) -> None:
+    from fractions import Fraction
+
+    found = number(text)
+    assert (found.value if found else None) == (Fraction(value) if value else None)
+
+
+def test_signs_and_dates() -> None:
+    def values(text: str) -> list[str]:
+        return [str(n.value) for n in numerals(plain(tidy(text)))]
+
+    assert values("16 - 3 = 13, then -$5 and −2") == ["16", "3", "13", "-5", "-2"]
+    assert values("on 3/4/2021 at 5:30 we had 5") == ["5"]
+    assert values("COVID-19 and H2O") == ["19"]

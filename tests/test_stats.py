@@ -1,0 +1,117 @@
+"""Statistics against known answers, from the papers, from enumeration, or from an independent formula."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from rllab import stats
+
+
+def test_wilson() -> None:
+    assert stats.wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)  # Newcombe 1998, table I
+    assert stats.wilson(0, 20)[0] == 0 and stats.wilson(20, 20)[1] == 1
+    for low, high in (stats.wilson(81, 263),):
+        for bound in (low, high):  # a bound is the share whose own spread reaches the observed one
+            z = abs(81 / 263 - bound) / math.sqrt(bound * (1 - bound) / 263)
+            assert z == pytest.approx(1.959964, abs=1e-5)
+    with pytest.raises(ValueError, match="no share"):
+        stats.wilson(3, 2)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (8, 1), (5, 5), (134, 185), (450, 50), (3000, 2800)])
+def test_mcnemar_is_the_binomial_test(gained: int, lost: int) -> None:
+    n = gained + lost
+    tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))
+    assert stats.mcnemar(gained, lost) == pytest.approx(
+        float(min(1, tail * 2 / 2**n) if n < 1000 else 0.0089), rel=0.02
+    )
+
+
+def test_bootstrap_covers_the_mean() -> None:
+    """95 % intervals hold the true mean in about 95 % of samples, and are as wide as the normal one."""
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(300):
+        sample = rng.normal(3.0, 1.0, 50)
+        low, high = stats.bootstrap(sample, resamples=400)
+        hits += low < 3.0 < high
+    assert 0.90 < hits / 300 < 0.985
+    values = rng.normal(0, 1, 400)
+    low, high = stats.bootstrap(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert stats.bootstrap(np.array([7.0])) == (7.0, 7.0)
+
+
+def test_strata_do_not_mix() -> None:
+    apart = [np.zeros(10), np.full(10, 100.0)]
+    assert stats.stratified_bootstrap(apart) == (50.0, 50.0)
+    low, high = stats.bootstrap(np.concatenate(apart))
+    assert low < 40 and high > 60
+
+
+def test_paired_difference_is_narrower_than_two_intervals() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.random(500) < 0.5
+    b = a.copy()
+    b[:20] = True
+    difference, (low, high) = stats.paired_difference(a, b)
+    assert difference == pytest.approx(float(b.mean() - a.mean())) and 0 <= low < difference < high < 0.05
+
+
+def test_interquartile_mean() -> None:
+    assert stats.interquartile_mean(np.array([[0, 1, 2, 3], [4, 5, 6, 100]])) == 3.5
+    assert stats.interquartile_mean(np.arange(5.0)) == 2.0
+    values = np.array([1.0, 5, 6, 7, 20, 30])  # a quarter of 6 is one and a half from each side
+    assert stats.interquartile_mean(values) == pytest.approx((0.5 * 5 + 6 + 7 + 0.5 * 20) / 3)
+    low, high = stats.interquartile_interval(np.random.default_rng(0).normal(0, 1, (10, 6)))
+    assert low < high
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one() -> None:
+    for n, correct, k in [(5, 2, 1), (6, 1, 3), (6, 4, 3), (7, 0, 2), (4, 4, 4)]:
+        right = [True] * correct + [False] * (n - correct)
+        draws = [any(d) for d in itertools.combinations(right, k)]
+        assert stats.pass_at_k(n, correct, k) == pytest.approx(sum(draws) / len(draws))
+    with pytest.raises(ValueError, match="pass@9"):
+        stats.pass_at_k(5, 2, 9)
+
+
+def test_majority_vote() -> None:
+    assert stats.majority_vote(["5", "5", "7"], [True, True, False]) == 1.0
+    assert stats.majority_vote(["5", "7", "7"], [True, False, False]) == 0.0
+    assert stats.majority_vote(["5", "7"], [True, False]) == 0.5
+    assert stats.majority_vote([None, None, "5"], [False, False, True]) == 1.0
+    assert stats.majority_vote([None], [False]) == 0.0
+
+
+def test_calibration_error() -> None:
+    assert stats.calibration_error(np.array([0.95, 0.95]), np.array([1, 1])) == pytest.approx(0.05)
+    assert stats.calibration_error(np.array([0.8] * 10), np.array([1] * 8 + [0] * 2)) == pytest.approx(0)
+    mixed = stats.calibration_error(np.array([0.15, 0.95, 1.0, 0.0]), np.array([1, 0, 1, 0]))
+    assert mixed == pytest.approx((0.85 + 0 + abs(0.95 - 0 + 1 - 1)) / 4)
+
+
+def test_correlations() -> None:
+    x = np.array([106, 100, 86, 101, 99, 103, 97, 113, 112, 110])
+    y = np.array([7, 27, 2, 50, 28, 29, 20, 12, 6, 17])
+    assert stats.spearman(x, y) == pytest.approx(-29 / 165)  # the standard example: 1 - 6 * 194 / 990
+    assert stats.pearson(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert stats.spearman(np.array([1, 2, 2, 3]), np.array([1, 2, 3, 4])) == pytest.approx(0.9486833)
+    assert math.isnan(stats.pearson(np.ones(3), np.arange(3)))
+
+
+def test_bradley_terry() -> None:
+    rating, interval = stats.bradley_terry(np.array([[0, 30], [10, 0]]))
+    assert rating[0] - rating[1] == pytest.approx(400 * math.log10(3))  # odds of 3 between two players
+    half = 1.959964 * math.sqrt(1 / 30 + 1 / 10) / 2 * 400 / math.log(10)  # that of a log odds ratio, halved
+    assert interval[0] == pytest.approx([rating[0] - half, rating[0] + half])
+    rng, true = np.random.default_rng(3), np.array([-200.0, -50, 50, 200])
+    chance = 1 / (1 + 10 ** ((true[None] - true[:, None]) / 400))
+    upper = np.triu(rng.binomial(400, chance), 1)
+    wins = upper + np.triu(400 - upper, 1).T
+    rating, interval = stats.bradley_terry(wins)
+    assert np.abs(rating - true).max() < 40 and ((interval[:, 0] < true) & (true < interval[:, 1])).sum() >= 3
+    with pytest.raises(ValueError, match="never lost"):
+        stats.bradley_terry(np.array([[0, 5], [0, 0]]))
