@@ -1,6 +1,7 @@
 """`rllab score` and `rllab compare` on recordings: published tables, and bad input."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +231,13 @@ def test_scoring_needs_no_torch(tmp_path: Path) -> None:
     code = f"import sys; sys.argv = ['rllab', 'score', {str(path)!r}]; from rllab.cli import app\n"
     code += "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_docs_scorer_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).resolve().parents[1] / "docs/scoring.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "r.jsonl", [GOOD, GOOD | {"id": "2", "completion": "17"}])
+    said = rllab("score", "r.jsonl", "--scorer", "mine.py:fn")
+    assert said.returncode == 0 and "50.0" in said.stdout, said.stderr

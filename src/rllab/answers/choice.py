@@ -7,7 +7,9 @@ from typing import NamedTuple
 from rllab.answers.parts import NotCommitted
 
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\b\s?|[*_`${}\"]|\\(?=[()])|\\[\[\]]")
-_LETTER = re.compile(r"(?<![A-Za-z0-9'\\])(?:(\()([A-Za-z])(\))|(\(?)([A-Ja-j])(\)?))(?![A-Za-z0-9'_^=])(?!-[A-Za-z])")
+_LETTER = re.compile(
+    r"(?<![A-Za-z0-9'\\])(?:(\()([A-Za-z])(\))|(\(?)([A-HJa-hj])(\)?))(?![A-Za-z0-9'_^=])(?!-[A-Za-z])"
+)
 _ENDS = re.compile(r"\s{0,9}(?:[).:,;]|$)")
 _NAMED = re.compile(r"\b(?:option|choice) $", re.I)
 _ARTICLE = re.compile(
@@ -28,7 +30,7 @@ _ALSO = re.compile(
 )
 _SEVERAL = re.compile(r"\b(?:either|both|all|none) (?:of )?\W*$", re.I)
 _END = re.compile(r"(?<=\w\w)[.!?](?=\s|$)|(?<=[\])])[.!?](?=\s|$)|\n")
-_LEADS = re.compile(r"\W{0,9}([A-Ja-j])(?:\s?[).:](?=\s|$)|\s*(?:\n|$))")
+_LEADS = re.compile(r"\W{0,9}([A-HJa-hj])(?:\s?[).:,](?=\s|$)|\s*(?:\n|$))")
 _CHOOSES = re.compile(
     r"\b(?:option|choice|choose|chose|pick|select|go with|selected|picked|must be|has to be|it is|it's|leaves|so|"
     r"therefore,?)\s(?:option |choice |answer )?\(?([A-J])\b\)?|\(?\b([A-J])\)?\sis\s(?:the\s)?"
@@ -81,7 +83,7 @@ def _letters(text: str) -> list[Letter]:
         if letter.islower() and not (opened and closed) and not _NAMED.search(before):
             if len(before) > 9 or before.strip(" (\n") or not _ENDS.match(text, end):
                 continue
-        elif letter in "AI" and not closed and _ARTICLE.match(text, end):
+        elif letter == "A" and not closed and _ARTICLE.match(text, end):
             continue
         beside = excluded >= 0 and start - excluded < 60 and _ALSO.fullmatch(text, excluded, start)
         if beside or _EXCLUDED.search(before) or _WRONG.match(text, end):

@@ -29,7 +29,7 @@ def same(answer: str, target: str) -> bool:
 
     latex = [LatexExtractionConfig()]
     gold, mine = (parse(f"${text}$", latex, parsing_timeout=None) for text in (target, answer))
-    return bool(gold) and bool(mine) and bool(verify(gold, mine, timeout_seconds=None))
+    return bool(gold) and bool(mine) and bool(verify(gold, mine, allow_set_relation_comp=True, timeout_seconds=None))
 
 
 def main() -> None:

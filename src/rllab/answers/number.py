@@ -86,6 +86,8 @@ def placed(part: str) -> str | None:
     if _OPERATOR.match(text, chosen.end):
         raise NotCommitted("a calculation without its result")
     before = text[: chosen.start].rstrip(" (")
+    if re.search(r"\b(?:not|isn't|never)$", before):
+        raise NotCommitted("it excludes a number, and gives none")
     if before.endswith(("+", "*", "×", "÷", "^", "/", "-")) and re.search(r"\d\W*$", before[:-1][-6:]):
         raise NotCommitted("a calculation without its result")
     _one_answer(text, found, chosen)

@@ -86,7 +86,7 @@ def marks(part: str) -> Iterator[tuple[str, str]]:
 
 
 _NEGATED = re.compile(
-    r"\s*(?:definitely |certainly |clearly )?not\b(?! (?:known|clear|given|certain|sure|possible))", re.I
+    r"[\s*_]*(?:definitely |certainly |clearly )?not\b(?! (?:known|clear|given|certain|sure|possible))", re.I
 )
 
 

@@ -112,8 +112,12 @@ def write_results(path: Path, scored: Sequence[Scored], scorer: str) -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two result files over the same items; accuracies and their difference are shares."""
+    """Two result files over the same items; accuracies and their difference are shares.
 
+    scorers: of A and of B, as their files name them.
+    """
+
+    scorers: tuple[str, str]
     items: int
     a: float
     b: float
@@ -139,8 +143,8 @@ class Comparison:
         low, high = self.interval
         return "\n".join(
             [
-                f"A  {100 * self.a:.1f} %  {a}",
-                f"B  {100 * self.b:.1f} %  {b}",
+                f"A  {100 * self.a:.1f} % by {self.scorers[0]}  {a}",
+                f"B  {100 * self.b:.1f} % by {self.scorers[1]}  {b}",
                 f"over {self.items} items B gained {self.gained} and lost {self.lost}",
                 f"difference {100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points (bootstrap)",
                 f"p = {self.p:.2g} (McNemar, exact): {self.verdict}",
@@ -154,7 +158,7 @@ def compare(a: Path, b: Path, problems: Problems) -> Comparison:
     Raises:
         Mistake: a file is no result file, or they share no item.
     """
-    mine, its = _results(a, problems), _results(b, problems)
+    (mine, first), (its, second) = _results(a, problems), _results(b, problems)
     shared = [i for i in mine if i in its]
     if not shared:
         raise Mistake(f"{a} and {b} have no item in common (the first are {_first(mine)} and {_first(its)})")
@@ -165,13 +169,21 @@ def compare(a: Path, b: Path, problems: Problems) -> Comparison:
     gained, lost = int((~x & y).sum()), int((x & ~y).sum())
     difference, interval = paired_difference(x, y)
     return Comparison(
-        len(shared), float(x.mean()), float(y.mean()), gained, lost, difference, interval, mcnemar(gained, lost)
+        scorers=(first, second),
+        items=len(shared),
+        a=float(x.mean()),
+        b=float(y.mean()),
+        gained=gained,
+        lost=lost,
+        difference=difference,
+        interval=interval,
+        p=mcnemar(gained, lost),
     )
 
 
-def _results(path: Path, problems: Problems) -> dict[str, bool]:
-    """id -> correct."""
-    found: dict[str, bool] = {}
+def _results(path: Path, problems: Problems) -> tuple[dict[str, bool], str]:
+    """id -> correct, and the scorers that the rows name."""
+    found, scorers = dict[str, bool](), dict[str, None]()
     for n, row in read_rows(path, problems):
         if not isinstance(row.get("correct"), bool) or not isinstance(row.get("id"), (str, int)):
             problems.add(path, n, "no `id` and `correct` (true or false); compare reads what rllab score --json wrote")
@@ -179,9 +191,10 @@ def _results(path: Path, problems: Problems) -> dict[str, bool]:
             problems.add(path, n, "an id of this file comes again; score each file by itself, then compare")
         else:
             found[str(row["id"])] = row["correct"]
+            scorers[str(row.get("scorer", "an unnamed scorer"))] = None
     if not found:
         raise Mistake("\n".join([f"{path} holds no results", *problems.messages()]))
-    return found
+    return found, ", ".join(scorers)
 
 
 def _first(results: dict[str, bool]) -> str:

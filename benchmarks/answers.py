@@ -1,0 +1,85 @@
+"""Rows scored per second, ours against math-verify, and how often either is right on the tricky formats of the tests.
+
+    RLLAB_DATA=... .venv/bin/python benchmarks/answers.py
+
+The rows are GSM8K's recorded solutions, with labels by people; the two alternate in one run, in one process and thread.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from math_verify import parse, verify
+
+from rllab.answers import judge
+from rllab.core.run import processor
+
+CASES = Path(__file__).resolve().parents[1] / "tests/answer_cases.jsonl"
+Row = tuple[str, str, str, bool]  # completion, target, kind, correct
+
+
+def ours(completion: str, target: str, kind: str) -> bool:
+    return judge(completion, target, kind).correct
+
+
+def theirs(completion: str, target: str, kind: str) -> bool:
+    gold, answer = (parse(text, parsing_timeout=1) for text in (f"${target}$", completion))
+    return bool(verify(gold, answer, timeout_seconds=1))
+
+
+def recorded(folder: Path, rows: int) -> list[Row]:
+    found: list[Row] = []
+    for line in (folder / "gsm8k/example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        target = row["ground_truth"].rpartition("A:")[2].strip()
+        solutions = [v for v in row.values() if isinstance(v, dict)]
+        found += [(s["solution"], target, "number", s["is_correct"]) for s in solutions]
+    return found[:rows]
+
+
+def per_second(judged: Callable[[str, str, str], bool], rows: list[Row]) -> tuple[float, int]:
+    """Rows per second, and how many labels it disagrees with."""
+    start = time.perf_counter()
+    wrong = sum(judged(*row[:3]) != row[3] for row in rows)
+    return len(rows) / (time.perf_counter() - start), wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rows, one pair: under a minute")
+    args = parser.parse_args()
+    if not os.environ.get("RLLAB_DATA"):
+        sys.exit("RLLAB_DATA has to name the folder that has gsm8k/example_model_solutions.jsonl")
+    rows, pairs = recorded(Path(os.environ["RLLAB_DATA"]), 500 if args.quick else 5276), 1 if args.quick else 5
+    print(f"{processor()}; {len(rows):,} rows, {pairs} pairs")
+    mine, peer = [], []
+    for pair in range(1, pairs + 1):
+        (speed, wrong), (its, missed) = per_second(ours, rows), per_second(theirs, rows)
+        mine.append(speed)
+        peer.append(its)
+        print(f"pair {pair}: ours {speed:,.0f}/s ({wrong} labels missed), math-verify {its:,.0f}/s ({missed} missed)")
+    cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
+    for kind, count in Counter(c["kind"] for c in cases).items():
+        right = [
+            sum(j(c["completion"], c["target"], kind) == c["correct"] for c in cases if c["kind"] == kind)
+            for j in (ours, theirs)
+        ]
+        print(f"{kind} formats: ours {right[0]} of {count}, math-verify {right[1]}")
+    ratios = [a / b for a, b in zip(mine, peer, strict=True)]
+    result = {
+        "name": "answers-math-verify",
+        "ours": round(statistics.median(mine)),
+        "peer": round(statistics.median(peer)),
+    }
+    spread = [round(min(ratios), 2), round(max(ratios), 2)]
+    print(json.dumps(result | {"ratio": round(statistics.median(ratios), 2), "spread": spread}))
+
+
+if __name__ == "__main__":
+    main()
