@@ -165,6 +165,7 @@ def score(
     from rllab.tables import table
 
     problems = Problems()
+    Path(out).parent.mkdir(parents=True, exist_ok=True)  # a folder that may not be written is told before the work
     scored, label = score_files(files, kind or None, scorer, problems)
     if out:
         write_results(Path(out), scored, label)

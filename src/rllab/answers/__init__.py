@@ -71,7 +71,7 @@ def check_target(target: str, kind: str) -> str:
     if kind == "number" and numerals.number(target) is None:
         raise ValueError(f"the target {target!r} is no number")
     if kind == "choice":
-        letter = re.fullmatch(r"\W*([A-Za-z])\W*", target)
+        letter = re.fullmatch(r"\W*([A-Za-z])(?:\W*|[).:] .*)", target)
         if not letter:
             raise ValueError(f"the target {target!r} is no letter")
         return letter[1].upper()
