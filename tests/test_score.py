@@ -104,13 +104,13 @@ GOOD = {"id": "1", "question": "q", "target": "18", "kind": "number", "completio
 
 
 def test_score_writes_a_row_an_item(tmp_path: Path) -> None:
-    rows = [GOOD, GOOD | {"id": "2", "completion": "No idea."}, GOOD | {"id": "3", "completion": "I get 18 eggs."}]
+    rows = [GOOD, GOOD | {"id": 2, "completion": "No idea."}, GOOD | {"id": "3", "completion": "I get 18 eggs."}]
     said = rllab("score", write(tmp_path / "r.jsonl", rows), "--json", tmp_path / "out.jsonl")
     assert said.returncode == 0, said.stderr
     found = read_jsonl(tmp_path / "out.jsonl")
     assert [(r["id"], r["answer"], r["correct"]) for r in found] == [
         ("1", "18", True),
-        ("2", None, False),
+        (2, None, False),
         ("3", "18", True),
     ]
     assert all(r["reason"] for r in found) and [r["strict"] for r in found] == [True, False, False]

@@ -66,16 +66,15 @@ def _said(sentence: str) -> str | None:
     if not formulas:
         behind = _VERB.split(sentence)[-1].strip(" *_`\"'.")
         return behind if len(behind.split()) < 4 or "\\" in behind else number_placed(sentence)
-    if formulas[0].start() < 3 and not _VERB.search(sentence):
-        chosen = [formulas[0]]
-    else:
-        verbs = [
-            v.end() for v in _VERB.finditer(sentence) if not any(f.start() < v.start() < f.end() for f in formulas)
-        ]
-        chosen = [f for f in formulas if verbs and f.start() >= verbs[-1]][:1]
-        if not chosen:
-            return number_placed(sentence[verbs[-1] :]) if verbs else _inside(formulas[-1])
-    for following in formulas[formulas.index(chosen[0]) + 1 :]:
+    spans = [f.span() for f in formulas]
+    verbs = [v.end() for v in _VERB.finditer(sentence) if not any(a < v.start() < b for a, b in spans)]
+    behind_verb = [f for f in formulas if not verbs or f.start() >= verbs[-1]]
+    if not behind_verb:
+        return number_placed(sentence[verbs[-1] :])
+    if not verbs and formulas[0].start() > 3:
+        return _inside(formulas[-1])
+    chosen = behind_verb[:1]
+    for following in behind_verb[1:]:
         if not re.fullmatch(r"\W*(?:and|or)?\W*", sentence[chosen[-1].end() : following.start()]):
             break
         chosen.append(following)
@@ -122,7 +121,7 @@ def _key(latex: str) -> str:
     """What two texts have in common that differ in spacing and braces alone."""
     latex = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", _SPACING.sub("", latex))
     text = re.fullmatch(r"\\text\{([^{}]*)\}", latex)
-    return (text[1] if text else latex).casefold() if text else latex
+    return text[1].casefold() if text else latex
 
 
 def _repeating(m: re.Match[str]) -> str:

@@ -59,7 +59,7 @@ class Worker:
             line = [sys.executable, "-m", "rllab.answers.mathverify_worker"]
             self._process = subprocess.Popen(line, stdin=-1, stdout=-1, stderr=-3, text=True, encoding="utf-8", env=env)
             threading.Thread(target=_read, args=(self._process, self._said), daemon=True).start()
-            atexit.register(self._process.kill)
+            atexit.register(self._end, self._process)
         while not self._serving:
             try:
                 said = json.loads(self._said.get(timeout=_START) or "null")
@@ -68,6 +68,11 @@ class Worker:
             if said is None:
                 raise MachineFault("math-verify does not start; try: python -m rllab.answers.mathverify_worker")
             self._serving = said["ready"] if isinstance(said, dict) else 0
+
+    def _end(self, process: "subprocess.Popen[str]") -> None:
+        process.kill()
+        if self._process is process and self._serving:
+            self._kill()
 
     def _kill(self) -> None:
         with contextlib.suppress(OSError):

@@ -52,7 +52,6 @@ def final_part(text: str) -> str:
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=\w)")
-_JOINED = re.compile(r"\W*(?:or|and|,|;|/)?\W*", re.I)
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _IS = (
     r"(?:\bis\b|\bare\b|\bwas\b|\bequals?\b|\b(?:would|will|should|must|has to) be\b|\bbecomes\b|\bcomes (?:out )?to\b|"
@@ -65,6 +64,12 @@ _ANSWER_IS = re.compile(
     r"|^[ \t*]*A\s*:[\s*]*",
     re.I | re.M,
 )
+_NEGATED = re.compile(
+    r"[\s*_]*(?:definitely |certainly |clearly )?not\b(?! (?:known|clear|given|certain|sure|possible))", re.I
+)
+_BOXES = 30  # how many of a text's boxes are looked at, from the last
+_WORD = re.compile(r"[^\s$.,;]{1,40}")
+_BETWEEN = re.compile(r"(?:[$\\()\[\]{}\s,;/.]|or|and|quad|qquad|text)*", re.I)
 
 
 def marks(part: str) -> Iterator[tuple[str, str]]:
@@ -75,23 +80,14 @@ def marks(part: str) -> Iterator[tuple[str, str]]:
         raise NotCommitted("cut off in its box")
     if lines := _HASHES.findall(part):
         yield "behind ####", lines[-1]
-    if marks := list(_ANSWER_IS.finditer(part)):
-        rest = part[marks[-1].end() :]
+    if told := list(_ANSWER_IS.finditer(part)):
+        rest = part[told[-1].end() :]
         if not rest.strip(" \t\n*_$\"'`"):
             raise NotCommitted("cut off before its answer")
         if _NEGATED.match(rest):
-            marks.pop()
-            rest = part[marks[-1].end() : marks[-1].end() + 400] if marks else ""
+            told.pop()
+            rest = part[told[-1].end() : told[-1].end() + 400] if told else ""
         yield "behind 'the answer is'", rest
-
-
-_NEGATED = re.compile(
-    r"[\s*_]*(?:definitely |certainly |clearly )?not\b(?! (?:known|clear|given|certain|sure|possible))", re.I
-)
-
-
-_BOXES = 30  # how many of a text's boxes are looked at, from the last
-_WORD = re.compile(r"[^\s$.,;]{1,40}")
 
 
 def _boxes(part: str) -> Iterator[tuple[int, int, str]]:
@@ -107,9 +103,6 @@ def _boxes(part: str) -> Iterator[tuple[int, int, str]]:
             if not depth:
                 yield m.start(), at + 1, part[m.end() + 1 : at]
                 break
-
-
-_BETWEEN = re.compile(r"(?:[$\\()\[\]{}\s,;/.]|or|and|quad|qquad|text)*", re.I)
 
 
 def _last_box(part: str, boxes: list[tuple[int, int, str]]) -> str:

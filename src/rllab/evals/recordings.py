@@ -25,7 +25,7 @@ class Recording:
     line: in its file, from 1.
     """
 
-    id: str
+    id: str | int
     question: str
     target: str
     kind: str
@@ -114,7 +114,8 @@ def read_rows(path: Path, problems: Problems) -> list[tuple[int, dict[str, Any]]
 def _recording(path: Path, n: int, row: dict[str, Any], kind: str | None, problems: Problems) -> Recording | None:
     try:
         text, answer, prompt = _completion(row)
-        ident, target = _text(row, "id"), _text(row, "target")
+        named, target = _text(row, "id"), _text(row, "target")
+        ident = row["id"] if isinstance(row["id"], int) else named  # as it is written, for who joins results by it
         question = _text(row, "question") if "question" in row else ""
         kind = kind or (_text(row, "kind") if row.get("kind") else "")
         if kind and kind not in KINDS:

@@ -24,7 +24,7 @@ class Scored:
     """A recording's judgement by a scorer, and by our own."""
 
     file: str
-    id: str
+    id: str | int
     judgement: Judgement
     own: Judgement
 
