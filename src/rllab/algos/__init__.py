@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["DQN", "PPO", "SAC"]
+__all__ = ["DQN", "PPO", "SAC", "SFT"]
 
 
 def __getattr__(name: str) -> Any:

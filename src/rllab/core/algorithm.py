@@ -8,6 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -124,6 +125,8 @@ class Algorithm(ABC):
 
     unit: ClassVar[str] = "env/steps"
     """The metric that counts the work done; the trainer gives its speed as `time/<name>_per_second`."""
+    large_products: ClassVar[bool] = False
+    """Whether its matrix products are large enough for bf16 to pay on a CPU that has instructions for it."""
 
     @abstractmethod
     def setup(self, ctx: Context) -> None:
@@ -132,6 +135,9 @@ class Algorithm(ABC):
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
         """The modules that are trained; each has its optimizer and its place in a checkpoint."""
+
+    def write_files(self, part: str, folder: Path) -> None:  # noqa: B027 - most parts need none
+        """Writes what stands beside a part's weights for others to read: a language model's config and tokenizer."""
 
     @abstractmethod
     def collect(self, step: int) -> Round:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import write_atomic
@@ -78,15 +78,25 @@ class Checkpoints:
     ) -> None:
         self.folder, self.keep, self.rank, self.world, self.barrier = folder, keep, rank, world, barrier
 
-    def save(self, step: int, parts: dict[str, dict[str, Tensor]], shared: dict[str, Any], own: dict[str, Any]) -> None:
-        """Writes checkpoint `step`: rank 0 the parts and what ranks share, every rank its own state."""
+    def save(
+        self,
+        step: int,
+        parts: dict[str, dict[str, Tensor]],
+        shared: dict[str, Any],
+        own: dict[str, Any],
+        describe: Callable[[str, Path], None] = lambda part, folder: None,
+    ) -> None:
+        """Writes checkpoint `step`: rank 0 the parts and what ranks share, every rank its own state.
+
+        describe: writes what stands beside a part's weights in its folder.
+        """
         aside, final = self.folder / f".saving-{step:08d}", self.folder / f"{step:08d}"
         if self.rank == 0:
             shutil.rmtree(aside, ignore_errors=True)
             (aside / "trainer").mkdir(parents=True)
         self.barrier()
         try:
-            self._write(aside, parts, shared, own)
+            self._write(aside, parts, shared, own, describe)
             self.barrier()
             if self.rank == 0:
                 self._finish(aside, final)
@@ -96,7 +106,12 @@ class Checkpoints:
         self.barrier()
 
     def _write(
-        self, aside: Path, parts: dict[str, dict[str, Tensor]], shared: dict[str, Any], own: dict[str, Any]
+        self,
+        aside: Path,
+        parts: dict[str, dict[str, Tensor]],
+        shared: dict[str, Any],
+        own: dict[str, Any],
+        describe: Callable[[str, Path], None],
     ) -> None:
         segments = _write_state(aside / "trainer" / f"rank-{self.rank}", own, self.folder / "segments")
         (aside / "trainer" / f"rank-{self.rank}.segments").write_text(json.dumps(segments))
@@ -105,6 +120,7 @@ class Checkpoints:
                 path = part_file(aside, name, alone=len(parts) == 1)
                 path.parent.mkdir(exist_ok=True)
                 _write_tensors(path, weights)
+                describe(name, path.parent)
             _write_state(aside / "trainer" / "state", shared, self.folder / "segments")
 
     def _finish(self, aside: Path, final: Path) -> None:
@@ -185,6 +201,18 @@ class Checkpoints:
             if not path.is_file() or _segment_name(path) != name:
                 return f"segment {name} is not what was written"
         return None
+
+
+def tied(part: nn.Module) -> dict[str, str]:
+    """Of each name in a part's state the name under which it is saved: the first of those that share their memory."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    return {k: first.setdefault((v.data_ptr(), v.shape), k) if v.numel() else k for k, v in part.state_dict().items()}
+
+
+def weights_of(part: nn.Module) -> dict[str, Tensor]:
+    """A part's weights, each once."""
+    kept, state = set(tied(part).values()), part.state_dict()
+    return {k: state[k] for k in state if k in kept}
 
 
 def part_file(folder: Path, name: str, *, alone: bool | None = None) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from rllab.core.algorithm import Algorithm
-from rllab.core.checkpoint import Checkpoint, Checkpoints
+from rllab.core.checkpoint import Checkpoint, Checkpoints, tied
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.names import Model
@@ -20,7 +20,8 @@ from rllab.core.run import RunFolder, find_run
 def load_parts(algorithm: Algorithm, checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's weights into the parts of an algorithm that is set up."""
     for name, part in algorithm.parts().items():
-        part.load_state_dict(checkpoint.part(name))
+        saved = checkpoint.part(name)
+        part.load_state_dict({k: saved[first] for k, first in tied(part).items() if first in saved})
 
 
 def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None) -> Algorithm:
@@ -33,7 +34,7 @@ def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None
     """
     folder = find_run(str(run), Path(runs))
     recipe = folder.recipe()
-    recipe.algorithm.setup(Engine(recipe.settings).context(recipe.settings))
+    recipe.algorithm.setup(Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings))
     load_parts(recipe.algorithm, _checkpoint(folder, step))
     return recipe.algorithm
 

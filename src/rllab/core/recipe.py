@@ -253,7 +253,8 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
-    return value is None or isinstance(value, (str, int, float, bool)) or is_dataclass(value)
+    named = isinstance(value, type)  # a class that is named is a dataclass perhaps, and no settings
+    return value is None or isinstance(value, (str, int, float, bool)) or (is_dataclass(value) and not named)
 
 
 def _as_plain(value: Any) -> Any:

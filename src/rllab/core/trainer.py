@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
-from rllab.core.checkpoint import Checkpoints
+from rllab.core.checkpoint import Checkpoints, weights_of
 from rllab.core.engine import Engine, NotFinite
 from rllab.core.errors import FieldMistake, machine_faults
 from rllab.core.load import load_parts, resolve_models
@@ -45,7 +45,7 @@ class Trainer:
         **settings: Any,
     ) -> None:
         asked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
-        self.engine = Engine(asked.settings)
+        self.engine = Engine(asked.settings, asked.algorithm.large_products)
         asked = resolve_models(asked, Path(runs))
         if run is None:
             run = self.engine.first(lambda: next_run(asked, Path(runs)).path)
@@ -152,8 +152,8 @@ class Trainer:
             self.folder.flush()
         shared = {"step": self.step, "seconds": self.seconds, "row": self.row}
         shared |= {"optim": self.optimizers.state(), "scaler": self.engine.scaler.state_dict()}
-        parts = {name: dict(part.state_dict()) for name, part in self.algorithm.parts().items()}
-        self.checkpoints.save(self.step, parts, shared, self.algorithm.state())
+        parts = {name: weights_of(part) for name, part in self.algorithm.parts().items()}
+        self.checkpoints.save(self.step, parts, shared, self.algorithm.state(), self.algorithm.write_files)
         self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def _report(self) -> None:

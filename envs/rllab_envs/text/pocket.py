@@ -1,0 +1,144 @@
+"""The pocket world: word problems small enough that a model of a million parameters learns them in minutes.
+
+'Ana has 20 books. Ana zibs 5. Then the pile doubles. How many books does Ana have?' The total runs through one to five
+steps (six and seven are there to extrapolate). A reply is direct (`#### 50`) or thinks first, one line a step, tersely
+(`20 + 5 = 25`) or in words. Some verbs are made up; their meaning can only be learned.
+
+Row i of a split is a function of i: problems are drawn until one falls into the split by a hash of its text, so no
+problem is in two splits. Another `salt` draws other problems of the same difficulty.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Style = Literal["direct", "think", "free"]
+
+NAMES = "Ana Ben Caro Dan Eva Finn Gul Hana Ivo Jun Kira Leo Mia Noor Omar Pia Quin Rosa Sam Tara Udo Vera Wim Yara"
+THINGS = "apples books coins cups eggs figs hats keys kites lamps maps nuts pens plums rings seeds shells socks spoons"
+THINGS += " stamps stones sweets tickets toys"
+GAINS = ("buys", "finds", "gets", "wins", "zibs", "glims")  # the last two of each kind are made up
+LOSSES = ("sells", "loses", "drops", "eats", "snorfs", "brens")
+SAID = "has How many does have Then the pile doubles halves starts with so now"
+SIGNS = ". ? , ; + - * / = ####"
+LARGEST = 99  # no total is larger
+SIZES = {"train": 1_000_000, "validation": 500, "test": 1000, "longer": 500}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change of the total: how it is told, and the line of a chain of thought."""
+
+    text: str
+    line: str
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pocket:
+    """The task. styles: how often a row asks for a direct answer, for thinking, or leaves it free.
+
+    free_thinks: how often the gold answer of a free row thinks.
+    """
+
+    salt: int = 0
+    styles: tuple[float, float, float] = (0.15, 0.6, 0.25)
+    free_thinks: float = 0.4
+
+    def size(self, split: str) -> int:
+        """Rows of `train`, `validation`, `test`, or `longer` (six and seven steps)."""
+        return SIZES[split]
+
+    def row(self, index: int, split: str) -> dict[str, Any]:
+        """`prompt` and `completion` as conversations, `style`, `target`, `kind`, `steps`."""
+        rng = np.random.Generator(np.random.PCG64([self.salt, _number(split), index]))
+        while True:
+            name, thing, start, steps = self._problem(rng, split)
+            text = " ".join(
+                [f"{name} has {start} {thing}.", *(s.text for s in steps), f"How many {thing} does {name} have?"]
+            )
+            if split == "longer" or _split(text) == split:
+                break
+        style: Style = ("direct", "think", "free")[rng.choice(3, p=self.styles)]
+        thinks = style == "think" or (style == "free" and rng.random() < self.free_thinks)
+        target = steps[-1].total
+        reply = f"{_chain(rng, name, start, steps)} #### {target}" if thinks else f"#### {target}"
+        return {
+            "prompt": [{"role": "user", "content": text}],
+            "completion": [{"role": "assistant", "content": reply}],
+            "style": style,
+            "target": str(target),
+            "kind": "number",
+            "steps": len(steps),
+        }
+
+    def gold(self, row: Mapping[str, Any]) -> str:
+        """The row's own reply."""
+        return str(row["completion"][0]["content"])
+
+    def words(self) -> list[str]:
+        """Every word and number that a text of this world can hold."""
+        said = " ".join([SIGNS, SAID, NAMES, THINGS, *GAINS, *LOSSES])
+        return [*said.split(), *map(str, range(LARGEST + 1))]
+
+    def _problem(self, rng: np.random.Generator, split: str) -> tuple[str, str, int, list[Step]]:
+        count = int(rng.integers(6, 8) if split == "longer" else rng.integers(1, 6))
+        name, thing = _one(rng, NAMES.split()), _one(rng, THINGS.split())
+        total = start = int(rng.integers(5, 41))
+        steps = []
+        for _ in range(count):
+            steps.append(_step(rng, name, total))
+            total = steps[-1].total
+        return name, thing, start, steps
+
+
+def _step(rng: np.random.Generator, name: str, total: int) -> Step:
+    """A change after which the total is between 0 and 99."""
+    kind = rng.random()
+    if kind < 0.12 and 2 * total <= LARGEST:
+        return Step("Then the pile doubles.", f"{total} * 2 = {2 * total}", 2 * total)
+    if kind < 0.24 and total % 2 == 0 and total:
+        return Step("Then the pile halves.", f"{total} / 2 = {total // 2}", total // 2)
+    gain = bool(rng.random() < 0.5)
+    room = LARGEST - total if gain else total
+    if room < 2:
+        gain, room = not gain, LARGEST - room
+    n = int(rng.integers(2, min(20, room) + 1))
+    verbs = GAINS if gain else LOSSES
+    after = total + n if gain else total - n
+    return Step(
+        f"{name} {verbs[rng.integers(len(verbs))]} {n}.", f"{total} {'+' if gain else '-'} {n} = {after}", after
+    )
+
+
+def _chain(rng: np.random.Generator, name: str, start: int, steps: list[Step]) -> str:
+    """The thinking: one line a step, tersely or in words."""
+    if rng.random() < 0.7:
+        lines = [s.line for s in steps]
+    else:
+        lines = [f"{name} starts with {start}", *(f"{s.text[:-1]}, so now {s.line}" for s in steps)]
+    return f"<think> {' ; '.join(lines)} </think>"
+
+
+def _one(rng: np.random.Generator, of: Sequence[str]) -> str:
+    return of[int(rng.integers(len(of)))]
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+def _split(text: str) -> str:
+    """Of twenty problems one is for validation, two for the test, the others to train on."""
+    bucket = _number(text) % 20
+    return "validation" if bucket == 0 else "test" if bucket < 3 else "train"
+
+
+def texts(task: Pocket, split: str, rows: int) -> Iterator[str]:
+    """The problems and replies of some rows, as plain text."""
+    for i in range(rows):
+        row = task.row(i, split)
+        yield f"{row['prompt'][0]['content']} {task.gold(row)}"
