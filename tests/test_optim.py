@@ -63,6 +63,27 @@ def test_muon_takes_the_matrices_alone() -> None:
     assert taken == {"AdamW": [(7, 4), (3,)], "Muon": [(3, 4)]}
 
 
+def test_muon_is_torchs() -> None:
+    """Batched over equal shapes, it goes where torch's Muon goes, up to the rounding of its bf16 iteration."""
+    from rllab.core.muon import Muon
+
+    torch.manual_seed(0)
+    shapes = [(8, 8), (8, 8), (24, 8), (8, 24)]
+    ours = [torch.nn.Parameter(torch.randn(s)) for s in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    first = [p.detach().clone() for p in ours]
+    mine = Muon(ours, lr=0.01, weight_decay=0.1, momentum=0.95)
+    reference = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        mine.step()
+        reference.step()
+    for p, q, start in zip(ours, theirs, first, strict=True):
+        assert (p - q).norm() < 0.03 * (q - start).norm()
+
+
 def test_clipping_and_grad_norm(toy, tmp_path: Path) -> None:
     row = run(toy("optim={name: sgd, lr: 1.0, max_grad_norm: 1e-3}", "total_steps=1", "updates=1"), tmp_path).row
     assert row["optim/grad_norm"] > 1e-2

@@ -189,10 +189,10 @@ def _gradient(trainer: Trainer, update: Update, size: int | None) -> dict[str, T
     named = {f"{n}.{k}": p for n, part in parts.items() for k, p in part.named_parameters() if p.requires_grad}
     for p in named.values():
         p.grad = None
-    engine, usual = trainer.engine, trainer.engine.micro_batch
-    engine.micro_batch = size
+    engine, usual = trainer.engine, (trainer.engine.micro_batch, trainer.engine.precision)
+    engine.micro_batch, engine.precision = size, "fp32"  # what bf16 rounds is larger than what would be found
     engine.backward(update)
-    engine.micro_batch = usual
+    engine.micro_batch, engine.precision = usual
     return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in named.items()}
 
 

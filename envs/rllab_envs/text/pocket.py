@@ -45,7 +45,7 @@ class Pocket:
     """
 
     salt: int = 0
-    styles: tuple[float, float, float] = (0.15, 0.6, 0.25)
+    styles: tuple[float, float, float] = (0.05, 0.75, 0.2)
     free_thinks: float = 0.4
 
     def size(self, split: str) -> int:

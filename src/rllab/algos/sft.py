@@ -20,11 +20,12 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, O
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.stats import wilson
-from rllab.text.evaluation import STYLES, answers
+from rllab.text.evaluation import answers
 from rllab.text.forward import Shape
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import load, make
 from rllab.text.packing import documents, pack
+from rllab.text.sampler import Sampling
 
 
 @dataclass(kw_only=True)
@@ -92,17 +93,24 @@ class SFT(Algorithm):
         return -(batch["weight"] * logp_BL).sum(), {"nll": -logp_BL}
 
     def evaluate(self, step: int) -> Metrics:
-        """Share of held-out problems answered rightly, asked for directly, with thinking first, and freely."""
+        """Share of held-out answers that are right: directly, with thinking first, and (sampled) as the model likes."""
         rows = [self._task.row(i, "validation") for i in range(self.eval_rows)]
-        measured = Metrics()
-        for style in STYLES:
-            right, found = answers(self._lm, rows, style, self.max_new_tokens)
-            measured[f"eval/{'cot' if style == 'think' else style}"] = sum(right) / len(right)
+        direct, _ = answers(self._lm, rows, "direct", self._greedy())
+        cot, _ = answers(self._lm, rows, "think", self._greedy())
+        sampled = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
+        free, found = answers(self._lm, rows, "free", sampled, self._uniforms)
         thinks = self._lm.tokenizer.convert_tokens_to_ids("<think>")
-        return measured | {"eval/think_share": sum(thinks in c.ids for c in found) / len(found)}
+        shares = {"direct": direct, "cot": cot, "free": free, "think_share": [thinks in c.ids for c in found]}
+        return {f"eval/{k}": sum(v) / len(v) for k, v in shares.items()}
 
     def headline(self) -> Headline:
         """Share of test problems answered rightly with thinking first."""
         rows = [self._task.row(i, "test") for i in range(self.headline_rows)]
-        right, _ = answers(self._lm, rows, "think", self.max_new_tokens)
+        right, _ = answers(self._lm, rows, "think", self._greedy())
         return Headline("eval/cot", sum(right) / len(right), wilson(sum(right), len(right)))
+
+    def _greedy(self) -> Sampling:
+        return Sampling(max_new_tokens=self.max_new_tokens)
+
+    def _uniforms(self, row: int, sample: int) -> np.ndarray:
+        return self.ctx.rng("free", row, sample).random(self.max_new_tokens)

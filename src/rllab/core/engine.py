@@ -18,6 +18,7 @@ from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.checkpoint import save_batch
 from rllab.core.errors import MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
+from rllab.core.precision import multiplies_bf16
 from rllab.core.recipe import Settings
 
 T = TypeVar("T")
@@ -260,6 +261,5 @@ def _precision(name: str, device: torch.device, large_products: bool) -> str:
     if name != "auto":
         return name
     if device.type != "cuda":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if large_products and native and device.type == "cpu" else "fp32"
+        return "bf16" if large_products and device.type == "cpu" and multiplies_bf16() else "fp32"
     return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.core.errors import FieldMistake
+from rllab.core.muon import Muon
 from rllab.core.names import did_you_mean
 from rllab.core.recipe import Optim
 
@@ -123,15 +124,7 @@ def _optimizers(
         )
     if matrices:
         momentum = optim.momentum or 0.95
-        made.append(
-            torch.optim.Muon(
-                matrices,
-                lr=optim.lr,
-                weight_decay=optim.weight_decay,
-                momentum=momentum,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        made.append(Muon(matrices, optim.lr, optim.weight_decay, momentum))
     return made
 
 

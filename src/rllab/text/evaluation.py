@@ -5,17 +5,15 @@ from typing import Any
 from rllab.answers import judge
 from rllab.text.models import LanguageModel
 from rllab.text.packing import prompt_ids
-from rllab.text.sampler import Completion, Sampling, generate
-
-STYLES = ("direct", "think", "free")
+from rllab.text.sampler import Completion, Sampling, Uniforms, generate
 
 
 def answers(
-    lm: LanguageModel, rows: list[dict[str, Any]], style: str, max_new_tokens: int
+    lm: LanguageModel, rows: list[dict[str, Any]], style: str, sampling: Sampling, uniforms: Uniforms | None = None
 ) -> tuple[list[bool], list[Completion]]:
-    """Whether each row is answered rightly when asked in a style, and the completions; greedy."""
+    """Whether each row is answered rightly when asked in a style, and the completions."""
     asked = [row | {"style": style} for row in rows]
-    found = generate(lm, prompt_ids(lm.tokenizer, asked), Sampling(max_new_tokens=max_new_tokens))
+    found = generate(lm, prompt_ids(lm.tokenizer, asked), sampling, uniforms=uniforms)
     texts = lm.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
     right = [judge(t, r["target"], r["kind"]).correct for t, r in zip(texts, rows, strict=True)]
     return right, found
