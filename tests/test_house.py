@@ -80,3 +80,10 @@ def test_the_command_line_starts_without_torch() -> None:
 def test_signals_are_caught_before_torch_is_there() -> None:
     code = "import sys; import rllab.core.stop; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_control_needs_no_language_models() -> None:
+    code = (
+        "import sys; import rllab.algos.dqn, rllab.cli; print([m for m in sys.modules if m.startswith('transformers')])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,229 @@
+"""Language models: the forward pass and sampler against transformers', packing, and the pocket world."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rllab_envs.text.pocket import Pocket
+from safetensors import safe_open
+
+from rllab.answers import judge
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.text.forward import Shape, hidden_states, sees
+from rllab.text.logprobs import _logp, next_token_logp, token_logp
+from rllab.text.models import LanguageModel, load, make
+from rllab.text.packing import Document, documents, pack, prompt_ids
+from rllab.text.sampler import Sampling, choose, generate
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+KINDS: dict[str, dict[str, Any]] = {
+    "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True},
+    "qwen2": {"model_type": "qwen2", "num_key_value_heads": 4},
+    "llama": {"model_type": "llama", "num_key_value_heads": 1, "rope_theta": 5e5},
+}
+ROWS = [Pocket().row(i, "train") for i in range(12)]
+
+
+@pytest.fixture(params=KINDS)
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    torch.manual_seed(1)
+    made = make(SMALL | KINDS[request.param], Pocket().words())
+    for p in made.model.parameters():  # weights as a trained model's, with biases and norms that are not 0 and 1
+        torch.nn.init.normal_(p, 1.0 if p.ndim == 1 else 0.0, 0.2)
+    return made
+
+
+def shape_of(lm: LanguageModel) -> Shape:
+    shape = Shape.of(lm.model)
+    assert shape is not None
+    return shape
+
+
+def test_the_forward_pass_is_transformers(lm: LanguageModel) -> None:
+    batch = pack(documents(lm.tokenizer, ROWS), 160)
+    mask = sees(batch["document"])
+    with torch.no_grad():
+        hidden = hidden_states(lm.model, shape_of(lm), batch["input_ids"], batch["position_ids"], mask)
+        theirs = lm.model(
+            input_ids=batch["input_ids"], position_ids=batch["position_ids"], attention_mask=mask, use_cache=False
+        ).logits
+    real = batch["document"] >= 0
+    torch.testing.assert_close(lm.model.lm_head(hidden)[real], theirs[real], rtol=1e-4, atol=1e-4)
+
+
+def test_packed_documents_do_not_see_each_other(lm: LanguageModel) -> None:
+    found = documents(lm.tokenizer, ROWS)
+    together = next_token_logp(lm.model, shape_of(lm), pack(found, 160))
+    alone = [next_token_logp(lm.model, shape_of(lm), pack([d], len(d.ids))) for d in found]
+    assert len(pack(found, 160)["weight"]) < len(found)
+    torch.testing.assert_close(
+        together[together != 0].sort().values, torch.cat([a[a != 0] for a in alone]).sort().values, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_loss_and_gradient_are_transformers(lm: LanguageModel) -> None:
+    (document,) = documents(lm.tokenizer, ROWS[:1])
+    batch = pack([document], len(document.ids))
+    loss = -(batch["weight"] * next_token_logp(lm.model, shape_of(lm), batch)).sum() / batch["weight"].sum()
+    loss.backward()
+    mine = {n: p.grad.clone() for n, p in lm.model.named_parameters() if p.grad is not None}
+    lm.model.zero_grad()
+    ids = torch.tensor([document.ids])
+    labels = ids.clone()
+    labels[:, : document.prompt] = -100
+    theirs = lm.model(input_ids=ids, labels=labels).loss
+    theirs.backward()
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-6)
+    for name, p in lm.model.named_parameters():
+        torch.testing.assert_close(mine[name], p.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_log_probabilities_by_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head = torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    tokens = torch.randint(0, 30, (50,))
+    whole = torch.autograd.grad(_logp(hidden, head, tokens).sum(), (hidden, head))
+    monkeypatch.setattr("rllab.text.logprobs._LOGITS", 7 * 30)
+    pieces = token_logp(hidden, head, tokens)
+    torch.testing.assert_close(pieces, hidden.detach().mm(head.detach().T).log_softmax(1)[range(50), tokens])
+    for mine, its in zip(torch.autograd.grad(pieces.sum(), (hidden, head)), whole, strict=True):
+        torch.testing.assert_close(mine, its)
+
+
+def test_greedy_is_transformers_generate(lm: LanguageModel) -> None:
+    prompts = prompt_ids(lm.tokenizer, ROWS[:6])
+    mine = generate(lm, prompts, Sampling(max_new_tokens=12))
+    for prompt, found in zip(prompts, mine, strict=True):
+        theirs = lm.model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt) :]
+        assert found.ids == theirs.tolist()
+        assert found.finished == (found.ids[-1] == lm.tokenizer.eos_token_id)
+
+
+def test_sampled_tokens_depend_on_nothing_else_in_the_batch(lm: LanguageModel) -> None:
+    prompts = prompt_ids(lm.tokenizer, ROWS[:5])
+    hot = Sampling(max_new_tokens=20, temperature=1.3, top_p=0.9, top_k=40)
+
+    def uniforms(row: int, sample: int) -> np.ndarray:
+        return np.random.default_rng([row, sample]).random(20)
+
+    together = generate(lm, prompts, hot, samples=3, uniforms=uniforms)
+    assert [(c.row, c.sample) for c in together] == [(r, s) for r in range(5) for s in range(3)]
+    assert len({tuple(c.ids) for c in together}) > 10
+    for row in range(5):
+        alone = generate(lm, prompts[row : row + 1], hot, samples=3, uniforms=lambda r, s, row=row: uniforms(row, s))
+        assert [c.ids for c in alone] == [c.ids for c in together[3 * row : 3 * row + 3]]
+
+
+def test_sampled_log_probabilities_are_the_models(lm: LanguageModel) -> None:
+    prompts = prompt_ids(lm.tokenizer, ROWS[:4])
+    rng = np.random.default_rng(0)
+    for found in generate(lm, prompts, Sampling(max_new_tokens=9, temperature=1.0), 2, lambda r, s: rng.random(9)):
+        document = Document(prompts[found.row] + found.ids, len(prompts[found.row]))
+        batch = pack([document], len(document.ids))
+        logp = next_token_logp(lm.model, shape_of(lm), batch)[batch["weight"] > 0]
+        torch.testing.assert_close(torch.tensor(found.logp), logp.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(4000, -1)
+    uniform = (torch.arange(4000) + 0.5) / 4000
+
+    def shares(**how: float) -> list[float]:
+        chosen, _ = choose(logits, Sampling(temperature=1.0, **how), uniform)  # type: ignore[arg-type]
+        return (torch.bincount(chosen, minlength=4) / 4000).tolist()
+
+    p = torch.tensor([2.0, 1.0, 0.0, -1.0]).softmax(0)
+    assert shares() == pytest.approx(p.tolist(), abs=1e-3)
+    assert shares(top_k=2) == pytest.approx([*(p[:2] / p[:2].sum()).tolist(), 0, 0], abs=1e-3)
+    assert shares(top_p=0.6) == [1.0, 0, 0, 0] and sum(shares(top_p=0.7)[2:]) == 0
+    assert choose(logits, Sampling(), None)[0].unique().tolist() == [0]
+
+
+def test_documents_longer_than_a_row_are_told() -> None:
+    with pytest.raises(Mistake, match="a document has 5 tokens; a row holds 4"):
+        pack([Document([1, 2, 3, 4, 5], 2)], 4)
+
+
+def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
+    trainer = Trainer(load_recipe("pocket", smoke=True), tmp_path / "run")
+    for _ in trainer:
+        pass
+    folder = trainer.checkpoints.newest().folder  # type: ignore[union-attr]
+    with safe_open(folder / "model.safetensors", "pt") as saved:
+        assert "lm_head.weight" not in saved.keys()  # noqa: SIM118 - tied, and saved once
+    again = load(str(folder))
+    batch = pack(documents(again.tokenizer, ROWS), 160)
+    shape = Shape.of(again.model)
+    assert shape is not None
+    with torch.no_grad():
+        mine = next_token_logp(trainer.algorithm.parts()["model"], shape, batch)  # type: ignore[arg-type]
+        torch.testing.assert_close(next_token_logp(again.model, shape, batch), mine)
+    more = load_recipe("pocket", {"shape": {}, "model": str(folder)}, smoke=True)
+    for row in Trainer(more, tmp_path / "more"):
+        assert row["loss/total"] > 0
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(FieldMistake, match="cannot be loaded"):
+        load(str(folder))
+    shutil.rmtree(folder)
+    with pytest.raises(FieldMistake, match="cannot be loaded"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"model": "run:pocket"}, "model or shape"),
+        ({"shape": {}}, "model or shape"),
+        ({"shape": {"model_type": "qwen9"}}, "transformers cannot make this model"),
+        ({"shape": {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2}}, "gpt2 is not among"),
+        ({"length": 20}, "make `length` larger"),
+    ],
+)
+def test_bad_settings_are_told(changes: dict[str, Any], fault: str, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=fault):
+        for _ in Trainer(load_recipe("pocket", changes, smoke=True), tmp_path / "run"):
+            pass
+
+
+def test_the_chat_template_has_three_styles(lm: LanguageModel) -> None:
+    def text(style: str) -> str:
+        return lm.tokenizer.decode(prompt_ids(lm.tokenizer, [ROWS[0] | {"style": style}])[0])
+
+    assert text("direct").endswith("<|direct|><|assistant|>") or text("direct").endswith("<|direct|> <|assistant|>")
+    assert "<|think|>" in text("think") and "<|think|>" not in text("free") and "<|direct|>" not in text("free")
+
+
+def test_pocket_problems_are_right_and_apart() -> None:
+    task, seen = Pocket(), dict[str, set[str]]()
+    unknown = make(SMALL | KINDS["qwen2"], task.words()).tokenizer
+    for split in ("train", "validation", "test", "longer"):
+        rows = [task.row(i, split) for i in range(300)]
+        assert rows == [task.row(i, split) for i in range(300)]
+        seen[split] = {r["prompt"][0]["content"] for r in rows}
+        for row in rows:
+            assert judge(task.gold(row), row["target"], row["kind"]).correct
+            assert _worked_out(row["prompt"][0]["content"]) == int(row["target"])
+        for document in documents(unknown, rows):
+            assert unknown.unk_token_id not in document.ids
+        steps = {r["steps"] for r in rows}
+        assert steps == ({6, 7} if split == "longer" else {1, 2, 3, 4, 5})
+    assert not seen["train"] & seen["test"] and not seen["test"] & seen["validation"]
+    assert Pocket(salt=1).row(0, "test") != task.row(0, "test")
+
+
+def _worked_out(problem: str) -> int:
+    """The answer to a problem, from its sentences alone."""
+    gains = {"buys", "finds", "gets", "wins", "zibs", "glims"}
+    first, *others = problem.split(". ")
+    total = int(first.split()[2])
+    for sentence in others[:-1]:
+        words = sentence.split()
+        if words[0] == "Then":
+            total = total * 2 if words[-1] == "doubles" else total // 2
+        else:
+            total += int(words[2]) if words[1] in gains else -int(words[2])
+    return total
