@@ -32,7 +32,7 @@ def command(tmp_path: Path, *words: str, **env: str) -> subprocess.Popen[str]:
 @pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 warns of forking beside threads; the child only trains
 def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
     """Each life is killed at a random moment, in a round or a checkpoint; the last is left to finish."""
-    recipe = toy("total_steps=150", "eval_every=3", "save_every=2", "slow=0.01", "threads=1")
+    recipe = toy("total_steps=300", "eval_every=3", "save_every=2", "slow=0.02", "threads=1")  # longer than the lives
     whole = outcome(run(recipe, tmp_path / "whole"))
     chance, killed = random.Random(0), 0
     for _ in range(20):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from rllab_envs.text.pocket import Pocket
+from rllab_envs.text.tickets import Tickets, score
 from safetensors import safe_open
 
 from rllab.answers import judge
@@ -198,7 +199,7 @@ def test_the_chat_template_has_three_styles(lm: LanguageModel) -> None:
 
 
 def test_pocket_problems_are_right_and_apart() -> None:
-    task, seen = Pocket(), dict[str, set[str]]()
+    task, seen = Pocket(tickets=0.0), dict[str, set[str]]()
     unknown = make(SMALL | KINDS["qwen2"], task.words()).tokenizer
     for split in ("train", "validation", "test", "longer"):
         rows = [task.row(i, split) for i in range(300)]
@@ -227,3 +228,27 @@ def _worked_out(problem: str) -> int:
         else:
             total += int(words[2]) if words[1] in gains else -int(words[2])
     return total
+
+
+def test_tickets_are_scored_as_customers_want() -> None:
+    task = Tickets()
+    tokenizer = make(SMALL | KINDS["qwen2"], Pocket().words()).tokenizer
+    rows = [task.row(i, "train") for i in range(400)]
+    for document in documents(tokenizer, rows):
+        assert tokenizer.unk_token_id not in document.ids
+    replies = [r["completion"][0]["content"] for r in rows]
+    scores = [score(r["item"], r["problem"], reply) for r, reply in zip(rows, replies, strict=True)]
+    assert 0.0 < np.mean(scores) < 0.7 and np.std(scores) > 0.5
+    assert all(score(r["item"], r["problem"], task.gold(r)) == 3.0 for r in rows) and max(scores) <= 3.0
+    best = task.gold(rows[0])
+    item, problem = rows[0]["item"], rows[0]["problem"]
+    assert score(item, problem, f"{best} {best}") == pytest.approx(3.0 - 3 * 0.7 - 2 * 0.4)
+    assert score(item, problem, "Banana.") == -1.0 and score(item, problem, "") == 0.0
+    assert score(item, problem, "Please wait. That is your own fault.") == pytest.approx(-2.2)
+    decoded = tokenizer.decode(tokenizer(best)["input_ids"])
+    assert score(item, problem, decoded) == 3.0
+    tests = {r["prompt"][0]["content"] for r in (task.row(i, "test") for i in range(200))}
+    assert not tests & {r["prompt"][0]["content"] for r in rows}
+    mixed = [Pocket().row(i, "train") for i in range(300)]
+    assert 0.08 < np.mean(["problem" in r for r in mixed]) < 0.22
+    assert not any("problem" in Pocket().row(i, "test") for i in range(50))

@@ -1,7 +1,6 @@
 """Verifiable tasks in text (`rllab.core.protocols.Task`); a bare name in a recipe is an attribute of this module."""
 
-from rllab_envs.text.pocket import Pocket
+from rllab_envs.text.pocket import Pocket as pocket
+from rllab_envs.text.tickets import Tickets as tickets
 
-__all__ = ["Pocket", "pocket"]
-
-pocket = Pocket
+__all__ = ["pocket", "tickets"]

@@ -1,19 +1,22 @@
-"""The pocket world: word problems small enough that a model of a million parameters learns them in minutes.
+"""The pocket world: texts small enough that a model of a million parameters learns them in minutes.
 
 'Ana has 20 books. Ana zibs 5. Then the pile doubles. How many books does Ana have?' The total runs through one to five
 steps (six and seven are there to extrapolate). A reply is direct (`#### 50`) or thinks first, one line a step, tersely
-(`20 + 5 = 25`) or in words. Some verbs are made up; their meaning can only be learned.
+(`20 + 5 = 25`) or in words. Some verbs are made up; their meaning can only be learned. Customer-support tickets (see
+`tickets`) are among the texts, with replies that nobody has aligned yet.
 
 Row i of a split is a function of i: problems are drawn until one falls into the split by a hash of its text, so no
 problem is in two splits. Another `salt` draws other problems of the same difficulty.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+
+from rllab_envs.text.draws import one, row_rng, split_of
+from rllab_envs.text.tickets import Tickets
 
 Style = Literal["direct", "think", "free"]
 
@@ -39,28 +42,32 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Pocket:
-    """The task. styles: how often a row asks for a direct answer, for thinking, or leaves it free.
+    """The task: word problems, and among the rows to train on customer-support tickets too.
 
-    free_thinks: how often the gold answer of a free row thinks.
+    styles: how often a problem asks for a direct answer, for thinking, or leaves it free. free_thinks: how often the
+    gold answer of a free one thinks. tickets: the share of tickets.
     """
 
     salt: int = 0
     styles: tuple[float, float, float] = (0.05, 0.75, 0.2)
     free_thinks: float = 0.4
+    tickets: float = 0.15
 
     def size(self, split: str) -> int:
         """Rows of `train`, `validation`, `test`, or `longer` (six and seven steps)."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations, `style`, `target`, `kind`, `steps`."""
-        rng = np.random.Generator(np.random.PCG64([self.salt, _number(split), index]))
+        """`prompt` and `completion` as conversations, `style`; of a problem `target`, `kind` and `steps`."""
+        rng = row_rng(self.salt, split, index)
+        if split == "train" and rng.random() < self.tickets:
+            return Tickets(salt=self.salt).row(index, split)
         while True:
             name, thing, start, steps = self._problem(rng, split)
             text = " ".join(
                 [f"{name} has {start} {thing}.", *(s.text for s in steps), f"How many {thing} does {name} have?"]
             )
-            if split == "longer" or _split(text) == split:
+            if split == "longer" or split_of(text) == split:
                 break
         style: Style = ("direct", "think", "free")[rng.choice(3, p=self.styles)]
         thinks = style == "think" or (style == "free" and rng.random() < self.free_thinks)
@@ -82,11 +89,11 @@ class Pocket:
     def words(self) -> list[str]:
         """Every word and number that a text of this world can hold."""
         said = " ".join([SIGNS, SAID, NAMES, THINGS, *GAINS, *LOSSES])
-        return [*said.split(), *map(str, range(LARGEST + 1))]
+        return [*said.split(), *map(str, range(LARGEST + 1)), *Tickets().words()]
 
     def _problem(self, rng: np.random.Generator, split: str) -> tuple[str, str, int, list[Step]]:
         count = int(rng.integers(6, 8) if split == "longer" else rng.integers(1, 6))
-        name, thing = _one(rng, NAMES.split()), _one(rng, THINGS.split())
+        name, thing = one(rng, NAMES.split()), one(rng, THINGS.split())
         total = start = int(rng.integers(5, 41))
         steps = []
         for _ in range(count):
@@ -121,24 +128,3 @@ def _chain(rng: np.random.Generator, name: str, start: int, steps: list[Step]) -
     else:
         lines = [f"{name} starts with {start}", *(f"{s.text[:-1]}, so now {s.line}" for s in steps)]
     return f"<think> {' ; '.join(lines)} </think>"
-
-
-def _one(rng: np.random.Generator, of: Sequence[str]) -> str:
-    return of[int(rng.integers(len(of)))]
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-
-
-def _split(text: str) -> str:
-    """Of twenty problems one is for validation, two for the test, the others to train on."""
-    bucket = _number(text) % 20
-    return "validation" if bucket == 0 else "test" if bucket < 3 else "train"
-
-
-def texts(task: Pocket, split: str, rows: int) -> Iterator[str]:
-    """The problems and replies of some rows, as plain text."""
-    for i in range(rows):
-        row = task.row(i, split)
-        yield f"{row['prompt'][0]['content']} {task.gold(row)}"

@@ -58,8 +58,9 @@ class Worker:
             env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k == "PYTHONPATH"}
             line = [sys.executable, "-m", "rllab.answers.mathverify_worker"]
             self._process = subprocess.Popen(line, stdin=-1, stdout=-1, stderr=-3, text=True, encoding="utf-8", env=env)
-            threading.Thread(target=_read, args=(self._process, self._said), daemon=True).start()
-            atexit.register(self._end, self._process)
+            reader = threading.Thread(target=_read, args=(self._process, self._said), daemon=True)
+            reader.start()
+            atexit.register(self._end, self._process, reader)
         while not self._serving:
             try:
                 said = json.loads(self._said.get(timeout=_START) or "null")
@@ -69,10 +70,16 @@ class Worker:
                 raise MachineFault("math-verify does not start; try: python -m rllab.answers.mathverify_worker")
             self._serving = said["ready"] if isinstance(said, dict) else 0
 
-    def _end(self, process: "subprocess.Popen[str]") -> None:
+    def _end(self, process: "subprocess.Popen[str]", reader: threading.Thread) -> None:
         process.kill()
         if self._process is process and self._serving:
             self._kill()
+        process.wait()
+        reader.join(1.0)
+        with contextlib.suppress(OSError):
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     def _kill(self) -> None:
         with contextlib.suppress(OSError):
