@@ -136,11 +136,14 @@ def code_blocks(path: Path, language: str) -> list[str]:
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    (code,) = code_blocks(ROOT / "README.md", "python")
+    code, model = code_blocks(ROOT / "README.md", "python")
     small = code.replace("seed=3)", "seed=3, total_steps=3, eval_every=2)")
     done = subprocess.run([sys.executable, "-c", small + "print(action)"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] in ("0", "1")
+    assert rllab("train", "pocket", "--smoke", "--name", "pocket-1", cwd=tmp_path).returncode == 0
+    done = subprocess.run([sys.executable, "-c", model], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def test_the_readmes_commands_are_commands() -> None:

@@ -11,6 +11,7 @@ from rllab_envs.text.pocket import Pocket
 from rllab_envs.text.tickets import Tickets, score
 from safetensors import safe_open
 
+import rllab
 from rllab.answers import judge
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
@@ -163,6 +164,9 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
     with torch.no_grad():
         mine = next_token_logp(trainer.algorithm.parts()["model"], shape, batch)  # type: ignore[arg-type]
         torch.testing.assert_close(next_token_logp(again.model, shape, batch), mine)
+    loaded = rllab.load(tmp_path / "run")
+    said = loaded.generate("Ana has 20 books. How many books does Ana have?", style="think", max_new_tokens=5)
+    assert isinstance(said, str)
     more = load_recipe("pocket", {"shape": {}, "model": str(folder)}, smoke=True)
     for row in Trainer(more, tmp_path / "more"):
         assert row["loss/total"] > 0
@@ -208,8 +212,9 @@ def test_pocket_problems_are_right_and_apart() -> None:
         for row in rows:
             assert judge(task.gold(row), row["target"], row["kind"]).correct
             assert _worked_out(row["prompt"][0]["content"]) == int(row["target"])
-        for document in documents(unknown, rows):
+        for row, document in zip(rows, documents(unknown, rows), strict=True):
             assert unknown.unk_token_id not in document.ids
+            assert unknown.decode(document.ids[document.prompt : -1]) == task.gold(row)
         steps = {r["steps"] for r in rows}
         assert steps == ({6, 7} if split == "longer" else {1, 2, 3, 4, 5})
     assert not seen["train"] & seen["test"] and not seen["test"] & seen["validation"]

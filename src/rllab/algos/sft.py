@@ -24,8 +24,8 @@ from rllab.text.evaluation import answers
 from rllab.text.forward import Shape
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import load, make
-from rllab.text.packing import documents, pack
-from rllab.text.sampler import Sampling
+from rllab.text.packing import documents, pack, prompt_ids
+from rllab.text.sampler import Sampling, generate
 
 
 @dataclass(kw_only=True)
@@ -108,6 +108,12 @@ class SFT(Algorithm):
         rows = [self._task.row(i, "test") for i in range(self.headline_rows)]
         right, _ = answers(self._lm, rows, "think", self._greedy())
         return Headline("eval/cot", sum(right) / len(right), wilson(sum(right), len(right)))
+
+    def generate(self, prompt: str, style: str = "free", max_new_tokens: int | None = None) -> str:
+        """The model's greedy reply to a user; for those who load a finished run."""
+        ids = prompt_ids(self._lm.tokenizer, [{"prompt": [{"role": "user", "content": prompt}], "style": style}])
+        (found,) = generate(self._lm, ids, Sampling(max_new_tokens=max_new_tokens or self.max_new_tokens))
+        return str(self._lm.tokenizer.decode(found.ids, skip_special_tokens=True))
 
     def _greedy(self) -> Sampling:
         return Sampling(max_new_tokens=self.max_new_tokens)

@@ -71,7 +71,7 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), "removed", invert=True)
-    tokenizer.decoder = decoders.WordPiece(cleanup=True)
+    tokenizer.decoder = decoders.WordPiece(prefix="\u2581", cleanup=True)  # no word begins with it
     tokenizer.add_special_tokens([AddedToken(x, special=True, normalized=False) for x in SPECIAL[:-2]])
     tokenizer.add_tokens([AddedToken(x, normalized=False) for x in SPECIAL[-2:]])
     fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
