@@ -16,8 +16,10 @@ from rllab.core.run import RunFolder
 SCRIPT = Path(__file__).with_name("ranked.py")
 
 
-def start(world: int, *words: str, slurm: bool = False) -> list[tuple[int, str]]:
-    """Runs `world` ranks to their end: (exit code, what each said)."""
+def start(
+    world: int, *words: str, slurm: bool = False, program: tuple[str, ...] = (str(SCRIPT),)
+) -> list[tuple[int, str]]:
+    """Runs `world` ranks of a program to their end: (exit code, what each said)."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
         port = str(s.getsockname()[1])
@@ -27,7 +29,7 @@ def start(world: int, *words: str, slurm: bool = False) -> list[tuple[int, str]]
     for rank in range(world):
         torchrun = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
         srun = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": str(world), "SLURM_LOCALID": str(rank)}
-        line = [sys.executable, str(SCRIPT), *words]
+        line = [sys.executable, *program, *words]
         env = base | (srun if slurm else torchrun)
         processes.append(subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     said = [p.communicate(timeout=120)[0] for p in processes]
@@ -55,6 +57,19 @@ def test_two_ranks_equal_one(tmp_path: Path, slurm: bool) -> None:
         for key in a:
             assert b[key] == pytest.approx(a[key], rel=1e-4), key
     assert (tmp_path / "2/checkpoints/00000006/trainer/rank-1.json").is_file()
+
+
+def test_two_ranks_fine_tune_as_one(tmp_path: Path) -> None:
+    program = ("-m", "rllab", "train", "pocket", "--smoke", "--runs", str(tmp_path), "precision=fp32")
+    for world, batch in ((1, 8), (2, 4)):
+        words = ("--name", str(world), f"batch_size={batch}", "optim={name: sgd, lr: 0.1}", "seed=3")
+        done = start(world, *words, program=program)
+        assert all(code == 0 for code, _ in done), done
+    one, two = (load_file(tmp_path / f"{world}/checkpoints/00000004/model.safetensors") for world in (1, 2))
+    for name, w in one.items():
+        torch.testing.assert_close(two[name], w, rtol=1e-4, atol=1e-6)
+    for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
+        assert a["data/tokens"] == b["data/tokens"] and b["loss/total"] == pytest.approx(a["loss/total"], rel=1e-4)
 
 
 def test_ranks_stop_together_and_resume_exactly(tmp_path: Path) -> None:
