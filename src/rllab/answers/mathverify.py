@@ -11,9 +11,11 @@ import sys
 import threading
 from functools import lru_cache
 
+from rllab.answers.mathverify_worker import SECONDS
 from rllab.core.errors import MachineFault
 
-DEADLINE = 0.6  # seconds for one comparison; ordinary ones take milliseconds
+WAIT = 5.0 if hasattr(signal, "setitimer") else 0.6  # seconds until it is killed, where the system has not ended it
+_GAVE_UP = f"math-verify took longer than {SECONDS} s, or more memory than there is for it"
 _START = 60.0  # seconds for the process to load sympy
 
 
@@ -39,16 +41,13 @@ class Worker:
             try:
                 self._process.stdin.write(json.dumps([answer, target]) + "\n")
                 self._process.stdin.flush()
-                said = json.loads(self._said.get(timeout=DEADLINE) or "null")
+                said = json.loads(self._said.get(timeout=WAIT) or "null")
             except (queue.Empty, BrokenPipeError):
                 self._kill()
-                return f"math-verify took longer than {DEADLINE} s"
-            if said is None:
-                self._serving = 0
-                return "math-verify ended"
-            if isinstance(said, dict):  # what served was killed for its memory, and another is ready
-                self._serving = said["ready"]
-                return "math-verify ran out of memory"
+                return _GAVE_UP
+            if said is None or isinstance(said, dict):  # what served was ended; perhaps another is ready
+                self._serving = said["ready"] if said else 0
+                return _GAVE_UP
             return said  # type: ignore[no-any-return]
 
     def _ready(self) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 
 MEMORY = 2 << 30  # bytes
-LAST_RESORT = 5  # seconds
+SECONDS = 0.6  # of the processor, for one comparison; ordinary ones take milliseconds, whatever else the machine does
 
 
 def serve() -> None:
@@ -19,7 +19,7 @@ def serve() -> None:
     while line := sys.stdin.readline():
         try:
             answer, target = json.loads(line)
-            _end_after(LAST_RESORT)
+            _end_after(SECONDS)
             said: bool | str = same(answer, target)
         except BaseException as error:  # math-verify's time-out is no Exception
             said = f"math-verify: {type(error).__name__}"
@@ -27,10 +27,10 @@ def serve() -> None:
         print(json.dumps(said), flush=True)
 
 
-def _end_after(seconds: int) -> None:
-    """The system ends this process after so many seconds, also where nobody is left to kill it; 0: no longer."""
-    if hasattr(signal, "alarm"):
-        signal.alarm(seconds)
+def _end_after(seconds: float) -> None:
+    """The system ends this process after so many seconds of computing, also where nobody is left to do it; 0: never."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def same(answer: str, target: str) -> bool:
@@ -46,9 +46,8 @@ def main() -> None:
     """Serves, in a child where that is possible."""
     import logging
 
-    import math_verify  # noqa: F401 - loaded before children are made
-
     logging.disable()
+    same("x+1", "1+x")  # what the first comparison loads is there before children are made
     if not hasattr(os, "fork"):
         return serve()
     while True:
