@@ -49,9 +49,9 @@ class Pocket:
     """
 
     salt: int = 0
-    styles: tuple[float, float, float] = (0.05, 0.75, 0.2)
+    styles: tuple[float, float, float] = (0.03, 0.82, 0.15)
     free_thinks: float = 0.4
-    tickets: float = 0.15
+    tickets: float = 0.12
 
     def size(self, split: str) -> int:
         """Rows of `train`, `validation`, `test`, or `longer` (six and seven steps)."""

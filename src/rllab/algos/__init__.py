@@ -3,10 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["DQN", "PPO", "SAC", "SFT"]
+__all__ = ["DPO", "DQN", "PPO", "SAC", "SFT", "RewardModel"]
+_FILES = {"RewardModel": "reward_model"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'rllab.algos' has no attribute {name!r}")
-    return getattr(import_module(f"rllab.algos.{name.lower()}"), name)
+    return getattr(import_module(f"rllab.algos.{_FILES.get(name, name.lower())}"), name)

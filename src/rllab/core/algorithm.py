@@ -154,9 +154,17 @@ class Algorithm(ABC):
         """Measures without changing anything."""
         return {}
 
+    def samples(self) -> list[dict[str, Any]]:
+        """What the last evaluation saw, a dict of plain data each, for samples.jsonl."""
+        return []
+
     def headline(self) -> Headline | None:
         """What the finished run is worth, on draws that no evaluation before has used."""
         return None
+
+    def preflight(self) -> dict[str, Any]:
+        """What `rllab check` tells before any training, once `setup` is done: lengths, memory, disk."""
+        return {}
 
     def act(self, obs: Any) -> Any:
         """The greedy action for one observation; for those who load a finished run."""

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import write_atomic
 
 FORMAT = 1
+WEIGHTS = "model.safetensors"  # a part may name another file in `weights_file`
 
 
 class Segment:
@@ -54,8 +55,9 @@ class Checkpoint:
     folder: Path
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The weights of a trained part."""
-        return load_file(part_file(self.folder, name))
+        """The weights of a trained part: at the top where it is the only one, else in a folder of its name."""
+        (file,) = [*(self.folder / name).glob("*.safetensors"), *self.folder.glob("*.safetensors")]
+        return load_file(file)
 
     def state(self, name: str) -> Any:
         """The state saved as trainer/NAME: dicts, lists, numbers, text, arrays and tensors."""
@@ -81,7 +83,7 @@ class Checkpoints:
     def save(
         self,
         step: int,
-        parts: dict[str, dict[str, Tensor]],
+        parts: Mapping[str, nn.Module],
         shared: dict[str, Any],
         own: dict[str, Any],
         describe: Callable[[str, Path], None] = lambda part, folder: None,
@@ -108,7 +110,7 @@ class Checkpoints:
     def _write(
         self,
         aside: Path,
-        parts: dict[str, dict[str, Tensor]],
+        parts: Mapping[str, nn.Module],
         shared: dict[str, Any],
         own: dict[str, Any],
         describe: Callable[[str, Path], None],
@@ -116,11 +118,11 @@ class Checkpoints:
         segments = _write_state(aside / "trainer" / f"rank-{self.rank}", own, self.folder / "segments")
         (aside / "trainer" / f"rank-{self.rank}.segments").write_text(json.dumps(segments))
         if self.rank == 0:
-            for name, weights in parts.items():
-                path = part_file(aside, name, alone=len(parts) == 1)
-                path.parent.mkdir(exist_ok=True)
-                _write_tensors(path, weights)
-                describe(name, path.parent)
+            for name, part in parts.items():
+                folder = aside if len(parts) == 1 else aside / name
+                folder.mkdir(exist_ok=True)
+                _write_tensors(folder / getattr(part, "weights_file", WEIGHTS), weights_of(part))
+                describe(name, folder)
             _write_state(aside / "trainer" / "state", shared, self.folder / "segments")
 
     def _finish(self, aside: Path, final: Path) -> None:
@@ -213,13 +215,6 @@ def weights_of(part: nn.Module) -> dict[str, Tensor]:
     """A part's weights, each once."""
     kept, state = set(tied(part).values()), part.state_dict()
     return {k: state[k] for k in state if k in kept}
-
-
-def part_file(folder: Path, name: str, *, alone: bool | None = None) -> Path:
-    """Where a part's weights are: at the top where it is the only one, else in a folder of its name."""
-    if alone is None:
-        alone = (folder / "model.safetensors").is_file()
-    return folder / "model.safetensors" if alone else folder / name / "model.safetensors"
 
 
 def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,10 +26,20 @@ class Named:
 
     home: module whose attributes bare names are; "" where there is none.
     passed: how many arguments the lab passes by position; the others are settings.
+    data: what opens a file of data that is named instead, such as `mine.jsonl`: a name; "" where that is not allowed.
     """
 
     home: str
     passed: int = 0
+    data: str = ""
+
+
+_DATA = re.compile(r".+\.(jsonl|json|csv|parquet)(\.gz)?")
+
+
+def is_data(name: str) -> bool:
+    """Whether a name is that of a file of rows."""
+    return _DATA.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

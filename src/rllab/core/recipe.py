@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.names import Named, did_you_mean
+from rllab.core.names import Named, did_you_mean, is_data
 from rllab.core.typed import Reader, compose, dataclass_settings, pairs, plain, put
 
 if TYPE_CHECKING:
@@ -212,9 +212,9 @@ def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, ya
 
 
 def _said_here(node: yaml.Node, mark: yaml.Mark) -> None:
-    """Marks where nodes come from; a `mine.py` that they name lies in the working directory, not beside the recipe."""
+    """Marks where nodes come from; files that they name lie in the working directory, not beside the recipe."""
     node.start_mark = mark
-    if isinstance(node, yaml.ScalarNode) and _FILE.fullmatch(node.value):
+    if isinstance(node, yaml.ScalarNode) and (_FILE.fullmatch(node.value) or is_data(node.value)):
         node.value = str(Path.cwd() / node.value)
     for child in node.value if isinstance(node.value, list) else []:
         for n in child if isinstance(child, tuple) else (child,):

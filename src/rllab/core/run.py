@@ -153,8 +153,11 @@ class RunFolder:
         status = {"state": state, "step": row["step"], "headline": asdict(headline) if headline else None}
         write_atomic(self.path / "status.json", json.dumps(status | {"expect": expected}, indent=1))
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a round to metrics.jsonl; the kernel has it when this returns."""
+    def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Adds a round to metrics.jsonl, and before it what was sampled; the kernel has both when this returns."""
+        if samples:
+            with open(self.path / "samples.jsonl", "a", encoding="utf-8") as file:
+                file.writelines(json.dumps({"step": row["step"]} | dict(s), ensure_ascii=False) + "\n" for s in samples)
         if self._metrics is None:
             self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - one handle a run
         self._metrics.write(json.dumps(row) + "\n")
@@ -173,16 +176,28 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """The rounds of metrics.jsonl; a last line that was cut off in writing is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        return _whole_lines(self.path / "metrics.jsonl")
+
+    def samples(self) -> list[dict[str, Any]]:
+        """What was sampled, evaluation by evaluation, each with its `step`."""
+        return _whole_lines(self.path / "samples.jsonl")
 
     def cut(self, step: int) -> dict[str, Any]:
         """Drops the rows after `step`, which a resumed run writes again; returns the last that is left, or {}."""
         self.close()
         kept = [r for r in self.rows() if r["step"] <= step]
+        last = kept[-1] if kept else {}
         write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
-        return kept[-1] if kept else {}
+        if (self.path / "samples.jsonl").is_file():
+            sampled = [s for s in self.samples() if s["step"] <= last.get("step", 0)]
+            lines = [json.dumps(s, ensure_ascii=False) + "\n" for s in sampled]
+            write_atomic(self.path / "samples.jsonl", "".join(lines))
+        return last
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
 
 
 def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
-from rllab.core.checkpoint import Checkpoints, weights_of
+from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine, NotFinite
 from rllab.core.errors import FieldMistake, machine_faults
 from rllab.core.load import load_parts, resolve_models
@@ -152,18 +152,20 @@ class Trainer:
             self.folder.flush()
         shared = {"step": self.step, "seconds": self.seconds, "row": self.row}
         shared |= {"optim": self.optimizers.state(), "scaler": self.engine.scaler.state_dict()}
-        parts = {name: weights_of(part) for name, part in self.algorithm.parts().items()}
-        self.checkpoints.save(self.step, parts, shared, self.algorithm.state(), self.algorithm.write_files)
+        parts, own = self.algorithm.parts(), self.algorithm.state()
+        self.checkpoints.save(self.step, parts, shared, own, self.algorithm.write_files)
         self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def _report(self) -> None:
         """Evaluates if that is due, and writes the round's row."""
+        samples = list[dict[str, Any]]()
         if self.settings.evaluates_at(self.step):
             start = time.perf_counter()
             self.row |= self.algorithm.evaluate(self.step)
             self.row["time/evaluate"] = time.perf_counter() - start
+            samples = self.algorithm.samples()
         if self.engine.rank == 0:
-            self.folder.append(self.row)
+            self.folder.append(self.row, samples)
         self._reported = True
         self._status("running", at_most_every=2.0)
 

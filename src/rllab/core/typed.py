@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from rllab.core.errors import Mistake
-from rllab.core.names import Named, did_you_mean, find, settings_of
+from rllab.core.names import Named, did_you_mean, find, is_data, settings_of
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _UNREAD = object()  # stands for a value whose mistake is noted
@@ -220,18 +220,26 @@ class Reader:
         name = plain(entries["name"]) if "name" in entries else None
         if not isinstance(name, str):
             return self.note(node, key, f"expected a name, got {plain(node)!r}")
+        files = [self._data_file(entries["name"])] if mark.data and is_data(name) else []
         try:
-            found = find(name, mark.home, self.folder)
+            found = find(mark.data if files else name, mark.home, self.folder)
         except Mistake as error:
             return self.note(entries["name"], key, str(error))
         if not callable(found):
             return self.note(entries["name"], key, f"{name} is no function or class, but {found!r}")
         given = node.value if isinstance(node, yaml.MappingNode) else []
         rest = yaml.MappingNode("", [(k, v) for k, v in given if k.value != "name"], node.start_mark)
-        values = self.keywords(rest, settings_of(found, mark.passed), key)
+        values = self.keywords(rest, settings_of(found, mark.passed + len(files)), key)
         if any(v is _UNREAD for v in values.values()):
             return _UNREAD
-        return functools.update_wrapper(functools.partial(found, **values), found) if values else found
+        bound = functools.partial(found, *files, **values)
+        return functools.update_wrapper(bound, found) if values or files else found
+
+    def _data_file(self, node: yaml.Node) -> str:
+        """The whole path of a file of data, which the node then says too: a run does not copy it."""
+        assert isinstance(node, yaml.ScalarNode)
+        node.value = str((self.folder / node.value).resolve())
+        return str(node.value)
 
 
 def dataclass_settings(type_: Any) -> dict[str, tuple[Any, bool]]:

@@ -1,19 +1,66 @@
-"""How well a model answers held-out rows of a task, in each style."""
+"""How well a model answers held-out rows of a task, and how likely it finds their completions."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
 
 from rllab.answers import judge
+from rllab.text.chat import documents, prompt_ids, prompt_texts
+from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
-from rllab.text.packing import prompt_ids
-from rllab.text.sampler import Completion, Sampling, Uniforms, generate
+from rllab.text.packing import Document, pack
+from rllab.text.rows import cut
+from rllab.text.sampler import Sampling, Uniforms, generate
+
+Row = dict[str, Any]
+Style = Literal["direct", "think", "free"]
+METRIC = {"direct": "eval/direct", "think": "eval/cot", "free": "eval/free"}
+_AT_ONCE = 64  # documents of a forward pass
+
+
+def sampled(
+    lm: LanguageModel, rows: Sequence[Row], sampling: Sampling, uniforms: Uniforms | None = None
+) -> tuple[list[Row], list[Document]]:
+    """What a model says to each row: as rows for samples.jsonl, and as tokens."""
+    ids = prompt_ids(lm.tokenizer, rows)
+    found = generate(lm, ids, sampling, uniforms=uniforms if sampling.temperature else None)
+    texts = lm.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
+    prompts = prompt_texts(lm.tokenizer, rows)
+    said = [
+        {"prompt": p, "completion": t, "tokens": len(c.ids), "finished": c.finished}
+        for p, t, c in zip(prompts, texts, found, strict=True)
+    ]
+    return said, [Document(p, [c.ids]) for p, c in zip(ids, found, strict=True)]
 
 
 def answers(
-    lm: LanguageModel, rows: list[dict[str, Any]], style: str, sampling: Sampling, uniforms: Uniforms | None = None
-) -> tuple[list[bool], list[Completion]]:
-    """Whether each row is answered rightly when asked in a style, and the completions."""
-    asked = [row | {"style": style} for row in rows]
-    found = generate(lm, prompt_ids(lm.tokenizer, asked), sampling, uniforms=uniforms)
-    texts = lm.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
-    right = [judge(t, r["target"], r["kind"]).correct for t, r in zip(texts, rows, strict=True)]
-    return right, found
+    lm: LanguageModel, rows: Sequence[Row], style: str, sampling: Sampling, uniforms: Uniforms | None = None
+) -> tuple[list[bool], list[Row]]:
+    """Whether each row is answered rightly when asked in a style, and what was said."""
+    said, _ = sampled(lm, [row | {"style": style} for row in rows], sampling, uniforms)
+    right = [judge(s["completion"], r["target"], r["kind"]).correct for s, r in zip(said, rows, strict=True)]
+    told = zip(said, rows, right, strict=True)
+    return right, [{"style": style} | s | {"target": row["target"], "score": float(ok)} for s, row, ok in told]
+
+
+def share(each: Iterable[bool]) -> float:
+    """How many of them are true."""
+    found = list(each)
+    return sum(found) / len(found)
+
+
+@torch.inference_mode()
+def held_out_nll(lm: LanguageModel, rows: Sequence[Row], length: int) -> np.ndarray:
+    """Mean negative log-likelihood of the tokens that each row would teach, in nats [rows]."""
+    each = []
+    for first in range(0, len(rows), _AT_ONCE):
+        found = [cut(d, length) for d in documents(lm.tokenizer, rows[first : first + _AT_ONCE])]
+        batch, places = pack(found, length)
+        batch = {k: v.to(lm.model.device) for k, v in batch.items()}
+        logp = next_token_logp(lm, batch)
+        for row, completion in places:
+            inside = batch["completion"][row] == completion
+            each.append(float(-logp[row][inside].sum() / batch["learned"][row][inside].sum()))
+    return np.array(each)

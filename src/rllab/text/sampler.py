@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from rllab.text.forward import Cache, Shape, hidden_states
 from rllab.text.models import LanguageModel
@@ -51,52 +52,110 @@ def generate(
     sampling: Sampling,
     samples: int = 1,
     uniforms: Uniforms | None = None,
+    at_once: int = 1024,
 ) -> list[Completion]:
-    """`samples` completions of each prompt, in order. uniforms: needed where the temperature is above 0."""
-    shape = Shape.of(lm.model)
-    assert shape is not None  # whoever loads a model has asked
-    lengths = torch.tensor([len(p) for p in prompts])
-    cache = Cache(lm.model, shape, len(prompts), int(lengths.max()) + sampling.max_new_tokens)
-    logits = _read(lm, shape, prompts, lengths, cache)
+    """`samples` completions of each prompt, in order; `at_once` of them go side by side.
+
+    uniforms: needed where the temperature is above 0. Our own forward pass is used where it knows the model, else
+    transformers' `generate`: the tokens are the same.
+    """
     found = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
-    rows = torch.arange(len(prompts)).repeat_interleave(samples)
-    cache.select(rows)
-    logits, alive = logits[rows], found
-    drawn = [uniforms(c.row, c.sample) if uniforms else np.empty(0) for c in found]
-    for step in range(sampling.max_new_tokens):
-        uniform = torch.tensor([drawn[c.row * samples + c.sample][step] for c in alive]) if uniforms else None
-        chosen, logp = choose(logits, sampling, uniform)
-        for completion, token, p in zip(alive, chosen.tolist(), logp.tolist(), strict=True):
-            completion.ids.append(token)
-            completion.logp.append(p)
-            completion.finished = token == lm.tokenizer.eos_token_id
-        going = torch.tensor([i for i, c in enumerate(alive) if not c.finished], dtype=torch.long)
-        if not len(going) or step + 1 == sampling.max_new_tokens:
-            break
-        if len(going) < len(alive):
-            alive, chosen = [alive[i] for i in going.tolist()], chosen[going]
-            cache.select(going)
-        logits = _go_on(lm, shape, chosen, cache)
+    size = max(1, at_once // samples)
+    for first in range(0, len(prompts), size):
+        some, part = prompts[first : first + size], found[first * samples : (first + size) * samples]
+        drawn = [uniforms(c.row, c.sample) for c in part] if uniforms else []
+        numbers = torch.tensor(np.array(drawn), device=lm.model.device) if drawn else None
+        if lm.shape is None:
+            _transformers(lm, some, sampling, samples, part, numbers)
+        else:
+            _native(lm, lm.shape, some, sampling, samples, part, numbers)
     return found
 
 
-def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]], lengths: Tensor, cache: Cache) -> Tensor:
-    """Logits [N, V] behind the prompts, whose keys and values go to the cache."""
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True)
-    position = torch.arange(ids.shape[1])
+def _native(
+    lm: LanguageModel,
+    shape: Shape,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    samples: int,
+    found: list[Completion],
+    numbers: Tensor | None,
+) -> None:
+    cache, logits = _read(lm, shape, prompts, sampling.max_new_tokens)
+    rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(samples)
+    cache.select(rows)
+    logits, alive = logits[rows], torch.arange(len(found), device=logits.device)
+    for step in range(sampling.max_new_tokens):
+        chosen, logp = choose(logits, sampling, None if numbers is None else numbers[alive, step])
+        ends = _note([found[i] for i in alive.tolist()], chosen, logp, lm)
+        going = torch.tensor([i for i, e in enumerate(ends) if not e], dtype=torch.long, device=logits.device)
+        if not len(going) or step + 1 == sampling.max_new_tokens:
+            break
+        if len(going) < len(alive):
+            alive, chosen = alive[going], chosen[going]
+            cache.select(going)
+        logits = _go_on(lm, shape, chosen, cache)
+
+
+def _note(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: LanguageModel) -> list[bool]:
+    """Adds the next token to each completion; returns which of them end."""
+    for completion, token, p in zip(completions, chosen.tolist(), logp.tolist(), strict=True):
+        completion.ids.append(token)
+        completion.logp.append(p)
+        completion.finished = token == lm.tokenizer.eos_token_id
+    return [c.finished for c in completions]
+
+
+def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]], room: int) -> tuple[Cache, Tensor]:
+    """Keys and values of the prompts, with room for more tokens, and the logits [N, V] behind them."""
+    device = lm.model.device
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    cache = Cache(len(prompts), int(lengths.max()) + room, device)
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(device)
+    position = torch.arange(ids.shape[1], device=device)
     mask = (position[:, None] >= position).expand(len(ids), 1, -1, -1)
     hidden = hidden_states(lm.model, shape, ids, position.expand_as(ids), mask, cache)
     cache.lengths = lengths
-    return lm.model.lm_head(hidden[torch.arange(len(ids)), lengths - 1])  # type: ignore[no-any-return]
+    return cache, lm.model.lm_head(hidden[torch.arange(len(ids), device=device), lengths - 1])
 
 
 def _go_on(lm: LanguageModel, shape: Shape, tokens: Tensor, cache: Cache) -> Tensor:
     """Logits [N, V] behind one more token [N] of each sequence."""
-    seen = torch.arange(int(cache.lengths.max()) + 1)
+    seen = torch.arange(int(cache.lengths.max()) + 1, device=tokens.device)
     mask = (seen <= cache.lengths[:, None])[:, None, None]
     hidden = hidden_states(lm.model, shape, tokens[:, None], cache.lengths[:, None], mask, cache)
     cache.lengths = cache.lengths + 1
     return lm.model.lm_head(hidden[:, 0])  # type: ignore[no-any-return]
+
+
+def _transformers(
+    lm: LanguageModel,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    samples: int,
+    found: list[Completion],
+    numbers: Tensor | None,
+) -> None:
+    """The same with transformers' `generate`, for any architecture; it is made to choose the tokens that we choose."""
+    longest = max(map(len, prompts))
+    repeated = [p for p in prompts for _ in range(samples)]
+    ids = torch.tensor([[0] * (longest - len(p)) + p for p in repeated], device=lm.model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in repeated], device=lm.model.device)
+
+    def force(so_far: Tensor, logits: Tensor) -> Tensor:
+        step = so_far.shape[1] - longest
+        chosen, logp = choose(logits.float(), sampling, None if numbers is None else numbers[:, step])
+        going = [i for i, c in enumerate(found) if not c.finished]
+        _note([found[i] for i in going], chosen[going], logp[going], lm)
+        return torch.full_like(logits, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        eos_token_id=lm.tokenizer.eos_token_id,
+        pad_token_id=lm.tokenizer.pad_token_id,
+    )
+    lm.model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=[force])  # type: ignore[operator]
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:

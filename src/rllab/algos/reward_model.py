@@ -1,0 +1,100 @@
+"""A reward model: which answer people like better, as a number (Bradley and Terry 1952; Ouyang et al. 2022).
+
+The chance that answer i is liked better than j is sigma(r_i - r_j); the loss is -log of it, over all pairs of a
+prompt's answers, which are read together (Ouyang et al. 2022, equation 1):
+
+    loss = -log sigma(r_better - r_worse - margin) + center (r_better + r_worse)^2
+
+The margin (Touvron et al. 2023) is the data's; centring (Eisenstein et al. 2023) holds rewards, of which only
+differences are learned, near 0. The model is a language model whose head gives one number at an answer's last token.
+
+A round: one batch of prompts with all their answers, and one update.
+Axes: B rows, L tokens a row, S answers a row, P pairs a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
+from rllab.stats import wilson
+from rllab.text.algorithm import TextAlgorithm
+from rllab.text.chat import documents
+from rllab.text.judging import judge_rewards
+from rllab.text.logprobs import last_hidden
+from rllab.text.packing import ends, pack
+from rllab.text.preferences import of_pairs, pack_pairs
+from rllab.text.rows import cut
+
+
+@dataclass(kw_only=True)
+class RewardModel(TextAlgorithm):
+    """Learns a reward from ranked answers."""
+
+    unit: ClassVar[str] = "data/pairs"
+
+    center: float = 0.0
+
+    def setup(self, ctx: Context) -> None:
+        self.open(ctx, head="reward")
+        self.pairs = 0  # over all ranks
+
+    def collect(self, step: int) -> Round:
+        rows = self.rows.of_round(step, self.batch_size)
+        batch = pack_pairs(self._lm.tokenizer, rows, self.length)
+        batch["weight"] /= self.ctx.total(batch["weight"].sum())
+        yield self.on_device(batch, step)
+        self._lm.drop_out(None)
+        self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
+        return {"data/pairs": self.pairs}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        self._lm.drop_out(batch["noise"])
+        better_BP, worse_BP = of_pairs(self._rewards(batch), batch)
+        nll_BP = -nn.functional.logsigmoid(better_BP - worse_BP - batch["margin"])
+        loss_BP = nll_BP + self.center * (better_BP + worse_BP) ** 2
+        outputs = {"nll": nll_BP, "accuracy": (better_BP > worse_BP).float(), "difference": better_BP - worse_BP}
+        return (batch["weight"] * loss_BP).sum(), outputs
+
+    def _rewards(self, batch: Batch) -> Tensor:
+        """The reward of each answer [B, S], at its last token."""
+        last_BS = ends(batch)
+        hidden_BLD = last_hidden(self._lm, batch)
+        hidden_BSD = hidden_BLD.gather(1, last_BS[..., None].expand(-1, -1, hidden_BLD.shape[-1]))
+        return self._lm.model.score(hidden_BSD).squeeze(-1).float()  # type: ignore[operator,no-any-return]
+
+    def evaluate(self, step: int) -> Metrics:
+        """Pairs in order, calibration, length bias, agreement with the gold scorer where the rows have one."""
+        rows = self.rows.held_out("validation", self.eval_rows)
+        metrics, self._samples = judge_rewards(rows, *self._of_rows(rows))
+        return metrics
+
+    def headline(self) -> Headline:
+        """Share of test pairs in gold order; in the order of their labels where there is no gold."""
+        rows = self.rows.held_out("test", self.headline_rows)
+        metrics, said = judge_rewards(rows, *self._of_rows(rows))
+        name = "eval/gold_order" if "eval/gold_order" in metrics else "eval/accuracy"
+        return Headline(name, metrics[name], wilson(round(metrics[name] * len(said)), len(said)))
+
+    def reward(self, prompt: str, completions: Sequence[str]) -> list[float]:
+        """The reward of each completion of a user's prompt; for those who load a finished run."""
+        row = {"prompt": [{"role": "user", "content": prompt}], "completions": completions}
+        (rewards,), _ = self._of_rows([row])
+        return [float(r) for r in rewards]
+
+    @torch.inference_mode()
+    def _of_rows(self, rows: Sequence[dict[str, Any]]) -> tuple[list[np.ndarray], list[list[int]]]:
+        """The reward and the length in tokens of each answer of each row."""
+        rewards, lengths = [], []
+        for first in range(0, len(rows), self.batch_size):
+            some = [cut(d, self.length) for d in documents(self._lm.tokenizer, rows[first : first + self.batch_size])]
+            batch, places = pack(some, self.length)
+            found = self._rewards({k: v.to(self.ctx.device) for k, v in batch.items()}).cpu().numpy()
+            for document, (row, start) in zip(some, places, strict=True):
+                rewards.append(found[row, start : start + len(document.completions)])
+                lengths.append([len(c) for c in document.completions])
+        return rewards, lengths

@@ -1,0 +1,178 @@
+"""LoRA (Hu et al. 2021) with peft's layers: adapters on a base that stays as it is.
+
+What is trained, saved and loaded is the adapters alone, in peft's own format; beside them `base.json` says what they
+were trained on, so that another base is found out.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rllab.core.errors import FieldMistake
+from rllab.core.files import write_atomic
+from rllab.text.models import Head, LanguageModel, Lora, load, native_shape
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+class Adapters(nn.Module):
+    """The adapters of a model as a part: its state is theirs alone, under peft's names."""
+
+    weights_file = WEIGHTS
+
+    def __init__(self, peft: PeftModel, base: str) -> None:
+        super().__init__()
+        self.peft, self.base = peft, base
+        self._noise = _Noise()
+        for layer in _layers(peft):
+            for key, dropout in layer.lora_dropout.items():
+                if isinstance(dropout, nn.Dropout) and dropout.p > 0:
+                    layer.lora_dropout[key] = RowDropout(dropout.p, self._noise)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """The adapters' weights."""
+        state: dict[str, Tensor] = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
+        return state
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Puts back what `state_dict` returned."""
+        return set_peft_model_state_dict(self.peft, dict(state_dict))
+
+    def seed(self, seeds: Tensor | None) -> None:
+        """What dropout draws from in the next loss: a number for each row; None ends it."""
+        self._noise.seeds, self._noise.drawn = seeds, 0
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The base alone."""
+        with self.peft.disable_adapter():
+            yield
+
+    def write_files(self, folder: Path) -> None:
+        """Writes what stands beside the weights: peft's config, and what the base was."""
+        config = self.peft.peft_config["default"]
+        config.base_model_name_or_path = self.base
+        config.save_pretrained(str(folder))
+        write_atomic(folder / "base.json", json.dumps({"base": self.base, "content": content(self.base)}, indent=1))
+
+    def largest_change(self, model: PreTrainedModel, ids: Tensor) -> float:
+        """How much they change a logit at most, on tokens [B, L]; warns where they change nothing."""
+        with torch.no_grad():
+            on = model(input_ids=ids, use_cache=False).logits
+            with self.off():
+                off = model(input_ids=ids, use_cache=False).logits
+        change = float((on - off).abs().max())
+        if change == 0.0:
+            warnings.warn(f"the adapters on {self.base} change nothing", stacklevel=2)
+        return change
+
+    def share(self) -> float:
+        """The share of the parameters that is trained."""
+        counts = [(p.numel(), p.requires_grad) for p in self.peft.parameters()]
+        return sum(n for n, trained in counts if trained) / sum(n for n, _ in counts)
+
+
+@dataclass
+class _Noise:
+    seeds: Tensor | None = None
+    drawn: int = 0
+
+
+class RowDropout(nn.Module):
+    """Dropout whose mask follows from a seed for each row of the batch, and so is the same however it is split."""
+
+    def __init__(self, p: float, noise: _Noise) -> None:
+        super().__init__()
+        self.p, self._noise = p, noise
+        noise.drawn += 1
+        self._number = noise.drawn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, ...] with a share p of its numbers at 0, and the others larger by as much."""
+        if self._noise.seeds is None:
+            return x
+        masks = []
+        for seed in self._noise.seeds.tolist():
+            generator = torch.Generator(x.device).manual_seed(seed * 8191 + self._number)
+            masks.append(torch.rand(x.shape[1:], generator=generator, device=x.device) >= self.p)
+        return x * torch.stack(masks) / (1.0 - self.p)
+
+
+def adapt(lm: LanguageModel, lora: Lora, *, also: list[str] | None = None) -> LanguageModel:
+    """The model with new adapters, which change nothing yet; drawn from torch's own generator.
+
+    also: modules that are trained whole, such as a new head.
+
+    Raises:
+        FieldMistake: peft finds none of the target modules, or does not take these settings.
+    """
+    settings = {k: v for k, v in asdict(lora).items() if k != "quantize"}
+    task = "CAUSAL_LM" if hasattr(lm.model, "lm_head") else "SEQ_CLS"
+    try:
+        peft = get_peft_model(lm.model, LoraConfig(task_type=task, modules_to_save=also, **settings))
+    except ValueError as error:
+        raise FieldMistake("lora", str(error).splitlines()[0]) from None
+    return replace(lm, adapters=Adapters(peft, lm.name))
+
+
+def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """A base with the adapters of a folder on it.
+
+    Raises:
+        FieldMistake: the base is not there or is another one, or the adapters are pickled or do not fit.
+    """
+    path = Path(folder)
+    if not (path / WEIGHTS).is_file():
+        raise FieldMistake("model", f"{folder} cannot be loaded: it has no {WEIGHTS} (pickled adapters are not read)")
+    config = PeftConfig.from_pretrained(folder)
+    named = str(config.base_model_name_or_path)
+    _check_base(path, named)
+    lm = load(named, head=head, dtype=dtype)
+    peft = get_peft_model(lm.model, config)
+    adapters = Adapters(peft, named)
+    found = adapters.load_state_dict(load_file(path / WEIGHTS))
+    if found.unexpected_keys:
+        raise FieldMistake("model", f"{folder}: its adapters do not fit {named}; they were trained on another base")
+    return replace(lm, name=folder, adapters=adapters)
+
+
+def merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The base that a folder of adapters names, with the adapters added to its weights."""
+    lm = open_adapter(folder, head=head, dtype=dtype)
+    assert lm.adapters is not None
+    model: Any = lm.adapters.peft.merge_and_unload()
+    return replace(lm, model=model, adapters=None, shape=native_shape(model))
+
+
+def _check_base(path: Path, named: str) -> None:
+    """Sees that the base is what the adapters were trained on."""
+    record = path / "base.json"
+    if record.is_file():
+        wanted, found = json.loads(record.read_text(encoding="utf-8"))["content"], content(named)
+        if wanted and found and wanted != found:
+            raise FieldMistake("model", f"{path}: these adapters were trained on another base than {named} now holds")
+
+
+def content(base: str) -> str:
+    """A name for what a local model's folder holds; of the hub's, and of one that is gone, ''."""
+    folder, digest = Path(base), hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder.is_dir() else []:
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16] if folder.is_dir() else ""
+
+
+def _layers(peft: PeftModel) -> list[Any]:
+    return [m for m in peft.modules() if hasattr(m, "lora_dropout")]

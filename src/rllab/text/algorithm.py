@@ -1,0 +1,79 @@
+"""What the algorithms that train a language model share: its settings, its rows, what stands beside its weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from rllab.core.algorithm import Algorithm, Batch, Context
+from rllab.core.names import Model, Named
+from rllab.text.chat import prompt_ids
+from rllab.text.models import Head, Lora, open_model
+from rllab.text.rows import Rows
+from rllab.text.sampler import Sampling, generate
+from rllab.text.survey import survey
+
+
+@dataclass(kw_only=True)
+class TextAlgorithm(Algorithm):
+    """An algorithm on rows of text; a subclass calls `open` in its `setup`."""
+
+    large_products: ClassVar[bool] = True
+
+    task: Annotated[Callable[..., Any], Named("rllab_envs.text", data="rllab_envs.text:dataset")]  # or mine.jsonl
+    model: Annotated[str, Model()] = ""  # a folder, a hub's name, or run:NAME; "": a new one of `shape`
+    shape: dict[str, Any] = field(default_factory=dict)  # model_type and settings of a transformers config
+    lora: Lora | None = None  # adapters in place of all weights
+    gradient_checkpointing: bool = False  # less memory: layers are computed again on the way back
+    batch_size: int = 32  # rows
+    length: int = 128  # tokens of a packed row
+    too_long: Literal["error", "cut"] = "error"  # what happens to what does not go into a row
+    eval_rows: int = 100  # held-out rows of an evaluation
+    headline_rows: int = 1000
+    max_new_tokens: int = 96  # of a sampled answer
+
+    def __post_init__(self) -> None:
+        if bool(self.model) == bool(self.shape):
+            raise ValueError("model or shape: name a model, or say in `shape` what a new one looks like")
+
+    def open(self, ctx: Context, head: Head = "lm") -> None:
+        """Makes or loads the model, and looks at the rows.
+
+        Raises:
+            FieldMistake: the model cannot be used, or the rows do not fit it.
+        """
+        self.ctx = ctx
+        self._task = self.task()
+        ctx.seed_torch("weights")
+        self._lm = open_model(self.model, self.shape, self.lora, lambda: self._task.words(), ctx, head=head)
+        if self.gradient_checkpointing:
+            self._lm.compute_again()
+        self.rows = Rows(self._task, ctx)
+        self._survey = survey(self._lm, self.rows, self.length, self.too_long)
+        self._samples: list[dict[str, Any]] = []
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"model": self._lm.part}
+
+    def write_files(self, part: str, folder: Path) -> None:
+        self._lm.write_files(folder)
+
+    def samples(self) -> list[dict[str, Any]]:
+        return self._samples
+
+    def preflight(self) -> dict[str, Any]:
+        return self._survey
+
+    def on_device(self, batch: Batch, step: int) -> Batch:
+        """The batch where the model is, with a number for each row that the adapters' dropout draws from."""
+        noise = self.ctx.rng("dropout", step).integers(0, 1 << 40, len(batch["weight"]))
+        return {k: v.to(self.ctx.device) for k, v in (batch | {"noise": torch.from_numpy(noise)}).items()}
+
+    def generate(self, prompt: str, style: str = "free", max_new_tokens: int | None = None) -> str:
+        """The model's greedy reply to a user; for those who load a finished run."""
+        ids = prompt_ids(self._lm.tokenizer, [{"prompt": [{"role": "user", "content": prompt}], "style": style}])
+        (found,) = generate(self._lm, ids, Sampling(max_new_tokens=max_new_tokens or self.max_new_tokens))
+        return str(self._lm.tokenizer.decode(found.ids, skip_special_tokens=True))
