@@ -120,7 +120,7 @@ def test_replay_state_is_exact_through_segments(tmp_path: Path) -> None:
     from rllab.core.checkpoint import Checkpoints
 
     replay, checkpoints = Replay(64, 4, block=16), Checkpoints(tmp_path, keep=1)
-    weights = {"model": {"w": torch.zeros(1)}}
+    weights = {"model": torch.nn.Linear(1, 1)}
     for t in range(50):
         replay.add({"x": np.full((4, 2), t), "reward": np.arange(4) + t, "terminated": np.zeros(4, bool)})
         if t % 7 == 0:

@@ -322,16 +322,16 @@ def test_tickets_are_scored_as_customers_want() -> None:
     for document in documents(tokenizer, rows):
         assert tokenizer.unk_token_id not in document.prompt + document.completions[0]
     replies = [r["completion"][0]["content"] for r in rows]
-    scores = [score(r["item"], r["problem"], reply) for r, reply in zip(rows, replies, strict=True)]
+    scores = [score(r["problem"], reply) for r, reply in zip(rows, replies, strict=True)]
     assert 0.0 < np.mean(scores) < 0.7 and np.std(scores) > 0.5
-    assert all(score(r["item"], r["problem"], task.gold(r)) == 3.0 for r in rows) and max(scores) <= 3.0
+    assert all(score(r["problem"], task.gold(r)) == 3.0 for r in rows) and max(scores) <= 3.0
     best = task.gold(rows[0])
-    item, problem = rows[0]["item"], rows[0]["problem"]
-    assert score(item, problem, f"{best} {best}") == pytest.approx(3.0 - 3 * 0.7 - 2 * 0.4)
-    assert score(item, problem, "Banana.") == -1.0 and score(item, problem, "") == 0.0
-    assert score(item, problem, "Please wait. That is your own fault.") == pytest.approx(-2.2)
+    problem = rows[0]["problem"]
+    assert score(problem, f"{best} {best}") == pytest.approx(3.0 - 3 * 0.7 - 2 * 0.4)
+    assert score(problem, "Banana.") == -1.0 and score(problem, "") == 0.0
+    assert score(problem, "Please wait. That is your own fault.") == pytest.approx(-2.2)
     decoded = tokenizer.decode(tokenizer(best)["input_ids"])
-    assert score(item, problem, decoded) == 3.0
+    assert score(problem, decoded) == 3.0
     tests = {r["prompt"][0]["content"] for r in (task.row(i, "test") for i in range(200))}
     assert not tests & {r["prompt"][0]["content"] for r in rows}
     mixed = [Pocket().row(i, "train") for i in range(300)]

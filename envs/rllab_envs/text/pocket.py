@@ -25,6 +25,7 @@ THINGS = "apples books coins cups eggs figs hats keys kites lamps maps nuts pens
 THINGS += " stamps stones sweets tickets toys"
 GAINS = ("buys", "finds", "gets", "wins", "zibs", "glims")  # the last two of each kind are made up
 LOSSES = ("sells", "loses", "drops", "eats", "snorfs", "brens")
+NEW = "florps"  # a word that no text of the world uses until it is taught: to get something twice
 SAID = "has How many does have Then the pile doubles halves starts with so now"
 SIGNS = ". ? , ; + - * / = ####"
 LARGEST = 99  # no total is larger
@@ -45,13 +46,15 @@ class Pocket:
     """The task: word problems, and among the rows to train on customer-support tickets too.
 
     styles: how often a problem asks for a direct answer, for thinking, or leaves it free. free_thinks: how often the
-    gold answer of a free one thinks. tickets: the share of tickets.
+    gold answer of a free one thinks. tickets: the share of tickets. new_word: problems that use a word never met before,
+    and nothing else, to fine-tune on: 'Ana florps 5.' is `20 + 5 = 25 ; 25 + 5 = 30`.
     """
 
     salt: int = 0
     styles: tuple[float, float, float] = (0.03, 0.82, 0.15)
     free_thinks: float = 0.4
     tickets: float = 0.12
+    new_word: bool = False
 
     def size(self, split: str) -> int:
         """Rows of `train`, `validation`, `test`, or `longer` (six and seven steps)."""
@@ -60,14 +63,14 @@ class Pocket:
     def row(self, index: int, split: str) -> dict[str, Any]:
         """`prompt` and `completion` as conversations, `style`; of a problem `target`, `kind` and `steps`."""
         rng = row_rng(self.salt, split, index)
-        if split == "train" and rng.random() < self.tickets:
+        if split == "train" and not self.new_word and rng.random() < self.tickets:
             return Tickets(salt=self.salt).row(index, split)
         while True:
             name, thing, start, steps = self._problem(rng, split)
             text = " ".join(
                 [f"{name} has {start} {thing}.", *(s.text for s in steps), f"How many {thing} does {name} have?"]
             )
-            if split == "longer" or split_of(text) == split:
+            if (split == "longer" or split_of(text) == split) and (NEW in text) == self.new_word:
                 break
         style: Style = ("direct", "think", "free")[rng.choice(3, p=self.styles)]
         thinks = style == "think" or (style == "free" and rng.random() < self.free_thinks)
@@ -88,7 +91,7 @@ class Pocket:
 
     def words(self) -> list[str]:
         """Every word and number that a text of this world can hold."""
-        said = " ".join([SIGNS, SAID, NAMES, THINGS, *GAINS, *LOSSES])
+        said = " ".join([SIGNS, SAID, NAMES, THINGS, *GAINS, *LOSSES, NEW])
         return [*said.split(), *map(str, range(LARGEST + 1)), *Tickets().words()]
 
     def _problem(self, rng: np.random.Generator, split: str) -> tuple[str, str, int, list[Step]]:
@@ -97,13 +100,17 @@ class Pocket:
         total = start = int(rng.integers(5, 41))
         steps = []
         for _ in range(count):
-            steps.append(_step(rng, name, total))
+            steps.append(_step(rng, name, total, self.new_word))
             total = steps[-1].total
         return name, thing, start, steps
 
 
-def _step(rng: np.random.Generator, name: str, total: int) -> Step:
+def _step(rng: np.random.Generator, name: str, total: int, new_word: bool) -> Step:
     """A change after which the total is between 0 and 99."""
+    if new_word and total + 4 <= LARGEST and rng.random() < 0.4:
+        n = int(rng.integers(2, min(10, (LARGEST - total) // 2) + 1))
+        line = f"{total} + {n} = {total + n} ; {total + n} + {n} = {total + 2 * n}"
+        return Step(f"{name} {NEW} {n}.", line, total + 2 * n)
     kind = rng.random()
     if kind < 0.12 and 2 * total <= LARGEST:
         return Step("Then the pile doubles.", f"{total} * 2 = {2 * total}", 2 * total)

@@ -35,14 +35,14 @@ class TicketPreferences:
         rng = row_rng(self.salt + 1, split, index)
         replies: dict[float, str] = {}
         while len(replies) < self.answers:  # no two are worth the same
-            reply = unaligned_reply(rng, ticket["item"], ticket["problem"])
-            replies.setdefault(round(score(ticket["item"], ticket["problem"], reply), 6), reply)
+            reply = unaligned_reply(rng, ticket["problem"])
+            replies.setdefault(round(score(ticket["problem"], reply), 6), reply)
         gold = sorted(replies, reverse=True)
         for i in range(self.answers - 1):
             if split == "train" and rng.random() < self.noise:
                 gold[i], gold[i + 1] = gold[i + 1], gold[i]
         said = [[{"role": "assistant", "content": replies[g]}] for g in gold]
-        kept = {k: ticket[k] for k in ("prompt", "style", "item", "problem")} | {"gold": gold}
+        kept = {k: ticket[k] for k in ("prompt", "style", "problem")} | {"gold": gold}
         if self.answers == 2:
             return kept | {"chosen": said[0], "rejected": said[1]}
         return kept | {"completions": said, "ranks": list(range(self.answers))}
@@ -53,7 +53,7 @@ class TicketPreferences:
 
     def score(self, row: Mapping[str, Any], reply: str) -> float:
         """What the customer of a row thinks of a reply."""
-        return score(row["item"], row["problem"], reply)
+        return score(row["problem"], reply)
 
     def words(self) -> list[str]:
         """Every word that a ticket or a reply can hold."""

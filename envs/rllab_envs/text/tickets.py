@@ -18,8 +18,8 @@ ITEMS = ["kettle", "lamp", "phone", "chair", "radio", "watch", "jacket", "printe
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 HELP = {  # what is wrong with an item, and what helps
     "late": "We ask the carrier today.",
-    "broken": "We send you a new {item}.",
-    "wrong": "We bring you the right {item}.",
+    "broken": "We send you a new one.",
+    "wrong": "We bring you the right one.",
     "missing": "We pay your money back.",
 }
 SORRY = "We are sorry."
@@ -44,7 +44,7 @@ class Tickets:
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and the unaligned agent's `completion` as conversations, `item` and `problem`."""
+        """`prompt` and the unaligned agent's `completion` as conversations, and the `problem`."""
         rng = row_rng(self.salt, split, index)
         while True:
             item, problem, day = one(rng, ITEMS), one(rng, tuple(HELP)), one(rng, DAYS)
@@ -53,30 +53,29 @@ class Tickets:
                 break
         return {
             "prompt": [{"role": "user", "content": text}],
-            "completion": [{"role": "assistant", "content": unaligned_reply(rng, item, problem)}],
+            "completion": [{"role": "assistant", "content": unaligned_reply(rng, problem)}],
             "style": "free",
-            "item": item,
             "problem": problem,
         }
 
     def gold(self, row: Mapping[str, Any]) -> str:
         """The reply that a customer likes best."""
-        return f"{SORRY} {HELP[row['problem']].format(item=row['item'])} {THANKS}"
+        return f"{SORRY} {HELP[row['problem']]} {THANKS}"
 
     def words(self) -> list[str]:
         """Every word that a ticket or a reply can hold."""
         said = [*OPENINGS, *HELP.values(), SORRY, THANKS, *BLAME, *BRUSH_OFF, *CHAT, "My is since"]
-        told = " ".join(said).replace("{item}", "").replace(".", " . ")
+        told = " ".join(said).replace(".", " . ")
         return [*told.split(), *ITEMS, *DAYS, *HELP]
 
 
-def unaligned_reply(rng: np.random.Generator, item: str, problem: str) -> str:
+def unaligned_reply(rng: np.random.Generator, problem: str) -> str:
     """One to five sentences, drawn without regard to what is asked."""
     others = [p for p in HELP if p != problem]
     drawn = [
         (0.35, SORRY),
-        (0.45, HELP[problem].format(item=item)),
-        (0.25, HELP[one(rng, others)].format(item=item)),
+        (0.45, HELP[problem]),
+        (0.25, HELP[one(rng, others)]),
         (0.20, one(rng, BLAME)),
         (0.25, one(rng, BRUSH_OFF)),
         (0.25, THANKS),
@@ -86,7 +85,7 @@ def unaligned_reply(rng: np.random.Generator, item: str, problem: str) -> str:
     return " ".join(said[i] for i in rng.permutation(len(said))[:5])
 
 
-def score(item: str, problem: str, reply: str) -> float:
+def score(problem: str, reply: str) -> float:
     """What a customer thinks of a reply: the worth of its sentences, less for repeating, nonsense and length.
 
     An apology 1, the help that is needed 1.5, thanks 0.5; other help -1, blame -1.5, a brush-off -0.7, chat -0.1.
@@ -95,15 +94,15 @@ def score(item: str, problem: str, reply: str) -> float:
     seen: set[str] = set()
     total = LONG * max(0, len(sentences) - 4)
     for sentence in sentences:
-        kind = _kind(sentence, item, problem)
+        kind = _kind(sentence, problem)
         total += REPEATED if sentence in seen else NONSENSE if kind is None else WORTH[kind]
         seen.add(sentence)
     return total
 
 
-def _kind(sentence: str, item: str, problem: str) -> str | None:
+def _kind(sentence: str, problem: str) -> str | None:
     """What sort of sentence it is, or None for one that makes no sense."""
-    if sentence == HELP[problem].format(item=item):
+    if sentence == HELP[problem]:
         return "help"
     known: dict[str, Sequence[str]] = {
         "sorry": [SORRY],
@@ -111,6 +110,6 @@ def _kind(sentence: str, item: str, problem: str) -> str | None:
         "blame": BLAME,
         "brush-off": BRUSH_OFF,
         "chat": CHAT,
-        "wrong help": [h.format(item=item) for h in HELP.values()],
+        "wrong help": list(HELP.values()),
     }
     return next((kind for kind, sentences in known.items() if sentence in sentences), None)

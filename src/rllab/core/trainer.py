@@ -152,20 +152,18 @@ class Trainer:
             self.folder.flush()
         shared = {"step": self.step, "seconds": self.seconds, "row": self.row}
         shared |= {"optim": self.optimizers.state(), "scaler": self.engine.scaler.state_dict()}
-        parts, own = self.algorithm.parts(), self.algorithm.state()
-        self.checkpoints.save(self.step, parts, shared, own, self.algorithm.write_files)
+        parts, own, describe = self.algorithm.parts(), self.algorithm.state(), self.algorithm.write_files
+        self.checkpoints.save(self.step, parts, shared, own, describe)
         self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def _report(self) -> None:
         """Evaluates if that is due, and writes the round's row."""
-        samples = list[dict[str, Any]]()
         if self.settings.evaluates_at(self.step):
             start = time.perf_counter()
             self.row |= self.algorithm.evaluate(self.step)
             self.row["time/evaluate"] = time.perf_counter() - start
-            samples = self.algorithm.samples()
         if self.engine.rank == 0:
-            self.folder.append(self.row, samples)
+            self.folder.append(self.row, self.algorithm.samples() if self.settings.evaluates_at(self.step) else ())
         self._reported = True
         self._status("running", at_most_every=2.0)
 

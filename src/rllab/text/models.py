@@ -82,7 +82,7 @@ class LanguageModel:
             self.adapters.write_files(folder)
             return
         self.model.config.save_pretrained(folder)
-        if self.model.generation_config is not None:
+        if getattr(self.model, "generation_config", None) is not None:
             self.model.generation_config.save_pretrained(folder)
 
 
@@ -157,7 +157,7 @@ def make(shape: dict[str, Any], words: Sequence[str], *, head: Head = "lm") -> L
         model = HEADS[head].from_config(config, dtype=torch.float32)
     except (KeyError, ValueError, TypeError) as error:
         raise FieldMistake("shape", f"transformers cannot make this model: {error}") from None
-    return LanguageModel(model.eval(), tokenizer, shape=native_shape(model))
+    return LanguageModel(model.train(False), tokenizer, shape=native_shape(model))
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
