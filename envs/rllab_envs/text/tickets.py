@@ -70,7 +70,7 @@ class Tickets:
 
 
 def unaligned_reply(rng: np.random.Generator, problem: str) -> str:
-    """One to five sentences, drawn without regard to what is asked."""
+    """One to five sentences, drawn without regard to what is asked; now and then one is said again."""
     others = [p for p in HELP if p != problem]
     drawn = [
         (0.35, SORRY),
@@ -82,7 +82,10 @@ def unaligned_reply(rng: np.random.Generator, problem: str) -> str:
         (0.30, one(rng, CHAT)),
     ]
     said = [sentence for chance, sentence in drawn if rng.random() < chance] or [one(rng, CHAT)]
-    return " ".join(said[i] for i in rng.permutation(len(said))[:5])
+    said = [said[i] for i in rng.permutation(len(said))]
+    if rng.random() < 0.2:
+        said.insert(int(rng.integers(len(said) + 1)), one(rng, said))
+    return " ".join(said[:5])
 
 
 def score(problem: str, reply: str) -> float:
