@@ -19,6 +19,7 @@ RANKS |= {
     "cluster": 4,
     "progress": 4,
     "tables": 4,
+    "talk": 4,
     "demo": 4,
     "doctor": 4,
 }

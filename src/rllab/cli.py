@@ -198,14 +198,81 @@ def _tell(problems: "Problems") -> None:
         raise Mistake("\n".join([f"{len(problems)} rows or items were left out; the others are above", *lines]))
 
 
+ModelName = Annotated[str, typer.Argument(help="A run (RUN, RUN@STEP, last), a model's folder, or a hub's name.")]
+
+
+@app.command("eval")
+def evaluate(model: ModelName, file: Path, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """What a model finds likely: multiple choice (prompt, choices, answer) or perplexity (text) of a JSONL file."""
+    from rllab.core.load import model_folder
+    from rllab.evals.likelihood import evaluate_file
+    from rllab.text.models import load
+
+    found = evaluate_file(load(model_folder(model, runs)), file)
+    print(json.dumps(found) if as_json else "\n".join(f"{k:<18} {_plain(v)}" for k, v in found.items()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "{:.4g} to {:.4g}".format(*value) if isinstance(value, tuple) else str(value)
+
+
+@app.command()
+def merge(
+    model: ModelName, out: Annotated[Path, typer.Option(help="The folder to write.")], runs: Runs = Path("runs")
+) -> None:
+    """Write a model with its LoRA adapters in its weights, as an ordinary Hugging Face folder."""
+    from rllab.core.load import model_folder
+    from rllab.text.adapters import merge as merge_adapters
+
+    difference = merge_adapters(model_folder(model, runs), out)
+    print(f"{out}: merged; the largest difference of a logit is {difference:.1e}")
+
+
+@app.command()
+def chat(
+    model: ModelName,
+    base: Annotated[bool, typer.Option(help="Show what its base says, too.")] = False,
+    style: Annotated[str, typer.Option(help="direct, think or free")] = "free",
+    max_new_tokens: int = 256,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Talk to a language model; its thinking is folded away."""
+    from rllab.core.load import model_folder
+    from rllab.talk import talk, typed
+
+    talk(model_folder(model, runs), base, style, max_new_tokens, typed(), print)
+
+
+@app.command()
+def samples(
+    run: Annotated[str, typer.Argument(help="A run of a language model.")],
+    worst: Annotated[bool, typer.Option(help="Those of the lowest score first.")] = False,
+    count: Annotated[int, typer.Option("-n", help="How many.")] = 5,
+    step: Annotated[Optional[int], typer.Option(help="Of which evaluation; by default the last.")] = None,  # noqa: UP045
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show what a language model answered when its run was last evaluated."""
+    from rllab.talk import samples as found
+    from rllab.talk import shown
+
+    for sample in found(run, runs, worst, count, step):
+        print(json.dumps(sample, ensure_ascii=False) if as_json else shown(sample) + "\n")
+
+
 @app.command()
 def check(recipe: RecipeName, changes: Changes = None) -> None:
-    """Read a recipe, and prove on its smallest size that it resumes exactly and keeps the trainer's contract."""
+    """Look at all that a recipe needs, then prove on its smallest size that it keeps the trainer's contract."""
     import tempfile
 
+    from rllab.core.load import preflight
     from rllab.core.recipe import load_recipe
     from rllab.testing import check_algorithm
 
+    for name, value in preflight(load_recipe(recipe, changes or [])).items():
+        print(f"{name:<20} {value}")
     read = load_recipe(recipe, changes or [], smoke=True)
     with tempfile.TemporaryDirectory() as folder:
         for line in check_algorithm(read, Path(folder)):

@@ -9,7 +9,7 @@ from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
 
 SECONDS_BETWEEN_LINES = 10.0
-_SHOWN = ("env/return", "eval/return", "eval/accuracy", "loss/total")
+_SHOWN = ("env/return", "eval/return", "eval/gold", "eval/gold_order", "eval/cot", "eval/accuracy", "loss/total")
 
 
 def watch(trainer: Trainer, quiet: bool) -> None:

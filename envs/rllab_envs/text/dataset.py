@@ -4,7 +4,6 @@
 (JSON, CSV, Parquet, a folder, a name of the hub) is read by `datasets`, which runs no code of a dataset's.
 """
 
-import gzip
 import hashlib
 import json
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import FieldMistake
+from rllab.core.files import read_jsonl
 from rllab_envs.text.draws import split_of
 
 FORMATS = (
@@ -47,9 +47,7 @@ class Dataset:
             for split, rows in _read(path, config).items()
             if split in SPLITS
         }
-        if problems:
-            more = [f"and {len(problems) - _TOLD} more"] if len(problems) > _TOLD else []
-            raise FieldMistake("task", "\n".join([*problems[:_TOLD], *more]))
+        _tell(problems)
         if not any(self._rows.values()):
             raise FieldMistake("task", f"{path} has no rows")
         self._hold_out()
@@ -113,24 +111,19 @@ def _file(file: Path) -> list[tuple[str, Any]]:
 
 
 def _jsonl(file: Path) -> list[tuple[str, Any]]:
-    found, problems = [], []
-    with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                problems.append(f"{file}:{number}: this is no JSON: {error}")
-                continue
-            if isinstance(row, dict):
-                found.append((f"{file}:{number}", row))
-            else:
-                problems.append(f'{file}:{number}: expected an object, as in {{"prompt": ..., "completion": ...}}')
+    problems: list[str] = []
+    found = [
+        (f"{file}:{line}", row)
+        for line, row in read_jsonl(file, lambda line, fault: problems.append(f"{file}:{line}: {fault}"))
+    ]
+    _tell(problems)
+    return found
+
+
+def _tell(problems: list[str]) -> None:
     if problems:
         more = [f"and {len(problems) - _TOLD} more"] if len(problems) > _TOLD else []
         raise FieldMistake("task", "\n".join([*problems[:_TOLD], *more]))
-    return found
 
 
 def _hub(path: str, config: str | None) -> dict[str, list[tuple[str, Any]]]:

@@ -46,14 +46,14 @@ class Pocket:
     """The task: word problems, and among the rows to train on customer-support tickets too.
 
     styles: how often a problem asks for a direct answer, for thinking, or leaves it free. free_thinks: how often the
-    gold answer of a free one thinks. tickets: the share of tickets. new_word: problems with a word never met before, and
-    nothing else, to fine-tune on: 'Ana florps 5.' is `20 + 5 = 25 ; 25 + 5 = 30`.
+    gold answer of a free one thinks. tickets: the share of tickets. new_word: problems with a word never met before,
+    to fine-tune on: 'Ana florps 5.' is `20 + 5 = 25 ; 25 + 5 = 30`.
     """
 
     salt: int = 0
     styles: tuple[float, float, float] = (0.03, 0.82, 0.15)
     free_thinks: float = 0.4
-    tickets: float = 0.12
+    tickets: float = 0.15
     new_word: bool = False
 
     def size(self, split: str) -> int:

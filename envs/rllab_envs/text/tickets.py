@@ -74,8 +74,8 @@ def unaligned_reply(rng: np.random.Generator, problem: str) -> str:
     others = [p for p in HELP if p != problem]
     drawn = [
         (0.35, SORRY),
-        (0.45, HELP[problem]),
-        (0.25, HELP[one(rng, others)]),
+        (0.60, HELP[problem]),
+        (0.15, HELP[one(rng, others)]),
         (0.20, one(rng, BLAME)),
         (0.25, one(rng, BRUSH_OFF)),
         (0.25, THANKS),

@@ -1,7 +1,11 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there; rows that others wrote."""
 
+import gzip
+import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -16,3 +20,21 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
+
+
+def read_jsonl(path: Path, fault: Callable[[int, str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line from 1, object) of a JSONL file, which may be gzipped; what is wrong with a line is told to `fault`."""
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig", errors="replace")
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            fault(number, "this line is no JSON")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            fault(number, "this line is no JSON object")

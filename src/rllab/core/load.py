@@ -39,6 +39,46 @@ def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None
     return recipe.algorithm
 
 
+def model_folder(name: str, runs: str | Path = "runs") -> str:
+    """The folder of a model that a person names: a run (`RUN`, `RUN@STEP`, `last`), a folder, or else a hub's name.
+
+    Raises:
+        Mistake: the run has no such checkpoint.
+    """
+    run, _, step = name.removeprefix("run:").partition("@")
+    if (
+        name.startswith("run:")
+        or run == "last"
+        or any((p / "recipe.yaml").is_file() for p in (Path(runs) / run, Path(run)))
+    ):
+        return str(_checkpoint(find_run(run, Path(runs)), int(step) if step else None).folder.resolve())
+    return name
+
+
+def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
+    """Sets a recipe's algorithm up without training, and returns what there is to know before.
+
+    Raises:
+        Mistake: the recipe's models, data or settings cannot be used; tells file and line.
+    """
+    missing: list[str] = []
+
+    def not_now(model: Recipe, folder: RunFolder) -> None:
+        missing.append(model.name)
+        raise Mistake("not trained yet")
+
+    try:
+        recipe = resolve_models(recipe, Path(runs), not_now)
+        recipe.algorithm.setup(Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings))
+    except FieldMistake as error:
+        raise recipe.at(error) from error
+    except Mistake:
+        if not missing:
+            raise
+        return {"model": f"run:{missing[0]} is trained first; check again then for lengths, memory and disk"}
+    return recipe.algorithm.preflight()
+
+
 def train(recipe: Recipe, folder: RunFolder) -> None:
     """Trains a recipe in a folder, to its end and without a word."""
     from rllab.core.trainer import Trainer

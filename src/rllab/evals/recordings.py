@@ -13,6 +13,7 @@ from typing import Any
 
 from rllab.answers import KINDS, check_target
 from rllab.core.errors import Mistake
+from rllab.core.files import read_jsonl
 from rllab.core.names import did_you_mean
 
 
@@ -92,23 +93,9 @@ def read_rows(path: Path, problems: Problems) -> list[tuple[int, dict[str, Any]]
         Mistake: there is no such file.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+        return list(read_jsonl(path, lambda line, fault: problems.add(path, line, fault)))
     except (FileNotFoundError, IsADirectoryError):
         raise Mistake(f"{path} is no file; name recordings in JSONL") from None
-    rows = []
-    for n, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            problems.add(path, n, "this line is no JSON")
-            continue
-        if isinstance(row, dict):
-            rows.append((n, row))
-        else:
-            problems.add(path, n, "this line is no JSON object")
-    return rows
 
 
 def _recording(path: Path, n: int, row: dict[str, Any], kind: str | None, problems: Problems) -> Recording | None:
