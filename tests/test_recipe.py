@@ -123,7 +123,7 @@ def test_plain_recipe_says_everything_and_reads_back() -> None:
         recipe = load_recipe(name)
         again = read_recipe(yaml.safe_dump(recipe.plain), "again", Path(), "again")
         assert again.plain == recipe.plain
-        assert (again.settings, again.algorithm) == (recipe.settings, recipe.algorithm)
+        assert repr((again.settings, again.algorithm)) == repr((recipe.settings, recipe.algorithm))
         settings = {f.name for f in [*fields(recipe.settings), *fields(recipe.algorithm)]}
         assert recipe.plain.keys() == settings and {"seed", "optim", "precision"} <= settings
 

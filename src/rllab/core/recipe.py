@@ -6,7 +6,7 @@ and what takes settings of its own. `smoke` holds changes that make the run fini
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -169,7 +169,8 @@ def read_recipe(
     reader.raise_mistakes()
     places = {k: reader.where(v) for k, _, v in pairs(root)}
     files = _files(root, folder)
-    return Recipe(name, settings, algorithm, _plain(root, settings, algorithm), files, places)
+    plain = renamed(_plain(root, settings, algorithm), lambda text: reader.data_files.get(text, text))
+    return Recipe(name, settings, algorithm, plain, files, places)
 
 
 def _read(reader: Reader, root: yaml.MappingNode) -> tuple[Any, Any]:
@@ -246,6 +247,15 @@ def _plain(root: yaml.MappingNode, settings: Settings, algorithm: "Algorithm") -
             named = f.name in written and not _is_plain(value)
             whole[f.name] = written[f.name] if named else _as_plain(value)
     return whole
+
+
+def renamed(tree: Any, rename: Callable[[str], str]) -> Any:
+    """A tree of settings with another name in place of each text."""
+    if isinstance(tree, dict):
+        return {k: renamed(v, rename) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [renamed(v, rename) for v in tree]
+    return rename(tree) if isinstance(tree, str) else tree
 
 
 def _is_plain(value: Any) -> bool:

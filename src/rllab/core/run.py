@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +32,7 @@ from rllab.core.checkpoint import Checkpoints, copy_checkpoint
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
 from rllab.core.names import did_you_mean
-from rllab.core.recipe import Recipe, reached, read_recipe
+from rllab.core.recipe import Recipe, reached, read_recipe, renamed
 
 _PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "safetensors")
 
@@ -351,11 +351,9 @@ def _keep_sources(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 def _renamed(tree: Any, names: Mapping[str, str]) -> Any:
     """A recipe in which `mine.py:fn` is `sources/mine.py:fn`."""
-    rename: Callable[[Any], Any] = lambda t: _renamed(t, names)  # noqa: E731
-    if isinstance(tree, dict):
-        return {k: rename(v) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [rename(v) for v in tree]
-    if isinstance(tree, str) and tree.partition(":")[0] in names:
-        return f"{names[tree.partition(':')[0]]}:{tree.partition(':')[2]}"
-    return tree
+
+    def rename(text: str) -> str:
+        file, colon, rest = text.partition(":")
+        return names.get(file, file) + colon + rest
+
+    return renamed(tree, rename)

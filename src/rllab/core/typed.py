@@ -84,6 +84,7 @@ class Reader:
     def __init__(self, source: str, folder: Path) -> None:
         self.source, self.folder = source, folder
         self.mistakes: list[str] = []
+        self.data_files: dict[str, str] = {}  # as written -> whole path; a run does not copy them
 
     def where(self, node: yaml.Node) -> str:
         """'recipes/cartpole.yaml:12', or the words of the command line that set it."""
@@ -220,7 +221,9 @@ class Reader:
         name = plain(entries["name"]) if "name" in entries else None
         if not isinstance(name, str):
             return self.note(node, key, f"expected a name, got {plain(node)!r}")
-        files = [self._data_file(entries["name"])] if mark.data and is_data(name) else []
+        files = []
+        if mark.data and is_data(name):
+            files = [self.data_files.setdefault(name, str((self.folder / name).resolve()))]
         try:
             found = find(mark.data if files else name, mark.home, self.folder)
         except Mistake as error:
@@ -234,12 +237,6 @@ class Reader:
             return _UNREAD
         bound = functools.partial(found, *files, **values)
         return functools.update_wrapper(bound, found) if values or files else found
-
-    def _data_file(self, node: yaml.Node) -> str:
-        """The whole path of a file of data, which the node then says too: a run does not copy it."""
-        assert isinstance(node, yaml.ScalarNode)
-        node.value = str((self.folder / node.value).resolve())
-        return str(node.value)
 
 
 def dataclass_settings(type_: Any) -> dict[str, tuple[Any, bool]]:

@@ -40,7 +40,7 @@ def perplexity(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> dict[str, A
     """Of rows with `text`, or `prompt` and `completion`: nats a token, perplexity, bits a byte."""
     nats = np.array([-float(each[0]) for each in log_likelihoods(lm, rows)])
     tokens = np.array([len(documents(lm.tokenizer, [row])[0].completions[0]) - 1 for row in rows])
-    said = [row.get("text", row.get("completion")) for row in rows]
+    said: list[Any] = [row.get("text", row.get("completion")) for row in rows]
     size = sum(len((t if isinstance(t, str) else t[-1]["content"]).encode()) for t in said)
     low, high = bootstrap(nats / tokens)
     return {

@@ -1,0 +1,213 @@
+"""Rows of people's own: formats, broken files, chat templates, what is told before a training begins."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rllab_envs.text import pocket, ticket_preferences
+from rllab_envs.text.dataset import Dataset
+
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.recipe import load_recipe, read_recipe
+from rllab.core.run import RunFolder
+from rllab.core.stop import Stop
+from rllab.core.trainer import Trainer
+from rllab.text import chat
+from rllab.text.chat import check_template, documents, prompt_texts
+from rllab.text.models import CHAT, make
+from rllab.text.packing import Document
+from rllab.text.rows import cut
+
+SHAPE: dict[str, Any] = {
+    "model_type": "qwen3",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 16,
+}
+TOKENIZER = make(SHAPE, pocket().words()).tokenizer
+RECIPE = "algo: {algo}\ntask: {task}\ntotal_steps: 2\neval_every: 1\nbatch_size: 4\nlength: 96\nshape: " + json.dumps(
+    SHAPE
+).replace("{", "{{").replace("}", "}}")
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def many(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row | {"number": i} for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "2 + 3 =", "completion": " 5"},
+        {"prompt": [{"role": "user", "content": "2 + 3"}], "completion": [{"role": "assistant", "content": "5"}]},
+        {"messages": [{"role": "user", "content": "2"}, {"role": "assistant", "content": "3"}]},
+        {"text": "Ana has 20 books ."},
+    ],
+)
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.jsonl.gz", "mine.json", "mine.parquet"])
+def test_every_format_trains_in_one_line(row: dict[str, Any], name: str, tmp_path: Path) -> None:
+    file, rows = tmp_path / name, many(row)
+    if name.endswith("parquet"):
+        import datasets
+
+        datasets.Dataset.from_list(rows).to_parquet(str(file))
+    else:
+        write(file, rows)
+    recipe = read_recipe(RECIPE.format(algo="SFT", task=name), "mine.yaml", tmp_path, "mine")
+    trainer = Trainer(recipe, tmp_path / "run")
+    *_, last = list(trainer)
+    assert last["eval/nll"] > 0 and last["data/tokens"] > 0
+    assert trainer.folder.plain()["task"] == str(file.resolve())
+
+
+@pytest.mark.parametrize("algo", ["RewardModel", "DPO"])
+def test_preferences_train_in_one_line(algo: str, tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", many({"prompt": "2 + 3 =", "chosen": "5", "rejected": "6"}))
+    recipe = read_recipe(RECIPE.format(algo=algo, task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+    assert "eval/accuracy" in list(Trainer(recipe, tmp_path / "run"))[-1]
+
+
+def test_a_folder_and_columns_of_other_names(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.jsonl", [{"question": f"{split} {i}", "answer": "5"} for i in range(30)])
+    task = Dataset(str(tmp_path), columns={"question": "prompt", "answer": "completion"})
+    assert (task.size("test"), task.row(3, "test")["prompt"]) == (30, "test 3")
+    held = {task.row(i, "validation")["prompt"] for i in range(task.size("validation"))}
+    assert held and not held & {task.row(i, "train")["prompt"] for i in range(task.size("train"))}
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (['{"prompt": "a", "completion": "b"}', '{"prompt": "a", '], r"mine.jsonl:2: this line is no JSON"),
+        (["[1]"], r"mine.jsonl:1: this line is no JSON object"),
+        ([{"question": "a"}], r"mine.jsonl:1: its columns are question; a row has .* columns: \{question: prompt"),
+        ([{"prompt": " ", "completion": "b"}], r"mine.jsonl:1: its prompt is empty"),
+        ([{"prompt": "a", "completion": ""}], r"mine.jsonl:1: its completion is empty"),
+        ([{"messages": [{"role": "user", "content": "a"}]}], r"mine.jsonl:1: nobody in its messages is the assistant"),
+        ([], r"mine.jsonl has no rows"),
+    ],
+)
+def test_broken_rows_are_told(rows: list[Any], fault: str, tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(FieldMistake, match=fault):
+        Dataset(str(tmp_path / "mine.jsonl"))
+
+
+def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FieldMistake, match="no such file"):
+        Dataset(str(tmp_path / "none.jsonl"))
+    with pytest.raises(FieldMistake, match="has no file named train"):
+        Dataset(str(tmp_path))
+    recipe = read_recipe(RECIPE.format(algo="SFT", task="none.jsonl"), "mine.yaml", tmp_path, "mine")
+    with pytest.raises(Mistake, match=r"recipe.yaml:\d+: task: no such file"):
+        list(Trainer(recipe, tmp_path / "run"))
+
+
+def test_no_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        FieldMistake, match=r"the hub does not give it: .* hf download --repo-type dataset nobody/nothing"
+    ):
+        Dataset("nobody/nothing")
+
+
+def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", many({"text": "Ana has 20 books ."}))
+    recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+    stop = Stop()
+    for _ in Trainer(recipe, tmp_path / "run", stop=stop):
+        stop.reason = "test"
+    write(file, many({"text": "Ana has 21 books ."}))
+    with pytest.raises(Mistake, match="the rows of `task` have changed"):
+        list(Trainer(recipe, RunFolder(tmp_path / "run")))
+
+
+def test_conversations_teach_what_the_assistant_says() -> None:
+    talk = [
+        {"role": r, "content": c}
+        for r, c in [("user", "2 + 3"), ("assistant", "5"), ("user", "5 * 2"), ("assistant", "10")]
+    ]
+    (document,) = documents(TOKENIZER, [{"messages": talk}])
+    decode = lambda ids: TOKENIZER.decode(ids).split()  # noqa: E731
+    learned = [t for t, yes in zip(document.completions[0], document.learned[0], strict=True) if yes]
+    assert decode(learned) == ["5", "<|end|>", "10", "<|end|>"]
+    assert TOKENIZER.decode(document.prompt + document.completions[0]).split() == TOKENIZER.decode(
+        TOKENIZER.apply_chat_template(talk, tokenize=True)["input_ids"]
+    ).split()  # fmt: skip
+    forgetful = make(SHAPE, pocket().words()).tokenizer
+    forgetful.chat_template = CHAT.replace("{% for m in messages %}", "{% for m in messages[-2:] %}")
+    (document,) = documents(forgetful, [{"messages": talk}])
+    assert decode(document.completions[0]) == ["10", "<|end|>"]
+
+
+def test_chat_templates_that_fail_or_loop_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = make(SHAPE, pocket().words()).tokenizer
+    check_template(other, "good")
+    other.chat_template = "{{ raise_exception('only one message') }}"
+    with pytest.raises(FieldMistake, match=r"its chat template fails on two short messages: .*only one message"):
+        check_template(other, "bad")
+    with pytest.raises(Mistake, match=r"the chat template fails on a conversation of user: only one message"):
+        prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
+    monkeypatch.setattr(chat, "DEADLINE", 5.0)
+    many_times = "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"
+    other.chat_template = many_times
+    with pytest.raises(FieldMistake, match="its chat template does not end within 5 seconds"):
+        check_template(other, "looping")
+    other.chat_template = None
+    with pytest.raises(FieldMistake, match="has no chat template"):
+        prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
+
+
+def test_cut_shares_the_room_evenly() -> None:
+    document = cut(Document([1, 2], [[3] * 10, [4] * 2, [5] * 20]), 2 + 2 + 16)
+    assert document.size <= 20 and [len(c) for c in document.completions] == [6, 2, 6]
+    with pytest.raises(Mistake, match="a prompt of 30 tokens leaves no room in a row of 20"):
+        cut(Document([1] * 30, [[1]]), 20)
+
+
+def test_transcripts_are_conversations(data: Path) -> None:
+    task = Dataset(str(data / "hh_rlhf_harmless_test" / "test.jsonl.gz"))
+    sizes = [task.size(s) for s in ("train", "validation", "test")]
+    assert sum(sizes) == 2312 and min(sizes) > 80
+    for i in range(100):
+        row = task.row(i, "train")
+        assert row["prompt"][0]["role"] == row["prompt"][-1]["role"] == "user"
+        assert row["chosen"] != row["rejected"] and row["chosen"][0]["role"] == "assistant"
+
+
+def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
+    from rllab.core.load import preflight
+
+    write(tmp_path / "mine.jsonl", many({"text": "Ana has 20 books ."}))
+    recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+    told = preflight(recipe)
+    assert told["tokens of a row"].startswith("median 7, 95 % below 7, longest 7")
+    assert told["cut"].startswith("0 of ") and "are trained" in told["parameters"]
+    assert preflight(load_recipe("dpo", {"model": "run:pocket"}), tmp_path)["model"].startswith(
+        "run:pocket is trained first"
+    )
+    with pytest.raises(Mistake, match=r"mine.yaml:6: length: .* of .* rows that were looked at are longer"):
+        preflight(
+            read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl").replace("96", "5"), "mine.yaml", tmp_path, "m")
+        )
+
+
+def test_rankings_keep_their_gold_order() -> None:
+    task = ticket_preferences(answers=5)
+    row = task.row(0, "test")
+    assert row["gold"] == sorted(row["gold"], reverse=True) and len(row["completions"]) == 5
+    told = {s: [ticket_preferences().row(i, s)["gold"] for i in range(400)] for s in ("train", "test")}
+    assert 0.04 < sum(better < worse for better, worse in told["train"]) / 400 < 0.13
+    assert all(better > worse for better, worse in told["test"])
