@@ -70,21 +70,18 @@ class Tickets:
 
 
 def unaligned_reply(rng: np.random.Generator, problem: str) -> str:
-    """One to five sentences, drawn without regard to what is asked; now and then one is said again."""
+    """One to five sentences in the usual order, drawn without regard to what a customer wants."""
     others = [p for p in HELP if p != problem]
     drawn = [
         (0.35, SORRY),
-        (0.60, HELP[problem]),
-        (0.15, HELP[one(rng, others)]),
         (0.20, one(rng, BLAME)),
+        (0.55, HELP[problem]),
+        (0.20, HELP[one(rng, others)]),
         (0.25, one(rng, BRUSH_OFF)),
         (0.25, THANKS),
         (0.30, one(rng, CHAT)),
     ]
     said = [sentence for chance, sentence in drawn if rng.random() < chance] or [one(rng, CHAT)]
-    said = [said[i] for i in rng.permutation(len(said))]
-    if rng.random() < 0.2:
-        said.insert(int(rng.integers(len(said) + 1)), one(rng, said))
     return " ".join(said[:5])
 
 
