@@ -47,7 +47,7 @@ class Pocket:
 
     styles: how often a problem asks for a direct answer, for thinking, or leaves it free. free_thinks: how often the
     gold answer of a free one thinks. tickets: the share of tickets. new_word: problems with a word never met before,
-    to fine-tune on: 'Ana florps 5.' is `20 + 5 = 25 ; 25 + 5 = 30`.
+    to fine-tune on: 'Ana florps 5.' is `20 + 10 = 30`.
     """
 
     salt: int = 0
@@ -109,8 +109,7 @@ def _step(rng: np.random.Generator, name: str, total: int, new_word: bool) -> St
     """A change after which the total is between 0 and 99."""
     if new_word and total + 4 <= LARGEST and rng.random() < 0.4:
         n = int(rng.integers(2, min(10, (LARGEST - total) // 2) + 1))
-        line = f"{total} + {n} = {total + n} ; {total + n} + {n} = {total + 2 * n}"
-        return Step(f"{name} {NEW} {n}.", line, total + 2 * n)
+        return Step(f"{name} {NEW} {n}.", f"{total} + {2 * n} = {total + 2 * n}", total + 2 * n)
     kind = rng.random()
     if kind < 0.12 and 2 * total <= LARGEST:
         return Step("Then the pile doubles.", f"{total} * 2 = {2 * total}", 2 * total)
