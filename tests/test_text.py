@@ -17,6 +17,7 @@ from rllab.answers import judge
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
+from rllab.text.attention import Packed
 from rllab.text.chat import documents, prompt_ids
 from rllab.text.forward import hidden_states
 from rllab.text.logprobs import _logp, next_token_logp, token_logp
@@ -50,14 +51,15 @@ def in_transformers(lm: LanguageModel) -> LanguageModel:
 def test_the_forward_pass_is_transformers(lm: LanguageModel) -> None:
     assert lm.shape is not None
     batch, _ = pack(documents(lm.tokenizer, ROWS), 160)
-    mask = sees(batch)
+    real, mask = batch["document"] >= 0, sees(batch)
     with torch.no_grad():
-        hidden = hidden_states(lm.model, lm.shape, batch["input_ids"], batch["position_ids"], mask)
+        hidden = hidden_states(
+            lm.model, lm.shape, batch["input_ids"][real], batch["position_ids"][real], Packed(real, mask)
+        )
         theirs = lm.model(
             input_ids=batch["input_ids"], position_ids=batch["position_ids"], attention_mask=mask, use_cache=False
         ).logits
-    real = batch["document"] >= 0
-    torch.testing.assert_close(lm.model.lm_head(hidden)[real], theirs[real], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(lm.model.lm_head(hidden), theirs[real], rtol=1e-4, atol=1e-4)
 
 
 def shared_and_apart() -> tuple[list[Document], list[Document]]:

@@ -65,7 +65,6 @@ class DPO(TextAlgorithm):
         batch = self.batch(rows)
         batch["weight"] /= self.ctx.total(batch["weight"].sum()).to(batch["weight"].device)
         yield self.on_device(batch, step)
-        self._lm.drop_out(None)
         self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
         return {"data/pairs": self.pairs}
 
@@ -79,7 +78,7 @@ class DPO(TextAlgorithm):
         return batch | {"reference": reference, "z": z.expand(len(reference))}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch["noise"])
+        self._lm.drop_out(batch)
         ratio_BS = self._logp(self._lm, batch) - batch["reference"][:, : int(batch["completion"].max()) + 1]
         better_BP, worse_BP = of_pairs(ratio_BS, batch)
         loss_BP = self.preference_loss(better_BP, worse_BP, batch["z"][:, None])

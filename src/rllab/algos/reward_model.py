@@ -24,8 +24,9 @@ from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Rou
 from rllab.stats import wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
+from rllab.text.forward import exact
 from rllab.text.judging import judge_rewards
-from rllab.text.logprobs import last_hidden
+from rllab.text.logprobs import hidden_at
 from rllab.text.packing import ends, pack
 from rllab.text.preferences import of_pairs, pack_pairs
 from rllab.text.rows import cut
@@ -48,12 +49,11 @@ class RewardModel(TextAlgorithm):
         batch = pack_pairs(self._lm.tokenizer, rows, self.length)
         batch["weight"] /= self.ctx.total(batch["weight"].sum())
         yield self.on_device(batch, step)
-        self._lm.drop_out(None)
         self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
         return {"data/pairs": self.pairs}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch["noise"])
+        self._lm.drop_out(batch)
         better_BP, worse_BP = of_pairs(self._rewards(batch), batch)
         nll_BP = -nn.functional.logsigmoid(better_BP - worse_BP - batch["margin"])
         loss_BP = nll_BP + self.center * (better_BP + worse_BP) ** 2
@@ -63,9 +63,9 @@ class RewardModel(TextAlgorithm):
     def _rewards(self, batch: Batch) -> Tensor:
         """The reward of each answer [B, S], at its last token."""
         last_BS = ends(batch)
-        hidden_BLD = last_hidden(self._lm, batch)
-        hidden_BSD = hidden_BLD.gather(1, last_BS[..., None].expand(-1, -1, hidden_BLD.shape[-1]))
-        return self._lm.model.score(hidden_BSD).squeeze(-1).float()  # type: ignore[operator,no-any-return]
+        rows_B1 = torch.arange(len(last_BS), device=last_BS.device)[:, None] * batch["input_ids"].shape[1]
+        hidden_SD = hidden_at(self._lm, batch, (rows_B1 + last_BS).flatten())
+        return exact(self._lm.model.score(hidden_SD)).view_as(last_BS)  # type: ignore[operator]
 
     def evaluate(self, step: int) -> Metrics:
         """Pairs in order, calibration, length bias, agreement with the gold scorer where the rows have one."""

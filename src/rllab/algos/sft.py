@@ -47,12 +47,11 @@ class SFT(TextAlgorithm):
         batch, _ = pack([cut(d, self.length) for d in documents(self._lm.tokenizer, rows)], self.length)
         batch["weight"] = batch["learned"] / self.ctx.total(batch["learned"].sum())
         yield self.on_device(batch, step)
-        self._lm.drop_out(None)
         self.tokens += int(self.ctx.total((batch["document"] >= 0).sum()))
         return {"data/tokens": self.tokens}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch["noise"])
+        self._lm.drop_out(batch)
         logp_BL = next_token_logp(self._lm, batch)
         return -(batch["weight"] * logp_BL).sum(), {"nll": -logp_BL}
 

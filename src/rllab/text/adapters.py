@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,14 @@ class Adapters(nn.Module):
         """Puts back what `state_dict` returned."""
         return set_peft_model_state_dict(self.peft, dict(state_dict))
 
-    def seed(self, seeds: Tensor | None) -> None:
-        """What dropout draws from in the next loss: a number for each row; None ends it."""
-        self._noise.seeds, self._noise.drawn = seeds, 0
+    def seed(self, seeds: list[int], counts: list[int]) -> None:
+        """What dropout draws from in the next loss: a number for each row, and how many tokens a row has."""
+        self._noise.seeds, self._noise.counts = seeds, counts
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout is to draw."""
+        return bool(self._noise.seeds) and torch.is_grad_enabled()
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -87,8 +92,9 @@ class Adapters(nn.Module):
 
 @dataclass
 class _Noise:
-    seeds: Tensor | None = None
-    drawn: int = 0
+    seeds: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    layers: int = 0
 
 
 class RowDropout(nn.Module):
@@ -96,19 +102,18 @@ class RowDropout(nn.Module):
 
     def __init__(self, p: float, noise: _Noise) -> None:
         super().__init__()
-        self.p, self._noise = p, noise
-        noise.drawn += 1
-        self._number = noise.drawn
+        self.p, self._noise, self._number = p, noise, noise.layers
+        noise.layers += 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, ...] with a share p of its numbers at 0, and the others larger by as much."""
-        if self._noise.seeds is None:
+        """x [T, D] with a share p of its numbers at 0, and the others larger by as much; x where nothing is learned."""
+        if not self._noise.seeds or not torch.is_grad_enabled():
             return x
         masks = []
-        for seed in self._noise.seeds.tolist():
+        for seed, count in zip(self._noise.seeds, self._noise.counts, strict=True):
             generator = torch.Generator(x.device).manual_seed(seed * 8191 + self._number)
-            masks.append(torch.rand(x.shape[1:], generator=generator, device=x.device) >= self.p)
-        return x * torch.stack(masks) / (1.0 - self.p)
+            masks.append(torch.rand(count, x.shape[-1], generator=generator, device=x.device) >= self.p)
+        return x * torch.cat(masks).view(x.shape) / (1.0 - self.p)
 
 
 def adapt(lm: LanguageModel, lora: Lora, *, also: list[str] | None = None) -> LanguageModel:
@@ -154,6 +159,7 @@ def merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32
     lm = open_adapter(folder, head=head, dtype=dtype)
     assert lm.adapters is not None
     model: Any = lm.adapters.peft.merge_and_unload()
+    model.name_or_path = folder  # so that peft names it as the base of further adapters
     return replace(lm, model=model, adapters=None, shape=native_shape(model))
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rllab.core.algorithm import Batch
-from rllab.text.forward import hidden_states
+from rllab.text.attention import Apart, Attention, Packed
+from rllab.text.forward import exact, hidden_states
 from rllab.text.models import LanguageModel
 from rllab.text.packing import sees, sequences
 
@@ -22,18 +23,30 @@ def next_token_logp(lm: LanguageModel, batch: Batch) -> Tensor:
     if lm.shape is None:
         logp_T = _logp_of_transformers(lm, batch)[counts]
     else:
-        hidden_TD = last_hidden(lm, batch).flatten(0, 1).index_select(0, counts)
-        logp_T = token_logp(hidden_TD, lm.model.lm_head.weight, ids.flatten()[counts + 1])
-    return torch.zeros(ids.numel(), device=ids.device).index_copy(0, counts, logp_T).view_as(ids)
+        logp_T = token_logp(hidden_at(lm, batch, counts), lm.model.lm_head.weight, ids.flatten()[counts + 1])
+    return logp_T.new_zeros(ids.numel()).index_copy(0, counts, logp_T).view_as(ids)
 
 
-def last_hidden(lm: LanguageModel, batch: Batch) -> Tensor:
-    """The last hidden states [B, L, D] of packed rows, which a head makes logits or rewards of."""
+def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
+    """The last hidden states [P, D] at places [P] of the flattened batch, which a head makes logits or rewards of."""
     if lm.shape is not None:
-        return hidden_states(lm.model, lm.shape, batch["input_ids"], batch["position_ids"], sees(batch))
+        real = (batch["document"] >= 0).flatten()
+        ids, position = (batch[k].flatten()[real] for k in ("input_ids", "position_ids"))
+        needed, attention = (real.cumsum(0) - 1)[places], _attention(batch, position)
+        if lm.adapters is not None and lm.adapters.drops:  # dropout draws for every token
+            return hidden_states(lm.model, lm.shape, ids, position, attention)[needed]
+        return hidden_states(lm.model, lm.shape, ids, position, attention, needed)
     places_NM = sequences(batch)
     hidden_NMD = lm.model.base_model(**_padded(batch, places_NM), use_cache=False).last_hidden_state
-    return _put_back(hidden_NMD, places_NM, batch["input_ids"].numel()).view(*batch["input_ids"].shape, -1)
+    return _put_back(hidden_NMD, places_NM, batch["input_ids"].numel())[places]
+
+
+def _attention(batch: Batch, position: Tensor) -> Attention:
+    """Rows with a mask where completions share a prompt, else each document for itself."""
+    if ((batch["completion"] < 0) & (batch["document"] >= 0)).any():
+        return Packed(batch["document"] >= 0, sees(batch))
+    starts = (position == 0).nonzero().squeeze(1)
+    return Apart(torch.diff(starts, append=starts.new_tensor([len(position)])))
 
 
 def _logp_of_transformers(lm: LanguageModel, batch: Batch) -> Tensor:
@@ -42,7 +55,7 @@ def _logp_of_transformers(lm: LanguageModel, batch: Batch) -> Tensor:
     inputs = _padded(batch, places_NM)
     logits_NMV = lm.model(**inputs, use_cache=False).logits[:, :-1]
     logp_NM = -nn.functional.cross_entropy(
-        logits_NMV.float().transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
+        exact(logits_NMV).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
     )
     return _put_back(logp_NM, places_NM[:, :-1], batch["input_ids"].numel())
 
@@ -68,5 +81,5 @@ def token_logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
 
 
 def _logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
-    logits_TV = nn.functional.linear(hidden_TD, head_VD).float()
+    logits_TV = exact(nn.functional.linear(hidden_TD, head_VD))
     return -nn.functional.cross_entropy(logits_TV, tokens_T, reduction="none")

@@ -5,7 +5,8 @@ A model is an ordinary Hugging Face folder: safetensors alone, and no code that 
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,9 +25,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from rllab.core.algorithm import Context
+from rllab.core.algorithm import Batch, Context
 from rllab.core.errors import FieldMistake
+from rllab.text.attention import Packed
 from rllab.text.forward import Shape, hidden_states
+from rllab.text.packing import sequences
 
 if TYPE_CHECKING:
     from rllab.text.adapters import Adapters
@@ -70,10 +73,17 @@ class LanguageModel:
             if hasattr(layer, "gradient_checkpointing"):
                 layer.training = True  # transformers asks for it; what is in the layer does not drop anything out
 
-    def drop_out(self, seeds: torch.Tensor | None) -> None:
-        """What the adapters' dropout draws from in the next loss: a number for each row; None ends it."""
-        if self.adapters is not None:
-            self.adapters.seed(seeds)
+    def drop_out(self, batch: Batch) -> None:
+        """Lets the adapters' dropout draw from a packed batch's `noise`, a number for each row."""
+        if self.adapters is None:
+            return
+        if self.shape is not None:
+            self.adapters.seed(batch["noise"].tolist(), (batch["document"] >= 0).sum(1).tolist())
+        else:  # transformers gets each completion in a row of its own, padded to the longest
+            places = sequences(batch)
+            row = places[:, 0] // batch["document"].shape[1]
+            seeds = batch["noise"][row] * 64 + batch["completion"].flatten()[places.amax(1)]
+            self.adapters.seed(seeds.tolist(), [places.shape[1]] * len(places))
 
     def write_files(self, folder: Path) -> None:
         """Writes what stands beside the weights in a Hugging Face folder: config, tokenizer, chat template."""
@@ -191,19 +201,32 @@ def load(name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, qu
     more: dict[str, Any] = {} if head == "lm" else {"num_labels": 1}
     if quantize:
         more |= _quantized()
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it would warn of a new head
     try:
-        model = HEADS[head].from_pretrained(name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        with _quietly():
+            model = HEADS[head].from_pretrained(
+                name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # whatever a broken folder makes transformers raise
         raise FieldMistake("model", f"{name} cannot be loaded: {_reason(name, error)}") from None
-    finally:
-        logging.set_verbosity(level)
     _check_tokenizer(name, tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return LanguageModel(model, tokenizer, name, native_shape(model))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' progress bar, and its warning of a head that is new."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def native_shape(model: PreTrainedModel) -> Shape | None:
@@ -214,13 +237,15 @@ def native_shape(model: PreTrainedModel) -> Shape | None:
     shape = Shape.of(model)
     if shape is None:
         return None
-    count = 16
-    ids = torch.arange(count, device=model.device)[None] * 7919 % model.config.vocab_size
-    position = torch.arange(count, device=model.device)[None]
+    position = torch.arange(16, device=model.device)
+    ids = position * 7919 % model.config.vocab_size
+    alone = Packed(torch.ones_like(position[None], dtype=torch.bool), (position[:, None] >= position)[None, None])
     with torch.no_grad():
-        hidden = hidden_states(model, shape, ids, position, (position[0][:, None] >= position[0])[None, None])
+        hidden = hidden_states(model, shape, ids, position, alone)
         ours = model.lm_head(hidden) if hasattr(model, "lm_head") else hidden
-        theirs = model(input_ids=ids, use_cache=False).logits if hasattr(model, "lm_head") else model.model(ids)[0]
+        theirs = (
+            model(ids[None], use_cache=False).logits[0] if hasattr(model, "lm_head") else model.model(ids[None])[0][0]
+        )
     largest = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
     if largest > (1e-3 if theirs.dtype == torch.float32 else 5e-2):
         warnings.warn(

@@ -54,7 +54,9 @@ class _Segment:
 
 
 def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[int, int]]]:
-    """Documents in rows of `length` tokens, the longest first into the first row that has room.
+    """Documents in rows of at most `length` tokens, the longest first into the first row that has room.
+
+    Rows are as long as the longest document: longer ones would make attention dearer, and save nothing.
 
     Returns a batch of [B, L]: `input_ids`; `position_ids`; `document` (which of its row a token belongs to, -1 behind
     the last); `completion` (which of its row, -1 in a shared prompt and behind the last); `learned` (1 at the token
@@ -63,7 +65,11 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
     Raises:
         Mistake: a document is longer than a row.
     """
-    rows, places = _place([d.size for d in documents], length)
+    sizes = [d.size for d in documents]
+    if max(sizes) > length:
+        raise Mistake(f"a document has {max(sizes)} tokens; a row holds {length}: make `length` larger")
+    length = max(sizes)
+    rows, places = _place(sizes, length)
     shape = (len(rows), length)
     ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     which, completion = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
@@ -91,8 +97,6 @@ def _place(sizes: Sequence[int], length: int) -> tuple[list[list[int]], list[int
     """(the documents of each row, the row of each document)."""
     room, rows, places = list[int](), list[list[int]](), [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        if sizes[index] > length:
-            raise Mistake(f"a document has {sizes[index]} tokens; a row holds {length}: make `length` larger")
         fits = next((i for i, free in enumerate(room) if free >= sizes[index]), None)
         if fits is None:
             fits = len(room)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig
 
-from rllab.text.forward import Cache, Shape, hidden_states
+from rllab.text.attention import Cache, Packed
+from rllab.text.forward import Shape, hidden_states
 from rllab.text.models import LanguageModel
 
 Uniforms = Callable[[int, int], np.ndarray]
@@ -111,21 +112,21 @@ def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]], room: i
     device = lm.model.device
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     cache = Cache(len(prompts), int(lengths.max()) + room, device)
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(device)
-    position = torch.arange(ids.shape[1], device=device)
-    mask = (position[:, None] >= position).expand(len(ids), 1, -1, -1)
-    hidden = hidden_states(lm.model, shape, ids, position.expand_as(ids), mask, cache)
+    position = torch.arange(int(lengths.max()), device=device)
+    real = position < lengths[:, None]
+    mask = (position[:, None] >= position).expand(len(prompts), 1, -1, -1)
+    ids = torch.tensor([token for p in prompts for token in p], device=device)
+    hidden = hidden_states(lm.model, shape, ids, position.expand_as(real)[real], Packed(real, mask, cache))
     cache.lengths = lengths
-    return cache, lm.model.lm_head(hidden[torch.arange(len(ids), device=device), lengths - 1])
+    return cache, lm.model.lm_head(hidden[lengths.cumsum(0) - 1])
 
 
 def _go_on(lm: LanguageModel, shape: Shape, tokens: Tensor, cache: Cache) -> Tensor:
     """Logits [N, V] behind one more token [N] of each sequence."""
-    seen = torch.arange(int(cache.lengths.max()) + 1, device=tokens.device)
-    mask = (seen <= cache.lengths[:, None])[:, None, None]
-    hidden = hidden_states(lm.model, shape, tokens[:, None], cache.lengths[:, None], mask, cache)
+    cache.go_on()
+    hidden = hidden_states(lm.model, shape, tokens, cache.lengths, cache)
     cache.lengths = cache.lengths + 1
-    return lm.model.lm_head(hidden[:, 0])  # type: ignore[no-any-return]
+    return lm.model.lm_head(hidden)  # type: ignore[no-any-return]
 
 
 def _transformers(
