@@ -3,8 +3,10 @@
 Data parallel is one summed all-reduce of the gradients: losses are weighted sums, so nothing has to be averaged.
 """
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -50,6 +52,8 @@ class Engine:
         self.micro_batch = settings.micro_batch
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        if large_products and self.device.type == "cpu":
+            _keep_memory()
         torch.set_flush_denormal(True)  # numbers below 1e-38 cost a hundred times as much to add, and mean nothing
         self.precision = _precision(settings.precision, self.device, large_products)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -251,6 +255,14 @@ def _device(name: str, local_rank: int) -> torch.device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise MachineFault("device: mps: torch sees no Apple GPU here; use device=cpu")
     return torch.device(name)
+
+
+def _keep_memory() -> None:
+    """Lets glibc keep what is freed: else activations are given back to the kernel and faulted in again each step."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no mappings of their own for large blocks
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
 
 
 def _precision(name: str, device: torch.device, large_products: bool) -> str:

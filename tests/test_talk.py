@@ -1,0 +1,142 @@
+"""Language models in use: chat, samples, merge, perplexity and multiple choice, from the command line."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rllab_envs.text import pocket
+
+from rllab.core.errors import Mistake
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.evals.likelihood import evaluate_file, multiple_choice, perplexity
+from rllab.talk import fold, samples, shown, talk
+from rllab.text.models import LanguageModel, load
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    for _ in Trainer(load_recipe("pocket", smoke=True), folder):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(run: Path) -> Path:
+    base = run / "checkpoints" / "00000004"
+    settings = {"model": str(base), "shape": {}, "optim.lr": 0.05}
+    for _ in Trainer(load_recipe("sft-lora", settings, smoke=True), run.parent / "tuned"):
+        pass
+    return run.parent / "tuned"
+
+
+def rllab(*words: str, cwd: Path, said: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "rllab", *words], cwd=cwd, input=said, capture_output=True, text=True)
+
+
+def test_thinking_is_folded() -> None:
+    assert fold("<think> 2 + 3 = 5 </think> #### 5") == ("[thought 5 words] #### 5", "2 + 3 = 5")
+    assert fold("<think> 2 + 3") == ("[thought 3 words, and did not finish]", "2 + 3")
+    assert fold("#### 5") == ("#### 5", "")
+
+
+def test_chat_beside_the_base(tuned: Path) -> None:
+    asked = "Ana has 20 books.\n/cot\nAna has 5 cups.\n/think\n/new\n/what\n"
+    done = rllab("chat", "tuned", "--base", "--max-new-tokens", "5", "--runs", str(tuned.parent), cwd=tuned, said=asked)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model: ") >= 2 and done.stdout.count("base:  ") >= 2
+    assert done.stdout.count("/think shows") == 2  # at first, and for a command that there is not
+
+
+def test_a_conversation_that_is_too_long_is_told(run: Path) -> None:
+    said: list[str] = []
+    long = "Ana has 20 books. " * 200
+    talk(str(run / "checkpoints" / "00000004"), False, "free", 4, iter([long, "Ana has 2 cups."]), said.append)
+    assert "tokens, and the model reads 512 at most" in said[1] and len(said) == 3
+
+
+def test_samples_worst_first(run: Path) -> None:
+    done = rllab("samples", "small", "--worst", "-n", "2", "--runs", str(run.parent), cwd=run)
+    assert done.returncode == 0 and done.stdout.count("completion:") == 2, done.stderr
+    found = samples("small", run.parent, True, 3, 2)
+    assert [s["step"] for s in found] == [2, 2, 2] and "prompt: " in shown(found[0])
+    with pytest.raises(Mistake, match="has no samples of step 3; it has: 2, 4"):
+        samples("small", run.parent, False, 3, 3)
+
+
+def test_samples_of_a_resumed_run_are_those_of_a_whole_one(run: Path, tmp_path: Path) -> None:
+    trainer = Trainer(load_recipe("pocket", {"save_every": 1}, smoke=True), tmp_path / "run")
+    for row in trainer:
+        if row["step"] == 3:
+            break
+    trainer.folder.append({"step": 4}, [{"prompt": "newer than the checkpoint"}])
+    for _ in Trainer(load_recipe("pocket", {"save_every": 1}, smoke=True), tmp_path / "run"):
+        pass
+    assert trainer.folder.samples() == [json.loads(s) for s in (run / "samples.jsonl").read_text().splitlines()]
+
+
+def test_merge_from_the_command_line(tuned: Path, tmp_path: Path) -> None:
+    done = rllab("merge", str(tuned), "--out", str(tmp_path / "whole"), cwd=tmp_path)
+    assert "merged; the largest difference of a logit is" in done.stdout, done.stderr
+    assert load(str(tmp_path / "whole")).adapters is None
+
+
+def reference(lm: LanguageModel, prompt: str, said: str) -> float:
+    """log p(said | prompt) by transformers alone."""
+    ids = [lm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, said)]
+    with torch.no_grad():
+        logp = lm.model(torch.tensor([ids[0] + ids[1]])).logits.log_softmax(-1)[0]
+    return float(sum(logp[len(ids[0]) + i - 1, token] for i, token in enumerate(ids[1])))
+
+
+def test_multiple_choice_and_perplexity(run: Path, tmp_path: Path) -> None:
+    lm = load(str(run / "checkpoints" / "00000004"))
+    texts = [pocket().row(i, "test")["prompt"][0]["content"] for i in range(40)]
+    choices = ["books", "cups and books and cups", "keys ."]
+    rows = [{"prompt": t, "choices": choices, "answer": i % 3} for i, t in enumerate(texts)]
+    found = multiple_choice(lm, rows)
+    each = [[reference(lm, t, c) for c in choices] for t in texts]
+    assert found["accuracy"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(each)) / 40
+    by_byte = [[p / len(c) for p, c in zip(e, choices, strict=True)] for e in each]
+    assert (
+        found["accuracy_by_byte"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(by_byte)) / 40
+    )
+    said = [{"prompt": t, "completion": "books ."} for t in texts]
+    nats = -sum(reference(lm, t, "books .") for t in texts)
+    measured = perplexity(lm, said)
+    assert measured["nats_per_token"] == pytest.approx(nats / 80, rel=1e-4)
+    assert measured["bits_per_byte"] == pytest.approx(nats / math.log(2) / (40 * 7), rel=1e-4)
+    assert perplexity(lm, [{"text": t} for t in texts])["tokens"] > 400
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"text": ""}', ":1: its columns are text; expected text, or"),
+        ('{"prompt": "a", "choices": ["b"], "answer": 0}', ":1: expected a prompt and two choices"),
+        ('{"prompt": "a", "choices": ["b", "c"], "answer": "B"}', ":1: answer is 'B'; expected the place"),
+        (
+            '{"text": "a"}\n{"prompt": "a", "choices": ["b", "c"], "answer": 0}',
+            ":2: has choices where others have none",
+        ),
+        ("nonsense", ":1: this line is no JSON"),
+        ("", "has no rows"),
+    ],
+)
+def test_broken_rows_are_told(line: str, fault: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(line + "\n")
+    done = rllab("eval", str(run / "checkpoints" / "00000004"), "rows.jsonl", cwd=tmp_path)
+    assert done.returncode == 2 and fault in done.stderr
+
+
+def test_eval_from_the_command_line(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "Ana has 20 books ."}\n')
+    done = rllab("eval", "small", "rows.jsonl", "--json", "--runs", str(run.parent), cwd=tmp_path)
+    assert json.loads(done.stdout)["rows"] == 1, done.stderr
+    with pytest.raises(Mistake, match="no such file"):
+        evaluate_file(load(str(run / "checkpoints" / "00000004")), tmp_path / "none.jsonl")
