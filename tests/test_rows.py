@@ -15,7 +15,7 @@ from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.text import chat
-from rllab.text.chat import check_template, documents, prompt_texts
+from rllab.text.chat import checked_template, documents, prompt_texts
 from rllab.text.models import CHAT, make
 from rllab.text.packing import Document
 from rllab.text.rows import cut
@@ -154,17 +154,23 @@ def test_conversations_teach_what_the_assistant_says() -> None:
 
 def test_chat_templates_that_fail_or_loop_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     other = make(SHAPE, pocket().words()).tokenizer
-    check_template(other, "good")
+    with checked_template(other, "good"):
+        pass
     other.chat_template = "{{ raise_exception('only one message') }}"
-    with pytest.raises(FieldMistake, match=r"its chat template fails on two short messages: .*only one message"):
-        check_template(other, "bad")
+    with (
+        pytest.raises(FieldMistake, match=r"its chat template fails on two short messages: .*only one message"),
+        checked_template(other, "bad"),
+    ):
+        pass
     with pytest.raises(Mistake, match=r"the chat template fails on a conversation of user: only one message"):
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
     monkeypatch.setattr(chat, "DEADLINE", 5.0)
-    many_times = "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"
-    other.chat_template = many_times
-    with pytest.raises(FieldMistake, match="its chat template does not end within 5 seconds"):
-        check_template(other, "looping")
+    other.chat_template = "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"
+    with (
+        pytest.raises(FieldMistake, match="its chat template does not end within 5 seconds"),
+        checked_template(other, "looping"),
+    ):
+        pass
     other.chat_template = None
     with pytest.raises(FieldMistake, match="has no chat template"):
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])

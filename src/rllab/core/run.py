@@ -34,7 +34,7 @@ from rllab.core.files import write_atomic
 from rllab.core.names import did_you_mean
 from rllab.core.recipe import Recipe, reached, read_recipe, renamed
 
-_PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "safetensors")
+_PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "peft", "datasets", "safetensors")
 
 
 class RunFolder:

@@ -12,7 +12,8 @@ Conversations go through the tokenizer's chat template; `style` (direct, think o
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -122,20 +123,28 @@ def _prompt(tokenizer: PreTrainedTokenizerFast, prompt: str | Sequence[Mapping[s
     return str(text)
 
 
-def check_template(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
-    """Tries a chat template that came with a model, in a process of its own.
+@contextmanager
+def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[None]:
+    """Tries a chat template that came with a model, in a process of its own beside whatever is done meanwhile.
 
     Raises:
-        FieldMistake: it fails, or does not end.
+        FieldMistake: at the end, where it fails or does not end.
     """
     talk = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     asked = {"conversations": [talk, talk[:1]], "chat_template": tokenizer.chat_template, "add_generation_prompt": True}
     said = json.dumps(asked | {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)})
     worker = [sys.executable, "-m", "rllab.text.template_worker"]
-    try:
-        done = subprocess.run(worker, input=said, text=True, capture_output=True, timeout=DEADLINE)
-    except subprocess.TimeoutExpired:
-        raise FieldMistake("model", f"{name}: its chat template does not end within {DEADLINE:.0f} seconds") from None
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield
+            _, failed = process.communicate(said, timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise FieldMistake(
+                "model", f"{name}: its chat template does not end within {DEADLINE:.0f} seconds"
+            ) from None
+        finally:
+            process.kill()
+    if process.returncode:
+        why = (failed.strip().splitlines() or ["it ended without a word"])[-1]
         raise FieldMistake("model", f"{name}: its chat template fails on two short messages: {why}")

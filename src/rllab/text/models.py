@@ -6,7 +6,7 @@ A model is an ordinary Hugging Face folder: safetensors alone, and no code that 
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ from transformers.utils import logging
 from rllab.core.algorithm import Batch, Context
 from rllab.core.errors import FieldMistake
 from rllab.text.attention import Packed
+from rllab.text.chat import checked_template
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.packing import sequences
 
@@ -201,18 +202,24 @@ def load(name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, qu
     more: dict[str, Any] = {} if head == "lm" else {"num_labels": 1}
     if quantize:
         more |= _quantized()
-    try:
-        with _quietly():
-            model = HEADS[head].from_pretrained(
-                name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # whatever a broken folder makes transformers raise
-        raise FieldMistake("model", f"{name} cannot be loaded: {_reason(name, error)}") from None
+    with _told(name), _quietly():
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     _check_tokenizer(name, tokenizer)
+    foreign = tokenizer.chat_template is not None and tokenizer.chat_template != CHAT
+    with checked_template(tokenizer, name) if foreign else nullcontext(), _told(name), _quietly():
+        model = HEADS[head].from_pretrained(name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more)
     model.config.pad_token_id = tokenizer.pad_token_id
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return LanguageModel(model, tokenizer, name, native_shape(model))
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Whatever a broken folder makes transformers raise, as a mistake of whoever named it."""
+    try:
+        yield
+    except Exception as error:
+        raise FieldMistake("model", f"{name} cannot be loaded: {_reason(name, error)}") from None
 
 
 @contextmanager
