@@ -76,8 +76,8 @@ def test_llmbar(data: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "settings", "metric"),
     [
-        ("gsm8k-lora", {"max_new_tokens": 8}, "eval/cot"),
-        ("gsm8k-full", {"max_new_tokens": 8}, "eval/nll"),
+        ("gsm8k-lora", {"max_new_tokens": 8, "length": 2048}, "eval/cot"),
+        ("gsm8k-full", {"max_new_tokens": 8, "length": 2048}, "eval/nll"),
         ("reward-hh", {"length": 1024}, "eval/length_bias"),
         ("dpo-ultrafeedback", {"task": "hh_rlhf", "length": 1024}, "eval/accuracy"),
     ],
@@ -90,4 +90,4 @@ def test_recipes_for_a_gpu_run_in_small(
     *_, last = list(trainer)
     assert metric in last and last["loss/total"] > 0 and trainer.headline is not None
     told = trainer.algorithm.preflight()
-    assert told["rows looked at"] > 2000 and "tokens of a row" in told
+    assert told["rows looked at"] > 1900 and "tokens of a row" in told

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rllab_envs.text import pocket, ticket_preferences
 from rllab_envs.text.dataset import Dataset
@@ -179,8 +180,18 @@ def test_chat_templates_that_fail_or_loop_are_told(monkeypatch: pytest.MonkeyPat
 def test_cut_shares_the_room_evenly() -> None:
     document = cut(Document([1, 2], [[3] * 10, [4] * 2, [5] * 20]), 2 + 2 + 16)
     assert document.size <= 20 and [len(c) for c in document.completions] == [6, 2, 6]
-    with pytest.raises(Mistake, match="a prompt of 30 tokens leaves no room in a row of 20"):
-        cut(Document([1] * 30, [[1]]), 20)
+    document = cut(Document(list(range(30)), [[1] * 9]), 20)
+    assert document.size == 20 and document.prompt == list(range(15, 30)) and len(document.completions[0]) == 5
+    whole = Document([1, 2], [[3]])
+    assert cut(whole, 3) is whole
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        sizes = rng.integers(1, 40, rng.integers(1, 6))
+        row = int(rng.integers(4 * len(sizes), 80))
+        found = cut(Document([7] * int(rng.integers(1, 60)), [[8] * int(n) for n in sizes]), row)
+        assert found.size <= row and all(found.completions)
+    with pytest.raises(Mistake, match="3 completions do not go into a row of 4 tokens"):
+        cut(Document([1], [[1], [2], [3]]), 4)
 
 
 def test_transcripts_are_conversations(data: Path) -> None:

@@ -75,6 +75,7 @@ def test_samples_of_a_resumed_run_are_those_of_a_whole_one(run: Path, tmp_path: 
         if row["step"] == 3:
             break
     trainer.folder.append({"step": 4}, [{"prompt": "newer than the checkpoint"}])
+    trainer.folder.close()
     for _ in Trainer(load_recipe("pocket", {"save_every": 1}, smoke=True), tmp_path / "run"):
         pass
     assert trainer.folder.samples() == [json.loads(s) for s in (run / "samples.jsonl").read_text().splitlines()]

@@ -205,11 +205,11 @@ def load(name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, qu
     with _told(name), _quietly():
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     _check_tokenizer(name, tokenizer)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
     foreign = tokenizer.chat_template is not None and tokenizer.chat_template != CHAT
     with checked_template(tokenizer, name) if foreign else nullcontext(), _told(name), _quietly():
         model = HEADS[head].from_pretrained(name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more)
     model.config.pad_token_id = tokenizer.pad_token_id
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return LanguageModel(model, tokenizer, name, native_shape(model))
 
 

@@ -69,19 +69,22 @@ class Rows:
 
 
 def cut(document: Document, length: int) -> Document:
-    """A document in at most `length` tokens: the ends of its completions go, evenly."""
-    over = document.size - length
-    if over <= 0:
+    """A document in at most `length` tokens: the ends of its completions go, evenly, but for a quarter of the row.
+
+    What is still too much goes from the beginning of the prompt, whose end matters most.
+    """
+    if document.size <= length:
         return document
-    room = (length - document.size + sum(map(len, document.completions))) // len(document.completions)
+    count = len(document.completions)
+    least = min(max(map(len, document.completions)), max(1, length // (4 * count)))
+    prompt = document.prompt[-max(1, length - count * (least + 1) + 1) :]
+    fixed = len(prompt) + count - 1  # a shared prompt's last token stands before each completion
+    room = (length - fixed) // count
+    short = [len(c) for c in document.completions if len(c) < room]
+    room += sum(room - n for n in short) // max(1, count - len(short))
     if room < 1:
-        raise Mistake(f"a prompt of {len(document.prompt)} tokens leaves no room in a row of {length}")
-    short = sorted(len(c) for c in document.completions if len(c) < room)
-    spare = sum(room - n for n in short)
-    room += spare // max(1, len(document.completions) - len(short))
-    return Document(
-        document.prompt, [c[:room] for c in document.completions], [m[:room] for m in document.learned] or ()
-    )
+        raise Mistake(f"{count} completions do not go into a row of {length} tokens: make `length` larger")
+    return Document(prompt, [c[:room] for c in document.completions], [m[:room] for m in document.learned] or ())
 
 
 def check_lengths(documents: Sequence[Document], length: int, context: int | None, too_long: str) -> dict[str, Any]:
