@@ -37,6 +37,21 @@ TRLS: dict[str, dict[str, Any]] = {
     "by length": {"train_sampling_strategy": "group_by_length"},
     "packed": {"packing": True, "max_length": 128, "per_device_train_batch_size": 18},
 }
+TRL_CONFIG: dict[str, Any] = {
+    "per_device_train_batch_size": ROWS,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "gradient_checkpointing": False,
+    "completion_only_loss": True,
+    "use_cpu": True,
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "max_length": 512,
+    "optim": "adamw_torch_fused",
+    "max_grad_norm": 0.0,
+}
 # Buffers of 32 MB and more are otherwise given back to the kernel at every free; peers get the same.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
@@ -93,27 +108,11 @@ def theirs(folder: Path, steps: int, precision: str, setting: str) -> dict[str, 
             clock.step()
 
     seen: list[int] = []
-    config = {
-        "output_dir": str(folder / f"trl-{os.getpid()}"),
-        "max_steps": steps,
-        "per_device_train_batch_size": ROWS,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "bf16": precision == "bf16",
-        "gradient_checkpointing": False,
-        "completion_only_loss": True,
-        "use_cpu": True,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "disable_tqdm": True,
-        "max_length": 512,
-        "optim": "adamw_torch_fused",
-        "max_grad_norm": 0.0,
-    }
     trainer = SFTTrainer(
         AutoModelForCausalLM.from_pretrained(folder / "model"),
-        SFTConfig(**(config | TRLS[setting])),
+        SFTConfig(
+            str(folder / f"trl-{os.getpid()}"), max_steps=steps, bf16=precision == "bf16", **TRL_CONFIG | TRLS[setting]
+        ),
         train_dataset=datasets.load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train"),
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
         callbacks=[Watch()],

@@ -24,7 +24,7 @@ RANKS |= {
     "doctor": 4,
 }
 RANKS |= {"cli": 5, "testing": 5}
-LINES = {"core/trainer.py": 180, "algos/dqn.py": 200, "algos/ppo.py": 200, "algos/sac.py": 200}
+LINES = {"core/trainer.py": 180, **{f"algos/{a}.py": 200 for a in ("dqn", "ppo", "sac", "sft", "reward_model", "dpo")}}
 
 
 def imports(path: Path) -> Iterator[tuple[str, ...]]:

@@ -127,7 +127,7 @@ def adapt(lm: LanguageModel, lora: Lora, *, also: list[str] | None = None) -> La
     settings = {k: v for k, v in asdict(lora).items() if k != "quantize"}
     task = "CAUSAL_LM" if hasattr(lm.model, "lm_head") else "SEQ_CLS"
     try:
-        peft = get_peft_model(lm.model, LoraConfig(task_type=task, modules_to_save=also, **settings))
+        peft = _with_adapters(lm.model, LoraConfig(task_type=task, modules_to_save=also, **settings))
     except ValueError as error:
         raise FieldMistake("lora", str(error).splitlines()[0]) from None
     return replace(lm, adapters=Adapters(peft, lm.name))
@@ -146,12 +146,18 @@ def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.f
     named = str(config.base_model_name_or_path)
     _check_base(path, named)
     lm = load(named, head=head, dtype=dtype)
-    peft = get_peft_model(lm.model, config)
+    peft = _with_adapters(lm.model, config)
     adapters = Adapters(peft, named)
     found = adapters.load_state_dict(load_file(path / WEIGHTS))
     if found.unexpected_keys:
         raise FieldMistake("model", f"{folder}: its adapters do not fit {named}; they were trained on another base")
     return replace(lm, name=folder, adapters=adapters)
+
+
+def _with_adapters(model: PreTrainedModel, config: PeftConfig) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft's own call
+        return get_peft_model(model, config)
 
 
 def merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
