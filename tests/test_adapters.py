@@ -96,6 +96,7 @@ def test_only_adapters_are_saved_and_they_merge(base: Path, tmp_path: Path) -> N
         merge(str(base), tmp_path / "other")
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 def test_adapters_are_pefts(base: Path, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
