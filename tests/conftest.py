@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ from rllab.core.trainer import Trainer
 
 TESTS = Path(__file__).parent
 TOY = "algo: toys.py:{algo}\ntotal_steps: 6\neval_every: 2\noptim: {{lr: 0.01, warmup: 2, decay: linear}}\n"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees what was trained on this machine before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLLAB_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture
