@@ -14,7 +14,7 @@ from rllab.text.steps import Gather
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, queries [T, H, E], keys [T, KV, E], values [T, KV, E]) -> what each token gathers [T, H * E]."""
-GROUPS = 4  # of sequences of about one length
+GROUPS = 6  # of sequences of about one length
 
 
 class Packed:

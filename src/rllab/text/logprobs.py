@@ -14,6 +14,7 @@ from rllab.text.models import LanguageModel
 from rllab.text.packing import sees, sequences
 
 _LOGITS = 1 << 22  # logits that are held at once; more are computed again on the way back
+_ROUND = 128  # tokens; a processor's library makes every new shape of a product ready, which costs as much as a product
 
 
 def next_token_logp(lm: LanguageModel, batch: Batch) -> Tensor:
@@ -23,17 +24,23 @@ def next_token_logp(lm: LanguageModel, batch: Batch) -> Tensor:
     if lm.shape is None:
         logp_T = _logp_of_transformers(lm, batch)[counts]
     else:
-        logp_T = token_logp(hidden_at(lm, batch, counts), lm.model.lm_head.weight, ids.flatten()[counts + 1])
+        more = torch.cat([counts, counts[:1].expand(-len(counts) % _ROUND)])
+        logp_T = token_logp(hidden_at(lm, batch, more), lm.model.lm_head.weight, ids.flatten()[more + 1])
+        logp_T = logp_T[: len(counts)]
     return logp_T.new_zeros(ids.numel()).index_copy(0, counts, logp_T).view_as(ids)
 
 
 def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
     """The last hidden states [P, D] at places [P] of the flattened batch, which a head makes logits or rewards of."""
     if lm.shape is not None:
-        real = (batch["document"] >= 0).flatten()
-        ids, position = (batch[k].flatten()[real] for k in ("input_ids", "position_ids"))
-        needed, attention = (real.cumsum(0) - 1)[places], _attention(batch, position)
-        if lm.adapters is not None and lm.adapters.drops:  # dropout draws for every token
+        drops = lm.adapters is not None and lm.adapters.drops  # dropout draws for every token, and for them alone
+        read = batch["document"] >= 0
+        if not drops:
+            spare = (~read).flatten().nonzero().squeeze(1)
+            read.view(-1)[spare[: -int(read.sum()) % _ROUND]] = True
+        ids, position = (batch[k][read] for k in ("input_ids", "position_ids"))
+        needed, attention = (read.flatten().cumsum(0) - 1)[places], _attention(batch, read, position)
+        if drops:
             return hidden_states(lm.model, lm.shape, ids, position, attention)[needed]
         return hidden_states(lm.model, lm.shape, ids, position, attention, needed)
     places_NM = sequences(batch)
@@ -41,10 +48,10 @@ def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
     return _put_back(hidden_NMD, places_NM, batch["input_ids"].numel())[places]
 
 
-def _attention(batch: Batch, position: Tensor) -> Attention:
+def _attention(batch: Batch, read: Tensor, position: Tensor) -> Attention:
     """Rows with a mask where completions share a prompt, else each document for itself."""
     if ((batch["completion"] < 0) & (batch["document"] >= 0)).any():
-        return Packed(batch["document"] >= 0, sees(batch))
+        return Packed(read, sees(batch))
     starts = (position == 0).nonzero().squeeze(1)
     return Apart(torch.diff(starts, append=starts.new_tensor([len(position)])))
 

@@ -58,7 +58,7 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
 
     Rows are as long as the longest document: longer ones would make attention dearer, and save nothing.
 
-    Returns a batch of [B, L]: `input_ids`; `position_ids`; `document` (which of its row a token belongs to, -1 behind
+    Returns a batch of [B, L]: `input_ids`; `position_ids` (behind the last document from 0 again); `document` (which of its row a token belongs to, -1 behind
     the last); `completion` (which of its row, -1 in a shared prompt and behind the last); `learned` (1 at the token
     before one that is to be predicted, else 0). And for each document its row and its first completion in it.
 
@@ -88,6 +88,7 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
                     learned[row, at + segment.read - 1 : end - 1] = segment.learned
                     completed += 1
                 at = end
+        position[row, at:] = np.arange(length - at)
     arrays = {"input_ids": ids, "position_ids": position, "document": which, "completion": completion}
     batch = {k: torch.from_numpy(v) for k, v in (arrays | {"learned": learned}).items()}
     return batch, list(zip(places, first, strict=True))
