@@ -16,6 +16,11 @@ from rllab.core.trainer import Trainer
 TESTS = Path(__file__).parent
 TOY = "algo: toys.py:{algo}\ntotal_steps: 6\neval_every: 2\noptim: {{lr: 0.01, warmup: 2, decay: linear}}\n"
 
+QWEN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -57,3 +62,38 @@ def data() -> Path:
     if not where:
         pytest.skip("RLLAB_DATA names no folder with benchmark files")
     return Path(where)
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2 in small, with a byte-level BPE tokenizer and Qwen's chat format, as the hub has them."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+    folder = tmp_path_factory.mktemp("qwen")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    text = ["How many clips did Natalia sell altogether in April and May? 48 + 24 = 72\n"] * 20
+    tokenizer.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = QWEN
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(fast),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder

@@ -90,7 +90,7 @@ def _layer(
 
 def rotations(shape: Shape, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine [T, 1, E / 2] of rotary embeddings."""
-    frequency = shape.theta ** -(torch.arange(0, shape.width, 2, device=positions.device).float() / shape.width)
+    frequency = 1.0 / shape.theta ** (torch.arange(0, shape.width, 2, device=positions.device).float() / shape.width)
     angle = positions[:, None, None].float() * frequency
     return angle.cos(), angle.sin()
 

@@ -58,9 +58,10 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
 
     Rows are as long as the longest document: longer ones would make attention dearer, and save nothing.
 
-    Returns a batch of [B, L]: `input_ids`; `position_ids` (behind the last document from 0 again); `document` (which of its row a token belongs to, -1 behind
-    the last); `completion` (which of its row, -1 in a shared prompt and behind the last); `learned` (1 at the token
-    before one that is to be predicted, else 0). And for each document its row and its first completion in it.
+    Returns a batch of [B, L]: `input_ids`; `position_ids` (behind the last document from 0 again); `document` (which
+    of its row a token belongs to, -1 behind the last); `completion` (which of its row, -1 in a shared prompt and behind
+    the last); `learned` (1 at the token before one that is to be predicted, else 0). And for each document its row and
+    its first completion in it.
 
     Raises:
         Mistake: a document is longer than a row.

@@ -24,7 +24,7 @@ def survey(lm: LanguageModel, rows: Rows, length: int, too_long: str) -> dict[st
     told = check_lengths(found, length, context, too_long)
     unknown = lm.tokenizer.unk_token_id
     if unknown is not None:
-        lost = sum(unknown in ids for d in found for ids in (d.prompt, *d.completions))
+        lost = sum(any(unknown in ids for ids in (d.prompt, *d.completions)) for d in found)
         if lost > len(found) / 2:
             raise FieldMistake("task", f"{lost} of {len(found)} rows hold words that the model's tokenizer cannot read")
         told["with unknown words"] = f"{lost} of {len(found)} rows"
