@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rllab.text.chat import checked_template, documents, prompt_texts
 from rllab.text.models import CHAT, make
 from rllab.text.packing import Document
 from rllab.text.rows import cut
+from rllab.text.survey import activations
 
 SHAPE: dict[str, Any] = {
     "model_type": "qwen3",
@@ -212,6 +214,7 @@ def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
     told = preflight(recipe)
     assert told["tokens of a row"].startswith("median 7, 95 % below 7, longest 7")
     assert told["cut"].startswith("0 of ") and "are trained" in told["parameters"]
+    assert re.match(r"[\d.]+ MB a row of 96 tokens", told["activations"])
     assert preflight(load_recipe("dpo", {"model": "run:pocket"}), tmp_path)["model"].startswith(
         "run:pocket is trained first"
     )
@@ -219,6 +222,17 @@ def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
         preflight(
             read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl").replace("96", "5"), "mine.yaml", tmp_path, "m")
         )
+
+
+def test_activations_are_measured() -> None:
+    shape = SHAPE | {"hidden_size": 64, "num_hidden_layers": 3}
+    all_kept, again = (make(shape, pocket().words()) for _ in range(2))
+    again.compute_again()
+    kept, less = activations(all_kept), activations(again)
+    layers = 4 * 64 * 3  # a layer's input, in bytes a token
+    logits = 4 * len(all_kept.tokenizer)
+    assert layers + logits < less < layers + 3 * logits
+    assert 4 * layers < kept - less < 40 * layers
 
 
 def test_rankings_keep_their_gold_order() -> None:

@@ -14,7 +14,7 @@ from rllab.text.chat import prompt_ids
 from rllab.text.models import Head, Lora, open_model
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, generate
-from rllab.text.survey import survey
+from rllab.text.survey import activations, survey
 
 
 @dataclass(kw_only=True)
@@ -65,7 +65,10 @@ class TextAlgorithm(Algorithm):
         return self._samples
 
     def preflight(self) -> dict[str, Any]:
-        return self._survey
+        row = activations(self._lm) * self.length / (1 << 20)
+        return self._survey | {
+            "activations": f"{row:,.1f} MB a row of {self.length} tokens in fp32, for `micro_batch` rows"
+        }
 
     def on_device(self, batch: Batch, step: int) -> Batch:
         """The batch where the model is, with a number for each row that the adapters' dropout draws from."""
