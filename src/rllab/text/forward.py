@@ -44,6 +44,31 @@ class Shape:
         return Shape(c.num_attention_heads, c.num_key_value_heads, width, c.rms_norm_eps, theta)
 
 
+@dataclass(frozen=True)
+class Rotation:
+    """How queries and keys are turned: the two numbers of a pair stand side by side here, half a head apart there.
+
+    turn: complex numbers of length 1 [T, 1, E / 2]. pairs: where a head's numbers come from [E]; heads: those of all
+    queries, keys and values [(H + 2 KV) * E].
+    """
+
+    turn: Tensor
+    pairs: Tensor
+    heads: Tensor
+
+    @staticmethod
+    def of(shape: Shape, positions: Tensor) -> "Rotation":
+        """The rotation of tokens at `positions` [T]."""
+        place = torch.arange(shape.width, device=positions.device)
+        # in fp32 and by this very formula, as transformers has it: far from the beginning its rounding shows
+        angle = positions[:, None, None].float() * (1.0 / shape.theta ** (place[::2].float() / shape.width))
+        pairs = place.view(2, -1).T.flatten()
+        turned = shape.heads + shape.kv_heads
+        heads = torch.cat([pairs.repeat(turned), place.repeat(shape.kv_heads)]).view(-1, shape.width)
+        first = torch.arange(len(heads), device=positions.device)[:, None] * shape.width
+        return Rotation(torch.complex(angle.cos(), angle.sin()), pairs, (heads + first).flatten())
+
+
 def hidden_states(
     model: PreTrainedModel,
     shape: Shape,
@@ -59,7 +84,7 @@ def hidden_states(
     """
     body = model.model
     x = nn.functional.embedding(ids, body.embed_tokens.weight)
-    rotation = rotations(shape, positions)
+    rotation = Rotation.of(shape, positions)
     again = getattr(body.layers[0], "gradient_checkpointing", False) and torch.is_grad_enabled()
     for number, layer in enumerate(body.layers):
         only = needed if number + 1 == len(body.layers) else None
@@ -74,7 +99,7 @@ def _layer(
     layer: Any,
     shape: Shape,
     x: Tensor,
-    rotation: tuple[Tensor, Tensor],
+    rotation: Rotation,
     attention: Attention,
     number: int,
     only: Tensor | None,
@@ -88,13 +113,6 @@ def _layer(
     return x + _feed_forward(layer.mlp, _norm(x, layer.post_attention_layernorm.weight, shape.eps))
 
 
-def rotations(shape: Shape, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [T, 1, E / 2] of rotary embeddings."""
-    frequency = 1.0 / shape.theta ** (torch.arange(0, shape.width, 2, device=positions.device).float() / shape.width)
-    angle = positions[:, None, None].float() * frequency
-    return angle.cos(), angle.sin()
-
-
 def exact(x: Tensor) -> Tensor:
     """Numbers in half precision as fp32; others as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
@@ -106,24 +124,28 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return nn.functional.rms_norm(x, x.shape[-1:], eps=eps) * weight
 
 
-def _product(modules: list[Any], x: Tensor) -> Tensor:
-    """What the modules make of x, side by side; plain linear layers in one product, those with adapters as they do."""
+def _product(modules: list[Any], x: Tensor, order: Tensor | None = None) -> Tensor:
+    """What the modules make of x, side by side, in an order; plain layers in one product, those with adapters apart."""
     if any(type(m) is not nn.Linear for m in modules):
-        return torch.cat([m(x) for m in modules], -1)
+        made = torch.cat([m(x) for m in modules], -1)
+        return made if order is None else made.index_select(-1, order)
+    weight = torch.cat([m.weight for m in modules])
     bias = None if modules[0].bias is None else torch.cat([m.bias for m in modules])
-    return nn.functional.linear(x, torch.cat([m.weight for m in modules]), bias)
+    if order is not None:
+        weight, bias = weight.index_select(0, order), None if bias is None else bias.index_select(0, order)
+    return nn.functional.linear(x, weight, bias)
 
 
-def _projections(attend: Any, shape: Shape, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+def _projections(attend: Any, shape: Shape, x: Tensor, rotation: Rotation) -> tuple[Tensor, ...]:
     """Queries [T, H, E], keys and values [T, KV, E]."""
-    heads = _product([attend.q_proj, attend.k_proj, attend.v_proj], x).view(len(x), -1, shape.width)
+    heads = _product([attend.q_proj, attend.k_proj, attend.v_proj], x, rotation.heads).view(len(x), -1, shape.width)
     if heads.device.type == "cpu":
         heads = exact(heads)
     turning, v = torch.split(heads, [shape.heads + shape.kv_heads, shape.kv_heads], 1)
     if hasattr(attend, "q_norm"):
         each = [attend.q_norm.weight.expand(shape.heads, -1), attend.k_norm.weight.expand(shape.kv_heads, -1)]
-        turning = _norm(turning, torch.cat(each), shape.eps)
-    turned = Rotary.apply(turning, *rotation).to(v.dtype)  # type: ignore[no-untyped-call]
+        turning = _norm(turning, torch.cat(each).index_select(1, rotation.pairs), shape.eps)
+    turned = Rotary.apply(exact(turning), rotation.turn).to(v.dtype)  # type: ignore[no-untyped-call]
     return *torch.split(turned, [shape.heads, shape.kv_heads], 1), v
 
 

@@ -33,26 +33,21 @@ class RMSNorm(Function):
 
 
 class Rotary(Function):
-    """Rotary embeddings (Su et al. 2021): x [T, H, E] turned by angles whose cosines and sines are [T, 1, E / 2]."""
+    """Rotary embeddings (Su et al. 2021): pairs of x [T, H, E], as complex numbers, times `turn` [T, 1, E / 2]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin, 1.0)
+    def forward(ctx: Any, x: Tensor, turn: Tensor) -> Tensor:
+        ctx.save_for_backward(turn)
+        return _turned(x, turn)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, -1.0), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (turn,) = ctx.saved_tensors
+        return _turned(grads[0].contiguous(), turn.conj_physical()), None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
-    left, right = x.chunk(2, -1)
-    out = torch.empty_like(x)
-    first, second = out.chunk(2, -1)
-    torch.mul(left, cos, out=first).addcmul_(right, sin, value=-direction)
-    torch.mul(right, cos, out=second).addcmul_(left, sin, value=direction)
-    return out
+def _turned(x: Tensor, turn: Tensor) -> Tensor:
+    return torch.view_as_real(torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)) * turn).flatten(-2)
 
 
 class SwiGLU(Function):
