@@ -39,7 +39,8 @@ def activations(lm: LanguageModel) -> float:
     """Bytes that a token leaves for the way back in fp32, measured on one short row."""
     ids = [i * 7919 % lm.model.config.vocab_size for i in range(_TRIED)]
     batch, _ = pack([Document(ids[:1], [ids[1:]])], _TRIED)
-    batch = {k: v.to(lm.model.device) for k, v in batch.items()}
+    batch = {k: v.to(lm.model.device) for k, v in batch.items()} | {"noise": torch.zeros(1, dtype=torch.long)}
+    lm.drop_out(batch)
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
     held: dict[int, tuple[int, Tensor]] = {}
 
