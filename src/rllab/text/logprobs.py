@@ -14,7 +14,7 @@ from rllab.text.models import LanguageModel
 from rllab.text.packing import sees, sequences
 
 _LOGITS = 1 << 22  # logits that are held at once; more are computed again on the way back
-_ROUND = 128  # tokens; a processor's library makes every new shape of a product ready, which costs as much as a product
+_ROUND = 64  # tokens; a processor's library makes every new shape of a product ready, which costs as much as a product
 
 
 def next_token_logp(lm: LanguageModel, batch: Batch) -> Tensor:
