@@ -148,13 +148,14 @@ def prepare(folder: Path) -> None:
     from rllab_envs.text.pocket import Pocket
 
     from rllab.text.models import make
+    from rllab.text.tokenizers import tokenizer_for
 
     task = Pocket(tickets=0.0)
     rows = [task.row(i, "train") for i in range(6000)]
     kept = [{k: r[k] for k in ("prompt", "completion")} for r in rows]
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept))
     torch.manual_seed(0)
-    made = make(SHAPE, task.words())
+    made = make(SHAPE, tokenizer_for(task))
     made.model.save_pretrained(folder / "model")
     made.tokenizer.save_pretrained(folder / "model")
 

@@ -18,6 +18,7 @@ from rllab.text.chat import documents
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel, Lora, load, make
 from rllab.text.packing import pack
+from rllab.text.tokenizers import tokenizer_for
 
 SMOKE = load_recipe("sft-lora", smoke=True)
 SHAPE = SMOKE.plain["shape"]
@@ -26,7 +27,7 @@ ROWS = [pocket().row(i, "train") for i in range(6)]
 
 def save(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
-    made = make(SHAPE, pocket().words())
+    made = make(SHAPE, tokenizer_for(pocket()))
     made.model.save_pretrained(folder)
     made.tokenizer.save_pretrained(folder)
     return folder

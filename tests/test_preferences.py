@@ -15,15 +15,15 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
 from rllab.text.judging import calibration_error, judge_rewards
-from rllab.text.models import make
 from rllab.text.preferences import of_pairs, pack_pairs
+from rllab.text.tokenizers import tokenizer_for
 
 SHAPE = load_recipe("dpo", smoke=True).plain["shape"]
 
 
 def test_all_pairs_of_a_prompt_count_one_together() -> None:
     task = ticket_preferences(answers=4)
-    tokenizer = make(SHAPE, task.words()).tokenizer
+    tokenizer = tokenizer_for(task)
     rows = [task.row(i, "train") for i in range(5)]
     rows[0] = rows[0] | {"ranks": [0, 1, 1, 2], "margin": 0.5}
     batch = pack_pairs(tokenizer, rows, 200)

@@ -18,10 +18,11 @@ from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.text import chat
 from rllab.text.chat import checked_template, documents, prompt_texts
-from rllab.text.models import CHAT, make
+from rllab.text.models import make
 from rllab.text.packing import Document
 from rllab.text.rows import cut
 from rllab.text.survey import activations
+from rllab.text.tokenizers import CHAT, byte_pair_tokenizer, tokenizer_for
 
 SHAPE: dict[str, Any] = {
     "model_type": "qwen3",
@@ -32,7 +33,7 @@ SHAPE: dict[str, Any] = {
     "head_dim": 8,
     "intermediate_size": 16,
 }
-TOKENIZER = make(SHAPE, pocket().words()).tokenizer
+TOKENIZER = tokenizer_for(pocket())
 RECIPE = "algo: {algo}\ntask: {task}\ntotal_steps: 2\neval_every: 1\nbatch_size: 4\nlength: 96\nshape: " + json.dumps(
     SHAPE
 ).replace("{", "{{").replace("}", "}}")
@@ -78,6 +79,23 @@ def test_preferences_train_in_one_line(algo: str, tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", many({"prompt": "2 + 3 =", "chosen": "5", "rejected": "6"}))
     recipe = read_recipe(RECIPE.format(algo=algo, task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
     assert "eval/accuracy" in list(Trainer(recipe, tmp_path / "run"))[-1]
+
+
+def test_a_new_model_reads_any_text(tmp_path: Path) -> None:
+    said = "Zoë's naïve 😀 plan: 1234\n<think> so it is </think>"
+    tokenizer, again = (byte_pair_tokenizer(["many plans are naïve", "so is this"], 280) for _ in range(2))
+    assert tokenizer.decode(tokenizer(said).input_ids) == said and len(tokenizer) == 280
+    assert tokenizer.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+    write(tmp_path / "mine.jsonl", many({"prompt": "a word among the others", "completion": said}))
+    recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+    trainer = Trainer(recipe, tmp_path / "run")
+    list(trainer)
+    assert str(trainer.algorithm.preflight()["with unknown words"]).startswith("0 of ")
+
+
+def test_a_new_model_of_a_task_without_texts_is_told() -> None:
+    with pytest.raises(FieldMistake, match="a new model needs a tokenizer: give object a method `words` or `texts`"):
+        tokenizer_for(object())
 
 
 def test_a_folder_and_columns_of_other_names(tmp_path: Path) -> None:
@@ -149,14 +167,14 @@ def test_conversations_teach_what_the_assistant_says() -> None:
     assert TOKENIZER.decode(document.prompt + document.completions[0]).split() == TOKENIZER.decode(
         TOKENIZER.apply_chat_template(talk, tokenize=True)["input_ids"]
     ).split()  # fmt: skip
-    forgetful = make(SHAPE, pocket().words()).tokenizer
+    forgetful = tokenizer_for(pocket())
     forgetful.chat_template = CHAT.replace("{% for m in messages %}", "{% for m in messages[-2:] %}")
     (document,) = documents(forgetful, [{"messages": talk}])
     assert decode(document.completions[0]) == ["10", "<|end|>"]
 
 
 def test_chat_templates_that_fail_or_loop_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = make(SHAPE, pocket().words()).tokenizer
+    other = tokenizer_for(pocket())
     with checked_template(other, "good"):
         pass
     other.chat_template = "{{ raise_exception('only one message') }}"
@@ -212,7 +230,7 @@ def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", many({"text": "Ana has 20 books ."}))
     recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
     told = preflight(recipe)
-    assert told["tokens of a row"].startswith("median 7, 95 % below 7, longest 7")
+    assert told["tokens of a row"].startswith("median 9, 95 % below 9, longest 9")
     assert told["cut"].startswith("0 of ") and "are trained" in told["parameters"]
     assert re.match(r"[\d.]+ MB a row of 96 tokens", told["activations"])
     assert preflight(load_recipe("dpo", {"model": "run:pocket"}), tmp_path)["model"].startswith(
@@ -226,7 +244,7 @@ def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
 
 def test_activations_are_measured() -> None:
     shape = SHAPE | {"hidden_size": 64, "num_hidden_layers": 3}
-    all_kept, again = (make(shape, pocket().words()) for _ in range(2))
+    all_kept, again = (make(shape, tokenizer_for(pocket())) for _ in range(2))
     again.compute_again()
     kept, less = activations(all_kept), activations(again)
     layers = 4 * 64 * 3  # a layer's input, in bytes a token

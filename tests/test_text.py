@@ -24,6 +24,7 @@ from rllab.text.logprobs import _logp, next_token_logp, token_logp
 from rllab.text.models import LanguageModel, load, make, native_shape
 from rllab.text.packing import Document, ends, pack, per_completion, sees
 from rllab.text.sampler import Sampling, choose, generate
+from rllab.text.tokenizers import tokenizer_for
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 KINDS: dict[str, dict[str, Any]] = {
@@ -37,7 +38,7 @@ ROWS = [Pocket().row(i, "train") for i in range(12)]
 @pytest.fixture(params=KINDS)
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
     torch.manual_seed(1)
-    made = make(SMALL | KINDS[request.param], Pocket().words())
+    made = make(SMALL | KINDS[request.param], tokenizer_for(Pocket()))
     for p in made.model.parameters():  # weights as a trained model's, with biases and norms that are not 0 and 1
         torch.nn.init.normal_(p, 1.0 if p.ndim == 1 else 0.0, 0.2)
     return made
@@ -137,7 +138,7 @@ def test_gradient_checkpointing_changes_no_gradient(lm: LanguageModel) -> None:
 
 def test_a_model_that_only_looks_known_is_left_to_transformers() -> None:
     torch.manual_seed(0)
-    made = make(SMALL | KINDS["llama"], Pocket().words())
+    made = make(SMALL | KINDS["llama"], tokenizer_for(Pocket()))
     rotary = made.model.model.rotary_emb
     rotary.inv_freq = rotary.inv_freq * 0.5
     with pytest.warns(UserWarning, match=r"llama: our forward pass differs .* transformers' own is used"):
@@ -148,7 +149,7 @@ def test_a_model_that_only_looks_known_is_left_to_transformers() -> None:
 def test_any_architecture_is_trained_and_sampled(kind: str) -> None:
     torch.manual_seed(0)
     names = {"gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4}}
-    made = make({"model_type": kind} | names.get(kind, SMALL), Pocket().words())
+    made = make({"model_type": kind} | names.get(kind, SMALL), tokenizer_for(Pocket()))
     assert made.shape is None
     found = documents(made.tokenizer, ROWS[:3])
     batch, places = pack(found, 160)
@@ -285,7 +286,7 @@ def test_the_chat_template_has_three_styles(lm: LanguageModel) -> None:
 
 def test_pocket_problems_are_right_and_apart() -> None:
     task, seen = Pocket(tickets=0.0), dict[str, set[str]]()
-    unknown = make(SMALL | KINDS["qwen2"], task.words()).tokenizer
+    unknown = tokenizer_for(task)
     for split in ("train", "validation", "test", "longer"):
         rows = [task.row(i, split) for i in range(300)]
         assert rows == [task.row(i, split) for i in range(300)]
@@ -318,7 +319,7 @@ def _worked_out(problem: str) -> int:
 
 def test_tickets_are_scored_as_customers_want() -> None:
     task = Tickets()
-    tokenizer = make(SMALL | KINDS["qwen2"], Pocket().words()).tokenizer
+    tokenizer = tokenizer_for(Pocket())
     rows = [task.row(i, "train") for i in range(400)]
     for document in documents(tokenizer, rows):
         assert tokenizer.unk_token_id not in document.prompt + document.completions[0]

@@ -7,8 +7,7 @@
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ FORMATS = (
 )
 SPLITS = ("train", "validation", "test")
 _KINDS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
-_VOCABULARY = 8000
 _TOLD = 5  # mistakes that are told in full
 
 
@@ -67,10 +65,9 @@ class Dataset:
         best = row.get("completion", row.get("chosen", row.get("text", "")))
         return str(best if isinstance(best, str) else best[-1]["content"])
 
-    def words(self) -> list[str]:
-        """The words and signs of the rows to train on, the most frequent first."""
-        said = Counter(w for row in self._rows["train"] for v in row.values() for w in _words(v))
-        return [word for word, _ in said.most_common(_VOCABULARY)]
+    def texts(self) -> Iterator[str]:
+        """What is said in the rows to train on; for a tokenizer to be trained on."""
+        return (text for row in self._rows["train"] for text in _texts(list(row.values())))
 
     def _hold_out(self) -> None:
         missing = [s for s in SPLITS[1:] if not self._rows.get(s)]
@@ -163,12 +160,14 @@ def _checked(row: Mapping[str, Any], where: str, columns: dict[str, str], proble
     return _with_prompt(named) if "chosen" in fits and "prompt" not in named else named
 
 
-def _words(value: Any) -> list[str]:
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        return re.findall(r"####|\d+|\w+|[^\w\s]", value)
-    if isinstance(value, Mapping):
-        return _words(value.get("content", ""))
-    return [w for v in value for w in _words(v)] if isinstance(value, Sequence) else []
+        yield value
+    elif isinstance(value, Mapping):
+        yield str(value.get("content", ""))
+    elif isinstance(value, Sequence):
+        for each in value:
+            yield from _texts(each)
 
 
 def _said(value: Any) -> bool:

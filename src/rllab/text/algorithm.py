@@ -15,6 +15,7 @@ from rllab.text.models import Head, Lora, open_model
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, generate
 from rllab.text.survey import activations, survey
+from rllab.text.tokenizers import tokenizer_for
 
 
 @dataclass(kw_only=True)
@@ -48,7 +49,7 @@ class TextAlgorithm(Algorithm):
         self.ctx = ctx
         self._task = self.task()
         ctx.seed_torch("weights")
-        self._lm = open_model(self.model, self.shape, self.lora, lambda: self._task.words(), ctx, head=head)
+        self._lm = open_model(self.model, self.shape, self.lora, lambda: tokenizer_for(self._task), ctx, head=head)
         if self.gradient_checkpointing:
             self._lm.compute_again()
         self.rows = Rows(self._task, ctx)

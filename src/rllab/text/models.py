@@ -5,14 +5,13 @@ A model is an ordinary Hugging Face folder: safetensors alone, and no code that 
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -31,21 +30,13 @@ from rllab.text.attention import Packed
 from rllab.text.chat import checked_template
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.packing import sequences
+from rllab.text.tokenizers import CHAT
 
 if TYPE_CHECKING:
     from rllab.text.adapters import Adapters
 
-ROLES = ("user", "assistant", "system")
-STYLES = ("direct", "think")
-SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", *(f"<|{x}|>" for x in (*ROLES, *STYLES)), "<think>", "</think>")
-CHAT = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{% if style in ('direct', 'think') %}{{ '<|' + style + '|>' }}{% endif %}"
-    "{{ '<|assistant|>' }}{% endif %}"
-)
 Head = Literal["lm", "reward"]
 HEADS: dict[Head, Any] = {"lm": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
-_PIECES = r"####|\d+|\w+|[^\w\s]"
 
 
 @dataclass(frozen=True)
@@ -120,18 +111,18 @@ def open_model(
     name: str,
     shape: dict[str, Any],
     lora: Lora | None,
-    words: Callable[[], Sequence[str]],
+    tokenizer: Callable[[], PreTrainedTokenizerFast],
     ctx: Context,
     *,
     head: Head = "lm",
 ) -> LanguageModel:
-    """The model that a recipe names, or a new one of `shape` that reads `words()`, on the run's device.
+    """The model that a recipe names, or a new one of `shape` with `tokenizer()`, on the run's device.
 
     With `lora` it gets new adapters, and its own weights are kept in bf16 on a GPU that multiplies it.
     """
     frozen = torch.bfloat16 if lora and ctx.device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if shape:
-        lm = make(shape, words(), head=head)
+        lm = make(shape, tokenizer(), head=head)
     else:
         lm = load(name, head=head, dtype=frozen, quantize=lora is not None and lora.quantize != "none")
     if lora is None or lora.quantize == "none":
@@ -144,16 +135,14 @@ def open_model(
     return adapt(lm, lora, also=["score"] if head == "reward" else None)
 
 
-def make(shape: dict[str, Any], words: Sequence[str], *, head: Head = "lm") -> LanguageModel:
-    """A new model, of transformers' architecture `model_type` with the other settings of `shape`, that reads `words`.
+def make(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head: Head = "lm") -> LanguageModel:
+    """A new model, of transformers' architecture `model_type` with the other settings of `shape`.
 
-    Its weights are drawn from torch's own generator. Its chat template has three styles: `style="direct"` and
-    `style="think"` ask for an answer alone or for thinking first, without one the model is free.
+    Its weights are drawn from torch's own generator.
 
     Raises:
         FieldMistake: transformers knows no such architecture, or does not take these settings.
     """
-    tokenizer = word_tokenizer(words)
     shape = dict(shape)
     try:
         config = AutoConfig.for_model(
@@ -169,21 +158,6 @@ def make(shape: dict[str, Any], words: Sequence[str], *, head: Head = "lm") -> L
     except (KeyError, ValueError, TypeError) as error:
         raise FieldMistake("shape", f"transformers cannot make this model: {error}") from None
     return LanguageModel(model.train(False), tokenizer, shape=native_shape(model))
-
-
-def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a word, number and sign."""
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), "removed", invert=True)
-    tokenizer.decoder = decoders.WordPiece(prefix="\u2581", cleanup=True)  # no word begins with it
-    tokenizer.add_special_tokens([AddedToken(x, special=True, normalized=False) for x in SPECIAL[:-2]])
-    tokenizer.add_tokens([AddedToken(x, normalized=False) for x in SPECIAL[-2:]])
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, pad_token="<|pad|>", unk_token="<|unk|>", eos_token="<|end|>"
-    )
-    fast.chat_template = CHAT
-    return fast
 
 
 def load(name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, quantize: bool = False) -> LanguageModel:
