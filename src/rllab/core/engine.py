@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.checkpoint import save_batch
-from rllab.core.errors import MachineFault, Mistake, RllabError
+from rllab.core.errors import Failed, MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
 from rllab.core.precision import multiplies_bf16
 from rllab.core.recipe import Settings
@@ -27,7 +27,7 @@ T = TypeVar("T")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class NotFinite(Exception):
+class NotFinite(Failed):
     """A loss or gradient is infinite or no number; the weights are as before the update."""
 
     def __init__(self, what: str, batch: Batch) -> None:

@@ -4,8 +4,10 @@ The exit codes are those of the command line; anything else that escapes is a fa
 """
 
 import errno
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _FAULTS = {
     errno.ENOSPC: "free some room, then give the same command again",
@@ -38,6 +40,14 @@ class FieldMistake(Mistake):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class Failed(Exception):
+    """What ends a round before its weights change, with something to look at; the trainer keeps that in the run."""
+
+    @abstractmethod
+    def kept(self, folder: Path, step: int) -> Mistake:
+        """What to tell the user, once the evidence lies in a folder."""
 
 
 class MachineFault(RllabError):

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from rllab.core.errors import Mistake
 
@@ -27,11 +27,29 @@ class Named:
     home: module whose attributes bare names are; "" where there is none.
     passed: how many arguments the lab passes by position; the others are settings.
     data: what opens a file of data that is named instead, such as `mine.jsonl`: a name; "" where that is not allowed.
+    arguments: what the lab passes by name. Of a function that takes any of them the keyword-only parameters are the
+        settings; whatever takes none of them (a class, a factory) makes one of its settings. Read as a `Term`.
     """
 
     home: str
     passed: int = 0
     data: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+class Term(NamedTuple):
+    """One of several functions that count together.
+
+    name: as written. address: by which another process finds it. made: `function` came out of a call with `settings`,
+    rather than being called with them.
+    """
+
+    name: str
+    weight: float
+    address: str
+    settings: dict[str, Any]
+    function: Any
+    made: bool
 
 
 _DATA = re.compile(r".+\.(jsonl|json|csv|parquet)(\.gz)?")
@@ -100,10 +118,23 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def settings_of(obj: Any, passed: int) -> dict[str, tuple[Any, bool]]:
+def address(name: str, home: str, folder: Path) -> str:
+    """A name that is found from any folder and without a home."""
+    where, _, attribute = name.rpartition(":")
+    return f"{(folder / where).resolve() if where.endswith('.py') else where or home}:{attribute}"
+
+
+def takes(obj: Any, arguments: tuple[str, ...]) -> bool:
+    """Whether a function, or an object that is called, takes any of these arguments by name."""
+    return not inspect.isclass(obj) and not set(arguments).isdisjoint(inspect.signature(obj).parameters)
+
+
+def settings_of(obj: Any, passed: int, arguments: tuple[str, ...] = ()) -> dict[str, tuple[Any, bool]]:
     """The settings of a function or class: name -> (type, required)."""
     try:
         parameters = list(inspect.signature(obj).parameters.values())[passed:]
+        if arguments and takes(obj, arguments):
+            parameters = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     except ValueError:  # some built-in functions do not say
         return {}
     try:

@@ -13,8 +13,8 @@ from typing import Any
 
 from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
 from rllab.core.checkpoint import Checkpoints
-from rllab.core.engine import Engine, NotFinite
-from rllab.core.errors import FieldMistake, machine_faults
+from rllab.core.engine import Engine
+from rllab.core.errors import Failed, FieldMistake, machine_faults
 from rllab.core.load import load_parts, resolve_models
 from rllab.core.optim import Optimizers
 from rllab.core.recipe import Recipe, load_recipe
@@ -77,7 +77,7 @@ class Trainer:
                 raise
             except FieldMistake as error:
                 raise self.recipe.at(error) from error
-            except NotFinite as error:
+            except Failed as error:
                 raise error.kept(self.folder.path / "failed", self.step + 1) from None
             finally:
                 self._status(state)

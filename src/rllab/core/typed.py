@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from rllab.core.errors import Mistake
-from rllab.core.names import Named, did_you_mean, find, is_data, settings_of
+from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, settings_of, takes
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _UNREAD = object()  # stands for a value whose mistake is noted
@@ -158,7 +158,8 @@ class Reader:
             args = tuple(a for a in args if a is not type(None))
         if isinstance(node, yaml.MappingNode):  # one mapping per part, or one for all of them
             nested = node.value and all(isinstance(v, yaml.MappingNode) for _, v in node.value)
-            fitting = [a for a in args if (get_origin(a) is dict) == bool(nested)] or list(args)
+            single = [a for a in args if get_origin(a) is not list] or list(args)
+            fitting = [a for a in single if (get_origin(a) is dict) == bool(nested)] or single
             return self.read(node, fitting[0], key)
         scalars = [a for a in args if get_origin(a) is not dict and not is_dataclass(a)] or list(args)
         for arg in scalars[:-1]:
@@ -232,9 +233,13 @@ class Reader:
             return self.note(entries["name"], key, f"{name} is no function or class, but {found!r}")
         given = node.value if isinstance(node, yaml.MappingNode) else []
         rest = yaml.MappingNode("", [(k, v) for k, v in given if k.value != "name"], node.start_mark)
-        values = self.keywords(rest, settings_of(found, mark.passed + len(files)), key)
+        known = settings_of(found, mark.passed + len(files), mark.arguments)
+        values = self.keywords(rest, known | ({"weight": (float, False)} if mark.arguments else {}), key)
         if any(v is _UNREAD for v in values.values()):
             return _UNREAD
+        if mark.arguments:
+            weight, made = values.pop("weight", 1.0), not takes(found, mark.arguments)
+            return Term(name, weight, address(name, mark.home, self.folder), values, found, made)
         bound = functools.partial(found, *files, **values)
         return functools.update_wrapper(bound, found) if values or files else found
 

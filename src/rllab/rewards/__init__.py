@@ -1,0 +1,12 @@
+"""Reward functions (`rllab.core.protocols.Reward`); a bare name in a recipe is an attribute of this module.
+
+A reward is called by name with `prompts`, `completions`, `completion_ids` and the rows' other columns, as TRL's are; it
+takes those that it wants, and returns a number for each completion, or None where it does not apply. Keyword-only
+parameters are its settings.
+"""
+
+from rllab.rewards.accuracy import accuracy
+from rllab.rewards.form import format, noise, repetition
+from rllab.rewards.length import brevity, cosine_length, soft_overlong
+
+__all__ = ["accuracy", "brevity", "cosine_length", "format", "noise", "repetition", "soft_overlong"]

@@ -1,0 +1,41 @@
+"""Rewards of how long a completion is, in tokens."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rllab.answers import judge
+from rllab.rewards.texts import texts
+
+
+def brevity(completion_ids: Sequence[Sequence[int]], *, tokens: int = 64) -> list[float]:
+    """From 1 for an empty completion evenly down to 0 for one of `tokens` or more."""
+    return [max(0.0, 1.0 - len(ids) / tokens) for ids in completion_ids]
+
+
+def soft_overlong(completion_ids: Sequence[Sequence[int]], *, tokens: int, buffer: int) -> list[float]:
+    """0 up to `tokens - buffer`, from there evenly down to -1 at `tokens` (DAPO, Yu et al. 2025, equation 13)."""
+    first = tokens - buffer
+    return [-min(1.0, max(0.0, (len(ids) - first) / buffer)) for ids in completion_ids]
+
+
+def cosine_length(
+    completions: Sequence[Any],
+    completion_ids: Sequence[Sequence[int]],
+    target: Sequence[str],
+    kind: Sequence[str],
+    *,
+    tokens: int,
+    right: tuple[float, float] = (1.0, 0.5),
+    wrong: tuple[float, float] = (-1.0, -0.5),
+) -> list[float]:
+    """By half a cosine from the first value at length 0 to the second at `tokens` (Yeo et al. 2025, section 4.2).
+
+    A short right answer is worth more than a long one; a long wrong one, which at least tried, more than a short one.
+    """
+    scores = []
+    for text, ids, answer, of in zip(texts(completions), completion_ids, target, kind, strict=True):
+        short, long = right if judge(text, answer, of).correct else wrong
+        share = min(1.0, len(ids) / tokens)
+        scores.append(long + (short - long) * (1.0 + math.cos(math.pi * share)) / 2.0)
+    return scores

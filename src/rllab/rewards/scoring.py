@@ -1,0 +1,169 @@
+"""What rewards pay for completions, and what is done where one of them fails.
+
+An exception, a wrong length, a text, NaN, infinity, a time-out or the end of the process is never a score.
+Axes: N completions, R rewards.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rllab.core.errors import Failed, Mistake
+from rllab.core.files import write_atomic
+from rllab.core.names import Term
+from rllab.rewards.process import CallFailed, Process
+
+ARGUMENTS = ("prompts", "completions", "completion_ids")
+OnError = Literal["stop", "skip"]
+_LEAST = 2.0  # seconds that a part of a call is given at least
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A completion for which the reward at an address has no score; index: -1 where no single one is at fault."""
+
+    reward: str
+    reason: str
+    index: int
+    prompt: Any = None
+    completion: Any = None
+    traceback: str = ""
+
+
+class RewardFailed(Failed):
+    """Rewards have failed where they must not."""
+
+    def __init__(self, faults: Sequence[Fault], share: float = 0.0) -> None:
+        super().__init__(faults[0].reason)
+        self.faults, self.share = faults, share
+
+    def kept(self, folder: Path, step: int) -> Mistake:
+        """What to tell the user; functions, prompts, completions and tracebacks lie in the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"reward-{step}.json"
+        write_atomic(path, json.dumps([asdict(f) for f in self.faults], indent=1, ensure_ascii=False, default=str))
+        first = self.faults[0]
+        on = f" on the completion {_text(first.completion)!r}" if first.index >= 0 else ""
+        many = f"{self.share:.0%} of the completions have no score, more than reward_max_skipped allows; " * (
+            self.share > 0
+        )
+        return Mistake(
+            f"round {step}: {many}reward {first.reward}: {first.reason}{on}; stopped before the optimizer step. "
+            f"Prompt, completion and traceback are kept in {path}. Mend it there and give the same command again, or set "
+            "reward_on_error: skip"
+        )
+
+
+class Rewards:
+    """The rewards of a run, each in a process of its own.
+
+    seconds: for one call of one of them. on_error: stop the run, or skip a completion for which one fails.
+    max_skipped: the share of a call's completions that may be skipped.
+    """
+
+    def __init__(
+        self, terms: Sequence[Term], *, seconds: float = 60.0, on_error: OnError = "stop", max_skipped: float = 0.1
+    ) -> None:
+        self.names = unlike([t.name.rpartition(":")[2] for t in terms])
+        self.weights = np.array([t.weight for t in terms])
+        self.seconds, self.on_error, self.max_skipped = seconds, on_error, max_skipped
+        self._processes = [Process(t) for t in terms]
+
+    def start(self) -> None:
+        """Starts the processes, which import what they need meanwhile."""
+        for process in self._processes:
+            process.start()
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        rows: Sequence[Mapping[str, Any]],
+        seed: int = 0,
+    ) -> tuple[np.ndarray, list[Fault]]:
+        """(scores [N, R], not a number where a reward does not apply or has failed; the faults).
+
+        Raises:
+            RewardFailed: one has failed, and it is not to be skipped.
+        """
+        columns = {k: [r.get(k) for r in rows] for k in rows[0] if k not in ("prompt", "completion", "completion_ids")}
+        arguments = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids} | columns
+        with ThreadPoolExecutor(len(self._processes)) as pool:
+            each = list(pool.map(lambda p: _Call(p, arguments, seed, self).scores(), self._processes))
+        faults = [
+            Fault(name, f.reason, f.index, prompts[f.index], completions[f.index], f.traceback)
+            if f.index >= 0
+            else Fault(name, f.reason, -1, list(prompts), list(completions), f.traceback)
+            for name, (_, found) in zip((p.term.address for p in self._processes), each, strict=True)
+            for f in found
+        ]
+        if faults and self.on_error == "stop":
+            raise RewardFailed(faults)
+        share = len({f.index for f in faults}) / len(prompts)
+        if share > self.max_skipped or any(f.index < 0 for f in faults):
+            raise RewardFailed(faults, share)
+        return np.stack([scores for scores, _ in each], 1), faults
+
+
+class _Call:
+    """One call of one reward; where it fails, parts of it find out for which completions."""
+
+    def __init__(self, process: Process, arguments: Mapping[str, Sequence[Any]], seed: int, settings: Rewards) -> None:
+        self.process, self.arguments, self.seed = process, arguments, seed
+        self.seconds, self.stop = settings.seconds, settings.on_error == "stop"
+        self.size = len(arguments["prompts"])
+        self.found = np.full(self.size, np.nan)
+        self.faults: list[Fault] = []
+
+    def scores(self) -> tuple[np.ndarray, list[Fault]]:
+        try:
+            self._part(0, self.size)
+        except CallFailed as failed:
+            self._halves(0, self.size)
+            if not self.faults:  # it fails on all of them together alone
+                index = 0 if self.size == 1 else -1
+                self.faults.append(Fault("", str(failed), index, traceback=failed.traceback))
+        return self.found, self.faults
+
+    def _part(self, first: int, end: int) -> None:
+        arguments = {k: v[first:end] for k, v in self.arguments.items()}
+        seconds = max(_LEAST, self.seconds * (end - first) / self.size) if end - first < self.size else self.seconds
+        scores = self.process.call(arguments, self.seed, seconds)
+        if len(scores) != end - first:
+            raise CallFailed(f"returned {len(scores)} scores for {end - first} completions")
+        for index, score in enumerate(scores, first):
+            if isinstance(score, str) or (score is not None and not math.isfinite(score)):
+                self.faults.append(Fault("", f"returned {score}, which is no score", index))
+            else:
+                self.found[index] = np.nan if score is None else score
+
+    def _halves(self, first: int, end: int) -> None:
+        """Looks for the completions at fault in a part that has failed; where that stops the run, for the first."""
+        middle = (first + end) // 2
+        for a, b in ((first, middle), (middle, end)) if end - first > 1 else ():
+            try:
+                self._part(a, b)
+            except CallFailed as failed:
+                if b - a == 1:
+                    self.faults.append(Fault("", str(failed), a, traceback=failed.traceback))
+                else:
+                    self._halves(a, b)
+            if self.faults and self.stop:
+                return
+
+
+def unlike(names: Sequence[str]) -> list[str]:
+    """Names, with a number behind those that were there before."""
+    return [n if n not in names[:i] else f"{n}-{names[:i].count(n) + 1}" for i, n in enumerate(names)]
+
+
+def _text(completion: Any) -> str:
+    said = completion if isinstance(completion, str) else completion[-1]["content"]
+    return str(said) if len(said) <= 120 else f"{said[:120]} ..."
