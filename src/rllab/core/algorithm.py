@@ -155,7 +155,7 @@ class Algorithm(ABC):
         return {}
 
     def samples(self) -> list[dict[str, Any]]:
-        """What the last evaluation saw, a dict of plain data each, for samples.jsonl."""
+        """What the round and its evaluation saw, a dict of plain data each, for samples.jsonl; each is told once."""
         return []
 
     def headline(self) -> Headline | None:

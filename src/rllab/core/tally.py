@@ -62,6 +62,8 @@ class Tally:
 
 def _sum(entries: list[tuple[Tensor, Tensor]]) -> Tensor:
     """(sum, count) over the entries of weight not 0; outputs may have fewer axes than weights, or more."""
+    if len({(v.shape[1:], w.shape[1:]) for v, w in entries}) > 1:  # rows of different lengths
+        return torch.stack([_sum([each]) for each in entries]).sum(0)
     value = torch.cat([v for v, _ in entries]).float()
     counts = torch.cat([w for _, w in entries]) != 0
     while counts.ndim > value.ndim:

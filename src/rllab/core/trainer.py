@@ -163,7 +163,7 @@ class Trainer:
             self.row |= self.algorithm.evaluate(self.step)
             self.row["time/evaluate"] = time.perf_counter() - start
         if self.engine.rank == 0:
-            self.folder.append(self.row, self.algorithm.samples() if self.settings.evaluates_at(self.step) else ())
+            self.folder.append(self.row, self.algorithm.samples())
         self._reported = True
         self._status("running", at_most_every=2.0)
 

@@ -55,8 +55,8 @@ class RewardFailed(Failed):
         )
         return Mistake(
             f"round {step}: {many}reward {first.reward}: {first.reason}{on}; stopped before the optimizer step. "
-            f"Prompt, completion and traceback are kept in {path}. Mend it there and give the same command again, or set "
-            "reward_on_error: skip"
+            f"Prompt, completion and traceback are kept in {path}. Mend it there and give the same command again, or "
+            "set reward_on_error: skip"
         )
 
 

@@ -27,8 +27,11 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     _limit_memory()
-    reward = _said(answers, _load, json.loads(requests.readline()))
+    reward = None
     for line in requests:
+        if reward is None:
+            reward = _said(answers, _load, json.loads(line))
+            continue
         _said(answers, functools.partial(_scores, reward), json.loads(line))
 
 

@@ -63,7 +63,8 @@ class TextAlgorithm(Algorithm):
         self._lm.write_files(folder)
 
     def samples(self) -> list[dict[str, Any]]:
-        return self._samples
+        found, self._samples = self._samples, []
+        return found
 
     def preflight(self) -> dict[str, Any]:
         row = activations(self._lm) * self.length / (1 << 20)

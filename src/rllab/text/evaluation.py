@@ -45,6 +45,13 @@ def answers(
     return right, [{"style": style} | s | {"target": row["target"], "score": float(ok)} for s, row, ok in told]
 
 
+def is_right(task: Any, row: Row, completion: str) -> bool:
+    """Whether a completion answers a row: as the task itself says, or by `rllab.answers`."""
+    if hasattr(task, "correct"):
+        return bool(task.correct(row, completion))
+    return judge(completion, row["target"], row["kind"]).correct
+
+
 def share(each: Iterable[bool]) -> float:
     """How many of them are true."""
     found = list(each)

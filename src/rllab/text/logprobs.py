@@ -17,17 +17,26 @@ _LOGITS = 1 << 22  # logits that are held at once; more are computed again on th
 _ROUND = 64  # tokens; a processor's library makes every new shape of a product ready, which costs as much as a product
 
 
-def next_token_logp(lm: LanguageModel, batch: Batch) -> Tensor:
-    """log p(token t+1 | what token t sees, and itself) [B, L] in packed rows, where `learned` is not 0; 0 elsewhere."""
+def next_token_logp(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """log p(token t+1 | what token t sees, and itself) [B, L] in packed rows, where `learned` is not 0; 0 elsewhere.
+
+    temperature: what logits are divided by.
+    """
     ids = batch["input_ids"]
     counts = (batch["learned"] != 0).flatten().nonzero().squeeze(1)
     if lm.shape is None:
-        logp_T = _logp_of_transformers(lm, batch)[counts]
+        logp_T = _logp_of_transformers(lm, batch, temperature)[counts]
     else:
         more = torch.cat([counts, counts[:1].expand(-len(counts) % _ROUND)])
-        logp_T = token_logp(hidden_at(lm, batch, more), lm.model.lm_head.weight, ids.flatten()[more + 1])
+        logp_T = token_logp(
+            _cooled(hidden_at(lm, batch, more), temperature), lm.model.lm_head.weight, ids.flatten()[more + 1]
+        )
         logp_T = logp_T[: len(counts)]
     return logp_T.new_zeros(ids.numel()).index_copy(0, counts, logp_T).view_as(ids)
+
+
+def _cooled(hidden: Tensor, temperature: float) -> Tensor:
+    return hidden if temperature == 1.0 else hidden / temperature
 
 
 def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
@@ -56,13 +65,13 @@ def _attention(batch: Batch, read: Tensor, position: Tensor) -> Attention:
     return Apart(torch.diff(starts, append=starts.new_tensor([len(position)])))
 
 
-def _logp_of_transformers(lm: LanguageModel, batch: Batch) -> Tensor:
+def _logp_of_transformers(lm: LanguageModel, batch: Batch, temperature: float) -> Tensor:
     """Of every token but the last ones, by transformers' own forward pass: one completion a row [B*L]."""
     places_NM = sequences(batch)
     inputs = _padded(batch, places_NM)
     logits_NMV = lm.model(**inputs, use_cache=False).logits[:, :-1]
     logp_NM = -nn.functional.cross_entropy(
-        exact(logits_NMV).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
+        exact(_cooled(logits_NMV, temperature)).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
     )
     return _put_back(logp_NM, places_NM[:, :-1], batch["input_ids"].numel())
 

@@ -28,9 +28,15 @@ class Rows:
 
     def of_round(self, step: int, count: int) -> list[dict[str, Any]]:
         """The `count` rows of this rank in a round."""
-        first = step * count * self.ctx.world + self.ctx.rank
-        places = range(first, first + count * self.ctx.world, self.ctx.world)
-        return [self.task.row(int(self._order(i // self.size)[i % self.size]), "train") for i in places]
+        return [self.drawn(i) for i in self.places(step * count * self.ctx.world, count)]
+
+    def places(self, first: int, count: int) -> range:
+        """Which of the draws from the `first` on are this rank's, `count` of them."""
+        return range(first + self.ctx.rank, first + self.ctx.rank + count * self.ctx.world, self.ctx.world)
+
+    def drawn(self, draw: int) -> dict[str, Any]:
+        """The row of a draw; draws are numbered over all epochs."""
+        return self.task.row(int(self._order(draw // self.size)[draw % self.size]), "train")  # type: ignore[no-any-return]
 
     def held_out(self, split: str, count: int) -> list[dict[str, Any]]:
         """The first rows of `validation` or `test`.

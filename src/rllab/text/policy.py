@@ -1,0 +1,120 @@
+"""What the algorithms share that learn from their own completions: sampling, rewards, and how well a policy answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+
+from rllab.core.algorithm import Context, Headline, Metrics
+from rllab.core.names import Named, Term
+from rllab.rewards.scoring import ARGUMENTS, OnError, Rewards
+from rllab.stats import bootstrap, wilson
+from rllab.text.algorithm import TextAlgorithm
+from rllab.text.evaluation import share
+from rllab.text.rollouts import Group, measures, pay, roll_out
+from rllab.text.sampler import Sampling
+
+Reward = Annotated[Term, Named("rllab.rewards", arguments=ARGUMENTS)]
+
+
+@dataclass(kw_only=True)
+class Policy(TextAlgorithm):
+    """A language model that is rewarded for what it says; a subclass calls `open_policy` in its `setup`."""
+
+    unit: ClassVar[str] = "data/samples"
+
+    reward: Reward | list[Reward]  # accuracy, my.pkg:fn, mine.py:fn, or a list of {name, weight, and settings}
+    num_generations: int = 8  # completions of a prompt
+    batch_size: int = 32  # prompts of a round
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    dynamic_sampling: int = 0  # how often prompts are drawn in place of groups that all score the same
+    reward_seconds: float = 60.0  # for one call of a reward
+    reward_on_error: OnError = "stop"
+    reward_max_skipped: float = 0.1  # share of a round's completions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_generations < 1:
+            raise ValueError(f"num_generations must be at least 1, got {self.num_generations}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+    def open_policy(self, ctx: Context) -> None:
+        """Starts the rewards, makes or loads the model, and looks at the rows."""
+        terms = self.reward if isinstance(self.reward, list) else [self.reward]
+        self._rewards = Rewards(
+            terms, seconds=self.reward_seconds, on_error=self.reward_on_error, max_skipped=self.reward_max_skipped
+        )
+        self._rewards.start()
+        self.open(ctx)
+        self.prompts = self.completions = 0  # drawn and sampled so far, over all ranks
+        self.rollouts: list[dict[str, Any]] = []  # of the last round
+
+    def groups(self) -> tuple[list[Group], Metrics]:
+        """This round's completions, rewarded; where asked, prompts are drawn anew in place of groups without signal."""
+        found, skipped = list[Group](), 0
+        for _ in range(1 + self.dynamic_sampling):
+            draws = self.rows.places(self.prompts, self.batch_size)
+            drawn = self._sampled([self.rows.drawn(i) for i in draws], draws, self.num_generations, "rollout")
+            skipped += pay(self._rewards, drawn, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
+            self.prompts += self.batch_size * self.ctx.world
+            self.completions += self.batch_size * self.num_generations * self.ctx.world
+            found += drawn
+            missing = self.batch_size - sum(self._has_signal(g) for g in found)
+            if float(self.ctx.total(torch.tensor(max(0.0, missing)))) == 0:
+                break
+        self.rollouts = [told for group in found for told in group.told(self._rewards.names)]
+        metrics = self._told(found, skipped)
+        found.sort(key=lambda g: not self._has_signal(g))  # stable: of equal ones those drawn first come first
+        return found[: self.batch_size], metrics
+
+    def _sampled(self, rows: list[dict[str, Any]], draws: Sequence[int], samples: int, purpose: str) -> list[Group]:
+        sampling = Sampling(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
+        )
+
+        def uniforms(draw: int, sample: int) -> np.ndarray:
+            return self.ctx.rng(purpose, draw, sample).random(self.max_new_tokens)
+
+        return roll_out(self._lm, self._task, rows, draws, sampling, samples, uniforms)
+
+    def _has_signal(self, group: Group) -> bool:
+        totals = group.total(self._rewards.weights)
+        return len(set(totals[~np.isnan(totals)].tolist())) > 1
+
+    def _told(self, groups: list[Group], skipped: int) -> Metrics:
+        """What was sampled in a round, over all ranks."""
+        each = [measures(g, self._rewards) | {"rollout/with_signal": float(self._has_signal(g))} for g in groups]
+        sums = [*(float(np.nansum([m[k] for m in each])) for k in each[0]), skipped, len(each)]
+        *totals, lost, count = self.ctx.total(torch.tensor(sums, dtype=torch.float64)).tolist()
+        told = {k: total / count for k, total in zip(each[0], totals, strict=True)}
+        return {"data/prompts": self.prompts, "data/samples": self.completions, "reward/skipped": lost} | told
+
+    def evaluate(self, step: int) -> Metrics:
+        """Accuracy, rewards, length, and the share that thinks, of one sampled answer to each held-out prompt."""
+        groups = self._answers("validation", self.eval_rows)
+        pay(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
+        self._samples = [{"split": "validation"} | told for g in groups for told in g.told(self._rewards.names)]
+        each = [measures(g, self._rewards) for g in groups]
+        return {f"eval/{k.removeprefix('rollout/')}": float(np.nanmean([m[k] for m in each])) for k in each[0]}
+
+    def headline(self) -> Headline:
+        """Share of test problems that a sampled answer solves; the mean reward where there is nothing to judge."""
+        groups = self._answers("test", self.headline_rows)
+        if "target" in groups[0].row:
+            right = [bool(g.correct[0]) for g in groups]
+            return Headline("eval/accuracy", share(right), wilson(sum(right), len(right)))
+        pay(self._rewards, groups, 0)
+        paid = np.concatenate([g.total(self._rewards.weights) for g in groups])
+        return Headline("eval/reward/total", float(np.nanmean(paid)), bootstrap(paid[~np.isnan(paid)]))
+
+    def _answers(self, split: str, count: int) -> list[Group]:
+        rows = self.rows.held_out(split, count)
+        return self._sampled(rows, range(len(rows)), 1, split)
+
+    def samples(self) -> list[dict[str, Any]]:
+        return self.rollouts + super().samples()

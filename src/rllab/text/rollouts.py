@@ -1,0 +1,154 @@
+"""Groups of completions of one prompt, as they are sampled, rewarded and packed.
+
+Axes: P prompts, G completions of each, R rewards; B rows, L tokens a row.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rllab.answers import extract
+from rllab.core.algorithm import Batch
+from rllab.rewards.scoring import Rewards
+from rllab.text.chat import prompt_ids
+from rllab.text.evaluation import is_right
+from rllab.text.models import LanguageModel
+from rllab.text.packing import Document, pack
+from rllab.text.sampler import Completion, Sampling, generate
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Group:
+    """A row's prompt, and completions of it.
+
+    correct: by the task's own check; None where rows have no target. scores: what each reward paid [G, R], not a
+    number where one does not apply.
+    """
+
+    row: Row
+    draw: int
+    prompt: list[int]
+    completions: list[Completion]
+    texts: list[str]
+    correct: list[bool | None] = field(default_factory=list)
+    scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+
+    def total(self, weights: np.ndarray) -> np.ndarray:
+        """The weighted sum of the rewards [G], not a number where none applies."""
+        return np.where(np.isnan(self.scores).all(1), np.nan, np.nansum(self.scores * weights, 1))
+
+    def told(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The completions for samples.jsonl."""
+        prompt, target = _plain(self.row["prompt"]), self.row.get("target")
+        each = zip(self.completions, self.texts, self.correct, self.scores, strict=True)
+        return [
+            {"row": self.draw, "sample": i, "prompt": prompt, "completion": text}
+            | ({} if target is None else {"answer": extract(text, self.row["kind"]).text, "target": target})
+            | {
+                "correct": right,
+                "rewards": {n: None if np.isnan(s) else float(s) for n, s in zip(names, scores, strict=True)},
+            }
+            | {"tokens": len(c.ids), "finished": c.finished}
+            for i, (c, text, right, scores) in enumerate(each)
+        ]
+
+
+def roll_out(
+    lm: LanguageModel,
+    task: Any,
+    rows: Sequence[Row],
+    draws: Sequence[int],
+    sampling: Sampling,
+    samples: int,
+    uniforms: Callable[[int, int], np.ndarray],
+) -> list[Group]:
+    """`samples` completions of each row's prompt; uniforms: (draw, sample) -> numbers in [0, 1), one for each token."""
+    prompts = prompt_ids(lm.tokenizer, rows)
+    found = generate(lm, prompts, sampling, samples, uniforms=lambda row, sample: uniforms(draws[row], sample))
+    texts = lm.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
+    groups = []
+    for i, (row, draw, prompt) in enumerate(zip(rows, draws, prompts, strict=True)):
+        mine = slice(i * samples, (i + 1) * samples)
+        right = [is_right(task, row, t) if "target" in row else None for t in texts[mine]]
+        groups.append(Group(row, draw, prompt, found[mine], texts[mine], right))
+    return groups
+
+
+def pay(rewards: Rewards, groups: Sequence[Group], seed: int) -> int:
+    """Fills in the groups' scores; returns for how many completions a reward failed and was skipped.
+
+    Raises:
+        RewardFailed: one failed, and is not to be skipped.
+    """
+    each = [(g, c, t) for g in groups for c, t in zip(g.completions, g.texts, strict=True)]
+    prompts = [g.row["prompt"] for g, _, _ in each]
+    said = [
+        t if isinstance(p, str) else [{"role": "assistant", "content": t}]
+        for p, (_, _, t) in zip(prompts, each, strict=True)
+    ]
+    scores, faults = rewards(prompts, said, [c.ids for _, c, _ in each], [g.row for g, _, _ in each], seed)
+    for group, mine in zip(groups, np.split(scores, len(groups)), strict=True):
+        group.scores = mine
+    return len({f.index for f in faults})
+
+
+def measures(group: Group, rewards: Rewards) -> dict[str, float]:
+    """What there is to say of a group: means over its completions."""
+    size = len(group.texts)
+    said = {
+        "rollout/tokens": sum(len(c.ids) for c in group.completions) / size,
+        "rollout/truncated": sum(not c.finished for c in group.completions) / size,
+        "rollout/think_share": sum("<think>" in t for t in group.texts) / size,
+    }
+    if group.correct[0] is not None:
+        said["rollout/accuracy"] = sum(map(bool, group.correct)) / size
+    paid = dict(zip(rewards.names, group.scores.T, strict=True)) | {"total": group.total(rewards.weights)}
+    return said | {f"reward/{k}": float(np.nanmean(v)) if (~np.isnan(v)).any() else np.nan for k, v in paid.items()}
+
+
+def pack_groups(groups: Sequence[Group], values: np.ndarray, kept: np.ndarray, length: int) -> Batch:
+    """The completions that are kept [P, G] in packed rows, the prompt of each group read once.
+
+    Beside what `pack` gives: `sampled_logp` [B, L], the sampler's log-probability of each token, and `value` [B, L],
+    what `values` [P, G] has for its completion.
+    """
+    documents, parts = [], []
+    for group, value, keep in zip(groups, values, kept, strict=True):
+        for some in _fitting(group, np.flatnonzero(keep).tolist(), length):
+            documents.append(Document(group.prompt, [group.completions[i].ids for i in some]))
+            parts.append([(group.completions[i].logp, float(value[i])) for i in some])
+    batch, places = pack(documents, length)
+    each = [c for i in sorted(range(len(documents)), key=lambda i: places[i]) for c in parts[i]]
+    batch["sampled_logp"] = _filled(batch, [p for logp, _ in each for p in logp])
+    batch["value"] = _filled(batch, [v for logp, v in each for _ in logp])
+    return batch
+
+
+def _fitting(group: Group, kept: list[int], length: int) -> list[list[int]]:
+    """Which completions go into a row together, behind one reading of the prompt."""
+    found, room = list[list[int]](), 0
+    for i in kept:
+        size = len(group.completions[i].ids) + 1
+        if not found or size > room:
+            found.append([])
+            room = length - len(group.prompt) + 1
+        found[-1].append(i)
+        room -= size
+    return found
+
+
+def _filled(batch: Batch, numbers: Sequence[float]) -> Tensor:
+    """Numbers at the places [B, L] that are learned, in their order."""
+    table = torch.zeros_like(batch["learned"])
+    table[batch["learned"] != 0] = torch.tensor(numbers, dtype=torch.float32)
+    return table
+
+
+def _plain(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
