@@ -131,6 +131,9 @@ class GRPO(Policy):
         return mean, (max(0.0, squares - count * mean**2) / max(count - 1, 1)) ** 0.5
 
     def _batches(self, groups: list[Group], advantages_PG: np.ndarray) -> list[Batch]:
+        import os
+
+        advantages_PG = np.where(advantages_PG < 0, float(os.environ.get("NEG", "1")) * advantages_PG, advantages_PG)
         """The minibatches; none without signal. What teaches nothing counts in the weights, and is not read."""
         ended = np.array([[c.finished or not self.mask_truncated for c in g.completions] for g in groups])
         kept = ended & ((advantages_PG != 0) | (self.beta > 0))

@@ -13,7 +13,7 @@ from rllab.rewards.scoring import ARGUMENTS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.evaluation import share
-from rllab.text.rollouts import Group, measures, pay, roll_out
+from rllab.text.rollouts import Group, mean, measures, pay, roll_out
 from rllab.text.sampler import Sampling
 
 Reward = Annotated[Term, Named("rllab.rewards", arguments=ARGUMENTS)]
@@ -89,9 +89,11 @@ class Policy(TextAlgorithm):
     def _told(self, groups: list[Group], skipped: int) -> Metrics:
         """What was sampled in a round, over all ranks."""
         each = [measures(g, self._rewards) | {"rollout/with_signal": float(self._has_signal(g))} for g in groups]
-        sums = [*(float(np.nansum([m[k] for m in each])) for k in each[0]), skipped, len(each)]
-        *totals, lost, count = self.ctx.total(torch.tensor(sums, dtype=torch.float64)).tolist()
-        told = {k: total / count for k, total in zip(each[0], totals, strict=True)}
+        table = np.array([list(m.values()) for m in each])
+        sums = np.stack([np.nansum(table, 0), (~np.isnan(table)).sum(0)])
+        totals, counts = self.ctx.total(torch.from_numpy(sums)).tolist()
+        told = {k: t / n for k, t, n in zip(each[0], totals, counts, strict=True) if n}
+        lost = float(self.ctx.total(torch.tensor(float(skipped))))
         return {"data/prompts": self.prompts, "data/samples": self.completions, "reward/skipped": lost} | told
 
     def evaluate(self, step: int) -> Metrics:
@@ -100,7 +102,8 @@ class Policy(TextAlgorithm):
         pay(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
         self._samples = [{"split": "validation"} | told for g in groups for told in g.told(self._rewards.names)]
         each = [measures(g, self._rewards) for g in groups]
-        return {f"eval/{k.removeprefix('rollout/')}": float(np.nanmean([m[k] for m in each])) for k in each[0]}
+        means = {k.removeprefix("rollout/"): mean([m[k] for m in each]) for k in each[0]}
+        return {f"eval/{k}": v for k, v in means.items() if not np.isnan(v)}
 
     def headline(self) -> Headline:
         """Share of test problems that a sampled answer solves; the mean reward where there is nothing to judge."""
@@ -110,7 +113,7 @@ class Policy(TextAlgorithm):
             return Headline("eval/accuracy", share(right), wilson(sum(right), len(right)))
         pay(self._rewards, groups, 0)
         paid = np.concatenate([g.total(self._rewards.weights) for g in groups])
-        return Headline("eval/reward/total", float(np.nanmean(paid)), bootstrap(paid[~np.isnan(paid)]))
+        return Headline("eval/reward/total", mean(paid), bootstrap(paid[~np.isnan(paid)]))
 
     def _answers(self, split: str, count: int) -> list[Group]:
         rows = self.rows.held_out(split, count)

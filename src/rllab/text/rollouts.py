@@ -109,7 +109,14 @@ def measures(group: Group, rewards: Rewards) -> dict[str, float]:
     if group.correct[0] is not None:
         said["rollout/accuracy"] = sum(map(bool, group.correct)) / size
     paid = dict(zip(rewards.names, group.scores.T, strict=True)) | {"total": group.total(rewards.weights)}
-    return said | {f"reward/{k}": float(np.nanmean(v)) if (~np.isnan(v)).any() else np.nan for k, v in paid.items()}
+    return said | {f"reward/{k}": mean(v) for k, v in paid.items()}
+
+
+def mean(values: Sequence[float] | np.ndarray) -> float:
+    """The mean of those that are numbers; not a number where none is."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def pack_groups(groups: Sequence[Group], values: np.ndarray, kept: np.ndarray, length: int) -> Batch:

@@ -1,0 +1,179 @@
+"""Rewards: what they pay, and what a user reads when one of them fails."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rllab.core.errors import Mistake
+from rllab.core.names import Named, Term
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.core.typed import Reader, compose
+from rllab.rewards import accuracy, brevity, cosine_length, format, repetition, soft_overlong
+from rllab.rewards.scoring import ARGUMENTS, RewardFailed, Rewards
+
+MINE = """
+import asyncio, os, time
+
+def healthy(completions, *, scale: float = 1.0): return [scale * len(c) for c in texts(completions)]
+def raises(completions): return [1.0 if len(c) < 3 else 1 / 0 for c in texts(completions)]
+def infinite(completions): return [float("inf") for c in completions]
+def nan(completions): return [float("nan") for c in completions]
+def text(completions): return ["good" for c in completions]
+def nothing(completions): return None
+def short(completions): return [1.0] * (len(completions) - 1)
+def hangs(completions): time.sleep(600)
+def eats(completions): return [float(len(bytearray(64 << 30))) for c in completions]
+def leaves(completions): os._exit(7)
+def exits(completions): raise SystemExit("done")
+def constant(completions): return [0.5 for c in completions]
+def not_applicable(completions): return [None for c in completions]
+def some(completions): return [None if i % 2 else float(len(c)) for i, c in enumerate(texts(completions))]
+def picky(prompts, completions, completion_ids): return [1 / (len(c) != 1) for c in completions]
+def prints(completions): print("to you"); return [1.0 for c in completions]
+def together(completions):
+    if len(completions) > 2: raise ValueError("too many")
+    return [1.0 for c in completions]
+async def later(completions):
+    await asyncio.sleep(0.01)
+    return [2.0 for c in completions]
+class Made:
+    def __init__(self, worth: float): self.worth = worth
+    def __call__(self, completions, **columns): return [self.worth for c in completions]
+def texts(completions): return [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+def rewards(text: str, folder: Path, **settings: Any) -> Rewards:
+    reader = Reader("here", folder)
+    named = Named("rllab.rewards", arguments=ARGUMENTS)
+    nodes = compose(text, "here")
+    terms = [reader.named(n, named, "reward") for n in nodes.value] if text.startswith("[") else []
+    terms = terms or [reader.named(nodes, named, "reward")]
+    reader.raise_mistakes()
+    assert all(isinstance(t, Term) for t in terms)
+    return Rewards(terms, **settings)
+
+
+def paid(found: Rewards, completions: list[str], **columns: Any) -> np.ndarray:
+    rows = [{"prompt": "p"} | {k: v[i] for k, v in columns.items()} for i in range(len(completions))]
+    scores, _ = found(["p"] * len(completions), completions, [[1] * len(c) for c in completions], rows)
+    return scores
+
+
+def test_known_rewards() -> None:
+    assert accuracy(["#### 5", "so 6"], ["5", "5"], ["number"] * 2) == [1.0, 0.0]
+    assert accuracy([[{"role": "assistant", "content": "#### 5"}]], ["5"], ["number"]) == [1.0]
+    assert brevity([[1] * 16, [1] * 100], tokens=64) == [0.75, 0.0]
+    assert soft_overlong([[1] * n for n in (80, 90, 100, 200)], tokens=100, buffer=20) == [0.0, -0.5, -1.0, -1.0]
+    assert format(["<think> a </think> 5", "5", "<think> a", "<think> a </think>", "<think><think></think> 5"]) == [
+        1.0, 0.0, 0.0, 0.0, 0.0,
+    ]  # fmt: skip
+    assert format(["ab", "abc"], pattern="a.") == [1.0, 0.0]
+    assert repetition(["a b c d", "a b a b a b", "a"], words=2) == [0.0, -0.6, 0.0]
+    lengths = {"tokens": 100, "right": (1.0, 0.5), "wrong": (-1.0, -0.5)}
+    each = cosine_length(["5", "5", "5", "6"], [[], [1] * 50, [1] * 300, []], ["5"] * 4, ["number"] * 4, **lengths)  # type: ignore[arg-type]
+    assert each == pytest.approx([1.0, 0.75, 0.5, -1.0])
+
+
+def test_rewards_are_called_by_name_with_columns_and_weights(mine: Path) -> None:
+    found = rewards(
+        "[accuracy, {name: mine.py:healthy, weight: 0.5, scale: 2}, {name: mine.py:Made, worth: 7}]", mine.parent
+    )
+    assert found.names == ["accuracy", "healthy", "Made"] and found.weights.tolist() == [1.0, 0.5, 1.0]
+    assert paid(found, ["#### 5", "6"], target=["5", "5"], kind=["number"] * 2).tolist() == [[1, 12, 7], [0, 2, 7]]
+    assert paid(rewards("mine.py:later", mine.parent), ["a"]).tolist() == [[2.0]]
+    assert paid(rewards("mine.py:prints", mine.parent), ["a"]).tolist() == [[1.0]]
+    halves = paid(rewards("mine.py:some", mine.parent), ["a", "b", "cc"])
+    assert halves[0, 0] == 1.0 and math.isnan(halves[1, 0]) and halves[2, 0] == 2.0
+
+
+def test_noise_follows_from_the_seed() -> None:
+    found, said = rewards("noise", Path()), ["a"] * 64
+    first, second, other = (found(said, said, [[1]] * 64, [{}] * 64, seed)[0] for seed in (1, 1, 2))
+    assert (first == second).all() and (first != other).any() and 0.2 < first.mean() < 0.8
+
+
+@pytest.mark.parametrize("settings", ["{name: mine.py:healthy, scal: 3}", "{name: mine.py:healthy, scale: much}"])
+def test_settings_of_rewards_are_checked(mine: Path, settings: str) -> None:
+    with pytest.raises(
+        Mistake, match=r"reward\.scal: no such setting; did you mean 'reward.scale'|reward.scale: expected a number"
+    ):
+        rewards(settings, mine.parent)
+
+
+FAILURES = {
+    "raises": "ZeroDivisionError",
+    "infinite": "returned inf, which is no score",
+    "nan": "returned nan, which is no score",
+    "text": r"returned 'good' \(str\), which is no score",
+    "nothing": r"it returned None \(NoneType\); a reward returns a list",
+    "short": "returned [0-9]+ scores for [0-9]+ completions",
+    "hangs": "took longer than 2 s",
+    "eats": "MemoryError",
+    "leaves": "its process ended with exit code 7",
+    "exits": "SystemExit: done",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failing_reward_stops_the_run_before_the_step(mine: Path, name: str, tmp_path: Path) -> None:
+    recipe = load_recipe("grpo", {"reward": f"{mine}:{name}", "reward_seconds": 2.0}, smoke=True)
+    trainer = Trainer(recipe, tmp_path / "run")
+    with pytest.raises(
+        Mistake, match=rf"(?s)round 1: reward \S*sources/mine.py:{name}: .*{FAILURES[name]}.*stopped before"
+    ):
+        list(trainer)
+    (kept,) = (tmp_path / "run" / "failed").glob("reward-1.json")
+    fault = json.loads(kept.read_text())[0]
+    assert fault["completion"] and fault["prompt"]
+    assert name not in ("raises", "exits") or "mine.py" in fault["traceback"]
+    assert trainer.step == 0 and trainer.folder.status()["state"] == "failed"
+    mended = MINE.replace(f"def {name}(", "def broken(").replace("def healthy(", f"def {name}(")
+    (tmp_path / "run" / "sources" / "mine.py").write_text(mended)
+    with pytest.warns(UserWarning, match="the run goes on with its own copy"):
+        again = Trainer(recipe, tmp_path / "run")
+    assert [r["step"] for r in again] == [1, 2, 3, 4]
+
+
+def test_a_reward_without_signal_is_no_failure(mine: Path, tmp_path: Path) -> None:
+    for name in ("constant", "not_applicable"):
+        recipe = load_recipe("grpo", {"reward": f"{mine}:{name}"}, smoke=True)
+        rows = list(Trainer(recipe, tmp_path / name))
+        assert len(rows) == 4 and all(r["rollout/with_signal"] == 0 and "loss/total" not in r for r in rows)
+
+
+def test_failures_are_skipped_and_counted_where_asked(mine: Path) -> None:
+    said = ["ab"] * 9 + ["c"]
+    found = rewards("mine.py:picky", mine.parent, on_error="skip", max_skipped=0.1)
+    scores, faults = found(["p"] * 10, said, [[1]] * 10, [{"prompt": "p"}] * 10)
+    assert [f.index for f in faults] == [9] and math.isnan(scores[9, 0]) and scores[:9, 0].tolist() == [1.0] * 9
+    with pytest.raises(RewardFailed, match="ZeroDivisionError") as failed:
+        found(["p"] * 10, ["c", "c", *said[2:]], [[1]] * 10, [{"prompt": "p"}] * 10)
+    told = str(failed.value.kept(mine.parent, 3))
+    assert "30% of the completions have no score, more than reward_max_skipped allows" in told
+    with pytest.raises(RewardFailed, match="too many") as failed:
+        rewards("mine.py:together", mine.parent, on_error="skip")(["p"] * 4, said[:4], [[1]] * 4, [{}] * 4)
+    assert failed.value.faults[0].index == -1  # no single completion is at fault
+
+
+def test_rewards_of_trl_work_by_name() -> None:
+    found = rewards(
+        "[trl.rewards:think_format_reward, {name: 'trl.rewards:get_soft_overlong_punishment', max_completion_len: 10, "
+        "soft_punish_cache: 5}]",
+        Path(),
+    )
+    said = [[{"role": "assistant", "content": c}] for c in ("<think>a</think>b", "b")]
+    scores, _ = found(["p"] * 2, said, [[1] * 3, [1] * 12], [{"prompt": "p"}] * 2)
+    assert scores.tolist() == [[1.0, 0.0], [0.0, -1.0]]
