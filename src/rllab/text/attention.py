@@ -15,6 +15,7 @@ from rllab.text.steps import Gather
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, queries [T, H, E], keys [T, KV, E], values [T, KV, E]) -> what each token gathers [T, H * E]."""
 GROUPS = 6  # of sequences of about one length
+ROOM = 16  # tokens by which a cache grows: what is not used yet is copied, too, when sequences are dropped
 
 
 class Packed:
@@ -75,27 +76,26 @@ class Apart:
 
 
 class Cache:
-    """Keys and values [N, KV, C, E] of each layer, for N sequences with room for C tokens, `lengths` [N] so far.
+    """Keys and values [N, KV, C, E] of each layer, for N sequences of `lengths` [N] so far; C grows with them.
 
     As an attention it is that of one more token of each sequence.
     """
 
-    def __init__(self, sequences: int, room: int, device: torch.device) -> None:
+    def __init__(self, sequences: int, device: torch.device) -> None:
         self.layers: list[tuple[Tensor, Tensor]] = []
-        self.room, self.lengths = room, torch.zeros(sequences, dtype=torch.long, device=device)
+        self.lengths = torch.zeros(sequences, dtype=torch.long, device=device)
         self.bias = torch.empty(0)
 
     def put(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Adds keys and values of the first tokens [N, KV, L, E]."""
         assert layer == len(self.layers)
-        size = (*k.shape[:2], self.room, k.shape[3])
-        self.layers.append((k.new_zeros(size), v.new_zeros(size)))
-        for kept, new in zip(self.layers[layer], (k, v), strict=True):
-            kept[:, :, : k.shape[2]] = new
+        self.layers.append((_longer(k), _longer(v)))
 
     def go_on(self) -> None:
         """Makes ready for the next token of each sequence."""
         seen = torch.arange(int(self.lengths.max()) + 1, device=self.lengths.device)
+        if len(seen) > self.layers[0][0].shape[2]:
+            self.layers = [(_longer(k), _longer(v)) for k, v in self.layers]
         self.bias = torch.zeros(len(self.lengths), 1, 1, len(seen), device=seen.device)
         self.bias.masked_fill_((seen > self.lengths[:, None])[:, None, None], -torch.inf)
 
@@ -110,6 +110,10 @@ class Cache:
         """Goes on with these sequences alone; one may be named several times."""
         self.layers = [(k[rows], v[rows]) for k, v in self.layers]
         self.lengths = self.lengths[rows]
+
+
+def _longer(x: Tensor) -> Tensor:
+    return nn.functional.pad(x, (0, 0, 0, ROOM))
 
 
 def _gather(x: Tensor, tokens: Tensor, places: Tensor) -> Tensor:

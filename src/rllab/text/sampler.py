@@ -17,6 +17,7 @@ from rllab.text.attention import Cache, Packed
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.models import LanguageModel
 
+_FEW = 0.8  # share of sequences that go on, below which the others are dropped; it takes a copy of all keys and values
 Uniforms = Callable[[int, int], np.ndarray]
 """(row, sample) -> numbers in [0, 1), one for each token."""
 
@@ -82,36 +83,37 @@ def _native(
     found: list[Completion],
     numbers: Tensor | None,
 ) -> None:
-    cache, logits = _read(lm, shape, prompts, sampling.max_new_tokens)
+    cache, logits = _read(lm, shape, prompts)
     rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(samples)
     cache.select(rows)
     logits, alive = logits[rows], torch.arange(len(found), device=logits.device)
     for step in range(sampling.max_new_tokens):
         chosen, logp = choose(logits, sampling, None if numbers is None else numbers[alive, step])
-        ends = _note([found[i] for i in alive.tolist()], chosen, logp, lm)
-        going = torch.tensor([i for i, e in enumerate(ends) if not e], dtype=torch.long, device=logits.device)
-        if not len(going) or step + 1 == sampling.max_new_tokens:
+        _note([found[i] for i in alive.tolist()], chosen, logp, lm)
+        going = [i for i, row in enumerate(alive.tolist()) if not found[row].finished]
+        if not going or step + 1 == sampling.max_new_tokens:
             break
-        if len(going) < len(alive):
-            alive, chosen = alive[going], chosen[going]
-            cache.select(going)
+        if len(going) < _FEW * len(alive):
+            kept = torch.tensor(going, device=logits.device)
+            alive, chosen = alive[kept], chosen[kept]
+            cache.select(kept)
         logits = _go_on(lm, shape, chosen, cache)
 
 
-def _note(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: LanguageModel) -> list[bool]:
-    """Adds the next token to each completion; returns which of them end."""
+def _note(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: LanguageModel) -> None:
+    """Adds the next token to each completion that has not ended."""
     for completion, token, p in zip(completions, chosen.tolist(), logp.tolist(), strict=True):
-        completion.ids.append(token)
-        completion.logp.append(p)
-        completion.finished = token == lm.tokenizer.eos_token_id
-    return [c.finished for c in completions]
+        if not completion.finished:
+            completion.ids.append(token)
+            completion.logp.append(p)
+            completion.finished = token == lm.tokenizer.eos_token_id
 
 
-def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]], room: int) -> tuple[Cache, Tensor]:
-    """Keys and values of the prompts, with room for more tokens, and the logits [N, V] behind them."""
+def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tuple[Cache, Tensor]:
+    """Keys and values of the prompts, and the logits [N, V] behind them."""
     device = lm.model.device
     lengths = torch.tensor([len(p) for p in prompts], device=device)
-    cache = Cache(len(prompts), int(lengths.max()) + room, device)
+    cache = Cache(len(prompts), device)
     position = torch.arange(int(lengths.max()), device=device)
     real = position < lengths[:, None]
     mask = (position[:, None] >= position).expand(len(prompts), 1, -1, -1)
@@ -146,8 +148,7 @@ def _transformers(
     def force(so_far: Tensor, logits: Tensor) -> Tensor:
         step = so_far.shape[1] - longest
         chosen, logp = choose(logits.float(), sampling, None if numbers is None else numbers[:, step])
-        going = [i for i, c in enumerate(found) if not c.finished]
-        _note([found[i] for i in going], chosen[going], logp[going], lm)
+        _note(found, chosen, logp, lm)
         return torch.full_like(logits, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
     config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -166,13 +167,14 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[
     logp = (logits / (sampling.temperature or 1.0)).log_softmax(-1)
     if sampling.temperature:
         assert uniform is not None
-        likely, order = logp.sort(stable=True, dim=-1, descending=True)
+        likely, order = logp, None
+        if sampling.top_k or sampling.top_p < 1.0:
+            likely, order = logp.sort(stable=True, dim=-1, descending=True)
         p = likely.exp().double()
-        before = p.cumsum(-1) - p
-        keep = before < sampling.top_p
-        if sampling.top_k:
-            keep[:, sampling.top_k :] = False
-        p = p * keep
-        place = (p.cumsum(-1) <= uniform[:, None] * p.sum(-1, keepdim=True)).sum(-1, keepdim=True)
-        chosen = order.gather(-1, place.clamp(max=p.shape[-1] - 1)).squeeze(-1)
+        if order is not None:
+            p = p * (p.cumsum(-1) - p < sampling.top_p)
+            p[:, sampling.top_k or p.shape[-1] :] = 0.0
+        below = p.cumsum(-1)
+        place = torch.searchsorted(below, uniform[:, None] * below[:, -1:], right=True).clamp(max=p.shape[-1] - 1)
+        chosen = (place if order is None else order.gather(-1, place)).squeeze(-1)
     return chosen, logp.gather(-1, chosen[:, None]).squeeze(-1)
