@@ -8,23 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from rllab_envs.text import gsm8k, hh_rlhf, pocket, ticket_preferences
+from torch import Tensor
 from torch.nn.functional import rms_norm
+from torch.nn.utils.rnn import pad_sequence
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from rllab.algos.dpo import DPO
+from rllab.algos.grpo import GRPO
 from rllab.algos.reward_model import RewardModel
 from rllab.algos.sft import SFT
 from rllab.core.algorithm import Batch
 from rllab.core.engine import Engine
+from rllab.core.names import Term
 from rllab.core.recipe import Settings
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
 from rllab.text.packing import pack
 from rllab.text.preferences import pack_pairs
+from rllab.text.rollouts import Group
+from rllab.text.sampler import Completion
 
 SHAPE: dict[str, Any] = {
     "model_type": "qwen3",
@@ -64,10 +71,12 @@ def columns(rows: list[dict[str, Any]], *names: str) -> datasets.Dataset:
 
 
 def check_same(
-    algorithm: Any, batch: Batch, trainer: Any, theirs: torch.nn.Module, count: int, within: float = 1e-6
+    algorithm: Any, batch: Batch, trainer: Any, theirs: torch.nn.Module, rows: Any, within: float = 1e-6
 ) -> None:
-    """Our loss and gradient are TRL's on the first `count` rows of its data."""
-    inputs = trainer.data_collator([trainer.train_dataset[i] for i in range(count)])
+    """Our loss and gradient are TRL's, on as many of the first rows of its data or on what it makes of them."""
+    inputs = rows
+    if isinstance(rows, int):
+        inputs = trainer.data_collator([trainer.train_dataset[i] for i in range(rows)])
     model = algorithm._lm.model
     model.zero_grad()
     loss, _ = algorithm.loss(batch | {"noise": torch.zeros(len(batch["weight"]), dtype=torch.long)})
@@ -75,7 +84,7 @@ def check_same(
     theirs.train()
     expected = trainer.compute_loss(theirs, inputs)
     expected.backward()
-    assert loss.item() == pytest.approx(expected.item(), rel=within)
+    assert loss.item() == pytest.approx(expected.item(), rel=within, abs=within / 10)
     found, wanted = (
         torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]) for m in (model, theirs)
     )
@@ -156,3 +165,91 @@ def test_dpo_is_trls(task: Any, form: Any, tmp_path: Path, request: pytest.Fixtu
     batch["weight"] = batch["weight"] / batch["weight"].sum()
     # TRL's fused head gives log-probabilities in fp32, which shows where hundreds of them are added up
     check_same(made, batch, trainer, theirs, len(rows), within=1e-5 if task is hh_rlhf else 1e-6)
+
+
+def grpo(**settings: Any) -> GRPO:
+    term = Term("noise", 1.0, "rllab.rewards:noise", {}, None, False)
+    rows = {"task": ticket_preferences, "shape": SHAPE, "length": 256, "reward": term, "max_new_tokens": 12}
+    return GRPO(**rows | {"num_generations": 4, "batch_size": 3} | settings)
+
+
+def groups_of(made: Any, seed: int) -> list[Group]:
+    """Groups of random completions, with rewards of which one group's are all the same."""
+    rng, prompts = np.random.default_rng(seed), documents(made._lm.tokenizer, rows_of(ticket_preferences, 3))
+    found = []
+    for i, document in enumerate(prompts):
+        sizes = rng.integers(1, 12, made.num_generations)
+        said = [
+            Completion(i, j, rng.integers(10, len(made._lm.tokenizer), n).tolist(), [], True)
+            for j, n in enumerate(sizes)
+        ]
+        scores = rng.normal(size=(made.num_generations, 1)) * (i != 1)
+        found.append(Group({}, i, document.prompt, said, [""] * made.num_generations, [], scores))
+    return found
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize(
+    "more", [{}, {"epsilon_high": 0.4, "epsilon": 0.1}, {"importance": "sequence"}, {"beta": 0.3}], ids=str
+)
+def test_grpo_is_trls(loss_type: Any, more: dict[str, Any], tmp_path: Path) -> None:
+    from trl import GRPOConfig, GRPOTrainer
+
+    made = ready(grpo(loss_type=loss_type, **more))
+    groups, theirs = groups_of(made, 4), copy.deepcopy(made._lm.model)
+    names = {"importance": "importance_sampling_level"}
+    config = arguments(
+        GRPOConfig,
+        tmp_path,
+        loss_type=loss_type,
+        max_completion_length=12,
+        num_generations=4,
+        per_device_train_batch_size=12,
+        steps_per_generation=1,
+        **{names.get(k, k): v for k, v in more.items() if k != "beta"},
+    )
+    rows = datasets.Dataset.from_list([{"prompt": "Ana"}] * 12)
+    trainer = GRPOTrainer(theirs, lambda **_: [0.0], config, train_dataset=rows, processing_class=made._lm.tokenizer)
+    trainer.current_gradient_accumulation_steps, trainer.beta = 1, more.get("beta", 0.0)
+    each = [(g.prompt, c) for g in groups for c in g.completions]
+    said = [torch.tensor(c.ids) for _, c in each]
+    asked = [torch.tensor(p) for p, _ in each]
+    inputs = {
+        "prompt_ids": pad_sequence(asked, batch_first=True, padding_side="left"),
+        "prompt_mask": pad_sequence([torch.ones_like(x) for x in asked], batch_first=True, padding_side="left"),
+        "completion_ids": pad_sequence(said, batch_first=True),
+        "completion_mask": pad_sequence([torch.ones_like(x) for x in said], batch_first=True),
+        "num_items_in_batch": torch.tensor(float(sum(map(len, said)))),
+    }
+    now = transformers_logp(made._lm.model, inputs)
+    old = now + 0.3 * torch.randn(now.shape, generator=torch.Generator().manual_seed(1), dtype=now.dtype)
+    for (_, completion), logp in zip(each, old, strict=True):
+        completion.logp.extend(logp[: len(completion.ids)].tolist())
+    advantages = made._advantages(groups)
+    (batch,) = made._batches(groups, advantages)
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    batch["old_logp"] = batch["sampled_logp"]
+    if "beta" in more:
+        batch = refer(made, batch)
+        inputs["ref_per_token_logps"] = transformers_logp(made._copy.model, inputs)
+    inputs |= {"old_per_token_logps": old, "advantages": torch.from_numpy(advantages).flatten()}
+    assert (advantages[1] == 0).all() and batch["completion"].max() > 1
+    check_same(made, batch, trainer, theirs, inputs)
+
+
+def transformers_logp(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """log p of each token of the completions [N, M], by transformers' own forward pass."""
+    ids, mask = (torch.cat([inputs[f"prompt_{k}"], inputs[f"completion_{k}"]], 1) for k in ("ids", "mask"))
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
+    count = inputs["completion_ids"].shape[1]
+    logp: Tensor = logits[:, -count - 1 : -1].log_softmax(-1)
+    return logp.gather(-1, inputs["completion_ids"][..., None]).squeeze(-1)
+
+
+def refer(made: Any, batch: Batch) -> Batch:
+    """The batch with log-probabilities of a reference that is another model."""
+    made._copy.model.double()
+    for p in made._copy.model.parameters():
+        torch.nn.init.normal_(p, 1.0 if p.ndim == 1 else 0.0, 0.1)
+    return {**made._with_old(batch), "old_logp": batch["old_logp"]}

@@ -136,7 +136,7 @@ def samples(run: str, runs: Path, worst: bool, count: int, step: int | None) -> 
     if chosen not in steps:
         raise Mistake(f"{folder.path} has no samples of step {chosen}; it has: {', '.join(map(str, steps))}")
     found = [s for s in found if s["step"] == chosen]
-    return sorted(found, key=lambda s: s.get("score", 0.0))[:count] if worst else found[:count]
+    return sorted(found, key=lambda s: s.get("score") or 0.0)[:count] if worst else found[:count]
 
 
 def shown(sample: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 For each prompt a group of completions is sampled. A completion's advantage is how much its reward is above the others'
 of its group; no value function is needed. With ratio = pi(token) / pi_old(token), each token of a completion has
 
-    -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon_high) A) + beta (pi_ref/pi - log(pi_ref/pi) - 1)
+    -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon_high) A) + beta ratio (pi_ref/pi - log(pi_ref/pi) - 1)
 
 How tokens count is a weight vector, `loss_type`:
 
@@ -91,7 +91,7 @@ class GRPO(Policy):
         }
         if self.beta:
             outputs["kl"] = kl(batch["reference_logp"] - logp_BL)
-            loss_BL = loss_BL + self.beta * outputs["kl"]
+            loss_BL = loss_BL + self.beta * ratio_BL * outputs["kl"]  # the ratio makes the gradient the KL's own
         return (batch["weight"] * loss_BL).sum(), outputs
 
     def _log_ratio(self, difference_BL: Tensor, batch: Batch) -> Tensor:
@@ -131,9 +131,6 @@ class GRPO(Policy):
         return mean, (max(0.0, squares - count * mean**2) / max(count - 1, 1)) ** 0.5
 
     def _batches(self, groups: list[Group], advantages_PG: np.ndarray) -> list[Batch]:
-        import os
-
-        advantages_PG = np.where(advantages_PG < 0, float(os.environ.get("NEG", "1")) * advantages_PG, advantages_PG)
         """The minibatches; none without signal. What teaches nothing counts in the weights, and is not read."""
         ended = np.array([[c.finished or not self.mask_truncated for c in g.completions] for g in groups])
         kept = ended & ((advantages_PG != 0) | (self.beta > 0))

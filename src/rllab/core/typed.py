@@ -156,10 +156,11 @@ class Reader:
             if plain(node) is None:
                 return None
             args = tuple(a for a in args if a is not type(None))
+        sequence = isinstance(node, yaml.SequenceNode)
+        args = tuple(a for a in args if (get_origin(a) in (list, tuple)) == sequence) or args
         if isinstance(node, yaml.MappingNode):  # one mapping per part, or one for all of them
             nested = node.value and all(isinstance(v, yaml.MappingNode) for _, v in node.value)
-            single = [a for a in args if get_origin(a) is not list] or list(args)
-            fitting = [a for a in single if (get_origin(a) is dict) == bool(nested)] or single
+            fitting = [a for a in args if (get_origin(a) is dict) == bool(nested)] or list(args)
             return self.read(node, fitting[0], key)
         scalars = [a for a in args if get_origin(a) is not dict and not is_dataclass(a)] or list(args)
         for arg in scalars[:-1]:

@@ -25,7 +25,7 @@ class Policy(TextAlgorithm):
 
     unit: ClassVar[str] = "data/samples"
 
-    reward: Reward | list[Reward]  # accuracy, my.pkg:fn, mine.py:fn, or a list of {name, weight, and settings}
+    reward: list[Reward] | Reward  # accuracy, my.pkg:fn, mine.py:fn, or a list of {name, weight, and settings}
     num_generations: int = 8  # completions of a prompt
     batch_size: int = 32  # prompts of a round
     temperature: float = 1.0
@@ -67,7 +67,7 @@ class Policy(TextAlgorithm):
             missing = self.batch_size - sum(self._has_signal(g) for g in found)
             if float(self.ctx.total(torch.tensor(max(0.0, missing)))) == 0:
                 break
-        self.rollouts = [told for group in found for told in group.told(self._rewards.names)]
+        self.rollouts = [told | {"seed": self.ctx.seed} for group in found for told in group.told(self._rewards)]
         metrics = self._told(found, skipped)
         found.sort(key=lambda g: not self._has_signal(g))  # stable: of equal ones those drawn first come first
         return found[: self.batch_size], metrics
@@ -100,7 +100,7 @@ class Policy(TextAlgorithm):
         """Accuracy, rewards, length, and the share that thinks, of one sampled answer to each held-out prompt."""
         groups = self._answers("validation", self.eval_rows)
         pay(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
-        self._samples = [{"split": "validation"} | told for g in groups for told in g.told(self._rewards.names)]
+        self._samples = [{"split": "validation"} | told for g in groups for told in g.told(self._rewards)]
         each = [measures(g, self._rewards) for g in groups]
         means = {k.removeprefix("rollout/"): mean([m[k] for m in each]) for k in each[0]}
         return {f"eval/{k}": v for k, v in means.items() if not np.isnan(v)}

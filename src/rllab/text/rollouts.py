@@ -43,20 +43,21 @@ class Group:
         """The weighted sum of the rewards [G], not a number where none applies."""
         return np.where(np.isnan(self.scores).all(1), np.nan, np.nansum(self.scores * weights, 1))
 
-    def told(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    def told(self, rewards: Rewards) -> list[dict[str, Any]]:
         """The completions for samples.jsonl."""
         prompt, target = _plain(self.row["prompt"]), self.row.get("target")
-        each = zip(self.completions, self.texts, self.correct, self.scores, strict=True)
-        return [
-            {"row": self.draw, "sample": i, "prompt": prompt, "completion": text}
-            | ({} if target is None else {"answer": extract(text, self.row["kind"]).text, "target": target})
-            | {
-                "correct": right,
-                "rewards": {n: None if np.isnan(s) else float(s) for n, s in zip(names, scores, strict=True)},
-            }
-            | {"tokens": len(c.ids), "finished": c.finished}
-            for i, (c, text, right, scores) in enumerate(each)
-        ]
+        each = zip(self.completions, self.texts, self.correct, self.scores, self.total(rewards.weights), strict=True)
+        told = []
+        for i, (completion, text, right, scores, total) in enumerate(each):
+            said = {"row": self.draw, "sample": i, "prompt": prompt, "completion": text}
+            if target is not None:
+                said |= {"answer": extract(text, self.row["kind"]).text, "target": target, "correct": right}
+            paid = {n: _number(s) for n, s in zip(rewards.names, scores, strict=True)}
+            ended = "stop" if completion.finished else "length"
+            told.append(
+                said | {"rewards": paid, "score": _number(total), "tokens": len(completion.ids), "finish": ended}
+            )
+        return told
 
 
 def roll_out(
@@ -155,6 +156,10 @@ def _filled(batch: Batch, numbers: Sequence[float]) -> Tensor:
     table = torch.zeros_like(batch["learned"])
     table[batch["learned"] != 0] = torch.tensor(numbers, dtype=torch.float32)
     return table
+
+
+def _number(score: float) -> float | None:
+    return None if np.isnan(score) else float(score)
 
 
 def _plain(prompt: Any) -> str:
