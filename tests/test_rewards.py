@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rllab_envs.text import pocket
 
 from rllab.core.errors import Mistake
 from rllab.core.names import Named, Term
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.core.typed import Reader, compose
+from rllab.evals.reward import extremes, of_run, of_task, read_reward, report
 from rllab.rewards import accuracy, brevity, cosine_length, format, repetition, soft_overlong
 from rllab.rewards.scoring import ARGUMENTS, RewardFailed, Rewards
 
@@ -177,3 +179,29 @@ def test_rewards_of_trl_work_by_name() -> None:
     said = [[{"role": "assistant", "content": c}] for c in ("<think>a</think>b", "b")]
     scores, _ = found(["p"] * 2, said, [[1] * 3, [1] * 12], [{"prompt": "p"}] * 2)
     assert scores.tolist() == [[1.0, 0.0], [0.0, -1.0]]
+
+
+def test_what_a_reward_pays_is_told_before_any_training(tmp_path: Path) -> None:
+    for _ in Trainer(load_recipe("grpo", {}, smoke=True), tmp_path / "runs" / "r"):
+        pass
+    answers, tokens = of_run("r", tmp_path / "runs", 2)
+    told = report(read_reward("accuracy"), answers, tokens)
+    assert told["completions"] == "9 in 3 groups" and told["gold pays most"] == "100% of the groups"
+    assert told["the same twice"] == "yes" and told["fails"] == "0.0%"
+    same = report(read_reward("{name: soft_overlong, tokens: 900, buffer: 1}"), answers, tokens)
+    assert same["groups with signal"] == "0%" and same["pays"].startswith("mean 0,")
+    assert "by the run's own reward" in told["another best answer"]
+    drawn = report(read_reward("noise"), answers, tokens)
+    assert drawn["the same twice"] == "no, it draws"
+    short = report(read_reward("{name: brevity, tokens: 9}"), answers, tokens)
+    assert short["with length"].startswith("correlation -") or "always the same" in short["with length"]
+    assert len(extremes(read_reward("brevity"), answers, tokens, 2)) == 4
+    with pytest.raises(Mistake, match=r"keeps no rollouts of step 9; it has 1 to 4"):
+        of_run("r", tmp_path / "runs", 9)
+
+
+def test_a_task_has_gold_answers_that_a_reward_is_tried_on() -> None:
+    told = report(read_reward("accuracy"), *of_task(pocket(styles=(0.0, 1.0, 0.0), tickets=0.1)))
+    assert told["gold pays most"] == "100% of the groups" and told["fails"] == "0.0%"
+    assert told["does not apply"] != "0.0%"  # tickets have no target
+    assert told["with accuracy"] == "correlation +1.00"
