@@ -163,6 +163,6 @@ def test_the_docs_algorithm_runs(tmp_path: Path) -> None:
 
 
 def test_the_docs_reward_runs(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(code_blocks(ROOT / "docs/reward.md", "python")[0])
+    (tmp_path / "mine.py").write_text(code_blocks(ROOT / "docs/reward.md", "python")[1])
     done = rllab("train", "cartpole", "--smoke", "reward={name: mine.py:upright, scale: 0.5}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -205,3 +205,11 @@ def test_a_task_has_gold_answers_that_a_reward_is_tried_on() -> None:
     assert told["gold pays most"] == "100% of the groups" and told["fails"] == "0.0%"
     assert told["does not apply"] != "0.0%"  # tickets have no target
     assert told["with accuracy"] == "correlation +1.00"
+
+
+def test_the_reward_of_the_documentation_trains(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "reward.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(text.split("```python\n")[1].split("```")[0])
+    changes = [{"name": "accuracy"}, {"name": f"{tmp_path / 'mine.py'}:calm", "weight": 0.5, "worst": -2}]
+    rows = list(Trainer(load_recipe("grpo", {"reward": changes}, smoke=True), tmp_path / "run"))
+    assert rows[-1]["eval/reward/calm"] <= 0.0 and (tmp_path / "run" / "sources" / "mine.py").is_file()

@@ -51,7 +51,7 @@ class Pocket:
     """
 
     salt: int = 0
-    styles: tuple[float, float, float] = (0.03, 0.82, 0.15)
+    styles: tuple[float, float, float] = (0.02, 0.85, 0.13)
     free_thinks: float = 0.4
     tickets: float = 0.12
     new_word: bool = False

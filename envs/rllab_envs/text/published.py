@@ -9,6 +9,7 @@ from rllab.core.errors import FieldMistake
 from rllab_envs.text.dataset import Dataset
 
 ASK = "Think step by step, and end with #### and the number."
+ASK_BOX = "Think step by step, and put the final answer into \\boxed{}."
 
 
 def here(name: str, otherwise: str) -> str:
@@ -34,6 +35,37 @@ class GSM8K(Dataset):
             "target": solution.rpartition("####")[2].strip().replace(",", ""),
             "kind": "number",
         }
+
+
+class MATH(Dataset):
+    """Competition problems with worked solutions in LaTeX (Hendrycks et al. 2021); answers stand in a last `\\boxed{}`.
+
+    path: a file of rows with `problem`, `solution` and `answer`, or a folder with files named by their split. A file
+    alone, as are the 500 problems of Lightman et al. 2024, is a benchmark: all of it is the test.
+    """
+
+    def __init__(self, *, path: str = "") -> None:
+        where = path or here("math500/math500.jsonl", "HuggingFaceH4/MATH-500")
+        super().__init__(where, columns={"problem": "prompt", "solution": "completion"})
+        if not all(row.get("answer") for rows in self._rows.values() for row in rows):
+            raise FieldMistake("task", f"{where}: a row has `problem`, `solution` and `answer`; some lack the answer")
+
+    def row(self, index: int, split: str) -> dict[str, Any]:
+        """`prompt` and `completion` as conversations, `target` and `kind`, and `subject` and `level` where known."""
+        row = super().row(index, split)
+        return {
+            "prompt": [{"role": "user", "content": f"{row['prompt']}\n{ASK_BOX}"}],
+            "completion": [{"role": "assistant", "content": row["completion"]}],
+            "target": row["answer"],
+            "kind": "latex",
+            **{k: row[k] for k in ("subject", "level") if k in row},
+        }
+
+    def _hold_out(self) -> None:
+        if self._rows.get("train") and self._rows.get("test"):
+            super()._hold_out()
+        else:
+            self._rows = {"train": [], "test": self._rows.get("test") or self._rows["train"]}
 
 
 class HHRLHF(Dataset):

@@ -40,13 +40,12 @@ class PartOptimizer:
         self.optimizers = [o for o in _optimizers(part, self.parameters, optim, device) if o.param_groups[0]["params"]]
 
     def set_lr(self, step: int, total_steps: int) -> float:
-        """Sets the learning rates of round `step`; returns that of the matrices, or of all."""
-        factor = schedule(self.optim, step, total_steps)
+        """Sets and returns the learning rate of round `step`."""
+        lr = self.optim.lr * schedule(self.optim, step, total_steps)
         for optimizer in self.optimizers:
-            own = self.optim.adamw_lr if isinstance(optimizer, torch.optim.AdamW) else None
             for group in optimizer.param_groups:
-                group["lr"] = factor * (own or self.optim.lr)
-        return factor * self.optim.lr
+                group["lr"] = lr
+        return lr
 
     def step(self) -> None:
         """One step of each optimizer."""

@@ -30,7 +30,6 @@ class Optim:
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: float = 1e-3
-    adamw_lr: float | None = None  # of what muon leaves to adamw (vectors, embeddings); None: lr
     betas: tuple[float, float] = (0.9, 0.999)  # adamw, and muon's other half
     eps: float = 1e-8
     weight_decay: float = 0.0
@@ -42,8 +41,6 @@ class Optim:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"lr must be positive, got {self.lr}")
-        if self.adamw_lr is not None and (self.adamw_lr <= 0 or self.name != "muon"):
-            raise ValueError(f"adamw_lr must be positive, and goes with name: muon; got {self.adamw_lr}")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be positive, got {self.max_grad_norm}")
 

@@ -1,0 +1,135 @@
+"""Arithmetic that a model wrote: where it stands in a text, parsed, and worked out exactly.
+
+    sum     = product { ("+" | "-") product }
+    product = operand { ("*" | "/") operand }
+    operand = whole number | "(" sum ")"
+
+Nothing else is an expression: no sign before a number, no power, no point. Nothing that a model wrote is run as code;
+length and depth are bounded, so that no text takes long.
+"""
+
+import operator
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+LONGEST, DEEPEST = 200, 20  # characters of an expression, and brackets inside each other; beyond these it is an attack
+_TOKEN = re.compile(r"0|[1-9][0-9]*|[-+*/()]")  # digits of other scripts are none
+_LEVELS = ("+-", "*/")  # from the loosest
+_WORK = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+_WRITTEN = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
+_MARK = re.compile(r"####|<answer>|\\boxed\s*\{")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of + - * / between two expressions."""
+
+    sign: str
+    left: "int | Operation"
+    right: "int | Operation"
+
+
+Expression = int | Operation
+
+
+def parse(text: str) -> Expression:
+    """The expression that a text is; spaces and needless brackets do not matter.
+
+    Raises:
+        ValueError: it is none, or too long or too deep.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"an expression has at most {LONGEST} characters")
+    for written, sign in _WRITTEN.items():
+        text = text.replace(written, sign)
+    tokens = _TOKEN.findall(text)
+    if "".join(tokens) != "".join(text.split()):
+        raise ValueError("an expression is made of whole numbers, + - * / and brackets")
+    tokens.reverse()  # the next is the last, so that it can be popped
+    tree = _level(tokens, 0, 0)
+    if tokens:
+        raise ValueError(f"nothing is expected before {tokens[-1]!r}")
+    return tree
+
+
+def _level(tokens: list[str], level: int, depth: int) -> Expression:
+    if level == len(_LEVELS):
+        return _operand(tokens, depth)
+    tree = _level(tokens, level + 1, depth)
+    while tokens and tokens[-1] in _LEVELS[level]:
+        tree = Operation(tokens.pop(), tree, _level(tokens, level + 1, depth))
+    return tree
+
+
+def _operand(tokens: list[str], depth: int) -> Expression:
+    token = tokens.pop() if tokens else ""
+    if token.isdigit():
+        return int(token)
+    if token != "(" or depth == DEEPEST:
+        raise ValueError("a number is missing, or brackets are too deep")
+    tree = _level(tokens, 0, depth + 1)
+    if not tokens or tokens.pop() != ")":
+        raise ValueError("a bracket is not closed")
+    return tree
+
+
+def value(tree: Expression) -> Fraction:
+    """What an expression comes to, exactly.
+
+    Raises:
+        ZeroDivisionError: it divides by 0.
+    """
+    if isinstance(tree, int):
+        return Fraction(tree)
+    result: Fraction = _WORK[tree.sign](value(tree.left), value(tree.right))
+    return result
+
+
+def numbers_in(tree: Expression) -> list[int]:
+    """The numbers of an expression from left to right."""
+    return [tree] if isinstance(tree, int) else [*numbers_in(tree.left), *numbers_in(tree.right)]
+
+
+def shown(tree: Expression) -> str:
+    """An expression as text, with no more brackets than it takes to read the same expression back."""
+    if isinstance(tree, int):
+        return str(tree)
+    level = _binds(tree)
+    left = shown(tree.left) if _binds(tree.left) >= level else f"({shown(tree.left)})"
+    right = shown(tree.right) if _binds(tree.right) > level else f"({shown(tree.right)})"
+    return f"{left} {tree.sign} {right}"
+
+
+def _binds(tree: Expression) -> int:
+    """How tightly: sums 0, products 1, numbers 2."""
+    return 2 if isinstance(tree, int) else int(tree.sign in _LEVELS[1])
+
+
+def worked(tree: Expression) -> Iterator[str]:
+    """A line for each operation, those inside first: '60 - 2 = 58', '58 * 5 = 290'."""
+    if isinstance(tree, Operation):
+        yield from worked(tree.left)
+        yield from worked(tree.right)
+        yield f"{value(tree.left)} {tree.sign} {value(tree.right)} = {value(tree)}"
+
+
+def spoken(completion: str) -> str:
+    """A completion without its thinking; of thinking that is not closed nothing is left."""
+    return completion.rpartition("</think>")[2].partition("<think>")[0]
+
+
+def answered(completion: str) -> str | None:
+    """What stands behind the last `####`, `<answer>` or `\\boxed{` once the thinking is over; None without a mark."""
+    said = spoken(completion)
+    marks = list(_MARK.finditer(said))
+    if not marks:
+        return None
+    behind = said[marks[-1].end() :].lstrip()
+    return re.split(r"[\n<}]", behind, maxsplit=1)[0].strip(" \t\r.$`")
+
+
+def unmarked(completion: str) -> str:
+    """A completion up to its first mark, without the tags around its thinking: where the work is shown."""
+    return re.sub(r"</?think>", " ", _MARK.split(completion, maxsplit=1)[0])
