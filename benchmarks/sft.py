@@ -57,7 +57,9 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
 
 class Clock:
-    """Processor and wall seconds from the end of step WARM to the end of the last one; when the first ended."""
+    """Processor and wall seconds from the end of step `warm` to the end of the last one; when the first ended."""
+
+    warm = WARM
 
     def __init__(self) -> None:
         self.steps, self.first = 0, 0.0
@@ -67,7 +69,7 @@ class Clock:
         self.steps += 1
         if self.steps == 1:
             self.first = time.time() - BEGAN
-        if self.steps == WARM:
+        if self.steps == self.warm:
             self.cpu, self.wall = -time.process_time(), -time.perf_counter()
 
     def stop(self) -> dict[str, float]:
@@ -75,7 +77,7 @@ class Clock:
             "cpu": self.cpu + time.process_time(),
             "wall": self.wall + time.perf_counter(),
             "start": self.first,
-            "steps": self.steps - WARM,
+            "steps": self.steps - self.warm,
         }
 
 
