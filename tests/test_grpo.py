@@ -14,6 +14,7 @@ from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
+from rllab.evals.reward import of_run, read_reward, report
 from rllab.testing import check_algorithm
 from rllab.text.rollouts import Group
 from rllab.text.sampler import Completion
@@ -162,6 +163,15 @@ def test_dynamic_sampling_draws_others_in_place_of_groups_without_signal() -> No
     made = ready(dynamic_sampling=3, num_generations=12)  # a coin for each of twelve nearly always differs
     made.groups()
     assert made.prompts == 3
+
+
+@pytest.mark.parametrize("task", ["countdown", "last_letters", "coin_flip", "sorting", "paren_sums"])
+def test_every_task_is_trained_on(task: str, tmp_path: Path) -> None:
+    recipe = load_recipe("grpo", {"task": task, "reward": [{"name": "accuracy"}, {"name": "noise"}]}, smoke=True)
+    rows = list(Trainer(recipe, tmp_path / "run"))
+    assert len(rows) == 4 and rows[-1]["eval/reward/accuracy"] == rows[-1]["eval/accuracy"]
+    told = report(read_reward("accuracy"), *of_run("run", tmp_path, 1))
+    assert told["gold pays most"] == "100% of the groups" and told["fails"] == "0.0%"
 
 
 def test_long_groups_are_read_in_several_rows() -> None:

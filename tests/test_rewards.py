@@ -77,6 +77,8 @@ def paid(found: Rewards, completions: list[str], **columns: Any) -> np.ndarray:
 def test_known_rewards() -> None:
     assert accuracy(["#### 5", "so 6"], ["5", "5"], ["number"] * 2) == [1.0, 0.0]
     assert accuracy([[{"role": "assistant", "content": "#### 5"}]], ["5"], ["number"]) == [1.0]
+    assert accuracy(["#### 5", "#### 5", "x"], ["5"] * 3, ["number"] * 3, [False, True, None]) == [0.0, 1.0, None]
+    assert accuracy(["#### 5"]) == [None]
     assert brevity([[1] * 16, [1] * 100], tokens=64) == [0.75, 0.0]
     assert soft_overlong([[1] * n for n in (80, 90, 100, 200)], tokens=100, buffer=20) == [0.0, -0.5, -1.0, -1.0]
     assert format(["<think> a </think> 5", "5", "<think> a", "<think> a </think>", "<think><think></think> 5"]) == [

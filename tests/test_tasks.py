@@ -13,7 +13,7 @@ import pytest
 from rllab_envs import text as tasks
 from rllab_envs.text.arithmetic import DEEPEST, LONGEST, answered, numbers_in, parse, shown, value
 from rllab_envs.text.countdown import reaches, solved
-from rllab_envs.text.symbolic import NAMES
+from rllab_envs.text.pocket import NAMES
 
 from rllab.answers import judge
 from rllab.core.errors import FieldMistake
@@ -107,7 +107,7 @@ def test_gold_is_right_and_a_tokenizer_of_the_task_can_say_it(task: Any) -> None
             assert is_right(task, row, task.gold(row)) and is_right(task, row, content(row, "completion"))
             ids = tokenizer(task.gold(row))["input_ids"]
             assert tokenizer.unk_token_id not in document.prompt + document.completions[0] + ids
-            assert is_right(task, row, tokenizer.decode(ids))
+            assert is_right(task, row, str(tokenizer.decode(ids)))
             if not hasattr(task, "correct"):
                 assert judge(task.gold(row), row["target"], row["kind"]).marked
 
@@ -219,7 +219,7 @@ def test_shown_has_the_brackets_that_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["-1+2", "1+-2", "+1", "2**3", "2^3", "1.5", "1,5", "2(3)", "(1", "1)", "1 2", "03", "x"]
+    "text", ["-1+2", "1+-2", "+1", "2**3", "2^3", "1.5", "1,5", "2(3)", "(1", "1)", "1 2", "03", "1٣", "x"]
 )
 def test_what_is_no_expression(text: str) -> None:
     with pytest.raises(ValueError):

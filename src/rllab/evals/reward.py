@@ -139,7 +139,8 @@ def extremes(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str]
 def _paid(rewards: Rewards, answers: Sequence[Answer], ids: list[list[int]], seed: int) -> tuple[np.ndarray, Any]:
     prompts = [a.row["prompt"] for a in answers]
     said = [a.text if isinstance(a.row["prompt"], str) else [{"role": "assistant", "content": a.text}] for a in answers]
-    scores, faults = rewards(prompts, said, ids, [a.row for a in answers], seed)
+    rows = [a.row | {"correct": a.correct if "target" in a.row else None} for a in answers]
+    scores, faults = rewards(prompts, said, ids, rows, seed)
     return scores[:, 0], faults
 
 

@@ -8,8 +8,16 @@ from rllab.rewards.texts import texts
 
 
 def accuracy(
-    completions: Sequence[Any], target: Sequence[str | None], kind: Sequence[str | None]
+    completions: Sequence[Any],
+    target: Sequence[str | None] | None = None,
+    kind: Sequence[str | None] | None = None,
+    correct: Sequence[bool | None] | None = None,
 ) -> list[float | None]:
-    """1 where the answer is right by `rllab.answers`, else 0; it does not apply to rows without `target` and `kind`."""
-    each = zip(texts(completions), target, kind, strict=True)
+    """1 where the answer is right, else 0; None where there is nothing to judge.
+
+    correct: what the task itself judged, which the lab hands on; without it `rllab.answers` compares with `target`.
+    """
+    if correct is not None:
+        return [None if right is None else float(right) for right in correct]
+    each = zip(texts(completions), target or [None] * len(completions), kind or [None] * len(completions), strict=True)
     return [None if not of or right is None else float(judge(text, right, of).correct) for text, right, of in each]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rllab.answers import extract
+from rllab.answers import KINDS, extract
 from rllab.core.algorithm import Batch
 from rllab.rewards.scoring import Rewards
 from rllab.text.chat import prompt_ids
@@ -51,7 +51,8 @@ class Group:
         for i, (completion, text, right, scores, total) in enumerate(each):
             said = {"row": self.draw, "sample": i, "prompt": prompt, "completion": text}
             if target is not None:
-                said |= {"answer": extract(text, self.row["kind"]).text, "target": target, "correct": right}
+                answer = extract(text, self.row["kind"]).text if self.row["kind"] in KINDS else None
+                said |= {"answer": answer, "target": target, "correct": right}
             paid = {n: _number(s) for n, s in zip(rewards.names, scores, strict=True)}
             ended = "stop" if completion.finished else "length"
             told.append(
@@ -93,7 +94,8 @@ def pay(rewards: Rewards, groups: Sequence[Group], seed: int) -> int:
         t if isinstance(p, str) else [{"role": "assistant", "content": t}]
         for p, (_, _, t) in zip(prompts, each, strict=True)
     ]
-    scores, faults = rewards(prompts, said, [c.ids for _, c, _ in each], [g.row for g, _, _ in each], seed)
+    rows = [g.row | {"correct": right} for g in groups for right in g.correct]
+    scores, faults = rewards(prompts, said, [c.ids for _, c, _ in each], rows, seed)
     for group, mine in zip(groups, np.split(scores, len(groups)), strict=True):
         group.scores = mine
     return len({f.index for f in faults})
