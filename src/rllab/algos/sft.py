@@ -61,14 +61,14 @@ class SFT(TextAlgorithm):
         metrics = {"eval/nll": float(held_out_nll(self._lm, rows, self.length).mean())}
         self._samples = []
         for style in self.styles if "target" in rows[0] else []:
-            right, said = answers(self._lm, rows, style, self._sampling(style), self._uniforms)
+            right, said = answers(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
             metrics[METRIC[style]] = share(right)
             self._samples += said
             if style == "free":
                 metrics["eval/think_share"] = share("<think>" in s["completion"] for s in said)
         if self._kept is not None:
             old = [self._kept.row(i, "validation") for i in range(self.eval_rows)]
-            metrics["eval/kept"] = share(answers(self._lm, old, "think", self._sampling("think"))[0])
+            metrics["eval/kept"] = share(answers(self._lm, self._kept, old, "think", self._sampling("think"))[0])
         if self._lm.adapters is not None:
             ids = torch.tensor([documents(self._lm.tokenizer, rows[:1])[0].prompt], device=self.ctx.device)
             change = self._lm.adapters.largest_change(self._lm.model, ids)
@@ -82,7 +82,7 @@ class SFT(TextAlgorithm):
             each = held_out_nll(self._lm, rows, self.length)
             return Headline("eval/nll", float(each.mean()), bootstrap(each))
         style: Style = "think" if "think" in self.styles else self.styles[0]
-        right, _ = answers(self._lm, rows, style, self._sampling(style), self._uniforms)
+        right, _ = answers(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
         return Headline(METRIC[style], share(right), wilson(sum(right), len(right)))
 
     def _sampling(self, style: Style) -> Sampling:

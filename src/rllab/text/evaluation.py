@@ -36,11 +36,11 @@ def sampled(
 
 
 def answers(
-    lm: LanguageModel, rows: Sequence[Row], style: str, sampling: Sampling, uniforms: Uniforms | None = None
+    lm: LanguageModel, task: Any, rows: Sequence[Row], style: str, sampling: Sampling, uniforms: Uniforms | None = None
 ) -> tuple[list[bool], list[Row]]:
-    """Whether each row is answered rightly when asked in a style, and what was said."""
+    """Whether each row of a task is answered rightly when asked in a style, and what was said."""
     said, _ = sampled(lm, [row | {"style": style} for row in rows], sampling, uniforms)
-    right = [judge(s["completion"], r["target"], r["kind"]).correct for s, r in zip(said, rows, strict=True)]
+    right = [is_right(task, row, s["completion"]) for s, row in zip(said, rows, strict=True)]
     told = zip(said, rows, right, strict=True)
     return right, [{"style": style} | s | {"target": row["target"], "score": float(ok)} for s, row, ok in told]
 
