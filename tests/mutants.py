@@ -32,5 +32,5 @@ MUTANTS = [
     ("numbers that are not finite pass", "core/engine.py", "if not math.isfinite(total):", "if False:", "test_trainer.py::test_numbers_that_are_not_finite_stop_the_run_before_the_step"),
     ("advantages are not above a mean", "algos/grpo.py", "rewards_PG - mean, 0.0)", "rewards_PG, 0.0)", "test_grpo.py::test_advantages_have_known_values"),
     ("a reward that fails pays nothing", "rewards/scoring.py", 'self.faults.append(Fault("", str(failed), a, traceback=failed.traceback))', "self.found[a] = 0.0", "test_rewards.py::test_failures_are_skipped_and_counted_where_asked"),
-    ("rollouts are not state", "text/policy.py", "return self.rollouts + super().samples()", "mine, self.rollouts = self.rollouts, []; return mine[:1] + super().samples()", "test_grpo.py::test_every_rollout_is_kept_once_also_after_a_stop"),
+    ("rollouts are not state", "rewards/policy.py", "return self.rollouts + super().samples()", "mine, self.rollouts = self.rollouts, []; return mine[:1] + super().samples()", "test_grpo.py::test_every_rollout_is_kept_once_also_after_a_stop"),
 ]  # fmt: skip

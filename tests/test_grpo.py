@@ -15,8 +15,8 @@ from rllab.core.recipe import load_recipe
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.evals.reward import of_run, read_reward, report
+from rllab.rewards.rollouts import Group
 from rllab.testing import check_algorithm
-from rllab.text.rollouts import Group
 from rllab.text.sampler import Completion
 
 NAN = float("nan")

@@ -26,11 +26,11 @@ from rllab.core.algorithm import Batch
 from rllab.core.engine import Engine
 from rllab.core.names import Term
 from rllab.core.recipe import Settings
+from rllab.rewards.rollouts import Group
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
 from rllab.text.packing import pack
 from rllab.text.preferences import pack_pairs
-from rllab.text.rollouts import Group
 from rllab.text.sampler import Completion
 
 SHAPE: dict[str, Any] = {

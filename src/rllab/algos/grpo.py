@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from rllab.core.algorithm import Batch, Context, Outputs, Round
+from rllab.rewards.policy import Policy
+from rllab.rewards.rollouts import Group, pack_groups
 from rllab.text.logprobs import next_token_logp
 from rllab.text.packing import per_completion
-from rllab.text.policy import Policy
-from rllab.text.rollouts import Group, pack_groups
 
 
 @dataclass(kw_only=True)

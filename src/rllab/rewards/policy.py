@@ -9,11 +9,11 @@ import torch
 
 from rllab.core.algorithm import Context, Headline, Metrics
 from rllab.core.names import Named, Term
+from rllab.rewards.rollouts import Group, mean, measures, pay, roll_out
 from rllab.rewards.scoring import ARGUMENTS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.evaluation import share
-from rllab.text.rollouts import Group, mean, measures, pay, roll_out
 from rllab.text.sampler import Sampling
 
 Reward = Annotated[Term, Named("rllab.rewards", arguments=ARGUMENTS)]
