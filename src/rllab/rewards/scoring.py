@@ -17,7 +17,7 @@ import numpy as np
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
 from rllab.core.names import Term
-from rllab.rewards.process import CallFailed, Process
+from rllab.core.process import CallFailed, Process
 
 ARGUMENTS = ("prompts", "completions", "completion_ids")
 OnError = Literal["stop", "skip"]

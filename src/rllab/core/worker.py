@@ -1,4 +1,4 @@
-"""The process that a reward function runs in: what it does to itself (hang, exit, eat memory) costs no training.
+"""The process that a function of others runs in: what it does to itself (hang, exit, eat memory) costs no training.
 
 Requests and answers are JSON lines. The first request says which function; the others are the arguments of its calls.
 """

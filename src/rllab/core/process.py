@@ -1,4 +1,4 @@
-"""A reward function in a process of its own, as seen from the training."""
+"""A function that scores completions, in a process of its own, as seen from the training."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ class CallFailed(Exception):
 
 
 class Process:
-    """Calls a reward; whatever happens in a call, the next finds a process that works."""
+    """Calls a function by its address; whatever happens in a call, the next finds a process that works."""
 
     def __init__(self, term: Term) -> None:
         self.term = term
@@ -35,7 +35,7 @@ class Process:
         """Starts the process unless there is one; the first call waits until it is ready."""
         if self._process is not None:
             return
-        line = [sys.executable, "-m", "rllab.rewards.worker"]
+        line = [sys.executable, "-m", "rllab.core.worker"]
         path = os.pathsep.join(p for p in sys.path if p)  # it finds what is found here
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(
