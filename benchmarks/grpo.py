@@ -113,7 +113,7 @@ def prepare(folder: Path) -> None:
 
     from rllab.core.load import _model, train
 
-    shutil.copytree(_model("pocket", folder, train), folder / "model", ignore=shutil.ignore_patterns("trainer"))
+    shutil.copytree(_model("pocket", Path("runs"), train), folder / "model", ignore=shutil.ignore_patterns("trainer"))
     template = folder / "model" / "chat_template.jinja"
     asked = "<|think|><|assistant|>"  # TRL hands no style on
     template.write_text(template.read_text().replace("{{ '<|assistant|>' }}", f"{{{{ '{asked}' }}}}"))

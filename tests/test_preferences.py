@@ -77,12 +77,12 @@ def test_metrics_of_rewards_with_known_answers() -> None:
 def test_a_reward_model_learns_and_is_used(tmp_path: Path) -> None:
     settings = {
         "shape.hidden_size": 32,
-        "total_steps": 60,
+        "total_steps": 100,
         "batch_size": 32,
-        "eval_every": 60,
-        "eval_rows": 100,
+        "eval_every": 100,
+        "eval_rows": 200,
         "headline_rows": 200,
-        "optim.lr": 1e-2,
+        "optim.lr": 5e-3,
     }
     trainer = Trainer(load_recipe("reward-model", settings, smoke=True), tmp_path / "run")
     *_, last = list(trainer)

@@ -64,10 +64,11 @@ def test_the_forward_pass_is_transformers(lm: LanguageModel) -> None:
 
 
 def shared_and_apart() -> tuple[list[Document], list[Document]]:
-    """Documents with two to four completions of a prompt, and the same with one each."""
+    """Documents with one to four completions of a prompt, and the same with one each."""
     rng = np.random.default_rng(0)
     draw = lambda n: rng.integers(10, 200, n).tolist()  # noqa: E731
-    shared = [Document(draw(rng.integers(1, 20)), [draw(rng.integers(1, 12)) for _ in range(k)]) for k in (2, 3, 4)]
+    sizes = (2, 1, 3, 1, 4)
+    shared = [Document(draw(rng.integers(1, 20)), [draw(rng.integers(1, 12)) for _ in range(k)]) for k in sizes]
     return shared, [Document(d.prompt, [c]) for d in shared for c in d.completions]
 
 
@@ -75,6 +76,7 @@ def test_completions_of_a_shared_prompt_do_not_see_each_other(lm: LanguageModel)
     shared, apart = shared_and_apart()
     batch, places = pack(shared, 128)
     assert (batch["document"] >= 0).sum() < sum(d.size for d in apart)
+    weight, gradients = torch.linspace(-1.0, 1.0, len(apart)), list[torch.Tensor]()
     for way in (lm, in_transformers(lm)):
         sums = per_completion(next_token_logp(way, batch), batch)
         found = [
@@ -84,6 +86,10 @@ def test_completions_of_a_shared_prompt_do_not_see_each_other(lm: LanguageModel)
         ]
         alone = [next_token_logp(way, pack([d], 64)[0]).sum() for d in apart]
         torch.testing.assert_close(torch.stack(found), torch.stack(alone), rtol=1e-4, atol=1e-4)
+        for each in (found, alone):
+            gradients.append(torch.autograd.grad((torch.stack(each) * weight).sum(), way.model.lm_head.weight)[0])
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-4)
 
 
 def test_a_completion_ends_where_it_ends() -> None:

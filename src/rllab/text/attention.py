@@ -42,37 +42,66 @@ class Packed:
 class Apart:
     """Causal attention of sequences that do not see each other, side by side with others of about their length.
 
-    It costs less than rows in which several are packed: attention grows with the square of a row.
-    lengths: [N], of sequences whose tokens follow one another.
+    It costs less than rows in which several are packed: attention grows with the square of a row. Some sequences go on
+    after another one, such as several completions after their prompt, and see all of that, too.
+    lengths: [N], of sequences whose tokens follow one another. after: [N], which one each goes on after, else -1.
     """
 
-    def __init__(self, lengths: Tensor) -> None:
-        ordered, order = lengths.sort()
-        starts = (lengths.cumsum(0) - lengths)[order]
-        tokens, places, self.shapes, behind = [], [], [], 0
-        for length, start in zip(ordered.tensor_split(GROUPS), starts.tensor_split(GROUPS), strict=True):
-            place = torch.arange(-(-int(length.max()) // 8) * 8 if len(length) else 0, device=lengths.device)
-            real = place < length[:, None]
-            tokens.append(
-                (start[:, None] + place.minimum(length[:, None] - 1)).flatten()
-            )  # padding shows the last token
-            places.append(real.flatten().nonzero().squeeze(1) + behind)
-            behind += real.numel()
-            self.shapes.append(real.shape)
+    def __init__(self, lengths: Tensor, after: Tensor | None = None) -> None:
+        device = lengths.device
+        after = torch.full_like(lengths, -1) if after is None else after
+        going_on = (after >= 0).nonzero().squeeze(1)
+        prompts = after[going_on].bincount(minlength=1).nonzero().squeeze(1)
+        alone = after < 0
+        alone[prompts] = False
+        by_length = alone.nonzero().squeeze(1)[lengths[alone].argsort(stable=True)]
+        by_prompt = going_on[lengths[after[going_on]].argsort(stable=True)]
+        groups = [(prompts, False), *((g, False) for g in by_length.tensor_split(GROUPS))]
+        groups += [(g, True) for g in by_prompt.tensor_split(GROUPS)]
+        starts, tokens, places, behind = lengths.cumsum(0) - lengths, [], [], 0
+        self.shapes: list[torch.Size] = []
+        self.prompts: list[tuple[Tensor, Tensor] | None] = []  # which one each sequence of a group goes on after, bias
+        for group, goes_on in groups:
+            if len(group):
+                own, most = lengths[group], -(-int(lengths[group].max()) // 8) * 8
+                place = torch.arange(most, device=device)
+                real = place < own[:, None]
+                tokens.append((starts[group, None] + place.minimum(own[:, None] - 1)).flatten())  # the last one, again
+                places.append(real.flatten().nonzero().squeeze(1) + behind)
+                behind += real.numel()
+                self.shapes.append(real.shape)
+                before = torch.searchsorted(prompts, after[group])
+                self.prompts.append((before, _bias(lengths[after[group]], most)) if goes_on else None)
         self.tokens = torch.cat(tokens)
-        self.places = torch.empty(int(lengths.sum()), dtype=torch.long, device=lengths.device)
+        self.places = torch.empty(int(lengths.sum()), dtype=torch.long, device=device)
         found = torch.cat(places)
         self.places[self.tokens[found]] = found
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         sizes = [n * m for n, m in self.shapes]
         groups = zip(*(torch.split(_gather(x, self.tokens, self.places), sizes) for x in (q, k, v)), strict=True)
-        seen = []
-        for shape, group in zip(self.shapes, groups, strict=True):
-            if shape[0]:
-                q, k, v = (x.view(*shape, *x.shape[1:]).transpose(1, 2) for x in group)
-                seen.append(_attend(q, k, v, None).transpose(1, 2).flatten(0, 1).flatten(1))
+        seen, first = [], list[Tensor]()
+        for shape, prompt, group in zip(self.shapes, self.prompts, groups, strict=True):
+            q, k, v = (x.view(*shape, *x.shape[1:]).transpose(1, 2) for x in group)
+            first = first or [k, v]  # the prompts' come first
+            bias = None
+            if prompt is not None:
+                rows, bias = prompt
+                read = bias.shape[-1] - shape[1]
+                k, v = (
+                    torch.cat([x[:, :, :read].index_select(0, rows), y], 2) for x, y in zip(first, (k, v), strict=True)
+                )
+            seen.append(_attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1))
         return torch.cat(seen).index_select(0, self.places)
+
+
+def _bias(prompts: Tensor, length: int) -> Tensor:
+    """Who sees whom [N, 1, L, M + L], where sequences of L go on after prompts of lengths [N], at most M."""
+    place = torch.arange(int(prompts.max()), device=prompts.device)
+    before = (place < prompts[:, None])[:, None].expand(-1, length, -1)
+    own = torch.ones(length, length, dtype=torch.bool, device=prompts.device).tril()
+    sees = torch.cat([before, own.expand(len(prompts), -1, -1)], -1)[:, None]
+    return torch.zeros(sees.shape, device=prompts.device).masked_fill_(~sees, -torch.inf)
 
 
 class Cache:

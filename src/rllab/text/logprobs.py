@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rllab.core.algorithm import Batch
-from rllab.text.attention import Apart, Attention, Packed
+from rllab.text.attention import Apart, Attention
 from rllab.text.forward import exact, hidden_states
 from rllab.text.models import LanguageModel
-from rllab.text.packing import sees, sequences
+from rllab.text.packing import sequences
 
 _LOGITS = 1 << 22  # logits that are held at once; more are computed again on the way back
 _ROUND = 64  # tokens; a processor's library makes every new shape of a product ready, which costs as much as a product
@@ -58,11 +58,20 @@ def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
 
 
 def _attention(batch: Batch, read: Tensor, position: Tensor) -> Attention:
-    """Rows with a mask where completions share a prompt, else each document for itself."""
-    if ((batch["completion"] < 0) & (batch["document"] >= 0)).any():
-        return Packed(read, sees(batch))
-    starts = (position == 0).nonzero().squeeze(1)
-    return Apart(torch.diff(starts, append=starts.new_tensor([len(position)])))
+    """Each document for itself; completions that share a prompt apart, each after it."""
+    document, completion = batch["document"][read], batch["completion"][read]
+    row = torch.arange(len(read), device=read.device)[:, None].expand_as(read)[read]
+    owner = row * (int(document.max()) + 2) + document
+    same = (owner[1:] == owner[:-1]) & (completion[1:] == completion[:-1]) & (position[1:] != 0)
+    starts = torch.cat([same.new_zeros(1), same]).logical_not_().nonzero().squeeze(1)
+    lengths = torch.diff(starts, append=starts.new_tensor([len(position)]))
+    owner, is_prompt = owner[starts], (document[starts] >= 0) & (completion[starts] < 0)
+    if not is_prompt.any():
+        return Apart(lengths)
+    number = torch.arange(len(starts), device=starts.device)
+    last = torch.where(is_prompt, number, -1).cummax(0).values  # the prompt that was read last
+    goes_on = (last >= 0) & ~is_prompt & (owner[last.clamp(min=0)] == owner)
+    return Apart(lengths, torch.where(goes_on, last, -1))
 
 
 def _logp_of_transformers(lm: LanguageModel, batch: Batch, temperature: float) -> Tensor:
