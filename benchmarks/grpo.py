@@ -39,7 +39,7 @@ def ours(folder: Path, steps: int, _: str) -> dict[str, float]:
 
     (folder / "bench.yaml").write_text(
         f"algo: GRPO\ntask: {folder / 'rows.jsonl'}\nmodel: {folder / 'model'}\nreward: noise\ntotal_steps: {steps}\n"
-        f"batch_size: {PROMPTS}\nnum_generations: {GENERATIONS}\nmax_new_tokens: {TOKENS}\nlength: 768\ndevice: cpu\n"
+        f"batch_size: {PROMPTS}\nnum_generations: {GENERATIONS}\nmax_new_tokens: {TOKENS}\nlength: 512\ndevice: cpu\n"
         "optim: {lr: 1e-9}\n"
     )
     clock, tokens = Rounds(), list[float]()

@@ -34,7 +34,7 @@ def groups(scores: list[list[Any]], sizes: list[list[int]]) -> list[Group]:
     for i, (paid, lengths) in enumerate(zip(scores, sizes, strict=True)):
         said = [Completion(i, j, [20 + j] * n, [-0.5] * n, n < 6) for j, n in enumerate(lengths)]
         table = np.array(paid, float).reshape(len(paid), -1)
-        found.append(Group({}, i, [11, 12, 13], said, [""] * len(said), [None] * len(said), table))
+        found.append(Group({}, i, [11, 12, 13], said, [""] * len(said), [None] * len(said), table, [[{}]] * len(said)))
     return found
 
 

@@ -1,7 +1,9 @@
 """Verifiable tasks in text (`rllab.core.protocols.Task`); a bare name in a recipe is an attribute of this module."""
 
+from rllab_envs.text.calculator import Calculator as calculator
 from rllab_envs.text.countdown import Countdown as countdown
 from rllab_envs.text.dataset import Dataset as dataset
+from rllab_envs.text.guessing import Guessing as guessing
 from rllab_envs.text.paren_sums import ParenSums as paren_sums
 from rllab_envs.text.pocket import Pocket as pocket
 from rllab_envs.text.preferences import TicketPreferences as ticket_preferences
@@ -15,10 +17,12 @@ from rllab_envs.text.symbolic import Sorting as sorting
 from rllab_envs.text.tickets import Tickets as tickets
 
 __all__ = [
+    "calculator",
     "coin_flip",
     "countdown",
     "dataset",
     "gsm8k",
+    "guessing",
     "hh_rlhf",
     "last_letters",
     "llmbar",

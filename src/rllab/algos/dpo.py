@@ -152,7 +152,7 @@ class DPO(TextAlgorithm):
     def _answers(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[dict[str, Any]], list[Document]]:
         """Gold scores of sampled answers, what was said, and the tokens of it."""
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
-        said, found = sampled(self._lm, rows, sampling, self._uniforms)
+        said, found = sampled(self._lm, self._task, rows, sampling, self._uniforms)
         gold = np.array([self._task.score(row, s["completion"]) for row, s in zip(rows, said, strict=True)])
         return gold, [s | {"score": float(g)} for s, g in zip(said, gold, strict=True)], found
 

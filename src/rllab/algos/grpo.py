@@ -140,7 +140,7 @@ class GRPO(Policy):
         for part in np.array_split(np.arange(len(groups)), self.minibatches):
             mine, tokens = [groups[i] for i in part], 0
             tokens = sum(
-                len(c.ids) for i in part for c, yes in zip(groups[i].completions, ended[i], strict=True) if yes
+                len(c.logp) for i in part for c, yes in zip(groups[i].completions, ended[i], strict=True) if yes
             )
             batch = pack_groups(mine, advantages_PG[part], _not_empty(kept[part]), self.length)
             batches.append(batch | {"weight": self._weights(batch, len(part) * self.num_generations, tokens)})

@@ -31,7 +31,10 @@ _OTHERS, _ROWS = 3, 64  # wrong answers beside each gold one of a task, and how 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to a row. paid: what its run's own reward gave, if any; gold: it is the task's own."""
+    """An answer to a row.
+
+    paid: what its run's own reward gave, if any. gold: it is the task's own. turns: its messages, if several.
+    """
 
     row: dict[str, Any]
     prompt: int
@@ -39,6 +42,7 @@ class Answer:
     correct: bool
     paid: float | None = None
     gold: bool = False
+    turns: tuple[dict[str, str], ...] = ()
 
 
 def read_reward(name: str) -> Rewards:
@@ -75,7 +79,8 @@ def of_run(run: str, runs: Path, step: int | None) -> tuple[list[Answer], Callab
             if draw not in seen:
                 seen.add(draw)
                 answers.append(Answer(row, draw, task.gold(row), True, gold=True))
-            answers.append(Answer(row, draw, sample["completion"], bool(sample.get("correct")), sample.get("score")))
+            text, turns = sample["completion"], tuple(sample.get("messages", ()))
+            answers.append(Answer(row, draw, text, bool(sample.get("correct")), sample.get("score"), turns=turns))
     return answers, _tokenizer(folder)
 
 
@@ -138,10 +143,14 @@ def extremes(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str]
 
 def _paid(rewards: Rewards, answers: Sequence[Answer], ids: list[list[int]], seed: int) -> tuple[np.ndarray, Any]:
     prompts = [a.row["prompt"] for a in answers]
-    said = [a.text if isinstance(a.row["prompt"], str) else [{"role": "assistant", "content": a.text}] for a in answers]
+    said = [a.text if isinstance(a.row["prompt"], str) else _messages(a) for a in answers]
     rows = [a.row | {"correct": a.correct if "target" in a.row else None} for a in answers]
     scores, faults = rewards(prompts, said, ids, rows, seed)
     return scores[:, 0], faults
+
+
+def _messages(answer: Answer) -> list[dict[str, str]]:
+    return list(answer.turns) or [{"role": "assistant", "content": answer.text}]
 
 
 def _groups(answers: Sequence[Answer], paid: np.ndarray) -> list[tuple[np.ndarray, float, np.ndarray | None]]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from rllab.answers import KINDS, extract
 from rllab.core.algorithm import Batch
 from rllab.rewards.scoring import Rewards
-from rllab.text.chat import prompt_ids
 from rllab.text.evaluation import is_right
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack
-from rllab.text.sampler import Completion, Sampling, generate
+from rllab.text.sampler import Completion, Sampling
+from rllab.text.turns import Message, converse
 
 Row = dict[str, Any]
 
@@ -27,8 +27,9 @@ Row = dict[str, Any]
 class Group:
     """A row's prompt, and completions of it.
 
-    correct: by the task's own check; None where rows have no target. scores: what each reward paid [G, R], not a
-    number where one does not apply.
+    texts: what the model said, of several turns the last. turns: all of them, with the task's replies. correct: by the
+    task's own check; None where rows have no target. scores: what each reward paid [G, R], not a number where one does
+    not apply.
     """
 
     row: Row
@@ -38,6 +39,7 @@ class Group:
     texts: list[str]
     correct: list[bool | None] = field(default_factory=list)
     scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    turns: list[list[Message]] = field(default_factory=list)
 
     def total(self, weights: np.ndarray) -> np.ndarray:
         """The weighted sum of the rewards [G], not a number where none applies."""
@@ -50,13 +52,15 @@ class Group:
         told = []
         for i, (completion, text, right, scores, total) in enumerate(each):
             said = {"row": self.draw, "sample": i, "prompt": prompt, "completion": text}
+            if len(self.turns[i]) > 1:
+                said["messages"] = self.turns[i]
             if target is not None:
                 answer = extract(text, self.row["kind"]).text if self.row["kind"] in KINDS else None
                 said |= {"answer": answer, "target": target, "correct": right}
             paid = {n: _number(s) for n, s in zip(rewards.names, scores, strict=True)}
             ended = "stop" if completion.finished else "length"
             told.append(
-                said | {"rewards": paid, "score": _number(total), "tokens": len(completion.ids), "finish": ended}
+                said | {"rewards": paid, "score": _number(total), "tokens": len(completion.logp), "finish": ended}
             )
         return told
 
@@ -71,14 +75,13 @@ def roll_out(
     uniforms: Callable[[int, int], np.ndarray],
 ) -> list[Group]:
     """`samples` completions of each row's prompt; uniforms: (draw, sample) -> numbers in [0, 1), one for each token."""
-    prompts = prompt_ids(lm.tokenizer, rows)
-    found = generate(lm, prompts, sampling, samples, uniforms=lambda row, sample: uniforms(draws[row], sample))
-    texts = lm.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
+    prompts, talks = converse(lm, task, rows, sampling, samples, lambda row, sample: uniforms(draws[row], sample))
     groups = []
     for i, (row, draw, prompt) in enumerate(zip(rows, draws, prompts, strict=True)):
-        mine = slice(i * samples, (i + 1) * samples)
-        right = [is_right(task, row, t) if "target" in row else None for t in texts[mine]]
-        groups.append(Group(row, draw, prompt, found[mine], texts[mine], right))
+        mine = talks[i * samples : (i + 1) * samples]
+        right = [is_right(task, row, t.text) if "target" in row else None for t in mine]
+        each = [t.completion for t in mine], [t.text for t in mine]
+        groups.append(Group(row, draw, prompt, *each, right, turns=[t.messages for t in mine]))
     return groups
 
 
@@ -88,12 +91,9 @@ def pay(rewards: Rewards, groups: Sequence[Group], seed: int) -> int:
     Raises:
         RewardFailed: one failed, and is not to be skipped.
     """
-    each = [(g, c, t) for g in groups for c, t in zip(g.completions, g.texts, strict=True)]
+    each = [(g, c, t) for g in groups for c, t in zip(g.completions, g.turns, strict=True)]
     prompts = [g.row["prompt"] for g, _, _ in each]
-    said = [
-        t if isinstance(p, str) else [{"role": "assistant", "content": t}]
-        for p, (_, _, t) in zip(prompts, each, strict=True)
-    ]
+    said = [t[0]["content"] if isinstance(p, str) else t for p, (_, _, t) in zip(prompts, each, strict=True)]
     rows = [g.row | {"correct": right} for g in groups for right in g.correct]
     scores, faults = rewards(prompts, said, [c.ids for _, c, _ in each], rows, seed)
     for group, mine in zip(groups, np.split(scores, len(groups)), strict=True):
@@ -105,7 +105,7 @@ def measures(group: Group, rewards: Rewards) -> dict[str, float]:
     """What there is to say of a group: means over its completions."""
     size = len(group.texts)
     said = {
-        "rollout/tokens": sum(len(c.ids) for c in group.completions) / size,
+        "rollout/tokens": sum(len(c.logp) for c in group.completions) / size,
         "rollout/truncated": sum(not c.finished for c in group.completions) / size,
         "rollout/think_share": sum("<think>" in t for t in group.texts) / size,
     }
@@ -131,13 +131,18 @@ def pack_groups(groups: Sequence[Group], values: np.ndarray, kept: np.ndarray, l
     documents, parts = [], []
     for group, value, keep in zip(groups, values, kept, strict=True):
         for some in _fitting(group, np.flatnonzero(keep).tolist(), length):
-            documents.append(Document(group.prompt, [group.completions[i].ids for i in some]))
+            documents.append(_document(group, some))
             parts.append([(group.completions[i].logp, float(value[i])) for i in some])
     batch, places = pack(documents, length)
     each = [c for i in sorted(range(len(documents)), key=lambda i: places[i]) for c in parts[i]]
     batch["sampled_logp"] = _filled(batch, [p for logp, _ in each for p in logp])
     batch["value"] = _filled(batch, [v for logp, v in each for _ in logp])
     return batch
+
+
+def _document(group: Group, which: Sequence[int]) -> Document:
+    each = [group.completions[i] for i in which]
+    return Document(group.prompt, [c.ids for c in each], [c.learned or [True] * len(c.ids) for c in each])
 
 
 def _fitting(group: Group, kept: list[int], length: int) -> list[list[int]]:

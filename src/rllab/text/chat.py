@@ -24,6 +24,7 @@ from rllab.text.packing import Document
 Row = Mapping[str, Any]
 Piece = tuple[str, bool]
 """A stretch of text, and whether it is learned."""
+_MARK = "=== said ==="
 DEADLINE = 20.0  # seconds that a template may take for two short messages
 
 
@@ -35,6 +36,19 @@ def prompt_texts(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> lis
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[list[int]]:
     """The tokens of each row's prompt."""
     return _encode(tokenizer, prompt_texts(tokenizer, rows))
+
+
+def reply_ids(tokenizer: PreTrainedTokenizerFast, reply: Sequence[Mapping[str, str]], row: Row) -> list[int]:
+    """The tokens between the end of what the model said and where it goes on, after somebody's reply.
+
+    Made from another conversation with the same reply: templates may rewrite what was said, and the tokens that a model
+    chose are not always those of their text.
+    """
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}, *reply]
+    _, mark, after = _prompt(tokenizer, talk, row).rpartition(_MARK)
+    if not mark:
+        raise FieldMistake("model", "its chat template leaves out what the model said before: it cannot take turns")
+    return _encode(tokenizer, [after.removeprefix(str(tokenizer.eos_token))])[0]
 
 
 def documents(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[Document]:

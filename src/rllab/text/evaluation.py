@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from rllab.answers import judge
-from rllab.text.chat import documents, prompt_ids, prompt_texts
+from rllab.text.chat import documents, prompt_texts
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack
 from rllab.text.rows import cut
-from rllab.text.sampler import Sampling, Uniforms, generate
+from rllab.text.sampler import Sampling, Uniforms
+from rllab.text.turns import converse
 
 Row = dict[str, Any]
 Style = Literal["direct", "think", "free"]
@@ -21,25 +22,23 @@ _AT_ONCE = 64  # documents of a forward pass
 
 
 def sampled(
-    lm: LanguageModel, rows: Sequence[Row], sampling: Sampling, uniforms: Uniforms | None = None
+    lm: LanguageModel, task: Any, rows: Sequence[Row], sampling: Sampling, uniforms: Uniforms | None = None
 ) -> tuple[list[Row], list[Document]]:
     """What a model says to each row: as rows for samples.jsonl, and as tokens."""
-    ids = prompt_ids(lm.tokenizer, rows)
-    found = generate(lm, ids, sampling, uniforms=uniforms if sampling.temperature else None)
-    texts = lm.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
-    prompts = prompt_texts(lm.tokenizer, rows)
-    said = [
-        {"prompt": p, "completion": t, "tokens": len(c.ids), "finished": c.finished}
-        for p, t, c in zip(prompts, texts, found, strict=True)
-    ]
-    return said, [Document(p, [c.ids]) for p, c in zip(ids, found, strict=True)]
+    ids, talks = converse(lm, task, rows, sampling, uniforms=uniforms if sampling.temperature else None)
+    said = []
+    for prompt, talk in zip(prompt_texts(lm.tokenizer, rows), talks, strict=True):
+        told: Row = {"prompt": prompt, "completion": talk.text, "tokens": len(talk.completion.logp)}
+        turns = {"messages": talk.messages} if len(talk.messages) > 1 else {}
+        said.append(told | {"finished": talk.completion.finished} | turns)
+    return said, [Document(p, [t.completion.ids]) for p, t in zip(ids, talks, strict=True)]
 
 
 def answers(
     lm: LanguageModel, task: Any, rows: Sequence[Row], style: str, sampling: Sampling, uniforms: Uniforms | None = None
 ) -> tuple[list[bool], list[Row]]:
     """Whether each row of a task is answered rightly when asked in a style, and what was said."""
-    said, _ = sampled(lm, [row | {"style": style} for row in rows], sampling, uniforms)
+    said, _ = sampled(lm, task, [row | {"style": style} for row in rows], sampling, uniforms)
     right = [is_right(task, row, s["completion"]) for s, row in zip(said, rows, strict=True)]
     told = zip(said, rows, right, strict=True)
     return right, [{"style": style} | s | {"target": row["target"], "score": float(ok)} for s, row, ok in told]

@@ -6,7 +6,7 @@ batch changes it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -36,8 +36,8 @@ class Sampling:
 class Completion:
     """A sampled completion.
 
-    logp: of each token under the model at the sampling's temperature (1 where that is 0), before top_k and top_p.
-    finished: it ended by itself.
+    logp: of each sampled token under the model at the sampling's temperature (1 where that is 0), before top_k and
+    top_p. finished: it ended by itself. learned: which tokens were sampled, [] for all; the others a task has replied.
     """
 
     row: int
@@ -45,6 +45,7 @@ class Completion:
     ids: list[int]
     logp: list[float]
     finished: bool = False
+    learned: list[bool] = field(default_factory=list)
 
 
 @torch.inference_mode()
