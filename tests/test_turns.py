@@ -194,7 +194,7 @@ def test_rows_are_the_same_every_time_and_splits_apart(task: Any) -> None:
 SPLITS = ("train", "validation", "test")
 
 
-@pytest.mark.parametrize("recipe", ["guessing", "grpo-guessing"])
+@pytest.mark.parametrize("recipe", ["calculator", "grpo-calculator"])
 def test_training_on_turns_keeps_the_contract(recipe: str, tmp_path: Any) -> None:
     check_algorithm(load_recipe(recipe, {}, smoke=True), tmp_path)
 
@@ -202,7 +202,7 @@ def test_training_on_turns_keeps_the_contract(recipe: str, tmp_path: Any) -> Non
 def test_a_reward_sees_all_turns(tmp_path: Any) -> None:
     (tmp_path / "mine.py").write_text("def turns(completions):\n    return [float(len(c)) for c in completions]\n")
     settings = {"reward": f"{tmp_path / 'mine.py'}:turns", "total_steps": 2, "max_new_tokens": 32}
-    trainer = rllab.Trainer(load_recipe("grpo-guessing", settings, smoke=True), tmp_path / "run")
+    trainer = rllab.Trainer(load_recipe("grpo-calculator", settings, smoke=True), tmp_path / "run")
     list(trainer)
     samples = [s for s in trainer.folder.samples() if "split" not in s]
     assert samples and all(s["rewards"]["turns"] == len(s.get("messages", [0])) for s in samples)

@@ -288,6 +288,20 @@ def reward(
 
 
 @app.command()
+def diagnose(
+    run: Annotated[str, typer.Argument(help="A run's name, its folder, or last.")],
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Say in plain sentences what goes wrong in a run that learns from rewards."""
+    from rllab.core.run import find_run
+    from rllab.evals.diagnosis import diagnose
+
+    said = diagnose(find_run(run, runs))
+    print(json.dumps(said) if as_json else "\n".join(said or ["nothing stands out"]))
+
+
+@app.command()
 def check(recipe: RecipeName, changes: Changes = None) -> None:
     """Look at all that a recipe needs, then prove on its smallest size that it keeps the trainer's contract."""
     import tempfile

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: one line that changes on a terminal, a plain line now and then in a log."""
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from typing import Any
 
 from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
+from rllab.evals.diagnosis import diagnose
 
 SECONDS_BETWEEN_LINES = 10.0
 _SHOWN = ("env/return", "eval/return", "eval/gold", "eval/gold_order", "eval/cot", "eval/accuracy", "loss/total")
@@ -26,22 +28,32 @@ def watch(trainer: Trainer, quiet: bool) -> None:
 def _watch_terminal(trainer: Trainer) -> None:
     from rich.console import Console
 
-    console, known = Console(highlight=False), dict[str, Any]()
+    console, known, told = Console(highlight=False), dict[str, Any](), set[str]()
     with console.status(f"{trainer.folder.path}: setting up") as status:
         for row in trainer:
             known |= row
             status.update(line(trainer, known))
             if any(k.startswith("eval/") for k in row):
-                console.print(line(trainer, known))
+                for text in [line(trainer, known), *_news(trainer, told)]:
+                    console.print(text)
 
 
 def _watch_log(trainer: Trainer) -> None:
-    known, last = dict[str, Any](), 0.0
+    known, last, told = dict[str, Any](), 0.0, set[str]()
     for row in trainer:
         known |= row
-        if time.monotonic() - last > SECONDS_BETWEEN_LINES or any(k.startswith("eval/") for k in row):
+        evaluated = any(k.startswith("eval/") for k in row)
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES or evaluated:
             last = time.monotonic()
-            print(line(trainer, known), flush=True)
+            print("\n".join([line(trainer, known), *(_news(trainer, told) if evaluated else [])]), flush=True)
+
+
+def _news(trainer: Trainer, told: set[str]) -> list[str]:
+    """What stands out in the run and has not been said before; numbers may change."""
+    found = {re.sub(r"[\d.,]+", "#", text): text for text in diagnose(trainer.folder)}
+    new = [text for kind, text in found.items() if kind not in told]
+    told |= set(found)
+    return [f"  ! {text}" for text in new]
 
 
 def line(trainer: Trainer, known: Mapping[str, Any]) -> str:

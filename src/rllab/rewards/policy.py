@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rllab.core.algorithm import Context, Headline, Metrics
+from rllab.core.errors import FieldMistake
 from rllab.core.names import Named, Term
 from rllab.rewards.rollouts import Group, mean, measures, pay, roll_out
 from rllab.rewards.scoring import ARGUMENTS, OnError, Rewards
@@ -16,6 +17,7 @@ from rllab.text.algorithm import TextAlgorithm
 from rllab.text.evaluation import share
 from rllab.text.sampler import Sampling
 
+_FEWEST = 16  # groups from which anything is concluded
 Reward = Annotated[Term, Named("rllab.rewards", arguments=ARGUMENTS)]
 
 
@@ -35,6 +37,7 @@ class Policy(TextAlgorithm):
     reward_seconds: float = 60.0  # for one call of a reward
     reward_on_error: OnError = "stop"
     reward_max_skipped: float = 0.1  # share of a round's completions
+    preflight_stops: bool = True  # before the first step, where most answers are cut off or no group has signal
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +59,7 @@ class Policy(TextAlgorithm):
 
     def groups(self) -> tuple[list[Group], Metrics]:
         """This round's completions, rewarded; where asked, prompts are drawn anew in place of groups without signal."""
-        found, skipped = list[Group](), 0
+        found, skipped, first = list[Group](), 0, not self.prompts
         for _ in range(1 + self.dynamic_sampling):
             draws = self.rows.places(self.prompts, self.batch_size)
             drawn = self._sampled([self.rows.drawn(i) for i in draws], draws, self.num_generations, "rollout")
@@ -69,8 +72,52 @@ class Policy(TextAlgorithm):
                 break
         self.rollouts = [told | {"seed": self.ctx.seed} for group in found for told in group.told(self._rewards)]
         metrics = self._told(found, skipped)
+        if first and self.preflight_stops:
+            self._check(metrics, len(found))
         found.sort(key=lambda g: not self._has_signal(g))  # stable: of equal ones those drawn first come first
         return found[: self.batch_size], metrics
+
+    def _check(self, metrics: Metrics, groups: int) -> None:
+        """Stops before the first step where training could only waste time.
+
+        Raises:
+            FieldMistake: most answers are cut off, or no group has signal.
+        """
+        anyway = "; preflight_stops: false trains anyway"
+        if metrics["rollout/truncated"] > 0.5:
+            raise FieldMistake(
+                "max_new_tokens",
+                f"{metrics['rollout/truncated']:.0%} of the first {groups * self.num_generations} answers are cut off "
+                f"at {self.max_new_tokens} tokens, before they can be judged: make it larger, or ask for less{anyway}",
+            )
+        if groups >= _FEWEST and not metrics["rollout/with_signal"]:
+            paid = ", ".join(f"{k.removeprefix('reward/')} {v:.3g}" for k, v in metrics.items() if k in self._paid())
+            raise FieldMistake(
+                "reward",
+                f"in each of the first {groups} groups all {self.num_generations} answers are paid the same (in the "
+                f"mean {paid}), so that none is better than another: take rows that the model solves now and then, "
+                f"train it by SFT first, or give partial credit{anyway}",
+            )
+
+    def preflight(self) -> dict[str, Any]:
+        """With what the model says to some prompts, and what the rewards make of it."""
+        rows = [self.rows.drawn(i) for i in range(_FEWEST)]
+        groups = self._sampled(rows, range(_FEWEST), self.num_generations, "preflight")
+        pay(self._rewards, groups, 0)
+        tokens = np.array([len(c.logp) for g in groups for c in g.completions])
+        half, most = np.percentile(tokens, [50, 95]).astype(int)
+        cut = np.mean([not c.finished for g in groups for c in g.completions])
+        each = [measures(g, self._rewards) for g in groups]
+        return super().preflight() | {
+            "tokens of an answer": f"median {half}, 95 % below {most}, {cut:.0%} cut off (max_new_tokens: "
+            f"{self.max_new_tokens})",
+            "groups with signal": f"{sum(map(self._has_signal, groups))} of {len(groups)}",
+            "pays": ", ".join(f"{k.removeprefix('reward/')} {mean([m[k] for m in each]):.3g}" for k in self._paid()),
+        }
+
+    def _paid(self) -> list[str]:
+        """The metrics of what each reward pays."""
+        return [f"reward/{name}" for name in self._rewards.names]
 
     def _sampled(self, rows: list[dict[str, Any]], draws: Sequence[int], samples: int, purpose: str) -> list[Group]:
         sampling = Sampling(

@@ -1,0 +1,142 @@
+"""What is said of runs that learn nothing, and that nothing is said of those that do."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rllab.cli import app
+from rllab.core.errors import Mistake
+from rllab.core.load import preflight
+from rllab.core.recipe import load_recipe
+from rllab.core.run import RunFolder
+from rllab.core.trainer import Trainer
+from rllab.evals.diagnosis import ROUNDS, diagnose, newest_rollouts, of_rollouts, of_rows
+
+SETTINGS: dict[str, Any] = {
+    "reward": ["accuracy", {"name": "format", "weight": 0.5}],
+    "max_new_tokens": 64,
+    "temperature": 1.0,
+    "num_generations": 4,
+    "beta": 0.1,
+    "importance_cap": None,
+    "combine": "sum_then_normalize",
+}
+ONE = SETTINGS | {"reward": "accuracy"}
+
+
+def samples(*groups: list[tuple[Any, ...]], cut: int = 0, **same: Any) -> list[dict[str, Any]]:
+    """Completions with what (accuracy, format) pay for each; the first `cut` of a group were cut off."""
+    found = []
+    for row, group in enumerate(groups):
+        for i, paid in enumerate(group):
+            known = dict(zip(("accuracy", "format"), paid, strict=False))
+            total = known["accuracy"] + 0.5 * known.get("format", 0.0)
+            said = {"step": 1, "row": row, "completion": f"text {i}", "correct": known["accuracy"] == 1.0}
+            said |= {"rewards": known, "score": total, "finish": "length" if i < cut else "stop"}
+            found.append(said | same)
+    return found
+
+
+HEALTHY = samples([(1, 0), (0, 1), (1, 1), (0, 0)], [(0, 0), (0, 1), (1, 0), (0, 0)])
+
+
+@pytest.mark.parametrize(
+    ("found", "settings", "says"),
+    [
+        (HEALTHY, SETTINGS, []),
+        (samples(*[[(1,), (0,)] * 2] * 3, cut=1), ONE, []),
+        (samples(*[[(1,), (0,)] * 2] * 3, cut=3), ONE, [r"75% of the answers are cut off at max_new_tokens \(64\)"]),
+        (samples(*[[(0,)] * 4] * 9), ONE, ["100% of the groups .* 0.0% are right. The rows are too hard"]),
+        (samples(*[[(1,)] * 4] * 9), ONE, ["teach nothing: 100% are right. The reward is saturated"]),
+        (samples(*[[(0,)] * 4] * 9, completion="no"), ONE, [r"word for word: make temperature \(1.0\) larger"]),
+        (samples(*[[(1, 0), (0, 0)] * 2] * 3), SETTINGS, ["format has paid 0 for all 12 answers .*SFT"]),
+        (samples(*[[(1, 1), (0, 1)] * 2] * 3), SETTINGS, []),  # a format that all keep is learned
+        (
+            samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3),
+            SETTINGS,
+            ["format makes 97% .* accuracy hardly counts"],
+        ),
+    ],
+)
+def test_rollouts_are_diagnosed(found: list[dict[str, Any]], settings: dict[str, Any], says: list[str]) -> None:
+    told = of_rollouts(found, [], settings)
+    assert len(told) == len(says), told
+    for text, pattern in zip(told, says, strict=True):
+        assert re.search(pattern, text), text
+
+
+def test_a_reward_without_right_answers_saturates_at_its_highest() -> None:
+    found = samples(*[[(1,)] * 4] * 9, correct=None)
+    rose, never = [{"reward/total": 0.2}, {"reward/total": 1.0}], [{"reward/total": 1.0}]
+    assert "the highest of the run. The reward is saturated" in of_rollouts(found, rose, ONE)[0]
+    assert "too hard, or the reward never sees" in of_rollouts(found, never, ONE)[0]
+
+
+def test_drowned_rewards_are_fine_where_each_is_normalized() -> None:
+    found = samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3)
+    assert of_rollouts(found, [], SETTINGS | {"combine": "normalize_then_sum"}) == []
+
+
+def test_losses_are_diagnosed() -> None:
+    fine = [{"loss/kl": 0.1, "loss/sampler_kl": 1e-4}] * 9
+    assert of_rows(fine, SETTINGS) == []
+    (text,) = of_rows([*fine, *[{"loss/kl": 2.5}] * ROUNDS], SETTINGS)
+    assert "2.5 nats a token" in text and "make beta (0.1) larger" in text
+    apart = [{"loss/sampler_kl": 0.2}] * ROUNDS
+    assert "importance_cap" in of_rows(apart, SETTINGS)[0] and not of_rows(apart, SETTINGS | {"importance_cap": 2.0})
+
+
+def test_the_newest_rounds_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "samples.jsonl"
+    rows = [{"step": step, "row": i, "rewards": {}} for step in range(1, 20) for i in range(7)]
+    rows += [{"step": 19, "split": "validation", "row": 0, "rewards": {}}]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 20, "ro')
+    whole = newest_rollouts(file)
+    assert [s["step"] for s in whole] == [s for s in range(15, 20) for _ in range(7)]
+    for block in (50, 300, 2000):
+        monkeypatch.setattr("rllab.evals.diagnosis._BLOCK", block)
+        assert newest_rollouts(file) == whole
+    assert newest_rollouts(tmp_path / "none.jsonl") == []
+
+
+def write_rewards(folder: Path) -> str:
+    (folder / "mine.py").write_text(
+        "def constant(completions):\n    return [0.0] * len(completions)\n\n\n"
+        "def length(completion_ids):\n    return [float(len(x)) for x in completion_ids]\n"
+    )
+    return str(folder / "mine.py")
+
+
+BUSY = {"batch_size": 16, "preflight_stops": True, "task.styles": [1.0, 0.0, 0.0]}
+
+
+def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> None:
+    mine = write_rewards(tmp_path)
+    trainer = Trainer(load_recipe("grpo", BUSY | {"reward": f"{mine}:constant"}, smoke=True), tmp_path / "cut")
+    with pytest.raises(Mistake, match=r"max_new_tokens: .*of the first 48 answers are cut off at 6 tokens"):
+        list(trainer)
+    assert trainer.step == 0
+    recipe = load_recipe("calculator", {"total_steps": 60, "batch_size": 16, "eval_every": 0}, smoke=True)
+    base = Trainer(recipe, tmp_path / "base")
+    list(base)
+    talk = {"model": str(base.checkpoints.newest().folder), "shape": {}}  # type: ignore[union-attr]
+    settings = BUSY | talk | {"max_new_tokens": 64, "reward": f"{mine}:constant"}
+    del settings["task.styles"]
+    trainer = Trainer(load_recipe("grpo-calculator", settings, smoke=True), tmp_path / "equal")
+    with pytest.raises(Mistake, match=r"reward: in each of the first 16 groups all 3 answers are paid the same"):
+        list(trainer)
+    healthy = load_recipe("grpo-calculator", settings | {"reward": f"{mine}:length"}, smoke=True)
+    told = preflight(healthy)
+    assert "tokens of an answer" in told and told["groups with signal"].endswith("of 16")
+    list(Trainer(healthy, tmp_path / "healthy"))
+    assert RunFolder(tmp_path / "healthy").status()["step"] == 4
+    anyway = load_recipe("grpo-calculator", settings | {"preflight_stops": False}, smoke=True)
+    list(Trainer(anyway, tmp_path / "anyway"))
+    assert "100% of the groups" in diagnose(RunFolder(tmp_path / "anyway"))[0]
+    shown = CliRunner().invoke(app, ["diagnose", str(tmp_path / "anyway")])
+    assert shown.exit_code == 0 and "The rows are too hard, or the reward never sees" in shown.output
+    assert CliRunner().invoke(app, ["diagnose", str(tmp_path / "base")]).output.strip() == "nothing stands out"
