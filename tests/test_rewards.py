@@ -10,13 +10,13 @@ import pytest
 from rllab_envs.text import pocket
 
 from rllab.core.errors import Mistake
-from rllab.core.names import Named, Term
+from rllab.core.names import Term
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.core.typed import Reader, compose
 from rllab.evals.reward import extremes, of_run, of_task, read_reward, report
 from rllab.rewards import accuracy, brevity, cosine_length, format, repetition, soft_overlong
-from rllab.rewards.scoring import ARGUMENTS, RewardFailed, Rewards
+from rllab.rewards.scoring import REWARDS, RewardFailed, Rewards
 
 MINE = """
 import asyncio, os, time
@@ -59,10 +59,9 @@ def mine(tmp_path: Path) -> Path:
 
 def rewards(text: str, folder: Path, **settings: Any) -> Rewards:
     reader = Reader("here", folder)
-    named = Named("rllab.rewards", arguments=ARGUMENTS)
     nodes = compose(text, "here")
-    terms = [reader.named(n, named, "reward") for n in nodes.value] if text.startswith("[") else []
-    terms = terms or [reader.named(nodes, named, "reward")]
+    terms = [reader.named(n, REWARDS, "reward") for n in nodes.value] if text.startswith("[") else []
+    terms = terms or [reader.named(nodes, REWARDS, "reward")]
     reader.raise_mistakes()
     assert all(isinstance(t, Term) for t in terms)
     return Rewards(terms, **settings)

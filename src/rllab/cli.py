@@ -264,7 +264,7 @@ def samples(
 
 @app.command()
 def reward(
-    name: Annotated[str, typer.Argument(help="As in a recipe: accuracy, mine.py:fn, '{name: mine.py:fn, scale: 2}'")],
+    name: Annotated[str, typer.Argument(help="As in a recipe: accuracy, run:NAME, '{name: mine.py:fn, scale: 2}'")],
     on: Annotated[str, typer.Option(help="A run whose rollouts are paid.")] = "",
     task: Annotated[str, typer.Option(help="A task whose gold answers are paid, beside those of other rows.")] = "",
     step: Annotated[Optional[int], typer.Option(help="Rollouts of this round; by default the last.")] = None,  # noqa: UP045
@@ -278,7 +278,7 @@ def reward(
 
     if bool(on) == bool(task):
         raise Mistake("say where the answers come from: --on RUN or --task NAME")
-    rewards = read_reward(name)
+    rewards = read_reward(name, runs)
     found = of_run(on, runs, step) if on else of_task(find(task, "rllab_envs.text", Path.cwd())())
     told, shown = report(rewards, *found), extremes(rewards, *found, count)
     if as_json:

@@ -17,19 +17,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.stats import wilson
 from rllab.text.algorithm import TextAlgorithm
-from rllab.text.chat import documents
-from rllab.text.forward import exact
 from rllab.text.judging import judge_rewards
-from rllab.text.logprobs import hidden_at
-from rllab.text.packing import ends, pack
 from rllab.text.preferences import of_pairs, pack_pairs
-from rllab.text.rows import cut
+from rllab.text.values import rate, values_at_ends
 
 
 @dataclass(kw_only=True)
@@ -54,18 +49,11 @@ class RewardModel(TextAlgorithm):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._lm.drop_out(batch)
-        better_BP, worse_BP = of_pairs(self._rewards(batch), batch)
+        better_BP, worse_BP = of_pairs(values_at_ends(self._lm, batch), batch)
         nll_BP = -nn.functional.logsigmoid(better_BP - worse_BP - batch["margin"])
         loss_BP = nll_BP + self.center * (better_BP + worse_BP) ** 2
         outputs = {"nll": nll_BP, "accuracy": (better_BP > worse_BP).float(), "difference": better_BP - worse_BP}
         return (batch["weight"] * loss_BP).sum(), outputs
-
-    def _rewards(self, batch: Batch) -> Tensor:
-        """The reward of each answer [B, S], at its last token."""
-        last_BS = ends(batch)
-        rows_B1 = torch.arange(len(last_BS), device=last_BS.device)[:, None] * batch["input_ids"].shape[1]
-        hidden_SD = hidden_at(self._lm, batch, (rows_B1 + last_BS).flatten())
-        return exact(self._lm.model.score(hidden_SD)).view_as(last_BS)  # type: ignore[operator]
 
     def evaluate(self, step: int) -> Metrics:
         """Pairs in order, calibration, length bias, agreement with the gold scorer where the rows have one."""
@@ -86,15 +74,6 @@ class RewardModel(TextAlgorithm):
         (rewards,), _ = self._of_rows([row])
         return [float(r) for r in rewards]
 
-    @torch.inference_mode()
     def _of_rows(self, rows: Sequence[dict[str, Any]]) -> tuple[list[np.ndarray], list[list[int]]]:
         """The reward and the length in tokens of each answer of each row."""
-        rewards, lengths = [], []
-        for first in range(0, len(rows), self.batch_size):
-            some = [cut(d, self.length) for d in documents(self._lm.tokenizer, rows[first : first + self.batch_size])]
-            batch, places = pack(some, self.length)
-            found = self._rewards({k: v.to(self.ctx.device) for k, v in batch.items()}).cpu().numpy()
-            for document, (row, start) in zip(some, places, strict=True):
-                rewards.append(found[row, start : start + len(document.completions)])
-                lengths.append([len(c) for c in document.completions])
-        return rewards, lengths
+        return rate(self._lm, rows, self.length, self.batch_size)

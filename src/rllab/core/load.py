@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -12,7 +12,7 @@ from rllab.core.algorithm import Algorithm
 from rllab.core.checkpoint import Checkpoint, Checkpoints, tied
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.names import Model
+from rllab.core.names import Model, Term
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run
 
@@ -42,15 +42,15 @@ def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None
 def model_folder(name: str, runs: str | Path = "runs") -> str:
     """The folder of a model that a person names: a run (`RUN`, `RUN@STEP`, `last`), a folder, or else a hub's name.
 
+    `run:NAME` is what it is in a recipe, too: a recipe of that name is trained first.
+
     Raises:
         Mistake: the run has no such checkpoint.
     """
-    run, _, step = name.removeprefix("run:").partition("@")
-    if (
-        name.startswith("run:")
-        or run == "last"
-        or any((p / "recipe.yaml").is_file() for p in (Path(runs) / run, Path(run)))
-    ):
+    if name.startswith("run:"):
+        return str(_model(name.removeprefix("run:"), Path(runs), train))
+    run, _, step = name.partition("@")
+    if run == "last" or any((p / "recipe.yaml").is_file() for p in (Path(runs) / run, Path(run))):
         return str(_checkpoint(find_run(run, Path(runs)), int(step) if step else None).folder.resolve())
     return name
 
@@ -93,18 +93,37 @@ def resolve_models(recipe: Recipe, runs: Path, train: Callable[[Recipe, RunFolde
     A run in `runs` comes before a recipe. What is made of a recipe is kept below RLLAB_HOME, named by the recipe's
     resolved settings and files, so that every run that names it shares it.
     """
-    folders = {}
+    plain = dict(recipe.plain)
     for name, hint in get_type_hints(type(recipe.algorithm), include_extras=True).items():
-        marked = get_origin(hint) is Annotated and any(isinstance(a, Model) for a in get_args(hint)[1:])
-        value = getattr(recipe.algorithm, name, None)
-        if marked and isinstance(value, str) and value.startswith("run:"):
+        value, found = getattr(recipe.algorithm, name, None), dict[str, str]()
+        for model in _runs_named(hint, value):
             try:
-                folders[name] = str(_model(value.removeprefix("run:"), runs, train))
+                found[model] = str(_model(model.removeprefix("run:"), runs, train))
             except Mistake as error:
                 raise recipe.at(FieldMistake(name, str(error))) from error
-    for name, folder in folders.items():
-        setattr(recipe.algorithm, name, folder)
-    return replace(recipe, plain=recipe.plain | folders)
+        if found:
+            setattr(recipe.algorithm, name, _put(value, found))
+            plain[name] = _put(plain[name], found)
+    return replace(recipe, plain=plain)
+
+
+def _runs_named(hint: Any, value: Any) -> list[str]:
+    """The `run:NAME`s in a field: its value where it is marked as a model, those of its terms."""
+    if get_origin(hint) is Annotated and any(isinstance(a, Model) for a in get_args(hint)[1:]):
+        return [value] if isinstance(value, str) and value.startswith("run:") else []
+    terms = value if isinstance(value, list) else [value]
+    return [t.name for t in terms if isinstance(t, Term) and t.name.startswith("run:")]
+
+
+def _put(value: Any, found: Mapping[str, str]) -> Any:
+    """A field's value with folders in place of `run:NAME`s."""
+    if isinstance(value, Term):
+        return value._replace(name=found.get(value.name, value.name), settings=_put(value.settings, found))
+    if isinstance(value, list):
+        return [_put(v, found) for v in value]
+    if isinstance(value, dict):
+        return {k: _put(v, found) for k, v in value.items()}
+    return found.get(value, value) if isinstance(value, str) else value
 
 
 def _model(name: str, runs: Path, train: Callable[[Recipe, RunFolder], None]) -> Path:

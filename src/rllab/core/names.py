@@ -27,6 +27,7 @@ class Named:
     home: module whose attributes bare names are; "" where there is none.
     passed: how many arguments the lab passes by position; the others are settings.
     data: what opens a file of data that is named instead, such as `mine.jsonl`: a name; "" where that is not allowed.
+    model: what is made of a model that is named instead, as `run:NAME` or a folder: a name; "" likewise.
     arguments: what the lab passes by name. Of a function that takes any of them the keyword-only parameters are the
         settings; whatever takes none of them (a class, a factory) makes one of its settings. Read as a `Term`.
     """
@@ -34,6 +35,7 @@ class Named:
     home: str
     passed: int = 0
     data: str = ""
+    model: str = ""
     arguments: tuple[str, ...] = ()
 
 
@@ -58,6 +60,11 @@ _DATA = re.compile(r".+\.(jsonl|json|csv|parquet)(\.gz)?")
 def is_data(name: str) -> bool:
     """Whether a name is that of a file of rows."""
     return _DATA.fullmatch(name) is not None
+
+
+def is_model(name: str) -> bool:
+    """Whether a name is that of a run, or of a folder with a model in it."""
+    return name.startswith("run:") or any((Path(name) / f).is_file() for f in ("config.json", "adapter_config.json"))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from rllab.core.errors import Mistake
-from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, settings_of, takes
+from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, is_model, settings_of, takes
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _UNREAD = object()  # stands for a value whose mistake is noted
@@ -223,11 +223,13 @@ class Reader:
         name = plain(entries["name"]) if "name" in entries else None
         if not isinstance(name, str):
             return self.note(node, key, f"expected a name, got {plain(node)!r}")
-        files = []
+        files, where = list[str](), name
         if mark.data and is_data(name):
-            files = [self.data_files.setdefault(name, str((self.folder / name).resolve()))]
+            files, where = [self.data_files.setdefault(name, str((self.folder / name).resolve()))], mark.data
+        elif mark.model and is_model(name):
+            files, where = [name], mark.model
         try:
-            found = find(mark.data if files else name, mark.home, self.folder)
+            found = find(where, mark.home, self.folder)
         except Mistake as error:
             return self.note(entries["name"], key, str(error))
         if not callable(found):
@@ -240,7 +242,8 @@ class Reader:
             return _UNREAD
         if mark.arguments:
             weight, made = values.pop("weight", 1.0), not takes(found, mark.arguments)
-            return Term(name, weight, address(name, mark.home, self.folder), values, found, made)
+            values = {"model": name} | values if where != name else values
+            return Term(name, weight, address(where, mark.home, self.folder), values, found, made)
         bound = functools.partial(found, *files, **values)
         return functools.update_wrapper(bound, found) if values or files else found
 

@@ -18,10 +18,11 @@ from tokenizers import Tokenizer
 from rllab.core.algorithm import Context
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
-from rllab.core.names import Named, Term
+from rllab.core.load import model_folder
+from rllab.core.names import Term
 from rllab.core.run import RunFolder, find_run
 from rllab.core.typed import Reader, compose
-from rllab.rewards.scoring import ARGUMENTS, Rewards
+from rllab.rewards.scoring import REWARDS, Rewards
 from rllab.stats import pearson
 from rllab.text.evaluation import is_right
 from rllab.text.rows import Rows
@@ -45,16 +46,19 @@ class Answer:
     turns: tuple[dict[str, str], ...] = ()
 
 
-def read_reward(name: str) -> Rewards:
-    """The reward that a person names, as a recipe would: `accuracy`, `mine.py:fn`, `{name: mine.py:fn, scale: 2}`.
+def read_reward(name: str, runs: Path = Path("runs")) -> Rewards:
+    """The reward that a person names, as a recipe would: `accuracy`, `run:NAME`, `{name: mine.py:fn, scale: 2}`.
 
     Raises:
         Mistake: there is none, or it does not take these settings.
     """
     reader = Reader("command line", Path.cwd())
-    term = reader.named(compose(name, "command line"), Named("rllab.rewards", arguments=ARGUMENTS), "reward")
+    term = reader.named(compose(name, "command line"), REWARDS, "reward")
     reader.raise_mistakes()
     assert isinstance(term, Term)
+    if term.name.startswith("run:"):
+        folder = model_folder(term.name, runs)
+        term = term._replace(name=folder, settings=term.settings | {"model": folder})
     return Rewards([term], on_error="skip", max_skipped=1.0)
 
 

@@ -9,16 +9,16 @@ import torch
 
 from rllab.core.algorithm import Context, Headline, Metrics
 from rllab.core.errors import FieldMistake
-from rllab.core.names import Named, Term
+from rllab.core.names import Term
 from rllab.rewards.rollouts import Group, mean, measures, pay, roll_out
-from rllab.rewards.scoring import ARGUMENTS, OnError, Rewards
+from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.evaluation import share
 from rllab.text.sampler import Sampling
 
 _FEWEST = 16  # groups from which anything is concluded
-Reward = Annotated[Term, Named("rllab.rewards", arguments=ARGUMENTS)]
+Reward = Annotated[Term, REWARDS]
 
 
 @dataclass(kw_only=True)
@@ -27,7 +27,7 @@ class Policy(TextAlgorithm):
 
     unit: ClassVar[str] = "data/samples"
 
-    reward: list[Reward] | Reward  # accuracy, my.pkg:fn, mine.py:fn, or a list of {name, weight, and settings}
+    reward: list[Reward] | Reward  # accuracy, my.pkg:fn, mine.py:fn, run:NAME; or a list of {name, weight, settings}
     num_generations: int = 8  # completions of a prompt
     batch_size: int = 32  # prompts of a round
     temperature: float = 1.0
@@ -54,6 +54,7 @@ class Policy(TextAlgorithm):
         )
         self._rewards.start()
         self.open(ctx)
+        self._rewards.begin(self._lm)
         self.prompts = self.completions = 0  # drawn and sampled so far, over all ranks
         self.rollouts: list[dict[str, Any]] = []  # of the last round
 

@@ -4,22 +4,30 @@ An exception, a wrong length, a text, NaN, infinity, a time-out or the end of th
 Axes: N completions, R rewards.
 """
 
+import functools
+import inspect
 import json
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
-from rllab.core.names import Term
+from rllab.core.names import Named, Term, is_model
 from rllab.core.process import CallFailed, Process
 
-ARGUMENTS = ("prompts", "completions", "completion_ids")
+if TYPE_CHECKING:
+    from rllab.text.models import LanguageModel
+
+REWARDS = Named(
+    "rllab.rewards", model="rllab.rewards.trained:Trained", arguments=("prompts", "completions", "completion_ids")
+)
 OnError = Literal["stop", "skip"]
 _LEAST = 2.0  # seconds that a part of a call is given at least
 
@@ -61,7 +69,7 @@ class RewardFailed(Failed):
 
 
 class Rewards:
-    """The rewards of a run, each in a process of its own.
+    """The rewards of a run, each in a process of its own; models as rewards are in the trainer, where the device is.
 
     seconds: for one call of one of them. on_error: stop the run, or skip a completion for which one fails.
     max_skipped: the share of a call's completions that may be skipped.
@@ -70,15 +78,21 @@ class Rewards:
     def __init__(
         self, terms: Sequence[Term], *, seconds: float = 60.0, on_error: OnError = "stop", max_skipped: float = 0.1
     ) -> None:
-        self.names = unlike([t.name.rpartition(":")[2] for t in terms])
+        self.names = unlike([short(t.name) for t in terms])
         self.weights = np.array([t.weight for t in terms])
         self.seconds, self.on_error, self.max_skipped = seconds, on_error, max_skipped
-        self._processes = [Process(t) for t in terms]
+        self._callers = [Here(t) if getattr(t.function, "in_trainer", False) else Process(t) for t in terms]
 
     def start(self) -> None:
         """Starts the processes, which import what they need meanwhile."""
-        for process in self._processes:
-            process.start()
+        for caller in self._callers:
+            caller.start()
+
+    def begin(self, policy: "LanguageModel") -> None:
+        """Shows the policy, once it is there, to the rewards that are in the trainer."""
+        for caller in self._callers:
+            if isinstance(caller, Here):
+                caller.begin(policy)
 
     def __call__(
         self,
@@ -95,13 +109,13 @@ class Rewards:
         """
         columns = {k: [r.get(k) for r in rows] for k in rows[0] if k not in ("prompt", "completion", "completion_ids")}
         arguments = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids} | columns
-        with ThreadPoolExecutor(len(self._processes)) as pool:
-            each = list(pool.map(lambda p: _Call(p, arguments, seed, self).scores(), self._processes))
+        with ThreadPoolExecutor(len(self._callers)) as pool:
+            each = list(pool.map(lambda p: _Call(p, arguments, seed, self).scores(), self._callers))
         faults = [
             Fault(name, f.reason, f.index, prompts[f.index], completions[f.index], f.traceback)
             if f.index >= 0
             else Fault(name, f.reason, -1, list(prompts), list(completions), f.traceback)
-            for name, (_, found) in zip((p.term.address for p in self._processes), each, strict=True)
+            for name, (_, found) in zip((c.term.name for c in self._callers), each, strict=True)
             for f in found
         ]
         if faults and self.on_error == "stop":
@@ -112,11 +126,39 @@ class Rewards:
         return np.stack([scores for scores, _ in each], 1), faults
 
 
+class Here:
+    """Calls a reward in this process, as `Process` does in another."""
+
+    def __init__(self, term: Term) -> None:
+        self.term = term
+
+    def start(self) -> None:
+        """Has nothing to do before the policy is there."""
+
+    @functools.cached_property
+    def _reward(self) -> Any:
+        return self.term.function(**self.term.settings)
+
+    def begin(self, policy: "LanguageModel") -> None:
+        """Shows it the policy."""
+        self._reward.begin(policy)
+
+    def call(self, arguments: Mapping[str, Any], seed: int, seconds: float) -> list[float | str | None]:
+        """The scores of completions; how long that takes is not bounded here."""
+        takes = inspect.signature(self._reward).parameters
+        try:
+            return list(self._reward(**{k: v for k, v in arguments.items() if k in takes}))
+        except Exception as error:
+            raise CallFailed(f"{type(error).__name__}: {error}", traceback.format_exc()) from error
+
+
 class _Call:
     """One call of one reward; where it fails, parts of it find out for which completions."""
 
-    def __init__(self, process: Process, arguments: Mapping[str, Sequence[Any]], seed: int, settings: Rewards) -> None:
-        self.process, self.arguments, self.seed = process, arguments, seed
+    def __init__(
+        self, caller: Process | Here, arguments: Mapping[str, Sequence[Any]], seed: int, settings: Rewards
+    ) -> None:
+        self.caller, self.arguments, self.seed = caller, arguments, seed
         self.seconds, self.stop = settings.seconds, settings.on_error == "stop"
         self.size = len(arguments["prompts"])
         self.found = np.full(self.size, np.nan)
@@ -135,7 +177,7 @@ class _Call:
     def _part(self, first: int, end: int) -> None:
         arguments = {k: v[first:end] for k, v in self.arguments.items()}
         seconds = max(_LEAST, self.seconds * (end - first) / self.size) if end - first < self.size else self.seconds
-        scores = self.process.call(arguments, self.seed, seconds)
+        scores = self.caller.call(arguments, self.seed, seconds)
         if len(scores) != end - first:
             raise CallFailed(f"returned {len(scores)} scores for {end - first} completions")
         for index, score in enumerate(scores, first):
@@ -157,6 +199,14 @@ class _Call:
                     self._halves(a, b)
             if self.faults and self.stop:
                 return
+
+
+def short(name: str) -> str:
+    """What a reward is called in metrics: without its file or module, and of a model the name of its run or folder."""
+    if not is_model(name):
+        return name.rpartition(":")[2]
+    folder = Path(name)
+    return (folder.parents[1] if folder.parent.name == "checkpoints" else folder).name
 
 
 def unlike(names: Sequence[str]) -> list[str]:

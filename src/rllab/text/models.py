@@ -83,6 +83,7 @@ class LanguageModel:
         if self.adapters is not None:
             self.adapters.write_files(folder)
             return
+        self.model.config.architectures = [type(self.model).__name__]  # other programs choose their class by it
         self.model.config.save_pretrained(folder)
         if getattr(self.model, "generation_config", None) is not None:
             self.model.generation_config.save_pretrained(folder)

@@ -1,0 +1,60 @@
+"""A trained reward model as a reward: `reward: run:reward-model`, or the folder of one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safetensors import safe_open
+
+from rllab.core.errors import FieldMistake
+from rllab.text.models import LanguageModel, load
+from rllab.text.values import rate
+
+
+class Trained:
+    """Pays what a reward model says of a completion, behind its prompt.
+
+    length: tokens of prompt and completion; longer ones lose the beginning of the prompt and the end of the completion.
+    at_once: completions of a forward pass.
+
+    Raises:
+        FieldMistake: the folder holds no reward model.
+    """
+
+    in_trainer: ClassVar[bool] = True
+
+    def __init__(self, model: str, *, length: int = 1024, at_once: int = 64) -> None:
+        _check_head(model)
+        self._lm = load(model, head="reward")
+        limit = self._lm.model.config.max_position_embeddings
+        self._length, self._at_once = min(length, limit or length), at_once
+
+    def begin(self, policy: LanguageModel) -> None:
+        """Goes where the policy is."""
+        self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
+        """The reward of each completion; of several turns that of the last, behind the others."""
+        rows = [_row(p, c) for p, c in zip(prompts, completions, strict=True)]
+        found, _ = rate(self._lm, rows, self._length, self._at_once)
+        return [float(values[0]) for values in found]
+
+
+def _row(prompt: Any, completion: Any) -> dict[str, Any]:
+    if isinstance(completion, str):
+        return {"prompt": prompt, "completion": completion}
+    return {"prompt": [*prompt, *completion[:-1]], "completion": completion[-1:]}
+
+
+def _check_head(model: str) -> None:
+    """A model without a trained head would get one by chance, and its rewards would be noise."""
+    files = sorted(Path(model).glob("*.safetensors"))
+    if not files:
+        raise FieldMistake("reward", f"{model} is no folder of a model: it has no weights in safetensors")
+    if not any("score" in name.split(".") for file in files for name in _names(file)):
+        raise FieldMistake("reward", f"{model} has no head for rewards; rllab train reward-model makes one that has")
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "numpy") as tensors:
+        return list(tensors.keys())
