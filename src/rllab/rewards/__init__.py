@@ -6,7 +6,8 @@ parameters are its settings.
 """
 
 from rllab.rewards.accuracy import accuracy
+from rllab.rewards.code import code
 from rllab.rewards.form import format, noise, repetition
 from rllab.rewards.length import brevity, cosine_length, soft_overlong
 
-__all__ = ["accuracy", "brevity", "cosine_length", "format", "noise", "repetition", "soft_overlong"]
+__all__ = ["accuracy", "brevity", "code", "cosine_length", "format", "noise", "repetition", "soft_overlong"]

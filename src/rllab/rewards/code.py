@@ -1,0 +1,123 @@
+"""Whether a program does what its unit tests ask for; it runs in the sandbox."""
+
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from rllab.rewards.sandbox import guards, run
+from rllab.rewards.texts import texts
+
+_BLOCK = re.compile(r"```(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+class _Problem(NamedTuple):
+    """What a program is asked for: before: what stands in front of it. tests: Python. streams: input and output."""
+
+    before: str
+    tests: list[str]
+    streams: list[tuple[str, str]]
+
+
+def code(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    *,
+    seconds: float = 5.0,
+    memory: int = 1024,
+    partial: bool = False,
+    **columns: Sequence[Any],
+) -> list[float | None]:
+    """1 where a completion's program passes all its tests, else 0, or with `partial` the share that it passes.
+
+    The program is the last fenced block, or all of the text where there is none. Its tests are in the row, as
+    benchmarks have them: a list of assertions (`tests` or MBPP's `test_list`, with `test_setup_code` or
+    `test_imports`), HumanEval's `test` with `entry_point`, or `input_output` (also as `tests`), APPS's
+    {"inputs": [...], "outputs": [...]} or its text: compared by what the program prints, word by word, or, with
+    "fn_name", by what a function returns. None where a row has no tests.
+
+    seconds: for a program with its tests, or with one input; `reward_seconds` has to leave room for a round of programs
+    that all hang. memory: MiB.
+
+    Raises:
+        ValueError: a row's tests are none of these.
+    """
+    _say_guards()
+    rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
+    problems = [_problem(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+
+    def share(problem: _Problem | None, text: str) -> float | None:
+        if problem is None:
+            return None
+        passed = _passed(problem, program(text), seconds, memory)
+        return sum(passed) / len(passed) if partial else float(all(passed))
+
+    with ThreadPoolExecutor(_cores()) as pool:
+        return list(pool.map(share, problems, texts(completions)))
+
+
+def program(text: str) -> str:
+    """The program in a text: its last fenced block, or all of it."""
+    blocks = _BLOCK.findall(text)
+    return str(blocks[-1]) if blocks else text
+
+
+def _passed(problem: _Problem, written: str, seconds: float, memory: int) -> list[bool]:
+    passed = []
+    if problem.tests:
+        passed = run(f"{problem.before}\n{written}", problem.tests, seconds=seconds, memory=memory).passed
+    for given, wanted in problem.streams:
+        found = run(written, stdin=given, seconds=seconds, memory=memory)
+        passed.append(found.ran and _lines(found.printed) == _lines(wanted))
+    return passed
+
+
+def _lines(text: str) -> list[list[str]]:
+    return [line.split() for line in text.strip().splitlines()]
+
+
+def _problem(row: dict[str, Any], prompt: Any) -> _Problem | None:
+    before = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])])
+    if row.get("test") and row.get("entry_point"):
+        begun = isinstance(prompt, str) and f"def {row['entry_point']}" in prompt  # to be gone on with
+        return _Problem(prompt if begun else before, [f"{row['test']}\ncheck({row['entry_point']})"], [])
+    tests = next((row[k] for k in ("tests", "test_list", "input_output") if row.get(k)), None)
+    if isinstance(tests, str) and tests.lstrip().startswith(("{", "[")):
+        tests = json.loads(tests)
+    if isinstance(tests, dict):
+        return _pairs(tests, before)
+    tests = [tests] if isinstance(tests, str) else tests
+    if tests and not all(isinstance(t, str) for t in tests):
+        raise ValueError(f"tests are assertions as texts, or inputs with outputs; a row has {str(tests)[:80]}")
+    return _Problem(before, list(tests), []) if tests else None
+
+
+def _pairs(tests: dict[str, Any], before: str) -> _Problem:
+    if not {"inputs", "outputs"} <= tests.keys() or len(tests["inputs"]) != len(tests["outputs"]):
+        raise ValueError(f"tests need as many inputs as outputs; a row has the keys {', '.join(tests)}")
+    pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
+    if not (name := tests.get("fn_name")):
+        return _Problem(before, [], [(_stream(given), _stream(wanted)) for given, wanted in pairs])
+    call = f"(Solution().{name} if 'Solution' in globals() else {name})"
+    check = (
+        "found = {}(*{!r})\nassert found == {!r} or [found] == {!r}"  # some data sets keep what is returned in a list
+    )
+    return _Problem(before, [check.format(call, given, wanted, wanted) for given, wanted in pairs], [])
+
+
+def _stream(lines: Any) -> str:
+    return lines if isinstance(lines, str) else "\n".join(map(str, lines))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _say_guards() -> None:
+    told = f"code: programs run in a sandbox that guards against accidents, not against malice: {guards()}"
+    print(told, file=sys.stderr)
