@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -134,6 +134,14 @@ def address(name: str, home: str, folder: Path) -> str:
 def takes(obj: Any, arguments: tuple[str, ...]) -> bool:
     """Whether a function, or an object that is called, takes any of these arguments by name."""
     return not inspect.isclass(obj) and not set(arguments).isdisjoint(inspect.signature(obj).parameters)
+
+
+def accepted(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments that a function takes by name; all where it takes any."""
+    known = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in known):
+        return dict(arguments)
+    return {k: v for k, v in arguments.items() if k in {p.name for p in known}}
 
 
 def settings_of(obj: Any, passed: int, arguments: tuple[str, ...] = ()) -> dict[str, tuple[Any, bool]]:

@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from rllab.core.names import find
+from rllab.core.names import accepted, find
 
 MEMORY = 4 << 30  # bytes of its own
 
@@ -51,11 +51,7 @@ def _load(request: dict[str, Any]) -> Any:
     """The function at an address, with its settings, as something that is called with the rows' columns."""
     found = find(request["address"], "", Path())
     reward = found(**request["settings"]) if request["made"] else functools.partial(found, **request["settings"])
-    known = inspect.signature(reward).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in known):
-        return reward
-    names = {p.name for p in known}
-    return lambda **columns: reward(**{k: v for k, v in columns.items() if k in names})
+    return lambda **columns: reward(**accepted(reward, columns))
 
 
 def _scores(reward: Any, request: dict[str, Any]) -> list[Any]:

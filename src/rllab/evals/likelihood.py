@@ -1,39 +1,17 @@
 """What a model finds likely: the perplexity of texts, and multiple choice by log-likelihood."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 
 from rllab.core.errors import Mistake
 from rllab.core.files import read_jsonl
 from rllab.stats import bootstrap, wilson
 from rllab.text.chat import documents
-from rllab.text.logprobs import next_token_logp
+from rllab.text.evaluation import log_likelihoods
 from rllab.text.models import LanguageModel
-from rllab.text.packing import Document, pack, per_completion
-
-_AT_ONCE, _LENGTH = 32, 512  # rows of a forward pass, and the tokens of a packed row of it
-
-
-@torch.inference_mode()
-def log_likelihoods(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[np.ndarray]:
-    """log p(completion | prompt) of each completion of each row, in nats, with the end of the completion left out."""
-    found = []
-    for first in range(0, len(rows), _AT_ONCE):
-        some = [_without_end(d) for d in documents(lm.tokenizer, rows[first : first + _AT_ONCE])]
-        batch, places = pack(some, max(_LENGTH, *(d.size for d in some)))
-        batch = {k: v.to(lm.model.device) for k, v in batch.items()}
-        sums = per_completion(next_token_logp(lm, batch), batch).double().cpu().numpy()
-        found += [sums[row, at : at + len(d.completions)] for d, (row, at) in zip(some, places, strict=True)]
-    return found
-
-
-def _without_end(document: Document) -> Document:
-    return replace(document, learned=[[True] * (len(c) - 1) + [False] for c in document.completions])
 
 
 def perplexity(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,9 +5,23 @@ takes those that it wants, and returns a number for each completion, or None whe
 parameters are its settings.
 """
 
+import importlib
+from typing import Any
+
 from rllab.rewards.accuracy import accuracy
 from rllab.rewards.code import code
 from rllab.rewards.form import format, noise, repetition
+from rllab.rewards.http import http
+from rllab.rewards.judge import judge
 from rllab.rewards.length import brevity, cosine_length, soft_overlong
 
-__all__ = ["accuracy", "brevity", "code", "cosine_length", "format", "noise", "repetition", "soft_overlong"]
+__all__ = [
+    "accuracy", "brevity", "code", "cosine_length", "format", "http", "judge", "noise", "repetition", "self_judge",
+    "soft_overlong",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "self_judge":  # it needs torch, which the other rewards' processes do without
+        return importlib.import_module("rllab.rewards.own").SelfJudge
+    raise AttributeError(name)

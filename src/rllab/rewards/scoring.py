@@ -5,7 +5,6 @@ Axes: N completions, R rewards.
 """
 
 import functools
-import inspect
 import json
 import math
 import traceback
@@ -19,7 +18,7 @@ import numpy as np
 
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
-from rllab.core.names import Named, Term, is_model
+from rllab.core.names import Named, Term, accepted, is_model
 from rllab.core.process import CallFailed, Process
 
 if TYPE_CHECKING:
@@ -145,9 +144,8 @@ class Here:
 
     def call(self, arguments: Mapping[str, Any], seed: int, seconds: float) -> list[float | str | None]:
         """The scores of completions; how long that takes is not bounded here."""
-        takes = inspect.signature(self._reward).parameters
         try:
-            return list(self._reward(**{k: v for k, v in arguments.items() if k in takes}))
+            return list(self._reward(**accepted(self._reward, arguments)))
         except Exception as error:
             raise CallFailed(f"{type(error).__name__}: {error}", traceback.format_exc()) from error
 

@@ -1,6 +1,7 @@
 """How well a model answers held-out rows of a task, and how likely it finds their completions."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from rllab.answers import judge
 from rllab.text.chat import documents, prompt_texts
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
-from rllab.text.packing import Document, pack
+from rllab.text.packing import Document, pack, per_completion
 from rllab.text.rows import cut
 from rllab.text.sampler import Sampling, Uniforms
 from rllab.text.turns import converse
@@ -18,7 +19,7 @@ from rllab.text.turns import converse
 Row = dict[str, Any]
 Style = Literal["direct", "think", "free"]
 METRIC = {"direct": "eval/direct", "think": "eval/cot", "free": "eval/free"}
-_AT_ONCE = 64  # documents of a forward pass
+_AT_ONCE, _LENGTH = 64, 512  # documents of a forward pass, and the least length of a packed row of it
 
 
 def sampled(
@@ -70,3 +71,20 @@ def held_out_nll(lm: LanguageModel, rows: Sequence[Row], length: int) -> np.ndar
             inside = batch["completion"][row] == completion
             each.append(float(-logp[row][inside].sum() / batch["learned"][row][inside].sum()))
     return np.array(each)
+
+
+@torch.inference_mode()
+def log_likelihoods(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+    """log p(completion | prompt) of each completion of each row, in nats, with the end of the completion left out."""
+    found = []
+    for first in range(0, len(rows), _AT_ONCE):
+        some = [_without_end(d) for d in documents(lm.tokenizer, rows[first : first + _AT_ONCE])]
+        batch, places = pack(some, max(_LENGTH, *(d.size for d in some)))
+        batch = {k: v.to(lm.model.device) for k, v in batch.items()}
+        sums = per_completion(next_token_logp(lm, batch), batch).double().cpu().numpy()
+        found += [sums[row, at : at + len(d.completions)] for d, (row, at) in zip(some, places, strict=True)]
+    return found
+
+
+def _without_end(document: Document) -> Document:
+    return replace(document, learned=[[True] * (len(c) - 1) + [False] for c in document.completions])
