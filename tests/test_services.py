@@ -40,7 +40,7 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.asked.append((self.path, dict(self.headers), body))
+                outer.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
                 status, said = outer.answer(body)
                 text = (said if isinstance(said, str) else json.dumps(said)).encode()
                 self.send_response(status)
