@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from test_rewards import paid, rewards
 
+from rllab.core.sandbox import guards, run
 from rllab.rewards.code import code, program
-from rllab.rewards.sandbox import guards, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the sandbox needs fork and limits on resources")
 TEST = ["assert double(2) == 4", "assert [double(3)] == [6]"]
@@ -104,7 +104,7 @@ def test_it_reaches_no_network_and_changes_no_files(tmp_path: Path) -> None:
     said = guards()
     if "not on this machine: no network" not in said:
         found = run("import socket\nsocket.create_connection(('127.0.0.1', 22), 2)")
-        assert "unreachable" in found.complained
+        assert "unreachable" in found.complained or "PermissionError" in found.complained
     if "not on this machine: no changes" not in said:
         (tmp_path / "mine").write_text("mine")
         script = f"import os\nopen('here', 'w').write('fine')\nos.remove({str(tmp_path / 'mine')!r})"

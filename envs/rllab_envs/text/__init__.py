@@ -11,10 +11,12 @@ from rllab_envs.text.published import GSM8K as gsm8k
 from rllab_envs.text.published import HHRLHF as hh_rlhf
 from rllab_envs.text.published import MATH as math500
 from rllab_envs.text.published import LLMBar as llmbar
+from rllab_envs.text.reasoning_gym import ReasoningGym as reasoning_gym
 from rllab_envs.text.symbolic import CoinFlip as coin_flip
 from rllab_envs.text.symbolic import LastLetters as last_letters
 from rllab_envs.text.symbolic import Sorting as sorting
 from rllab_envs.text.tickets import Tickets as tickets
+from rllab_envs.text.verifiers import Verifiers as verifiers
 
 __all__ = [
     "calculator",
@@ -29,7 +31,9 @@ __all__ = [
     "math500",
     "paren_sums",
     "pocket",
+    "reasoning_gym",
     "sorting",
     "ticket_preferences",
     "tickets",
+    "verifiers",
 ]

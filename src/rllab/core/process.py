@@ -25,10 +25,13 @@ class CallFailed(Exception):
 
 
 class Process:
-    """Calls a function by its address; whatever happens in a call, the next finds a process that works."""
+    """Calls a function by its address; whatever happens in a call, the next finds a process that works.
 
-    def __init__(self, term: Term) -> None:
-        self.term = term
+    confined: once it is imported, the process may change no file and reach no network, where the kernel allows that.
+    """
+
+    def __init__(self, term: Term, *, confined: bool = False) -> None:
+        self.term, self.confined = term, confined
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -53,7 +56,8 @@ class Process:
         self.start()
         if not self._ready:
             term = self.term
-            self._ask({"address": term.address, "settings": term.settings, "made": term.made}, _START)
+            named = {"address": term.address, "settings": term.settings, "made": term.made}
+            self._ask(named | {"confined": self.confined}, _START)
             self._ready = True
         return self._ask({"arguments": arguments, "seed": seed}, seconds)
 

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import json
 import os
-import resource
 import secrets
 import select
 import signal
@@ -29,6 +28,7 @@ _DEATH_SIGNAL, _DUMPABLE, _CHILD_SUBREAPER, _NO_NEW_PRIVILEGES = 1, 4, 36, 38  #
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # unshare's
 _RULES, _RULE, _RESTRICT = 444, 445, 446  # Landlock's system calls, the same on every architecture
 _WRITES = {1: 0x1FF2, 2: 0x2000, 3: 0x4000}  # Landlock's rights to change files, by the version that brought them
+_TCP, _SIGNALS = 0x3, 0x2  # to bind and connect; to processes that are not confined alike
 _READ = 1 << 20  # characters that are kept of what a program prints
 _STREAMS = {1: "printed", 2: "complained"}
 _RAN = b"ran"
@@ -118,7 +118,7 @@ def _become_program(request: dict[str, Any], asked: int, says: int) -> None:
         _redirect(request["stdin"])
         network, nobody = _leave(_NEW_NET), _become_nobody()
         _prctl(_DEATH_SIGNAL, signal.SIGKILL)
-        os.write(says, b"%d%d%d" % (network or _leave(_NEW_USER | _NEW_NET), nobody, _write_here_alone()))
+        os.write(says, b"%d%d%d" % (network or _leave(_NEW_USER | _NEW_NET), nobody, confine(".")))
         _limit(request)
         _run(request["program"], asked, says)
     except BaseException as error:
@@ -170,22 +170,32 @@ def _become_nobody() -> bool:
     return readable
 
 
-def _write_here_alone() -> bool:
-    """Whether the kernel (Landlock) now refuses changes of files outside this folder, and signals to others."""
+def confine(folder: str | None) -> bool:
+    """Whether the kernel (Landlock) now refuses this process changes of files, connections, and signals to others.
+
+    folder: where files may still be changed; None: nowhere.
+    """
+    if sys.platform != "linux":
+        return False
     libc = ctypes.CDLL(None)
-    version = libc.syscall(_RULES, None, 0, 1) if sys.platform == "linux" else 0
+    version = libc.syscall(_RULES, None, 0, 1)
     if version < 1:
         return False
     rights = sum(right for since, right in _WRITES.items() if since <= version)
-    scopes = struct.pack("QQQ", rights, 0, 2) if version >= 6 else struct.pack("Q", rights)
-    rules = libc.syscall(_RULES, scopes, len(scopes), 0)
-    here = struct.pack("=Qi", rights, os.open(".", os.O_RDONLY | os.O_DIRECTORY))
-    nowhere = struct.pack("=Qi", rights & 0x4002, os.open(os.devnull, os.O_WRONLY))
-    allowed = all(libc.syscall(_RULE, rules, 1, rule, 0) == 0 for rule in (here, nowhere))
-    return allowed and _prctl(_NO_NEW_PRIVILEGES, 1) and libc.syscall(_RESTRICT, rules, 0) == 0
+    scopes = [rights, *([_TCP] if version >= 4 else []), *([_SIGNALS] if version >= 6 else [])]
+    rules = libc.syscall(_RULES, struct.pack(f"{len(scopes)}Q", *scopes), 8 * len(scopes), 0)
+    places = [(os.devnull, os.O_WRONLY, rights & 0x4002)]
+    if folder is not None:
+        places.append((folder, os.O_RDONLY | os.O_DIRECTORY, rights))
+    for path, flags, allowed in places:
+        if libc.syscall(_RULE, rules, 1, struct.pack("=Qi", allowed, os.open(path, flags)), 0) != 0:
+            return False
+    return _prctl(_NO_NEW_PRIVILEGES, 1) and libc.syscall(_RESTRICT, rules, 0) == 0
 
 
 def _limit(request: dict[str, Any]) -> None:
+    import resource  # Windows has none
+
     most = {"AS": request["memory"] << 20, "CPU": int(request["seconds"]) + 1, "CORE": 0}
     for name, value in (most | {"FSIZE": _FILE_SIZE, "NPROC": _PROCESSES, "NOFILE": _FILES}).items():
         number = getattr(resource, f"RLIMIT_{name}")
