@@ -10,6 +10,7 @@ from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.sandbox import guards
 from rllab.core.trainer import Trainer
+from rllab.testing import check_task
 
 SUMS = """
 import verifiers.v1 as vf
@@ -34,6 +35,7 @@ __all__ = ["Sums"]
 def test_reasoning_gym_by_name() -> None:
     pytest.importorskip("reasoning_gym")
     task = text.reasoning_gym(dataset="countdown", settings={"min_numbers": 3, "max_numbers": 3})
+    check_task(task, 10)
     rows = [task.row(i, split) for split in ("train", "validation", "test") for i in range(5)]
     assert len({r["prompt"][0]["content"] for r in rows}) == 15 and task.row(2, "test") == rows[12]
     assert text.reasoning_gym(dataset="countdown", salt=1).row(0, "train") != rows[0]
@@ -84,6 +86,7 @@ def taskset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_taskset_of_verifiers_by_name(taskset: str, tmp_path: Path) -> None:
     task = text.verifiers(taskset=taskset)
+    check_task(task, 5)
     sizes = [task.size(s) for s in ("train", "validation", "test")]
     assert sum(sizes) == 200 and sizes[0] > 150 and min(sizes) > 0 and task.fingerprint
     row = task.row(3, "train")

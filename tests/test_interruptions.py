@@ -15,6 +15,7 @@ from conftest import TESTS, run
 
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import MachineFault
+from rllab.core.recipe import Recipe, load_recipe
 from rllab.testing import outcome
 
 
@@ -28,24 +29,50 @@ def command(tmp_path: Path, *words: str, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 warns of forking beside threads; the child only trains
-def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
-    """Each life is killed at a random moment, in a round or a checkpoint; the last is left to finish."""
-    recipe = toy("total_steps=300", "eval_every=3", "save_every=2", "slow=0.02", "threads=1")  # longer than the lives
-    whole = outcome(run(recipe, tmp_path / "whole"))
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def kill_twenty_times(recipe: Recipe, folder: Path, longest: float) -> None:
+    """Lives of up to so many seconds, each killed at a random moment, in a round or a checkpoint."""
     chance, killed = random.Random(0), 0
     for _ in range(20):
         child = os.fork()
         if child == 0:
-            run(recipe, tmp_path / "cut")
+            run(recipe, folder)
             os._exit(0)
-        time.sleep(chance.uniform(0.01, 0.25))
+        time.sleep(chance.uniform(0.01, longest))
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert killed == 20, "the run was over too soon for the kills to mean anything"
-    assert Checkpoints(tmp_path / "cut/checkpoints").steps(), "no life reached a checkpoint"
+    assert Checkpoints(folder / "checkpoints").steps(), "no life reached a checkpoint"
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 warns of forking beside threads; the child only trains
+def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
+    recipe = toy("total_steps=300", "eval_every=3", "save_every=2", "slow=0.02", "threads=1")  # longer than the lives
+    whole = outcome(run(recipe, tmp_path / "whole"))
+    kill_twenty_times(recipe, tmp_path / "cut", 0.25)
     assert outcome(run(recipe, tmp_path / "cut")) == whole
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process")
+def test_twenty_kills_of_a_policy_keep_every_rollout_once(tmp_path: Path) -> None:
+    changes = {
+        "total_steps": 800,
+        "eval_every": 50,
+        "save_every": 2,
+        "threads": 1,
+        "num_iterations": 2,
+        "minibatches": 2,
+    }
+    recipe = load_recipe("grpo", changes | {"reward": ["brevity", "noise"]}, smoke=True)
+    whole = outcome(run(recipe, tmp_path / "whole"))
+    kill_twenty_times(recipe, tmp_path / "cut", 0.7)
+    assert outcome(run(recipe, tmp_path / "cut")) == whole
+    kept, expected = ((tmp_path / name / "samples.jsonl").read_text() for name in ("cut", "whole"))
+    assert kept == expected and len(kept.splitlines()) > 800 * 9
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])

@@ -1,11 +1,13 @@
 """Published datasets, and the recipes for a GPU on a local folder of the same architecture in small."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rllab.answers import judge
+from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 
@@ -53,3 +55,31 @@ def test_recipes_for_a_gpu_run_in_small(
     assert metric in last and last["loss/total"] > 0 and trainer.headline is not None
     told = trainer.algorithm.preflight()
     assert told["rows looked at"] > 1900 and "tokens of a row" in told
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task"),
+    [
+        ("gsm8k-grpo", "gsm8k"),
+        ("gsm8k-grpo-7b", "gsm8k"),
+        ("countdown-grpo", {"name": "countdown", "path": "countdown/countdown_3to4.jsonl", "styles": [0, 0, 1]}),
+    ],
+)
+def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: Path, tmp_path: Path) -> None:
+    small = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu", "length": 1536}
+    rewards = ["accuracy", {"name": "noise", "weight": 0.5}]  # a model of this size is never right
+    changes = small | {"task": task, "reward": rewards, "optim.warmup": 0, "preflight_stops": False}
+    trainer = Trainer(load_recipe(recipe, changes), tmp_path / "run")
+    *_, last = list(trainer)
+    assert last["rollout/with_signal"] > 0 and last["loss/total"] != 0 and "eval/accuracy" in last
+    assert trainer.headline is not None and trainer.headline.name == "eval/accuracy"
+    kept = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert all(s["target"] and s["rewards"]["accuracy"] is not None for s in kept if "split" not in s)
+
+
+def test_the_preflight_of_a_recipe_for_a_gpu_stops_where_answers_are_cut_off(
+    data: Path, qwen: Path, tmp_path: Path
+) -> None:
+    changes = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu"}
+    with pytest.raises(Mistake, match=r"of the first 16 answers are cut off at 12 tokens.*make it larger"):
+        list(Trainer(load_recipe("gsm8k-grpo", changes), tmp_path / "run"))

@@ -72,6 +72,22 @@ def test_two_ranks_fine_tune_as_one(tmp_path: Path) -> None:
         assert a["data/tokens"] == b["data/tokens"] and b["loss/total"] == pytest.approx(a["loss/total"], rel=1e-4)
 
 
+def test_two_ranks_learn_from_rewards_as_one(tmp_path: Path) -> None:
+    """They sample what one would, each its share of the prompts; rank 0 keeps the rollouts of both."""
+    words = ("grpo", "--smoke", "--runs", str(tmp_path), "precision=fp32", "reward=[brevity, format]", "seed=3")
+    for world, batch in ((1, 4), (2, 2)):
+        settings = ("--name", str(world), f"batch_size={batch}", "optim={name: sgd, lr: 1.0}", "scale_rewards=batch")
+        done = start(world, *words, *settings, program=("-m", "rllab", "train"))
+        assert all(code == 0 for code, _ in done), done
+    one, two = (load_file(tmp_path / f"{world}/checkpoints/00000004/model.safetensors") for world in (1, 2))
+    for name, w in one.items():
+        torch.testing.assert_close(two[name], w, rtol=1e-4, atol=1e-6)
+    for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-6)
+    said = [[(r["row"], r["sample"], r["completion"]) for r in RunFolder(tmp_path / w).samples()] for w in "12"]
+    assert said[0] == said[1] and len(said[0]) == 4 * 4 * 3 + 2 * 4
+
+
 def test_ranks_stop_together_and_resume_exactly(tmp_path: Path) -> None:
     """Only one rank gets the signal; all of them save the same step."""
     assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "whole")))

@@ -14,7 +14,7 @@ from rllab.core.names import Term
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.core.typed import Reader, compose
-from rllab.evals.reward import extremes, of_run, of_task, read_reward, report
+from rllab.evals.reward import extremes, of_run, of_task, read_reward, read_task, report
 from rllab.rewards import accuracy, brevity, cosine_length, format, repetition, soft_overlong
 from rllab.rewards.scoring import REWARDS, RewardFailed, Rewards
 
@@ -199,6 +199,12 @@ def test_what_a_reward_pays_is_told_before_any_training(tmp_path: Path) -> None:
     assert len(extremes(read_reward("brevity"), answers, tokens, 2)) == 4
     with pytest.raises(Mistake, match=r"keeps no rollouts of step 9; it has 1 to 4"):
         of_run("r", tmp_path / "runs", 9)
+
+
+def test_a_task_is_named_as_in_a_recipe() -> None:
+    assert read_task("{name: countdown, numbers: [3, 3]}").row(0, "test")["steps"] == 2
+    with pytest.raises(Mistake, match=r"did you mean 'task\.numbers'"):
+        read_task("{name: countdown, number: 3}")
 
 
 def test_a_task_has_gold_answers_that_a_reward_is_tried_on() -> None:

@@ -5,6 +5,7 @@ import re
 import time
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from rllab_envs.text.pocket import NAMES
 
 from rllab.answers import judge
 from rllab.core.errors import FieldMistake
+from rllab.core.names import import_file
 from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.testing import Broken, check_task
 from rllab.text.chat import documents
 from rllab.text.evaluation import is_right
 from rllab.text.tokenizers import tokenizer_for
@@ -209,3 +213,57 @@ def test_a_recipe_names_a_task_with_its_settings() -> None:
     algorithm: Any = load_recipe("pocket", {"task": sums}).algorithm
     row = algorithm.task().row(0, "train")
     assert row["operands"] == 3 and content(row, "completion") == f"#### {row['target']}"
+
+
+@pytest.mark.parametrize("task", MADE.values(), ids=MADE)
+def test_tasks_keep_the_contract(task: Any) -> None:
+    assert len(check_task(task)) == 3
+
+
+def test_the_task_of_the_documentation_keeps_the_contract_and_trains(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "environment.md").read_text(encoding="utf-8")
+    (code,) = [block.split("```")[0] for block in text.split("```python\n") if block.startswith("# sums.py")]
+    (tmp_path / "sums.py").write_text(code)
+    task = import_file(tmp_path / "sums.py").Sums
+    check_task(task(largest=400))
+    with pytest.raises(Broken, match="is a row of train, too"):
+        check_task(task(largest=3))
+    recipe = load_recipe("grpo", {"task": {"name": f"{tmp_path / 'sums.py'}:Sums", "largest": 400}}, smoke=True)
+    assert "eval/accuracy" in list(Trainer(recipe, tmp_path / "run"))[-1]
+
+
+class Odd:
+    """A task with something wrong."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.asked = fault, 0
+
+    def size(self, split: str) -> int:
+        return 0 if self.fault == "empty" and split == "test" else 9
+
+    def row(self, index: int, split: str) -> dict[str, Any]:
+        self.asked += self.fault == "draws"
+        row = {"prompt": f"{split} {index} {self.asked}", "target": str(index), "kind": "number"}
+        return {k: v for k, v in row.items() if k != "kind" or self.fault != "kindless"}
+
+    def gold(self, row: dict[str, Any]) -> str:
+        return "#### 99" if self.fault == "gold" else f"#### {row['target']}"
+
+    def correct(self, row: dict[str, Any], completion: str) -> bool:
+        return self.fault == "generous" or judge(completion, row["target"], "number").correct
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("empty", "test has no rows"),
+        ("draws", "differ when they are asked for again"),
+        ("kindless", "row 0 of train has no kind"),
+        ("gold", "its gold answer '#### 99' is not judged right"),
+        ("generous", "and so is an empty one"),
+    ],
+)
+def test_broken_tasks_are_found_out(fault: str, told: str) -> None:
+    check_task(Odd(""))
+    with pytest.raises(Broken, match=told):
+        check_task(Odd(fault))

@@ -266,20 +266,21 @@ def samples(
 def reward(
     name: Annotated[str, typer.Argument(help="As in a recipe: accuracy, run:NAME, '{name: mine.py:fn, scale: 2}'")],
     on: Annotated[str, typer.Option(help="A run whose rollouts are paid.")] = "",
-    task: Annotated[str, typer.Option(help="A task whose gold answers are paid, beside those of other rows.")] = "",
+    task: Annotated[
+        str, typer.Option(help="A task, as in a recipe, whose gold answers are paid, beside those of other rows.")
+    ] = "",
     step: Annotated[Optional[int], typer.Option(help="Rollouts of this round; by default the last.")] = None,  # noqa: UP045
     count: Annotated[int, typer.Option("-n", help="How many of the best and worst are shown.")] = 3,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Show what a reward pays for answers that are there, before any training."""
-    from rllab.core.names import find
-    from rllab.evals.reward import extremes, of_run, of_task, read_reward, report
+    from rllab.evals.reward import extremes, of_run, of_task, read_reward, read_task, report
 
     if bool(on) == bool(task):
         raise Mistake("say where the answers come from: --on RUN or --task NAME")
     rewards = read_reward(name, runs)
-    found = of_run(on, runs, step) if on else of_task(find(task, "rllab_envs.text", Path.cwd())())
+    found = of_run(on, runs, step) if on else of_task(read_task(task))
     told, shown = report(rewards, *found), extremes(rewards, *found, count)
     if as_json:
         print(json.dumps(told))

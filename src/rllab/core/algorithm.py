@@ -5,8 +5,9 @@ trainer has to know. Everything here is about one run on one process (a rank); r
 """
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,6 +105,19 @@ class Context:
     def total(self, x: Tensor) -> Tensor:
         """The sum of `x` over ranks; every rank must call it."""
         return self.sum_over_ranks(x)
+
+    def rows_of_all(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What JSON can hold of every rank's rows, in the order of ranks; every rank must call it."""
+        if self.world == 1:
+            return [dict(r) for r in rows]
+        text = json.dumps(list(rows)).encode()
+        sizes = torch.zeros(self.world, dtype=torch.int64)
+        sizes[self.rank] = len(text)
+        ends = self.total(sizes).cumsum(0).tolist()
+        everything = torch.zeros(ends[-1], dtype=torch.uint8)
+        everything[ends[self.rank] - len(text) : ends[self.rank]] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        said = self.total(everything).numpy().tobytes()
+        return [r for first, end in zip([0, *ends], ends, strict=False) for r in json.loads(said[first:end])]
 
     def _entropy(self, purpose: str, index: tuple[int, ...], shared: bool) -> np.random.SeedSequence:
         rank = 0 if shared else self.rank + 1

@@ -58,7 +58,7 @@ class Engine:
         self.precision = _precision(settings.precision, self.device, large_products)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
     def context(self, settings: Settings) -> Context:
         """What the algorithm gets of all this."""

@@ -24,6 +24,7 @@ from rllab.core.run import RunFolder, find_run
 from rllab.core.typed import Reader, compose
 from rllab.rewards.scoring import REWARDS, Rewards
 from rllab.stats import pearson
+from rllab.text.algorithm import TASKS
 from rllab.text.evaluation import is_right
 from rllab.text.rows import Rows
 
@@ -60,6 +61,18 @@ def read_reward(name: str, runs: Path = Path("runs")) -> Rewards:
         folder = model_folder(term.name, runs)
         term = term._replace(name=folder, settings=term.settings | {"model": folder})
     return Rewards([term], on_error="skip", max_skipped=1.0)
+
+
+def read_task(name: str) -> Any:
+    """The task that a person names, as a recipe would: `pocket`, `mine.jsonl`, `{name: countdown, numbers: [3, 3]}`.
+
+    Raises:
+        Mistake: there is none, or it does not take these settings.
+    """
+    reader = Reader("command line", Path.cwd())
+    made = reader.named(compose(name, "command line"), TASKS, "task")
+    reader.raise_mistakes()
+    return made()
 
 
 def of_run(run: str, runs: Path, step: int | None) -> tuple[list[Answer], Callable[[str], list[int]]]:

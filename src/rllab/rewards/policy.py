@@ -56,7 +56,7 @@ class Policy(TextAlgorithm):
         self.open(ctx)
         self._rewards.begin(self._lm)
         self.prompts = self.completions = 0  # drawn and sampled so far, over all ranks
-        self.rollouts: list[dict[str, Any]] = []  # of the last round
+        self.rollouts: list[dict[str, Any]] = []  # of the last round, of all ranks
 
     def groups(self) -> tuple[list[Group], Metrics]:
         """This round's completions, rewarded; where asked, prompts are drawn anew in place of groups without signal."""
@@ -71,7 +71,9 @@ class Policy(TextAlgorithm):
             missing = self.batch_size - sum(self._has_signal(g) for g in found)
             if float(self.ctx.total(torch.tensor(max(0.0, missing)))) == 0:
                 break
-        self.rollouts = [told | {"seed": self.ctx.seed} for group in found for told in group.told(self._rewards)]
+        mine = [told | {"seed": self.ctx.seed} for group in found for told in group.told(self._rewards)]
+        every = sorted(self.ctx.rows_of_all(mine), key=lambda told: (told["row"], told["sample"]))
+        self.rollouts = every if self.ctx.rank == 0 else []  # which writes them
         metrics = self._told(found, skipped)
         if first and self.preflight_stops:
             self._check(metrics, len(found))
@@ -126,7 +128,7 @@ class Policy(TextAlgorithm):
         )
 
         def uniforms(draw: int, sample: int) -> np.ndarray:
-            return self.ctx.rng(purpose, draw, sample).random(self.max_new_tokens)
+            return self.ctx.rng(purpose, draw, sample, shared=True).random(self.max_new_tokens)  # whoever draws it
 
         return roll_out(self._lm, self._task, rows, draws, sampling, samples, uniforms)
 

@@ -17,6 +17,8 @@ from rllab.text.sampler import Sampling, generate
 from rllab.text.survey import activations, survey
 from rllab.text.tokenizers import tokenizer_for
 
+TASKS = Named("rllab_envs.text", data="rllab_envs.text:dataset")
+
 
 @dataclass(kw_only=True)
 class TextAlgorithm(Algorithm):
@@ -24,7 +26,7 @@ class TextAlgorithm(Algorithm):
 
     large_products: ClassVar[bool] = True
 
-    task: Annotated[Callable[..., Any], Named("rllab_envs.text", data="rllab_envs.text:dataset")]  # or mine.jsonl
+    task: Annotated[Callable[..., Any], TASKS]  # or mine.jsonl
     model: Annotated[str, Model()] = ""  # a folder, a hub's name, or run:NAME; "": a new one of `shape`
     shape: dict[str, Any] = field(default_factory=dict)  # model_type and settings of a transformers config
     lora: Lora | None = None  # adapters in place of all weights
