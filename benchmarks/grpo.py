@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/grpo.py                  one thread, by processor time
     .venv/bin/python benchmarks/grpo.py --threads 2      two threads, by the clock
+    .venv/bin/python benchmarks/grpo.py --shares         what of a round is neither sampling, nor rewards, nor learning
 
 A round is 32 prompts of 8 completions of up to 64 tokens, sampled, rewarded and learned from in one step of AdamW. The
 model is `run:pocket`, told to think; the reward is a coin, so that every group teaches and none can be left out, and
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class Rounds(Clock):
     warm = WARM
 
 
-def ours(folder: Path, steps: int, _: str) -> dict[str, float]:
+def trainer(folder: Path, steps: int) -> Any:
     from rllab import Trainer
 
     (folder / "bench.yaml").write_text(
@@ -42,13 +44,47 @@ def ours(folder: Path, steps: int, _: str) -> dict[str, float]:
         f"batch_size: {PROMPTS}\nnum_generations: {GENERATIONS}\nmax_new_tokens: {TOKENS}\nlength: 512\ndevice: cpu\n"
         "optim: {lr: 1e-9}\n"
     )
+    return Trainer(folder / "bench.yaml", folder / f"run-{os.getpid()}")
+
+
+def ours(folder: Path, steps: int, _: str) -> dict[str, float]:
     clock, tokens = Rounds(), list[float]()
-    for row in Trainer(folder / "bench.yaml", folder / f"run-{os.getpid()}"):
+    for row in trainer(folder, steps):
         clock.step()
         tokens.append(row["rollout/tokens"])
         if clock.steps == steps:
             break
     return clock.stop() | {"tokens": statistics.mean(tokens[WARM:])}
+
+
+def shares(folder: Path, steps: int, _: str) -> dict[str, float]:
+    """What of a round goes into sampling, rewards, learning (forward, backward, optimizer), and the rest."""
+    import rllab.text.turns as turns
+    from rllab.core.engine import Engine
+    from rllab.rewards.scoring import Rewards
+
+    spent = {"sampling": 0.0, "rewards": 0.0, "learning": 0.0}
+
+    def timed(name: str, function: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
+            start = time.perf_counter()
+            found = function(*args, **more)
+            spent[name] += time.perf_counter() - start
+            return found
+
+        return call
+
+    turns.generate = timed("sampling", turns.generate)
+    Rewards.__call__ = timed("rewards", Rewards.__call__)  # type: ignore[method-assign]
+    Engine.update = timed("learning", Engine.update)  # type: ignore[method-assign]
+    for row in trainer(folder, steps):
+        if row["step"] == WARM:
+            start = time.perf_counter()
+            spent.update(dict.fromkeys(spent, 0.0))
+        if row["step"] == steps:
+            break
+    whole = time.perf_counter() - start
+    return {k: v / whole for k, v in (spent | {"rest": whole - sum(spent.values())}).items()}
 
 
 def coin(completions: list[Any], **_: Any) -> list[float]:
@@ -101,6 +137,8 @@ def measure(who: str, folder: Path, args: argparse.Namespace, setting: str = "")
     if done.returncode:
         sys.exit(f"{who} failed:\n{done.stderr[-3000:]}")
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    if who == "shares":
+        return found
     seconds = found["wall" if args.threads > 1 else "cpu"]
     return found | {"speed": found["steps"] * PROMPTS * GENERATIONS / seconds}
 
@@ -127,13 +165,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one pair, few rounds")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
+    parser.add_argument("--shares", action="store_true", help="only what our own rounds consist of")
+    parser.add_argument("--side", choices=["ours", "trl", "shares"], help=argparse.SUPPRESS)
     parser.add_argument("--setting", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args()
     if args.side:
-        side = {"ours": ours, "trl": theirs}[args.side]
+        side = {"ours": ours, "trl": theirs, "shares": shares}[args.side]
         print(json.dumps(side(args.folder, args.steps, args.setting)))
         return
     from rllab.core.run import processor
@@ -145,6 +184,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         prepare(folder)
+        if args.shares:
+            print(", ".join(f"{k} {v:.1%}" for k, v in measure("shares", folder, args).items()))
+            return
         tried = {s: measure("trl", folder, args, s) for s in TRLS}
         best = max((s for s in TRLS if s != "defaults"), key=lambda s: tried[s]["speed"])
         print("TRL: " + ", ".join(f"{s} {t['speed']:.1f}/s of {t['tokens']:.1f} tokens" for s, t in tried.items()))

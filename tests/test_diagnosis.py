@@ -92,8 +92,8 @@ def test_losses_are_diagnosed() -> None:
 
 def test_the_newest_rounds_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "samples.jsonl"
-    rows = [{"step": step, "row": i, "rewards": {}} for step in range(1, 20) for i in range(7)]
-    rows += [{"step": 19, "split": "validation", "row": 0, "rewards": {}}]
+    rows = [{"step": step, "row": i, "sample": 0, "rewards": {}} for step in range(1, 20) for i in range(7)]
+    rows += [{"step": 19, "split": "validation", "row": 0, "sample": 0, "rewards": {}}, {"step": 19, "rewards": [1, 2]}]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 20, "ro')
     whole = newest_rollouts(file)
     assert [s["step"] for s in whole] == [s for s in range(15, 20) for _ in range(7)]
@@ -140,3 +140,11 @@ def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> 
     shown = CliRunner().invoke(app, ["diagnose", str(tmp_path / "anyway")])
     assert shown.exit_code == 0 and "The rows are too hard, or the reward never sees" in shown.output
     assert CliRunner().invoke(app, ["diagnose", str(tmp_path / "base")]).output.strip() == "nothing stands out"
+
+
+@pytest.mark.parametrize("name", ["reward-model", "dpo", "sft-lora", "cartpole"])
+def test_runs_that_sample_no_groups_have_nothing_that_stands_out(name: str, tmp_path: Path) -> None:
+    """What they keep in samples.jsonl (pairs, answers) is not taken for rollouts, while they train and after."""
+    trained = CliRunner().invoke(app, ["train", name, "--smoke", "--runs", str(tmp_path), "--name", "a"])
+    assert trained.exit_code == 0 and trained.exception is None, trained.output
+    assert CliRunner().invoke(app, ["diagnose", str(tmp_path / "a")]).output.strip() == "nothing stands out"

@@ -66,7 +66,7 @@ def test_recipes_for_a_gpu_run_in_small(
     ],
 )
 def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: Path, tmp_path: Path) -> None:
-    small = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu", "length": 1536}
+    small = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu", "length": 2048}
     rewards = ["accuracy", {"name": "noise", "weight": 0.5}]  # a model of this size is never right
     changes = small | {"task": task, "reward": rewards, "optim.warmup": 0, "preflight_stops": False}
     trainer = Trainer(load_recipe(recipe, changes), tmp_path / "run")
@@ -80,6 +80,6 @@ def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: 
 def test_the_preflight_of_a_recipe_for_a_gpu_stops_where_answers_are_cut_off(
     data: Path, qwen: Path, tmp_path: Path
 ) -> None:
-    changes = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu"}
+    changes = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu", "length": 2048}
     with pytest.raises(Mistake, match=r"of the first 16 answers are cut off at 12 tokens.*make it larger"):
         list(Trainer(load_recipe("gsm8k-grpo", changes), tmp_path / "run"))

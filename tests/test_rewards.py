@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from rllab_envs.text import pocket
+from typer.testing import CliRunner
 
+from rllab.cli import app
 from rllab.core.errors import Mistake
 from rllab.core.names import Term
 from rllab.core.recipe import load_recipe
@@ -199,6 +201,20 @@ def test_what_a_reward_pays_is_told_before_any_training(tmp_path: Path) -> None:
     assert len(extremes(read_reward("brevity"), answers, tokens, 2)) == 4
     with pytest.raises(Mistake, match=r"keeps no rollouts of step 9; it has 1 to 4"):
         of_run("r", tmp_path / "runs", 9)
+
+
+def test_what_a_reward_pays_for_what_a_model_answers(tmp_path: Path) -> None:
+    changes = {"reward": ["brevity"], "total_steps": 2}
+    list(Trainer(load_recipe("grpo", changes, smoke=True), tmp_path / "runs" / "r"))
+    words = ["--task", "{name: pocket, tickets: 0.0}", "--model", "r", "--runs", str(tmp_path / "runs"), "--json"]
+    told, again = (json.loads(CliRunner().invoke(app, ["reward", "brevity", *words]).stdout) for _ in range(2))
+    assert told["completions"] == "256 in 64 groups" and told["groups with signal"] != "0%"
+    assert told["pays"] == again["pays"] and told["fails"] == "0.0%"
+    alone = CliRunner().invoke(app, ["reward", "self_judge", *words[:2], "--json"])
+    assert alone.exception is None, alone.exception
+    assert "self_judge asks the policy, and there is none: name a model" in json.loads(alone.stdout)["fails"]
+    both = CliRunner().invoke(app, ["reward", "brevity", "--on", "r", "--model", "r"])
+    assert isinstance(both.exception, Mistake) and "say where the answers come from" in str(both.exception)
 
 
 def test_a_task_is_named_as_in_a_recipe() -> None:

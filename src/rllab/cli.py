@@ -269,18 +269,28 @@ def reward(
     task: Annotated[
         str, typer.Option(help="A task, as in a recipe, whose gold answers are paid, beside those of other rows.")
     ] = "",
+    model: Annotated[
+        str, typer.Option(help="With --task: a model whose answers are paid, a run, run:NAME or a folder.")
+    ] = "",
     step: Annotated[Optional[int], typer.Option(help="Rollouts of this round; by default the last.")] = None,  # noqa: UP045
     count: Annotated[int, typer.Option("-n", help="How many of the best and worst are shown.")] = 3,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Show what a reward pays for answers that are there, before any training."""
-    from rllab.evals.reward import extremes, of_run, of_task, read_reward, read_task, report
+    from rllab.core.load import model_folder
+    from rllab.evals.reward import extremes, of_model, of_run, of_task, read_reward, read_task, report
+    from rllab.text.models import load
 
-    if bool(on) == bool(task):
-        raise Mistake("say where the answers come from: --on RUN or --task NAME")
+    if bool(on) == bool(task) or (on and model):
+        raise Mistake("say where the answers come from: --on RUN, or --task NAME, and with it perhaps --model NAME")
     rewards = read_reward(name, runs)
-    found = of_run(on, runs, step) if on else of_task(read_task(task))
+    lm = load(model_folder(model or on, runs)) if model or rewards.see_the_policy else None
+    if lm is not None:
+        rewards.begin(lm)
+    found = (
+        of_run(on, runs, step) if on else of_model(read_task(task), lm) if model and lm else of_task(read_task(task))
+    )
     told, shown = report(rewards, *found), extremes(rewards, *found, count)
     if as_json:
         print(json.dumps(told))

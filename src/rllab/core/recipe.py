@@ -215,8 +215,10 @@ def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, ya
 def _said_here(node: yaml.Node, mark: yaml.Mark) -> None:
     """Marks where nodes come from; files that they name lie in the working directory, not beside the recipe."""
     node.start_mark = mark
-    if isinstance(node, yaml.ScalarNode) and (_FILE.fullmatch(node.value) or is_data(node.value)):
-        node.value = str(Path.cwd() / node.value)
+    if isinstance(node, yaml.ScalarNode):
+        here = Path.cwd() / node.value
+        if _FILE.fullmatch(node.value) or (is_data(node.value) and here.is_file()):  # data may lie below RLLAB_DATA
+            node.value = str(here)
     for child in node.value if isinstance(node.value, list) else []:
         for n in child if isinstance(child, tuple) else (child,):
             _said_here(n, mark)

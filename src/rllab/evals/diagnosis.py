@@ -141,9 +141,10 @@ def newest_rollouts(path: Path) -> list[Sample]:
             file.seek(start)
             lines = file.read(size - start).split(b"\n")[:-1]
         found = [json.loads(line) for line in lines[1 if start else 0 :]]
-        steps = sorted({s["step"] for s in found if "rewards" in s and "split" not in s})
+        found = [s for s in found if "sample" in s and "split" not in s]  # others are what evaluations said
+        steps = sorted({s["step"] for s in found})
         if not start or len(steps) > ROUNDS:
             newest = set(steps[-ROUNDS:])
-            return [s for s in found if s["step"] in newest and "rewards" in s and "split" not in s]
+            return [s for s in found if s["step"] in newest]
         block *= 4
     return []

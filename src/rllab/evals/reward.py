@@ -1,7 +1,7 @@
 """What a reward pays for answers that are there already, before any model is trained on it.
 
-They come from a run's samples.jsonl, which keeps every rollout, or from a task: its gold answers, each beside those of
-other rows. Axes: N completions, in groups of one prompt.
+They come from a run's samples.jsonl, which keeps every rollout; or from a task: its gold answers, each beside those of
+other rows, or beside what a model answers. Axes: N completions, in groups of one prompt.
 """
 
 import time
@@ -22,13 +22,17 @@ from rllab.core.load import model_folder
 from rllab.core.names import Term
 from rllab.core.run import RunFolder, find_run
 from rllab.core.typed import Reader, compose
+from rllab.rewards.rollouts import roll_out
 from rllab.rewards.scoring import REWARDS, Rewards
 from rllab.stats import pearson
 from rllab.text.algorithm import TASKS
 from rllab.text.evaluation import is_right
+from rllab.text.models import LanguageModel
 from rllab.text.rows import Rows
+from rllab.text.sampler import Sampling
 
 _OTHERS, _ROWS = 3, 64  # wrong answers beside each gold one of a task, and how many of its rows
+_SAMPLES, _TOKENS = 4, 256  # answers of a model to each row, and how long they may be
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,23 @@ def of_task(task: Any) -> tuple[list[Answer], Callable[[str], list[int]]]:
     return answers, lambda text: list(range(len(text.split())))
 
 
+def of_model(task: Any, lm: LanguageModel) -> tuple[list[Answer], Callable[[str], list[int]]]:
+    """What a model answers to a task's first rows at temperature 1, beside the gold answers; and its tokenizer."""
+    rows = [task.row(i, "train") for i in range(min(_ROWS, task.size("train")))]
+    ctx = Context(0, torch.device("cpu"))
+
+    def uniforms(row: int, sample: int) -> np.ndarray:
+        return ctx.rng("reward", row, sample).random(_TOKENS)
+
+    sampling = Sampling(max_new_tokens=_TOKENS, temperature=1.0)
+    answers = []
+    for group in roll_out(lm, task, rows, range(len(rows)), sampling, _SAMPLES, uniforms):
+        answers.append(Answer(group.row, group.draw, task.gold(group.row), True, gold=True))
+        for text, right, turns in zip(group.texts, group.correct, group.turns, strict=True):
+            answers.append(Answer(group.row, group.draw, text, bool(right), turns=tuple(turns)))
+    return answers, lambda text: list(lm.tokenizer.encode(text, add_special_tokens=False))
+
+
 def report(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], list[int]]) -> dict[str, Any]:
     """What the reward pays for them, and what that is worth for training."""
     ids = [tokens(a.text) for a in answers]
@@ -136,6 +157,10 @@ def report(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], 
         "pays": _spread(paid[sampled]),
         "does not apply": f"{(np.isnan(paid).sum() - len(faults)) / len(paid):.1%}",
         "fails": f"{len(faults) / len(paid):.1%}" + (f", first: {faults[0].reason}" if faults else ""),
+    }
+    if not groups:
+        return told
+    told |= {
         "groups with signal": f"{np.mean([len(set(p)) > 1 for p, _, _ in groups]):.0%}",
         "with accuracy": _correlation(paid[sampled], right[sampled]),
         "with length": _correlation(paid[sampled], lengths[sampled]),

@@ -21,6 +21,7 @@ class SelfJudge:
 
     def __init__(self, *, asks: str = ASKS, opponents: int = 2, against: str = "") -> None:
         self._asks, self._opponents, self._against = asks, opponents, against
+        self._policy: LanguageModel | None = None
 
     def begin(self, policy: LanguageModel) -> None:
         """Takes the policy as the judge.
@@ -36,7 +37,13 @@ class SelfJudge:
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:
-        """The share of comparisons that each completion wins."""
+        """The share of comparisons that each completion wins.
+
+        Raises:
+            ValueError: it was shown no policy.
+        """
+        if self._policy is None:
+            raise ValueError("self_judge asks the policy, and there is none: name a model")
         contest = contest_of(prompts, completions, self._opponents, self._against, columns)
         rows = [
             {"prompt": [{"role": "user", "content": text}], "completions": [_letter("A"), _letter("B")]}

@@ -87,6 +87,11 @@ class Rewards:
         for caller in self._callers:
             caller.start()
 
+    @property
+    def see_the_policy(self) -> bool:
+        """Whether one of them has to be shown the policy before it is called."""
+        return any(isinstance(caller, Here) for caller in self._callers)
+
     def begin(self, policy: "LanguageModel") -> None:
         """Shows the policy, once it is there, to the rewards that are in the trainer."""
         for caller in self._callers:
