@@ -285,12 +285,14 @@ def reward(
     if bool(on) == bool(task) or (on and model):
         raise Mistake("say where the answers come from: --on RUN, or --task NAME, and with it perhaps --model NAME")
     rewards = read_reward(name, runs)
-    lm = load(model_folder(model or on, runs)) if model or rewards.see_the_policy else None
+    policy = model or (on if rewards.see_the_policy else "")
+    lm = load(model_folder(policy, runs)) if policy else None
     if lm is not None:
         rewards.begin(lm)
-    found = (
-        of_run(on, runs, step) if on else of_model(read_task(task), lm) if model and lm else of_task(read_task(task))
-    )
+    if on:
+        found = of_run(on, runs, step)
+    else:
+        found = of_task(read_task(task)) if lm is None else of_model(read_task(task), lm)
     told, shown = report(rewards, *found), extremes(rewards, *found, count)
     if as_json:
         print(json.dumps(told))
