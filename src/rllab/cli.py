@@ -279,7 +279,7 @@ def reward(
 ) -> None:
     """Show what a reward pays for answers that are there, before any training."""
     from rllab.core.load import model_folder
-    from rllab.evals.reward import extremes, of_model, of_run, of_task, read_reward, read_task, report
+    from rllab.evals.reward import extremes, of_run, of_task, read_reward, read_task, report
     from rllab.text.models import load
 
     if bool(on) == bool(task) or (on and model):
@@ -289,10 +289,7 @@ def reward(
     lm = load(model_folder(policy, runs)) if policy else None
     if lm is not None:
         rewards.begin(lm)
-    if on:
-        found = of_run(on, runs, step)
-    else:
-        found = of_task(read_task(task)) if lm is None else of_model(read_task(task), lm)
+    found = of_run(on, runs, step) if on else of_task(read_task(task), lm)
     told, shown = report(rewards, *found), extremes(rewards, *found, count)
     if as_json:
         print(json.dumps(told))

@@ -113,8 +113,13 @@ def _tokenizer(folder: RunFolder) -> Callable[[str], list[int]]:
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def of_task(task: Any) -> tuple[list[Answer], Callable[[str], list[int]]]:
-    """Gold answers of a task's first rows, each beside those of the next rows; a word counts as a token."""
+def of_task(task: Any, lm: LanguageModel | None = None) -> tuple[list[Answer], Callable[[str], list[int]]]:
+    """Gold answers of a task's first rows, each beside what a model answers, or else beside those of the next rows.
+
+    Without a model, and so without a tokenizer, a word counts as a token.
+    """
+    if lm is not None:
+        return _of_model(task, lm)
     rows = [task.row(i, "train") for i in range(min(_ROWS, task.size("train")))]
     answers = []
     for i, row in enumerate(rows):
@@ -125,7 +130,7 @@ def of_task(task: Any) -> tuple[list[Answer], Callable[[str], list[int]]]:
     return answers, lambda text: list(range(len(text.split())))
 
 
-def of_model(task: Any, lm: LanguageModel) -> tuple[list[Answer], Callable[[str], list[int]]]:
+def _of_model(task: Any, lm: LanguageModel) -> tuple[list[Answer], Callable[[str], list[int]]]:
     """What a model answers to a task's first rows at temperature 1, beside the gold answers; and its tokenizer."""
     rows = [task.row(i, "train") for i in range(min(_ROWS, task.size("train")))]
     ctx = Context(0, torch.device("cpu"))
