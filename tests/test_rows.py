@@ -93,9 +93,19 @@ def test_a_new_model_reads_any_text(tmp_path: Path) -> None:
     assert str(trainer.algorithm.preflight()["with unknown words"]).startswith("0 of ")
 
 
-def test_a_new_model_of_a_task_without_texts_is_told() -> None:
-    with pytest.raises(FieldMistake, match="a new model needs a tokenizer: give object a method `words` or `texts`"):
-        tokenizer_for(object())
+def test_a_new_models_tokenizer_is_trained_on_what_rows_say() -> None:
+    class Asked:
+        def size(self, split: str) -> int:
+            return 50
+
+        def row(self, index: int, split: str) -> dict[str, Any]:
+            return {"prompt": [{"role": "user", "content": "a wonderful question"}], "target": "x", "kind": "unseen"}
+
+        def gold(self, row: dict[str, Any]) -> str:
+            return "marvellous answer"
+
+    vocabulary = tokenizer_for(Asked()).get_vocab()
+    assert {"Ġwonderful", "marvellous"} < vocabulary.keys() and "unseen" not in vocabulary
 
 
 def test_a_folder_and_columns_of_other_names(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,6 @@ class Dataset:
         """The row's own completion, or its best."""
         best = row.get("completion", row.get("chosen", row.get("text", "")))
         return str(best if isinstance(best, str) else best[-1]["content"])
-
-    def texts(self) -> Iterator[str]:
-        """What is said in the rows to train on; for a tokenizer to be trained on."""
-        return (text for row in self._rows["train"] for text in _texts(list(row.values())))
 
     def _hold_out(self) -> None:
         missing = [s for s in SPLITS[1:] if not self._rows.get(s)]
@@ -158,16 +154,6 @@ def _checked(row: Mapping[str, Any], where: str, columns: dict[str, str], proble
     if fits == ("messages",) and not any(m.get("role") == "assistant" for m in named["messages"]):
         problems.append(f"{where}: nobody in its messages is the assistant, so there is nothing to learn")
     return _with_prompt(named) if "chosen" in fits and "prompt" not in named else named
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield str(value.get("content", ""))
-    elif isinstance(value, Sequence):
-        for each in value:
-            yield from _texts(each)
 
 
 def _said(value: Any) -> bool:

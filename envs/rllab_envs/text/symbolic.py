@@ -5,7 +5,6 @@ A model that thinks aloud solves them step by step, and longer ones than it has 
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,6 @@ MORE_NAMES = "Abe Ada Alex Amy Anouk Astrid Beth Bob Boris Carl Chloe Clive Crai
 MORE_NAMES += " Faith Felix Fritz Gareth Greg Heidi Hugh Ingrid Iris Jack Jeff Josef Juliet Kurt Lars Liv Luc Mark Max"
 MORE_NAMES += " Moritz Nadia Naomi Ned Olaf Otis Paul Piotr Rachel Ralph Rick Ruth Ryan Sarah Scott Sue Taj Tim Tony"
 MORE_NAMES += " Ulf Vic Viv Wendy Wolf Xi Yusuf Zach Zoe"
-_TEXTS = 2000  # rows whose texts a tokenizer is trained on
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
@@ -55,13 +53,6 @@ class LastLetters(PublishedProblems):
         except (KeyError, TypeError, ValueError):
             wanted = "a JSON object with `examples`, each a `question` with names in quotes and an `answer`"
             raise FieldMistake("task", f"{file}: expected {wanted}") from None
-
-    def texts(self) -> Iterator[str]:
-        """What is said in rows to train on; for a tokenizer to be trained on, as answers are no words."""
-        for i in range(min(_TEXTS, self.size("train"))):
-            row = self.row(i, "train")
-            yield row["prompt"][0]["content"]
-            yield self.gold(row)
 
 
 def _last_letters(question: str, answer: str) -> Problem:

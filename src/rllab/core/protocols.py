@@ -4,7 +4,7 @@ Three small protocols in place of one large one: a Gymnasium `VectorEnv`, a batc
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,23 +13,57 @@ Board = Mapping[str, np.ndarray]
 
 
 class Game(Protocol):
-    """A board game, many positions at a time; nothing is changed in place, and a position that is over stays so."""
+    """A board game, many positions at a time; nothing is changed in place, and a position that is over stays so.
+
+    players: 1, or 2 who take turns, the one winning what the other loses; who must pass plays an action for it.
+    names: of the A actions, as people write them. Rewards of a game add up to a number from -1 to 1.
+
+    A game may have more, and is then searched and judged better:
+
+    - `symmetries`: (cells [S, H x W], actions [S, A]), permutations of which the first changes nothing. Position and
+      policy seen through the s-th are observation[..., cells[s]] over flat cells, and policy[..., actions[s]].
+    - `lines` [L, K]: flat cells; the side that has all K of a line wins.
+    - `wins(board)`: which actions win at once, bool [B, A].
+    - `exam(split)`: an `Exam`, positions whose best actions are known, for `validation` or `test`.
+    - `perfect(board)`: which actions are best, bool [B, A]; it may take long.
+    - `show(board)`: a picture of each position, a list of B texts.
+    """
+
+    players: int
+    names: Sequence[str]
 
     def start(self, n: int) -> Board:
         """`n` first positions."""
         ...
 
     def legal(self, board: Board) -> np.ndarray:
-        """Which actions may be played: bool [B, A]."""
+        """Which actions may be played: bool [B, A]; none where the game is over."""
         ...
 
     def play(self, board: Board, action: np.ndarray) -> tuple[Board, np.ndarray, np.ndarray]:
-        """(next positions, reward of the player who moved [B], whether the game is over [B])."""
+        """(next positions, reward of the player who moved: float32 [B], whether the game is over: bool [B])."""
         ...
 
     def observe(self, board: Board) -> np.ndarray:
-        """What a network sees, from the side of the player to move: float32 [B, C, H, W]."""
+        """What a network sees, from the side of the player to move: float32 [B, C, H, W].
+
+        Plane 0 has 1 for each of the mover's stones, plane 1 for each of the other's.
+        """
         ...
+
+
+class Exam(NamedTuple):
+    """Positions with known answers, of which some legal actions are worse than others.
+
+    keeps: bool [B, A], the actions that keep the outcome (win, draw or loss). best: those of them that are best in
+    distance too, the fastest win or the slowest loss; the same as `keeps` where distance is not known. stones [B]: how
+    far the game has gone.
+    """
+
+    board: Board
+    keeps: np.ndarray
+    best: np.ndarray
+    stones: np.ndarray
 
 
 class Task(Protocol):

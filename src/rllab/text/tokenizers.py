@@ -1,12 +1,10 @@
 """Tokenizers of models that are made here: of words where a task says which there are, else of pairs of bytes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-
-from rllab.core.errors import FieldMistake
 
 ROLES = ("user", "assistant", "system")
 STYLES = ("direct", "think")
@@ -17,23 +15,32 @@ CHAT = (
     "{{ '<|assistant|>' }}{% endif %}"
 )
 _PIECES = r"####|\d+|\w+|[^\w\s]"
+_SAID = ("prompt", "completion", "completions", "chosen", "rejected", "messages", "text")
+_ROWS = 10_000  # whose texts a tokenizer is trained on
 _VOCABULARY = 4096  # of byte pairs: a small model's embeddings then stay small beside its layers
 
 
 def tokenizer_for(task: Any) -> PreTrainedTokenizerFast:
-    """The tokenizer of a task's `words()`, or one that is trained on its `texts()`.
+    """The tokenizer of a task's `words()`, or else one that is trained on what its rows say."""
+    return word_tokenizer(task.words()) if hasattr(task, "words") else byte_pair_tokenizer(_texts(task))
 
-    Raises:
-        FieldMistake: the task has neither.
-    """
-    if hasattr(task, "words"):
-        return word_tokenizer(task.words())
-    if hasattr(task, "texts"):
-        return byte_pair_tokenizer(task.texts())
-    kind = type(task).__name__
-    raise FieldMistake(
-        "shape", f"a new model needs a tokenizer: give {kind} a method `words` or `texts`, or set `model`"
-    )
+
+def _texts(task: Any) -> Iterator[str]:
+    for i in range(min(_ROWS, task.size("train"))):
+        row = task.row(i, "train")
+        yield from (text for column in _SAID if column in row for text in _said(row[column]))
+        yield str(task.gold(row))
+
+
+def _said(value: Any) -> Iterator[str]:
+    """The texts in a column: a text, messages, or several of either."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield str(value.get("content", ""))
+    else:
+        for each in value:
+            yield from _said(each)
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
