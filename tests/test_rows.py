@@ -117,6 +117,41 @@ def test_a_folder_and_columns_of_other_names(tmp_path: Path) -> None:
     assert held and not held & {task.row(i, "train")["prompt"] for i in range(task.size("train"))}
 
 
+def test_a_policy_needs_prompts_alone(tmp_path: Path) -> None:
+    rows = [{"prompt": f"add {i} and {i + 1}", "answer": 2 * i + 1} for i in range(60)]
+    write(tmp_path / "mine.jsonl", rows)
+    named = {"name": str(tmp_path / "mine.jsonl"), "columns": {"answer": "target"}, "kind": "number"}
+    small = {"task": named, "max_new_tokens": 4, "eval_rows": 2, "headline_rows": 2}
+    trainer = Trainer(load_recipe("grpo", small | {"reward": ["accuracy", "noise"]}, smoke=True), tmp_path / "run")
+    assert "eval/accuracy" in list(trainer)[-1]
+    assert "learned" not in trainer.algorithm.preflight()
+    task = Dataset(str(tmp_path / "mine.jsonl"), columns={"answer": "target"}, kind="number")
+    assert task.gold(task.row(0, "train")) == task.row(0, "train")["target"]
+    with pytest.raises(Mistake, match="rows have a prompt and nothing to learn from; their columns are prompt, target"):
+        list(Trainer(load_recipe("pocket", {"task": named}, smoke=True), tmp_path / "sft"))
+
+
+def test_prompts_leave_room_for_an_answer(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{i} " + "one two three four five six seven eight " * 5} for i in range(60)]
+    write(tmp_path / "mine.jsonl", rows)
+    changes = {"task": str(tmp_path / "mine.jsonl"), "length": 16}
+    with pytest.raises(
+        Mistake, match=r"length: \d+ of \d+ rows .* are longer than a row of 16 tokens; the longest has"
+    ):
+        list(Trainer(load_recipe("grpo", changes, smoke=True), tmp_path / "long"))
+    rows = list(Trainer(load_recipe("grpo", changes | {"too_long": "cut"}, smoke=True), tmp_path / "cut"))
+    assert len(rows) == 4
+    with pytest.raises(Mistake, match=r"length must be more than max_new_tokens \(6\), got 6"):
+        load_recipe("grpo", {"length": 6}, smoke=True)
+
+
+@pytest.mark.parametrize("wanted", [{"target": "many", "kind": "number"}, {"target": "7", "kind": "nomber"}])
+def test_targets_that_cannot_be_judged_are_told_first(wanted: dict[str, str], tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", [{"prompt": f"row {i}", "completion": "7"} | wanted for i in range(60)])
+    with pytest.raises(Mistake, match=r"cannot be judged: the (target .many.|kind .nomber.)"):
+        list(Trainer(load_recipe("grpo", {"task": str(tmp_path / "mine.jsonl")}, smoke=True), tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
@@ -126,6 +161,7 @@ def test_a_folder_and_columns_of_other_names(tmp_path: Path) -> None:
         ([{"prompt": " ", "completion": "b"}], r"mine.jsonl:1: its prompt is empty"),
         ([{"prompt": "a", "completion": ""}], r"mine.jsonl:1: its completion is empty"),
         ([{"messages": [{"role": "user", "content": "a"}]}], r"mine.jsonl:1: nobody in its messages is the assistant"),
+        ([{"prompt": "a", "target": 5}], r"mine.jsonl:1: its target is of no kind: .* kind: number"),
         ([], r"mine.jsonl has no rows"),
     ],
 )

@@ -21,6 +21,7 @@ FORMATS = (
     ("prompt", "completions", "ranks"),
     ("chosen", "rejected"),
     ("prompt", "completion"),
+    ("prompt",),  # for a policy, which completes it itself
 )
 SPLITS = ("train", "validation", "test")
 _KINDS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -31,17 +32,25 @@ class Dataset:
     """The task of a dataset's rows, in one of TRL's formats (see rllab.text.chat).
 
     path: a file, a folder with files named by their split, or a dataset of the hub. config: of a dataset that has
-    several. columns: ours by theirs, as in {question: prompt, answer: completion}. Where there is no file for
-    `validation` or `test`, one row in twenty and two in twenty are held out, by a hash of the row.
+    several. columns: ours by theirs, as in {question: prompt, answer: completion}. kind: of the answers in `target`,
+    where rows have no column of that name. Where there is no file for `validation` or `test`, one row in twenty and two
+    in twenty are held out, by a hash of the row.
 
     Raises:
         Mistake: a row is broken or lacks a column; tells file and line.
     """
 
-    def __init__(self, path: str, *, config: str | None = None, columns: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        config: str | None = None,
+        columns: dict[str, str] | None = None,
+        kind: str | None = None,
+    ) -> None:
         problems: list[str] = []
         self._rows = {
-            split: [_checked(row, where, columns or {}, problems) for where, row in rows]
+            split: [_checked(row, where, columns or {}, kind, problems) for where, row in rows]
             for split, rows in _read(path, config).items()
             if split in SPLITS
         }
@@ -61,8 +70,8 @@ class Dataset:
         return dict(self._rows[split][index])
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The row's own completion, or its best."""
-        best = row.get("completion", row.get("chosen", row.get("text", "")))
+        """The row's own completion, or its best; of a prompt alone its target."""
+        best = next((row[c] for c in ("completion", "chosen", "text", "target") if c in row), "")
         return str(best if isinstance(best, str) else best[-1]["content"])
 
     def _hold_out(self) -> None:
@@ -133,9 +142,14 @@ def _hub(path: str, config: str | None) -> dict[str, list[tuple[str, Any]]]:
     return {s: [(f"{path}, {s}, row {i + 1}", row) for i, row in enumerate(rows)] for s, rows in found.items()}
 
 
-def _checked(row: Mapping[str, Any], where: str, columns: dict[str, str], problems: list[str]) -> dict[str, Any]:
+def _checked(
+    row: Mapping[str, Any], where: str, columns: dict[str, str], kind: str | None, problems: list[str]
+) -> dict[str, Any]:
     """A row under our names of its columns; what is wrong with it is added to `problems`."""
     named = {columns.get(k, k): v for k, v in row.items() if v is not None}
+    if "target" in named:
+        named["target"] = str(named["target"])  # a file may have numbers
+        named |= {"kind": kind} if kind and "kind" not in named else {}
     fits = next((f for f in FORMATS if all(c in named for c in f)), None)
     if fits is None:
         wanted = "; ".join(" and ".join(f) for f in FORMATS)
@@ -151,6 +165,11 @@ def _checked(row: Mapping[str, Any], where: str, columns: dict[str, str], proble
             empty = not _said(named[column])
         if empty:
             problems.append(f"{where}: its {column} is empty")
+    if "target" in named and "kind" not in named and "rejected" not in named:
+        problems.append(
+            f"{where}: its target is of no kind: say of which the answers are, as in task: {{name: mine.jsonl, kind: "
+            "number}, or in a column"
+        )
     if fits == ("messages",) and not any(m.get("role") == "assistant" for m in named["messages"]):
         problems.append(f"{where}: nobody in its messages is the assistant, so there is nothing to learn")
     return _with_prompt(named) if "chosen" in fits and "prompt" not in named else named

@@ -14,7 +14,9 @@ from rllab.rewards.rollouts import Group, mean, measures, pay, roll_out
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
+from rllab.text.chat import prompt_ids
 from rllab.text.evaluation import share
+from rllab.text.packing import Document
 from rllab.text.sampler import Sampling
 
 _FEWEST = 16  # groups from which anything is concluded
@@ -43,6 +45,8 @@ class Policy(TextAlgorithm):
         super().__post_init__()
         if self.num_generations < 1:
             raise ValueError(f"num_generations must be at least 1, got {self.num_generations}")
+        if self.max_new_tokens >= self.length:
+            raise ValueError(f"length must be more than max_new_tokens ({self.max_new_tokens}), got {self.length}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
@@ -57,6 +61,11 @@ class Policy(TextAlgorithm):
         self._rewards.begin(self._lm)
         self.prompts = self.completions = 0  # drawn and sampled so far, over all ranks
         self.rollouts: list[dict[str, Any]] = []  # of the last round, of all ranks
+
+    def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
+        """Prompts, each with room for an answer; what rows say themselves is not read."""
+        prompts = prompt_ids(self._lm.tokenizer, rows)
+        return [Document(p, [[0] * self.max_new_tokens]) for p in prompts]
 
     def groups(self) -> tuple[list[Group], Metrics]:
         """This round's completions, rewarded; where asked, prompts are drawn anew in place of groups without signal."""
@@ -111,7 +120,9 @@ class Policy(TextAlgorithm):
         half, most = np.percentile(tokens, [50, 95]).astype(int)
         cut = np.mean([not c.finished for g in groups for c in g.completions])
         each = [measures(g, self._rewards) for g in groups]
-        return super().preflight() | {
+        told = super().preflight()
+        del told["learned"]  # of rows; here the model's own answers are learned from
+        return told | {
             "tokens of an answer": f"median {half}, 95 % below {most}, {cut:.0%} cut off (max_new_tokens: "
             f"{self.max_new_tokens})",
             "groups with signal": f"{sum(map(self._has_signal, groups))} of {len(groups)}",
@@ -130,7 +141,8 @@ class Policy(TextAlgorithm):
         def uniforms(draw: int, sample: int) -> np.ndarray:
             return self.ctx.rng(purpose, draw, sample, shared=True).random(self.max_new_tokens)  # whoever draws it
 
-        return roll_out(self._lm, self._task, rows, draws, sampling, samples, uniforms)
+        longest = self.length - self.max_new_tokens
+        return roll_out(self._lm, self._task, rows, draws, sampling, samples, uniforms, longest)
 
     def _has_signal(self, group: Group) -> bool:
         totals = group.total(self._rewards.weights)

@@ -73,9 +73,17 @@ def roll_out(
     sampling: Sampling,
     samples: int,
     uniforms: Callable[[int, int], np.ndarray],
+    longest: int | None = None,
 ) -> list[Group]:
-    """`samples` completions of each row's prompt; uniforms: (draw, sample) -> numbers in [0, 1), one for each token."""
-    prompts, talks = converse(lm, task, rows, sampling, samples, lambda row, sample: uniforms(draws[row], sample))
+    """`samples` completions of each row's prompt; uniforms: (draw, sample) -> numbers in [0, 1), one for each token.
+
+    longest: tokens of a prompt; a longer one loses its beginning.
+    """
+
+    def numbers(row: int, sample: int) -> np.ndarray:
+        return uniforms(draws[row], sample)
+
+    prompts, talks = converse(lm, task, rows, sampling, samples, numbers, longest)
     groups = []
     for i, (row, draw, prompt) in enumerate(zip(rows, draws, prompts, strict=True)):
         mine = talks[i * samples : (i + 1) * samples]

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from rllab.core.algorithm import Algorithm, Batch, Context
+from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
-from rllab.text.chat import prompt_ids
+from rllab.text.chat import documents, prompt_ids
+from rllab.text.evaluation import check_targets
 from rllab.text.models import Head, Lora, open_model
+from rllab.text.packing import Document
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, generate
 from rllab.text.survey import activations, survey
@@ -55,8 +58,27 @@ class TextAlgorithm(Algorithm):
         if self.gradient_checkpointing:
             self._lm.compute_again()
         self.rows = Rows(self._task, ctx)
-        self._survey = survey(self._lm, self.rows, self.length, self.too_long)
+        looked_at = self.rows.sample()
+        self._survey = survey(self._lm, self.documents_of(looked_at), self.length, self.too_long)
+        check_targets(self._task, looked_at)
         self._samples: list[dict[str, Any]] = []
+
+    def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
+        """Rows as what is packed of them, whose lengths are looked at before the training.
+
+        Raises:
+            FieldMistake: there is nothing to learn in some.
+        """
+        found = documents(self._lm.tokenizer, rows)
+        bare = [row for row, document in zip(rows, found, strict=True) if not document.completions]
+        if bare:
+            raise FieldMistake(
+                "task",
+                f"{len(bare)} of {len(rows)} rows have a prompt and nothing to learn from; their columns are "
+                f"{', '.join(bare[0])}. Say which is the completion, as in task: {{name: mine.jsonl, columns: "
+                "{answer: completion}}",
+            )
+        return found
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self._lm.part}

@@ -1,6 +1,7 @@
 """Rows as texts and tokens, in the formats of TRL and `datasets`.
 
     {"prompt": ..., "completion": ...}             each a text, or a conversation: a list of {"role", "content"}
+    {"prompt": ...}                                for a policy, which completes it itself
     {"messages": [...]}                            a conversation; what its assistant says is learned
     {"text": ...}                                  learned as it is
     {"prompt": ..., "chosen": ..., "rejected": ...}
@@ -88,10 +89,10 @@ def _texts(tokenizer: PreTrainedTokenizerFast, row: Row) -> tuple[str, list[list
 
 
 def completions(row: Row) -> list[Any]:
-    """What may follow a row's prompt; of a preference the better one comes first."""
+    """What may follow a row's prompt; of a preference the better one comes first, of a prompt alone nothing."""
     if "chosen" in row:
         return [row["chosen"], row["rejected"]]
-    return list(row["completions"]) if "completions" in row else [row["completion"]]
+    return list(row["completions"]) if "completions" in row else [row["completion"]] if "completion" in row else []
 
 
 def _said(completion: str | Sequence[Mapping[str, str]]) -> str:

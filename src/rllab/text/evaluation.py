@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from rllab.answers import judge
+from rllab.answers import check_target, judge
+from rllab.core.errors import FieldMistake
 from rllab.text.chat import documents, prompt_texts
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
@@ -50,6 +51,20 @@ def is_right(task: Any, row: Row, completion: str) -> bool:
     if hasattr(task, "correct"):
         return bool(task.correct(row, completion))
     return judge(completion, row["target"], row["kind"]).correct
+
+
+def check_targets(task: Any, rows: Sequence[Row]) -> None:
+    """Sees that answers can be judged, before there are any.
+
+    Raises:
+        FieldMistake: a target is none of its kind; tells which.
+    """
+    for row in rows if not hasattr(task, "correct") else ():
+        if "target" in row:
+            try:
+                check_target(str(row["target"]), row.get("kind", ""))
+            except ValueError as error:
+                raise FieldMistake("task", f"answers to {row.get('prompt')!r} cannot be judged: {error}") from None
 
 
 def share(each: Iterable[bool]) -> float:

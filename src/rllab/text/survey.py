@@ -1,29 +1,28 @@
 """What to expect of a training before it begins: lengths, memory, disk."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rllab.core.errors import FieldMistake
-from rllab.text.chat import documents
 from rllab.text.logprobs import hidden_at, next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack
-from rllab.text.rows import Rows, check_lengths
+from rllab.text.rows import check_lengths
 
 MB = 1 << 20
 _MOMENTS = 2  # numbers that AdamW keeps for each weight
 _TRIED = 128  # tokens
 
 
-def survey(lm: LanguageModel, rows: Rows, length: int, too_long: str) -> dict[str, Any]:
-    """Lengths of the rows, and what training takes.
+def survey(lm: LanguageModel, found: Sequence[Document], length: int, too_long: str) -> dict[str, Any]:
+    """Lengths of some rows, and what training takes.
 
     Raises:
         FieldMistake: rows do not fit `length` or the model, or hold words that the tokenizer does not know.
     """
-    found = documents(lm.tokenizer, rows.sample())
     context = getattr(lm.model.config, "max_position_embeddings", None)
     told = check_lengths(found, length, context, too_long)
     unknown = lm.tokenizer.unk_token_id

@@ -38,14 +38,15 @@ def converse(
     sampling: Sampling,
     samples: int = 1,
     uniforms: Uniforms | None = None,
+    longest: int | None = None,
 ) -> tuple[list[list[int]], list[Talk]]:
-    """The rows' prompts as tokens, and `samples` talks that go on from each, in order.
+    """The rows' prompts as tokens, of each the last `longest`, and `samples` talks that go on from each, in order.
 
     Raises:
         FieldMistake: the task replies, and its prompts are no conversations.
         Mistake: its `reply` fails.
     """
-    prompts = prompt_ids(lm.tokenizer, rows)
+    prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
     found = generate(lm, prompts, sampling, samples, uniforms)
     talks = [Talk(c, [_said(lm, c.ids)]) for c in found]
     going = talks if hasattr(task, "reply") else []
