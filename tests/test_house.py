@@ -1,6 +1,7 @@
 """The architecture as facts: who imports whom, how long the files are that a student reads, what starts quickly."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,3 +87,11 @@ def test_signals_are_caught_before_torch_is_there() -> None:
 def test_control_needs_no_language_models() -> None:
     code = "import sys; import rllab.algos.dqn, rllab.cli; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_threads_do_not_spin_where_others_want_their_core() -> None:
+    code = "import os; import rllab.core.engine; print(os.environ['GOMP_SPINCOUNT'])"
+    env = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    for given, said in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+        done = subprocess.run([sys.executable, "-c", code], env=env | given, capture_output=True, text=True)
+        assert done.stdout.strip() == said
