@@ -1,0 +1,226 @@
+"""Monte Carlo tree search in many games at once: PUCT as in AlphaGo Zero, Gumbel's root, and plain UCT.
+
+One simulation of every game is a walk down its tree, one batch of new positions for the game to play and for `evaluate`
+to judge, and a walk up. A search is a pure function: what chance it needs comes as arrays. Axes: B games, A actions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rllab.core.protocols import Board, Game
+from rllab.search.tree import PUCT, UCB, add, back_up, descend, known_edges, new_tree
+
+Evaluate = Callable[[Board, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""(positions, legal actions [B, A]) -> (logits of a policy [B, A], values for the side to move [B])."""
+_KNOWN = 1.0 - 1e-6
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search makes of B positions.
+
+    policy [B, A]: how good actions are, adding up to 1; a network learns from it. visits [B, A]. value [B]: of the
+    positions. exact [B]: the same where it is proven, else not a number. edges [B, A]: what actions are worth, where
+    that is proven; not a number elsewhere.
+    """
+
+    policy: np.ndarray
+    visits: np.ndarray
+    value: np.ndarray
+    exact: np.ndarray
+    edges: np.ndarray
+
+    @property
+    def best(self) -> np.ndarray:
+        """The action to play [B]."""
+        found: np.ndarray = self.policy.argmax(1)
+        return found
+
+
+def puct(
+    game: Game,
+    board: Board,
+    evaluate: Evaluate,
+    simulations: int,
+    *,
+    c_puct: float = 1.5,
+    fpu: float = 0.2,
+    noise: np.ndarray | None = None,
+    noise_share: float = 0.25,
+    proofs: bool = True,
+) -> Found:
+    """The search of AlphaGo Zero (Silver et al. 2017): Q + c_puct P sqrt(N) / (1 + n) chooses, visits are the policy.
+
+    noise [B, A]: Dirichlet noise that takes `noise_share` of the root's priors. fpu: how much worse than its parent an
+    action counts that was not tried. proofs: what is known exactly goes up the tree.
+    """
+    trees = Trees(game, board, evaluate, simulations, proofs)
+    if noise is not None:
+        prior = trees.tree.prior[:, 0]
+        prior += noise_share * (noise - prior)
+    for _ in range(simulations):
+        trees.simulate(PUCT, c_puct, fpu)
+    return trees.found(trees.tree.visits[:, 0])
+
+
+def uct(game: Game, board: Board, evaluate: Evaluate, simulations: int, *, c: float = 1.4) -> Found:
+    """The search of Kocsis and Szepesvári 2006: mean + c sqrt(ln N / n) chooses, each action once first."""
+    trees = Trees(game, board, evaluate, simulations, proofs=False)
+    for _ in range(simulations):
+        trees.simulate(UCB, c, 0.0)
+    return trees.found(trees.tree.visits[:, 0])
+
+
+def gumbel(
+    game: Game,
+    board: Board,
+    evaluate: Evaluate,
+    simulations: int,
+    *,
+    noise: np.ndarray | None = None,
+    considered: int = 16,
+    c_puct: float = 1.5,
+    fpu: float = 0.2,
+    c_visit: float = 50.0,
+    c_scale: float = 1.0,
+    proofs: bool = True,
+) -> Found:
+    """Sequential halving at the root over actions drawn with Gumbel noise [B, A] (Danihelka et al. 2022, algorithm 1).
+
+    Few simulations then improve the policy, too. `policy` is softmax(logits + sigma(completed Q)), equation 11; below
+    the root PUCT chooses. `noise` of None draws nothing: the best action of the search alone.
+    """
+    trees = Trees(game, board, evaluate, simulations, proofs)
+    tree, legal = trees.tree, trees.tree.legal[:, 0]
+    logits = np.log(np.maximum(tree.prior[:, 0], 1e-9))
+    drawn = logits if noise is None else logits + noise
+    plan = halving(np.minimum(considered, legal.sum(1)), simulations)
+    for step in range(simulations):
+        score = drawn + trees.sigma(c_visit, c_scale)
+        visits = tree.visits[:, 0]
+        due = legal & (visits == plan[:, step, None])
+        due |= ~due.any(1, keepdims=True) & legal  # proofs have ended an action's walks: whichever is left
+        trees.simulate(PUCT, c_puct, fpu, np.where(due, score, -np.inf).argmax(1))
+    improved = np.where(legal, logits + trees.sigma(c_visit, c_scale), -np.inf)
+    improved = np.exp(improved - improved.max(1, keepdims=True, initial=-1e9))
+    return trees.found(improved / np.maximum(improved.sum(1, keepdims=True), 1e-9))
+
+
+def halving(considered: np.ndarray, simulations: int) -> np.ndarray:
+    """How often the action of each simulation [B, simulations] has been visited before, for sequential halving.
+
+    All `considered` [B] are visited equally often, then the better half of them, and so on (Karnin et al. 2013).
+    """
+    plans = {n: _plan(int(n), simulations) for n in np.unique(considered)}
+    return np.stack([plans[n] for n in considered])
+
+
+def _plan(considered: int, simulations: int) -> np.ndarray:
+    if considered <= 1:
+        return np.arange(simulations)
+    rounds, visits, plan = int(np.ceil(np.log2(considered))), 0, list[int]()
+    left = considered
+    while len(plan) < simulations:
+        for _ in range(max(1, simulations // (rounds * left))):
+            plan += [visits] * left
+            visits += 1
+        left = max(2, left // 2)
+    return np.array(plan[:simulations])
+
+
+class Trees:
+    """The trees of a search, with the positions of their nodes."""
+
+    def __init__(self, game: Game, board: Board, evaluate: Evaluate, simulations: int, proofs: bool) -> None:
+        legal = np.asarray(game.legal(board))
+        games, actions = legal.shape
+        self.game, self.evaluate, self.proofs = game, evaluate, proofs
+        self.sign = -1.0 if game.players == 2 else 1.0
+        self.tree = new_tree(games, simulations + 1, actions)
+        self.boards = {k: np.empty((games, simulations + 1, *v.shape[1:]), v.dtype) for k, v in board.items()}
+        self._wins = getattr(game, "wins", None) if proofs else None
+        self._node, self._action = np.empty(games, np.int32), np.empty(games, np.int32)
+        self._free = np.full(games, -1, np.int32)
+        every, none = np.arange(games), np.full(games, -1, np.int32)
+        self._add(every, none, none, board, np.zeros(games, np.float32), np.logical_not(legal.any(1)))
+
+    def simulate(self, rule: int, c: float, fpu: float, forced: np.ndarray | None = None) -> None:
+        """One simulation in each game; forced [B]: the first action, in place of the rule's."""
+        first = self._free if forced is None else forced.astype(np.int32)
+        descend(self.tree, self.sign, rule, c, fpu, first, self._node, self._action)
+        games = np.flatnonzero(self._action >= 0)
+        if len(games):
+            nodes, actions = self._node[games], self._action[games]
+            parents = {k: v[games, nodes] for k, v in self.boards.items()}
+            self._add(games, nodes, actions, *self.game.play(parents, actions))
+        back_up(self.tree, self.sign, self._node, self._action, self.proofs)
+
+    def _add(
+        self,
+        games: np.ndarray,
+        nodes: np.ndarray,
+        actions: np.ndarray,
+        board: Board,
+        reward: np.ndarray,
+        over: np.ndarray,
+    ) -> None:
+        """Adds positions to the trees of `games`, behind the edges (nodes, actions)."""
+        legal = self.game.legal(board)
+        at = self.tree.size[games]
+        for name, value in board.items():
+            self.boards[name][games, at] = value
+        wins = np.zeros_like(legal) if self._wins is None else self._wins(board)
+        judged = ~(over | wins.any(1))
+        logits, value = np.zeros(legal.shape, np.float32), np.zeros(len(games), np.float32)
+        if judged.all():
+            logits, value = self.evaluate(board, legal)
+        elif judged.any():
+            some = {k: v[judged] for k, v in board.items()}
+            logits[judged], value[judged] = self.evaluate(some, legal[judged])
+        add(self.tree, games, nodes, actions, legal, logits, value, reward, over, wins)
+
+    def sigma(self, c_visit: float, c_scale: float) -> np.ndarray:
+        """How much more an action counts for what it is worth [B, A]: a root value stands in where it is not known.
+
+        Values are scaled to lie between 0 and 1 (Danihelka et al. 2022, equation 8, and appendix F).
+        """
+        visits, total, edges = self.tree.visits[:, 0], self.tree.total[:, 0], self.edges()
+        seen = visits > 0
+        q = np.where(seen, total / np.maximum(visits, 1), self._mixed(visits, total)[:, None])
+        q = np.where(np.isnan(edges), q, edges)
+        scaled: np.ndarray = (c_visit + visits.max(1, keepdims=True)) * c_scale * (q + 1.0) / 2.0
+        return scaled
+
+    def _mixed(self, visits: np.ndarray, total: np.ndarray) -> np.ndarray:
+        """The value of the root [B] from its network and its children, by their priors (equation 33)."""
+        prior = np.where(visits > 0, self.tree.prior[:, 0], 0.0)
+        weighted = (prior * total / np.maximum(visits, 1)).sum(1) / np.maximum(prior.sum(1), 1e-9)
+        count = visits.sum(1)
+        mixed: np.ndarray = (self.tree.value[:, 0] + count * weighted) / (1 + count)
+        return mixed
+
+    def edges(self) -> np.ndarray:
+        """What the root's actions are worth where that is proven, not a number elsewhere [B, A]."""
+        found = np.empty(self.tree.legal[:, 0].shape, np.float32)
+        known_edges(self.tree, self.sign, found)
+        if self._wins is not None:
+            won = self._wins({k: v[:, 0] for k, v in self.boards.items()})
+            found[won] = 1.0
+        return found
+
+    def found(self, weights: np.ndarray) -> Found:
+        """What the search has found; weights [B, A] are the policy's where nothing is proven."""
+        legal, visits, exact = self.tree.legal[:, 0], self.tree.visits[:, 0], self.tree.exact[:, 0]
+        edges = self.edges()
+        value = (self.tree.value[:, 0] + self.tree.total[:, 0].sum(1)) / (1 + visits.sum(1))
+        policy = weights.astype(np.float64)
+        if self.proofs:
+            best = legal & (edges >= exact[:, None] - 1e-6)  # nothing, where the root is not proven
+            good = legal & ~(edges <= -_KNOWN)
+            policy = policy * np.where(best.any(1, keepdims=True), best, good)
+            empty = policy.sum(1) == 0
+            policy[empty] = np.where(best.any(1, keepdims=True), best, legal)[empty]
+        policy /= np.maximum(policy.sum(1, keepdims=True), 1e-12)
+        return Found(policy.astype(np.float32), visits, np.where(np.isnan(exact), value, exact), exact, edges)
