@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from rllab.core.algorithm import Context
 from rllab.search.evaluate import Judge, Rollout, drawn
 from rllab.search.search import Found, gumbel, halving, puct, uct
 
 Board = Mapping[str, np.ndarray]
+CTX = Context(0, torch.device("cpu"))
 
 
 class Tree:
@@ -75,7 +77,7 @@ def test_the_best_arm_of_a_bandit_is_found(name: str, players: int) -> None:
     game.allowed[:] = True
     game.outcome[:] = [-0.2, 0.1, 0.6, 0.3, -0.5]
     found: Found = SEARCHES[name](game, game.start(3), flat, 1000)
-    assert found.best.tolist() == [2, 2, 2]
+    assert found.action.tolist() == [2, 2, 2]
     assert found.value == pytest.approx(0.6, abs=0.1 if name == "uct" else 1e-6)
 
 
@@ -97,7 +99,7 @@ def test_without_proofs_the_search_comes_to_the_same(players: int) -> None:
     game = Tree(3, 3, 5, players, (-1.0, -0.5, 0.25, 0.75))
     value, actions = game.solve()
     found = puct(game, game.start(1), flat, 3000, proofs=False)
-    assert actions[int(found.best[0])] == value and found.value[0] == pytest.approx(value, abs=0.1)
+    assert actions[int(found.action[0])] == value and found.value[0] == pytest.approx(value, abs=0.1)
     assert np.isnan(found.exact).all()
 
 
@@ -119,10 +121,10 @@ def test_priors_and_noise_lead_the_search() -> None:
     def eager(board: Board, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.tile(np.array([0, 3, 0, 0], np.float32), (len(legal), 1)), np.zeros(len(legal), np.float32)
 
-    assert puct(game, game.start(1), eager, 20, proofs=False).best.tolist() == [1]
+    assert puct(game, game.start(1), eager, 20, proofs=False).action.tolist() == [1]
     noise = np.array([[0, 0, 0, 1]], np.float32)
     noisy = puct(game, game.start(1), eager, 20, noise=noise, noise_share=0.9, proofs=False)
-    assert noisy.best.tolist() == [3]
+    assert noisy.action.tolist() == [3]
     drew = gumbel(game, game.start(1), eager, 8, noise=np.array([[9.0, 0, 9, 0]], np.float32), considered=2)
     assert set(np.flatnonzero(drew.visits[0])) == {0, 2}
 
@@ -163,7 +165,7 @@ def test_kept_answers_are_those_of_the_network() -> None:
     rng = np.random.default_rng(0)
     path = rng.integers(0, 300, 200)
     board = {"path": path, "ply": np.full(200, 3)}
-    plain, kept = (Judge(game, network, torch.device("cpu"), n) for n in (0, 1024))
+    plain, kept = (Judge(game, network, CTX, n) for n in (0, 1024))
     first, again = kept(board, game.legal(board)), kept(board, game.legal(board))
     assert kept.asked == 400 and kept.known >= 200
     seen = game.observe(board)
@@ -178,7 +180,7 @@ def test_kept_answers_are_those_of_the_network() -> None:
 
 def test_a_full_table_begins_again() -> None:
     game = Tree(5, 4, 0)
-    judge, plain = (Judge(game, network, torch.device("cpu"), n) for n in (64, 0))
+    judge, plain = (Judge(game, network, CTX, n) for n in (64, 0))
     for first in range(0, 300, 30):
         board = {"path": np.arange(first, first + 30), "ply": np.full(30, 4)}
         np.testing.assert_allclose(judge(board, game.legal(board))[0], plain(board, game.legal(board))[0], rtol=1e-5)
@@ -194,7 +196,7 @@ def test_rollouts_end_as_games_do() -> None:
     assert values.mean() == pytest.approx(game.outcome.mean(), abs=0.05) and set(values) <= {-1.0, 0.0, 1.0}
     chosen: Any = uct(game, game.start(1), Rollout(game, np.random.default_rng(1)), 2000)
     value, actions = game.solve()
-    assert actions[int(chosen.best[0])] == value
+    assert actions[int(chosen.action[0])] == value
 
 
 def test_actions_are_drawn_in_proportion() -> None:

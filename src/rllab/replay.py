@@ -111,3 +111,57 @@ def n_step_return(
     total = (reward * counted * gamma ** np.arange(n)).sum(1)
     ended = terminated[np.arange(len(length)), length - 1]
     return total, np.where(ended, 0.0, gamma**length), length - 1
+
+
+class Window:
+    """The newest rows of named arrays; what is added at once is a segment of a checkpoint, and goes at once."""
+
+    def __init__(self) -> None:
+        self.added = 0
+        self._segments: list[Segment] = []
+        self._arrays: Arrays = {}
+        self._first = self._end = 0  # of the rows in use
+
+    def __len__(self) -> int:
+        return self._end - self._first
+
+    def add(self, rows: Arrays) -> None:
+        """Adds rows behind the newest."""
+        self._segments.append(Segment(rows))
+        count = _rows_of(rows)
+        if not self._arrays or self._end + count > _rows_of(self._arrays):
+            self._move(rows, 2 * (len(self) + count))
+        for name, value in rows.items():
+            self._arrays[name][self._end : self._end + count] = value
+        self._end, self.added = self._end + count, self.added + count
+
+    def keep(self, count: int) -> None:
+        """Lets the oldest rows go, as far as at least `count` stay."""
+        while len(self) - _rows_of(self._segments[0].arrays) >= count:
+            self._first += _rows_of(self._segments.pop(0).arrays)
+
+    def take(self, index: np.ndarray) -> Arrays:
+        """Rows by their place, 0 for the oldest."""
+        return {k: v.take(index + self._first, 0) for k, v in self._arrays.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The segments, each of which a checkpoint writes once."""
+        return {"added": self.added, "segments": list(self._segments)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self._segments, self._arrays, self._first, self._end = [], {}, 0, 0
+        for segment in state["segments"]:
+            self.add(segment.arrays)
+        self.added = state["added"]
+
+    def _move(self, rows: Arrays, room: int) -> None:
+        """Puts the rows in use at the beginning of larger arrays."""
+        larger = {k: np.empty((room, *v.shape[1:]), v.dtype) for k, v in rows.items()}
+        for name, value in self._arrays.items():
+            larger[name][: len(self)] = value[self._first : self._end]
+        self._arrays, self._first, self._end = larger, 0, len(self)
+
+
+def _rows_of(arrays: Arrays) -> int:
+    return len(next(iter(arrays.values())))

@@ -5,6 +5,6 @@ This file imports nothing heavy, so that signals are caught before torch is load
 
 import os
 
-# Torch's threads wait for one another a hundred times a step, and spin for milliseconds meanwhile. Where another process
-# wants their core a step then takes twenty times as long; to sleep after microseconds costs a twentieth when alone.
+# Torch's threads wait for one another a hundred times a step, spinning for milliseconds. Where another process wants
+# their core, a step then takes twenty times as long; to sleep after microseconds costs a twentieth when alone.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

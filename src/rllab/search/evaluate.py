@@ -7,6 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from rllab.core.algorithm import Context
 from rllab.core.protocols import Board, Game
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -17,11 +18,12 @@ class Judge:
     """A network's policy and value of positions; what it has said of one is kept, for its mirror images too.
 
     Make it anew where the network's weights have changed. What is looked up is what the network sees, in the view that
-    comes first of all its symmetries. entries: how many answers are kept (a power of 2), 0 for none.
+    comes first of all its symmetries. ctx: where the network is, and in which precision it computes. entries: how many
+    answers are kept (a power of 2), 0 for none.
     """
 
-    def __init__(self, game: Game, network: Network, device: torch.device, entries: int = 1 << 18) -> None:
-        self.game, self.network, self.device = game, network, device
+    def __init__(self, game: Game, network: Network, ctx: Context, entries: int = 1 << 18) -> None:
+        self.game, self.network, self.ctx = game, network, ctx
         one = game.start(1)
         shape, actions = game.observe(one).shape[1:], game.legal(one).shape[1]
         cells, views = getattr(game, "symmetries", (np.arange(shape[1] * shape[2])[None], np.arange(actions)[None]))
@@ -52,8 +54,8 @@ class Judge:
         return np.take_along_axis(self._logits[slots], self._back[view], 1), self._values[slots]
 
     def _judge(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            logits, values = self.network(torch.from_numpy(observation).to(self.device))
+        with torch.inference_mode(), self.ctx.autocast():
+            logits, values = self.network(torch.from_numpy(observation).to(self.ctx.device))
         return logits.float().cpu().numpy(), values.float().cpu().numpy()
 
 

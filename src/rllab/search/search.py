@@ -5,7 +5,7 @@ to judge, and a walk up. A search is a pure function: what chance it needs comes
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,22 +21,17 @@ _KNOWN = 1.0 - 1e-6
 class Found:
     """What a search makes of B positions.
 
-    policy [B, A]: how good actions are, adding up to 1; a network learns from it. visits [B, A]. value [B]: of the
-    positions. exact [B]: the same where it is proven, else not a number. edges [B, A]: what actions are worth, where
-    that is proven; not a number elsewhere.
+    action [B]: what the search would play. policy [B, A]: how good actions are, adding up to 1; a network learns from
+    it. visits [B, A]. value [B]: of the positions. exact [B]: the same where it is proven, else not a number.
+    edges [B, A]: what actions are worth, where that is proven; not a number elsewhere.
     """
 
+    action: np.ndarray
     policy: np.ndarray
     visits: np.ndarray
     value: np.ndarray
     exact: np.ndarray
     edges: np.ndarray
-
-    @property
-    def best(self) -> np.ndarray:
-        """The action to play [B]."""
-        found: np.ndarray = self.policy.argmax(1)
-        return found
 
 
 def puct(
@@ -105,7 +100,11 @@ def gumbel(
         trees.simulate(PUCT, c_puct, fpu, np.where(due, score, -np.inf).argmax(1))
     improved = np.where(legal, logits + trees.sigma(c_visit, c_scale), -np.inf)
     improved = np.exp(improved - improved.max(1, keepdims=True, initial=-1e9))
-    return trees.found(improved / np.maximum(improved.sum(1, keepdims=True), 1e-9))
+    found = trees.found(improved / np.maximum(improved.sum(1, keepdims=True), 1e-9))
+    most = found.visits == found.visits.max(1, keepdims=True)
+    left = np.where(most & (found.policy > 0), drawn + trees.sigma(c_visit, c_scale), -np.inf)
+    proven = ~np.isnan(found.exact) | ~np.isfinite(left).any(1)
+    return replace(found, action=np.where(proven, found.action, left.argmax(1)))
 
 
 def halving(considered: np.ndarray, simulations: int) -> np.ndarray:
@@ -223,4 +222,6 @@ class Trees:
             empty = policy.sum(1) == 0
             policy[empty] = np.where(best.any(1, keepdims=True), best, legal)[empty]
         policy /= np.maximum(policy.sum(1, keepdims=True), 1e-12)
-        return Found(policy.astype(np.float32), visits, np.where(np.isnan(exact), value, exact), exact, edges)
+        return Found(
+            policy.argmax(1), policy.astype(np.float32), visits, np.where(np.isnan(exact), value, exact), exact, edges
+        )

@@ -1,0 +1,220 @@
+"""AlphaZero: search improves a policy, and a network learns from both (Silver et al. 2017, 2018).
+
+A network (p, v) = f(position) judges positions. In self-play a tree search that f guides chooses the moves; then f is
+trained towards the search's policy pi and towards how its games went on, z:
+
+    loss = CE(z, v) - pi . log p          the paper's L2 penalty is the optimizer's weight_decay
+
+z mixes how a game ended with what later searches found (`td_lambda`; 1 is the paper's), and is exact from where a
+search has proven it. `search: gumbel` is Gumbel AlphaZero (Danihelka et al. 2022). A moving average of the weights
+plays, so that no arena has to decide between old and new ones.
+
+A round: `moves` moves in each of `num_games` games, then `gradient_steps` updates on draws from a window of the newest
+positions. Axes: G games, A actions, B batch.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, Outputs, Round, split
+from rllab.core.games import GAMES, make_game, rows
+from rllab.core.protocols import Board
+from rllab.replay import Window
+from rllab.search.evaluate import Judge, drawn
+from rllab.search.match import match, rollouts
+from rllab.search.networks import board_network
+from rllab.search.parallel import side_by_side
+from rllab.search.search import Found, gumbel, puct
+from rllab.search.selfplay import OpenGames
+from rllab.stats import bootstrap, wilson
+
+
+@dataclass(kw_only=True)
+class AlphaZero(Algorithm):
+    """Learns a game by playing against itself."""
+
+    unit: ClassVar[str] = "data/positions"
+    large_products: ClassVar[bool] = True
+
+    game: Annotated[Any, GAMES]
+    network: Literal["convolutions", "lines"] = "convolutions"
+    channels: int = 64
+    blocks: int = 4
+    num_games: int = 256  # side by side
+    moves: int = 8  # in each game, a round
+    search: Literal["puct", "gumbel"] = "puct"
+    simulations: int = 64  # of a move
+    c_puct: float = 1.5
+    fpu: float = 0.2  # how much worse than its parent an action counts that was not tried
+    dirichlet_alpha: float = 1.0
+    noise_share: float = 0.25  # of the root's priors
+    temperature: float = 1.0  # actions are drawn in proportion to visits ** (1 / temperature)
+    temperature_moves: int = 14  # for so many moves of a game,
+    late_temperature: float = 0.35  # and with this temperature from then on
+    openings: int = 10  # half of the games begin with up to so many moves at random
+    td_lambda: float = 0.9  # how much the end of a game counts, rather than what searches found on the way
+    window: float = 0.6  # share of all positions so far, the newest, that is learned from
+    batch_size: int = 1024
+    gradient_steps: int = 8
+    value_weight: float = 1.0  # of the value's loss beside the policy's
+    average: float = 0.98  # how much of the weights that play stays with each update
+    eval_simulations: int = 64
+    eval_games: int = 100  # against UCT, where no positions with known moves come with the game
+    eval_rollouts: int = 100  # of UCT, for a move
+
+    def __post_init__(self) -> None:
+        for name in ("num_games", "moves", "simulations", "batch_size", "eval_simulations", "eval_games"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("window", "td_lambda", "noise_share", "average"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+
+    def setup(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self._game = make_game(self.game)
+        ctx.seed_torch("weights")
+        learner = board_network(self._game, self.network, self.channels, self.blocks)
+        player = deepcopy(learner).requires_grad_(False)
+        self.model = nn.ModuleDict({"learner": learner, "player": player}).to(ctx.device)
+        self.games = OpenGames(self._game, self.num_games, self.openings, self.td_lambda)
+        self.seen = Window()
+        self.positions = 0  # searched so far, over all ranks
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+    def collect(self, step: int) -> Round:
+        metrics = self.self_play(step)
+        missing = max(0, self.batch_size - len(self.seen))
+        if float(self.ctx.total(torch.tensor(float(missing)))) == 0:
+            for batch in self.minibatches(step):
+                yield batch
+                self._follow()
+        return metrics
+
+    def self_play(self, step: int) -> Metrics:
+        """`moves` moves in each game; the positions of those that end go to the window."""
+        if not step:
+            self.games.begin(np.arange(self.num_games), self.ctx.rng("opening"))
+        judges = self._judges()
+        for move in range(self.moves):
+            rng = self.ctx.rng("move", step, move)
+            found = self.searched(self.games.boards, self.simulations, judges, self._noise(rng))
+            action = found.action
+            if self.search == "puct":  # Gumbel's noise has drawn the action already
+                action = drawn(self._sharpened(found.policy), rng.random(self.num_games))
+            self.games.move(found, action, rng)
+        self.positions += self.moves * self.num_games * self.ctx.world
+        positions, lengths = self.games.learned()
+        if positions:
+            self.seen.add(positions)
+            self.seen.keep(int(self.window * self.seen.added) + 1)
+        ended = self.ctx.total(torch.tensor([len(lengths), sum(lengths)], dtype=torch.float64)).tolist()
+        told = {"data/positions": self.positions, "play/games": ended[0]}
+        told["play/known"] = sum(j.known for j in judges) / max(1, sum(j.asked for j in judges))
+        return told | ({"play/length": ended[1] / ended[0]} if ended[0] else {})
+
+    def searched(
+        self, boards: Board, simulations: int, judges: list[Judge], noise_GA: np.ndarray | None = None
+    ) -> Found:
+        """A search of each position, in as many threads as there are judges."""
+        own = {"c_puct": self.c_puct, "fpu": self.fpu}
+        own |= {"noise_share": self.noise_share} if self.search == "puct" else {}
+        search: Any = puct if self.search == "puct" else gumbel
+
+        def part(which: slice, judge: Judge) -> Found:
+            noise = None if noise_GA is None else noise_GA[which]
+            found: Found = search(self._game, rows(boards, which), judge, simulations, noise=noise, **own)
+            return found
+
+        return side_by_side(part, len(next(iter(boards.values()))), judges)
+
+    def _judges(self) -> list[Judge]:
+        """One for each thread; what the network has said is kept while its weights stay."""
+        count = torch.get_num_threads() if self.ctx.device.type == "cpu" else 1
+        return [Judge(self._game, self.model["player"].judge, self.ctx) for _ in range(count)]  # type: ignore[arg-type]
+
+    def _noise(self, rng: np.random.Generator) -> np.ndarray:
+        """What is added at the root of each open game [G, A]: Gumbel's noise, or Dirichlet's over legal actions."""
+        legal = self._game.legal(self.games.boards)
+        if self.search == "gumbel":
+            return rng.gumbel(size=legal.shape).astype(np.float32)
+        gamma = (rng.gamma(self.dirichlet_alpha, size=legal.shape) + 1e-9) * legal
+        noise: np.ndarray = (gamma / gamma.sum(1, keepdims=True)).astype(np.float32)
+        return noise
+
+    def _sharpened(self, policy_GA: np.ndarray) -> np.ndarray:
+        """What actions are drawn from [G, A]."""
+        early = self.games.played[:, None] < self.temperature_moves
+        sharp: np.ndarray = policy_GA ** (1.0 / np.where(early, self.temperature, self.late_temperature))
+        return sharp
+
+    def minibatches(self, step: int) -> Iterator[Batch]:
+        """The round's minibatches, each position seen through a symmetry that is drawn for it."""
+        count, rng = self.batch_size * self.gradient_steps, self.ctx.rng("minibatch", step)
+        row = self.seen.take(rng.integers(0, len(self.seen), count))
+        observation = self._game.observe({k[6:]: v for k, v in row.items() if k.startswith("board.")})
+        policy = row["policy"]
+        if hasattr(self._game, "symmetries"):
+            cells, actions = self._game.symmetries
+            which, flat = rng.integers(0, len(cells), count), observation.reshape(*observation.shape[:2], -1)
+            observation = np.take_along_axis(flat, cells[which][:, None], 2).reshape(observation.shape)
+            policy = np.take_along_axis(policy, actions[which], 1)
+        weight = np.full(count, 1 / (self.batch_size * self.ctx.world), np.float32)
+        arrays = {"observation": observation, "policy": policy, "value": row["value"], "weight": weight}
+        yield from split({k: torch.from_numpy(v).to(self.ctx.device) for k, v in arrays.items()}, self.batch_size)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        policy_BA, outcome_B3 = self.model["learner"](batch["observation"])
+        policy_B = -(batch["policy"] * policy_BA.float().log_softmax(1)).sum(1)
+        z_B = batch["value"]
+        z_B3 = torch.stack([z_B.clamp(min=0.0), 1.0 - z_B.abs(), (-z_B).clamp(min=0.0)], 1)  # won, drawn, lost
+        value_B = -(z_B3 * outcome_B3.float().log_softmax(1)).sum(1)
+        return (batch["weight"] * (policy_B + self.value_weight * value_B)).sum(), {
+            "policy": policy_B,
+            "value": value_B,
+        }
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The weights that play go towards those that learn."""
+        for slow, fast in zip(self.model["player"].parameters(), self.model["learner"].parameters(), strict=True):
+            slow.lerp_(fast, 1.0 - self.average)
+
+    def evaluate(self, step: int) -> Metrics:
+        """How it plays positions whose best moves are known, by search and by its policy alone; else against UCT."""
+        return {f"eval/{k}": float(np.mean(v)) for k, v in self._measured("validation").items()}
+
+    def headline(self) -> Headline:
+        """The share of test positions in which it keeps the outcome; its score against UCT where none are known."""
+        name, each = next(iter(self._measured("test").items()))
+        interval = wilson(int(each.sum()), len(each)) if name == "keeps" else bootstrap(each)
+        return Headline(f"eval/{name}", float(each.mean()), interval)
+
+    def _measured(self, part: str) -> dict[str, np.ndarray]:
+        """What each position or game of an evaluation showed."""
+        judges = self._judges()
+        if not hasattr(self._game, "exam"):
+            rng = self.ctx.rng(part, shared=True)
+            won = match(
+                self._game, self.player(judges), rollouts(self._game, self.eval_rollouts, rng), self.eval_games, rng
+            )
+            return {"score": (won + 1) / 2}
+        exam = self._game.exam(part)
+        legal, each = self._game.legal(exam.board), np.arange(len(exam.keeps))
+        found = self.searched(exam.board, self.eval_simulations, judges)
+        policy, _ = judges[0](exam.board, legal)
+        raw = np.where(legal, policy, -np.inf).argmax(1)
+        keeps, best = exam.keeps[each, found.action], exam.best[each, found.action]
+        return {"keeps": keeps, "best": best, "keeps_raw": exam.keeps[each, raw]}
+
+    def player(self, judges: list[Judge]) -> Any:
+        """The finished run as a player (`rllab.search.match.Player`)."""
+        return lambda board: self.searched(board, self.eval_simulations, judges).action

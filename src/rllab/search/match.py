@@ -1,0 +1,52 @@
+"""Games between players, many side by side, each opening once from either side."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rllab.core.games import rows
+from rllab.core.protocols import Board, Game
+from rllab.search.evaluate import Rollout, drawn
+from rllab.search.search import uct
+
+Player = Callable[[Board], np.ndarray]
+"""Positions -> an action for each [B]."""
+OPENING = 4  # moves at random, so that no two pairs of games are the same
+
+
+def rollouts(game: Game, simulations: int, rng: np.random.Generator) -> Player:
+    """The player that knows nothing but the rules: UCT with games played on at random."""
+    return lambda board: uct(game, board, Rollout(game, rng), simulations).action
+
+
+def match(game: Game, one: Player, two: Player, games: int, rng: np.random.Generator) -> np.ndarray:
+    """What `one` wins in games against `two` [games]: 1, 0 or -1. The second half has the openings of the first, and
+    the other player begins. Of one player `two` plays apart, and whose game ends better has won.
+    """
+    half = -(-games // 2)
+    opened = _opened(game, half, rng)
+    if game.players == 1:
+        every = np.sign(_total(game, opened, [one]) - _total(game, opened, [two]))
+        return np.concatenate([every, every])[:games]
+    return np.concatenate([_total(game, opened, [one, two]), -_total(game, opened, [two, one])])[:games]
+
+
+def _opened(game: Game, count: int, rng: np.random.Generator) -> Board:
+    """Positions after a few moves at random, none of which ends a game."""
+    board = game.start(count)
+    for _ in range(OPENING):
+        after, _, over = game.play(board, drawn(game.legal(board), rng.random(count)))
+        board = {k: np.where(over.reshape(-1, *[1] * (v.ndim - 1)), board[k], v) for k, v in after.items()}
+    return board
+
+
+def _total(game: Game, board: Board, players: list[Player]) -> np.ndarray:
+    """What the first player wins from each position on [B], the players taking turns."""
+    count = len(next(iter(board.values())))
+    total, going, sign, turn = np.zeros(count, np.float32), np.arange(count), 1.0, 0
+    while len(going):
+        board, reward, over = game.play(board, players[turn % len(players)](board))
+        total[going] += sign * reward
+        going, board = going[~over], rows(board, ~over)
+        sign, turn = -sign if len(players) == 2 else sign, turn + 1
+    return total

@@ -1,0 +1,33 @@
+"""One search in several threads: each takes some of the games, and its network runs in one thread.
+
+Kernels and products let go of Python's lock, so that two threads search nearly twice as fast; threads that share each
+small product would wait for one another most of the time.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from rllab.search.search import Found
+
+W = TypeVar("W")
+
+
+def side_by_side(do: Callable[[slice, W], Found], count: int, workers: Sequence[W]) -> Found:
+    """What `do` finds for games in slices, one for each worker, put together again [count, ...]."""
+    ends = [count * (i + 1) // len(workers) for i in range(len(workers))]
+    parts = [(slice(a, b), w) for a, b, w in zip([0, *ends], ends, workers, strict=False) if b > a]
+    if len(parts) == 1:
+        return do(*parts[0])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            each = list(pool.map(lambda p: do(*p), parts))
+    finally:
+        torch.set_num_threads(threads)
+    return Found(**{f.name: np.concatenate([getattr(e, f.name) for e in each]) for f in fields(Found)})

@@ -1,0 +1,167 @@
+"""AlphaZero: what is learned from games that have ended, with known answers, and what it keeps of a run."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_search import CTX, Tree
+
+from rllab.core.algorithm import Context
+from rllab.core.checkpoint import Segment
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.replay import Window
+from rllab.search.match import match, rollouts
+from rllab.search.networks import Convolutions, Lines, board_network
+from rllab.search.parallel import side_by_side
+from rllab.search.search import Found, puct
+from rllab.search.selfplay import OpenGames
+from rllab.testing import check_algorithm
+
+NAN = np.float32(np.nan)
+
+
+def said(count: int, value: float, exact: float = NAN) -> Found:
+    """What a search might find for `count` games."""
+    policy = np.tile(np.array([0.25, 0.75], np.float32), (count, 1))
+    worth = np.full(count, exact if exact == exact else value, np.float32)
+    every = np.full(count, exact, np.float32)
+    return Found(np.zeros(count, int), policy, policy.astype(int), worth, every, np.full((count, 2), NAN))
+
+
+def scripted(players: int = 2) -> Tree:
+    game = Tree(3, 2, 0, players)
+    game.allowed[:] = True
+    game.outcome[:] = 1.0  # whoever moves last wins
+    return game
+
+
+def learned(values: list[tuple[float, float]], td_lambda: float, players: int = 2) -> list[float]:
+    games = OpenGames(scripted(players), 2, 0, td_lambda)
+    for value, exact in values:
+        games.move(said(2, value, exact), np.zeros(2, int), np.random.default_rng(0))
+    positions, lengths = games.learned()
+    assert lengths == [3, 3] and positions["policy"].shape == (6, 2)
+    assert positions["board.ply"].tolist() == [0, 0, 1, 1, 2, 2]
+    return [float(z) for z in positions["value"][::2]]
+
+
+def test_z_is_the_end_of_the_game_for_the_side_to_move() -> None:
+    assert learned([(0.3, NAN), (-0.2, NAN), (0.5, NAN)], 1.0) == [1.0, -1.0, 1.0]
+    assert learned([(0.3, NAN), (-0.2, NAN), (0.5, NAN)], 1.0, players=1) == [1.0, 1.0, 1.0]
+
+
+def test_z_mixes_what_later_searches_found() -> None:
+    last = 1.0
+    middle = -(0.8 * last + 0.2 * 0.5)
+    first = -(0.8 * middle + 0.2 * -0.2)
+    assert learned([(0.3, NAN), (-0.2, NAN), (0.5, NAN)], 0.8) == pytest.approx([first, middle, last])
+
+
+def test_z_is_exact_where_that_is_proven() -> None:
+    assert learned([(0.3, NAN), (-0.2, 0.0), (0.5, NAN)], 1.0) == [0.0, 0.0, 1.0]
+
+
+def test_games_go_on_where_others_end_and_begin_at_random_moves() -> None:
+    games = OpenGames(scripted(), 40, 2, 1.0)
+    rng = np.random.default_rng(1)
+    games.begin(np.arange(40), rng)
+    opened = games.played.copy()
+    assert set(opened) == {0, 1, 2} and games.boards["ply"].tolist() == opened.tolist()
+    count = 0
+    for _ in range(9):
+        games.move(said(40, 0.0), rng.integers(0, 2, 40), rng)
+        positions, lengths = games.learned()
+        count += len(positions.get("value", ()))
+        assert len(games.record) <= 3 and (games.played < 3).all() and set(lengths) <= {3}
+        assert (games.boards["ply"] == games.played).all()
+    assert count + (len(games.record) - games.begun).sum() == 9 * 40  # each position is learned once
+
+
+def test_a_window_keeps_the_newest() -> None:
+    window = Window()
+    for first in range(0, 60, 6):
+        window.add({"x": np.arange(first, first + 6), "y": np.ones((6, 2), np.float32)})
+        window.keep(int(0.5 * window.added))
+    assert len(window) == 30 and window.added == 60
+    assert window.take(np.array([0, 29]))["x"].tolist() == [30, 59]
+    state = window.state_dict()
+    assert all(isinstance(s, Segment) for s in state["segments"])
+    again = Window()
+    again.load_state_dict(state)
+    assert again.added == 60 and again.take(np.arange(30))["x"].tolist() == list(range(30, 60))
+    again.keep(29)
+    assert len(again) == 30
+    again.keep(7)
+    assert again.take(np.arange(len(again)))["x"].tolist() == list(range(48, 60))
+
+
+def test_threads_find_what_one_finds() -> None:
+    game = Tree(6, 3, 1)
+
+    def flat(board: Any, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(legal.shape, np.float32), np.zeros(len(legal), np.float32)
+
+    def part(which: slice, _: int) -> Found:
+        return puct(game, {k: v[which] for k, v in game.start(7).items()}, flat, 20)
+
+    threads = torch.get_num_threads()
+    one, three = side_by_side(part, 7, [0]), side_by_side(part, 7, [0, 0, 0])
+    np.testing.assert_array_equal(one.visits, three.visits)
+    assert len(side_by_side(part, 1, [0, 0]).action) == 1 and torch.get_num_threads() == threads
+
+
+def test_lines_are_looked_up_by_the_stones_on_them() -> None:
+    torch.manual_seed(0)
+    lines = np.array([[0, 1, 2], [0, 3, 6]])
+    net = Lines((2, 3, 3), 9, lines, 4, 0)
+    seen = torch.zeros(1, 2, 3, 3)
+    seen[0, 0, 0, 0] = seen[0, 0, 0, 1] = seen[0, 1, 2, 0] = 1.0  # mine: cells 0 and 1; theirs: cell 6
+    expected = net.table.weight[2 * 4] + net.table.weight[16 + 1 * 4 + 1] + net.cells(seen.flatten(1))[0]
+    assert torch.allclose(net.features(seen)[0], expected.relu(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lines", "convolutions"])
+def test_new_networks_prefer_nothing(name: str) -> None:
+    class Square(Tree):
+        lines = np.arange(16).reshape(4, 4)
+
+    net = board_network(Square(3, 2, 0), name, 8, 2)
+    assert isinstance(net, Lines if name == "lines" else Convolutions)
+    policy, value = net.judge(torch.rand(5, 2, 1, 16))
+    assert policy.shape == (5, 2) and not policy.any() and not value.any()
+
+
+def test_a_match_changes_sides() -> None:
+    game = Tree(6, 2, 7)
+    game.allowed[:] = True
+    rng = np.random.default_rng(0)
+    even = match(game, rollouts(game, 20, rng), rollouts(game, 20, rng), 200, rng)
+    assert len(even) == 200 and set(even) <= {-1.0, 0.0, 1.0} and abs(even.mean()) < 0.25
+
+    def first(board: Any) -> np.ndarray:
+        return np.zeros(len(board["ply"]), int)
+
+    assert match(game, rollouts(game, 200, rng), first, 100, rng).mean() > 0.2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search": "gumbel", "game": "tictactoe", "network": "convolutions", "td_lambda": 1.0},
+        {"game": {"name": "othello", "size": 4}, "network": "convolutions"},
+        {"threads": 2, "micro_batch": 5},
+    ],
+    ids=str,
+)
+def test_variants_keep_the_contract(changes: dict[str, Any], tmp_path: Any) -> None:
+    check_algorithm(load_recipe("connect-four", changes, smoke=True), tmp_path)
+
+
+def test_the_player_follows_the_learner(tmp_path: Any) -> None:
+    trainer = Trainer(load_recipe("connect-four", {"average": 0.0}, smoke=True), tmp_path / "run")
+    list(trainer)
+    learner, player = (trainer.algorithm.model[k].state_dict() for k in ("learner", "player"))
+    assert all(torch.equal(learner[k], player[k]) for k in learner)
+    assert isinstance(CTX, Context)
