@@ -32,6 +32,11 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert {"torch>=2.11", "transformers>=5.17", "numba>=0.65", "numpy>=2.3"} <= set(needs)
 
 
+def test_wheel_brings_the_exam_of_games(wheel: zipfile.ZipFile) -> None:
+    files = [p.relative_to(ROOT / "envs").as_posix() for p in (ROOT / "envs/rllab_envs/games").glob("*.txt")]
+    assert files and set(files) <= set(wheel.namelist())
+
+
 def test_wheel_trains_its_own_recipes(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
