@@ -96,7 +96,7 @@ class Rich(Right):
 
 class EveryMovePays(Right):
     def play(self, board: Any, action: Any) -> Any:
-        after, reward, over = super().play(board, action)
+        after, _, over = super().play(board, action)
         open_before = super().legal(board).any(1)
         sign = np.where(np.bitwise_count(board["mine"] | board["theirs"]) % 2, -1, 1)
         return after, (open_before * sign * 0.5).astype(np.float32), over
@@ -237,7 +237,7 @@ class Listed(PlainTicTacToe):
         (Wide, r"`legal` must return bool \[32, 9\], got bool \[32, 8\]"),
         (Endless, r"Endless, game \d+ after (\d ){4}\d: the game is over, but a move is legal"),
         (Stuck, r"Stuck, game \d+ after 1 \d: no move is legal, but `play` did not say"),
-        (InPlace, "game 0 at the start: `play` changes its board or actions in place"),
+        (InPlace, r"game \d+ after \d: `play` changes its board or actions in place"),
         (ActsInPlace, "`play` changes its board or actions in place"),
         (Looking, "`legal` or `observe` changes its board in place"),
         (Doubles, r"`observe` must return float32 \[32, C, H, W\], got float64 \[32, 2, 3, 3\]"),

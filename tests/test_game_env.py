@@ -9,9 +9,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import rllab_envs.games.gymnasium
+import torch
 from conftest import run
 from gymnasium.utils.env_checker import check_env
 
+from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe, load_recipe
 from rllab.testing import check_algorithm
@@ -100,7 +102,7 @@ def test_mistakes_are_told() -> None:
         (["env_kwargs={game: tictactoe, opponent: perfect}"], "opponent is 'random', got 'perfect'"),
     ):
         with pytest.raises((Mistake, FieldMistake), match=told):
-            list(run(tiny("cartpole", *words), Path("unused")))
+            tiny("cartpole", *words).algorithm.setup(Context(0, torch.device("cpu")))
 
 
 def test_cartpole_needs_no_games() -> None:

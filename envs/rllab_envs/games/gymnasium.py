@@ -17,7 +17,7 @@ from rllab.core.games import named_game
 class GameEnv(gym.Env[np.ndarray, np.int64]):
     """One game an episode; by chance the agent moves first or second.
 
-    game: as a recipe names it: `othello`, `{name: othello, size: 6}`, `mine.py:Game` in the working directory.
+    game: as a recipe names it: `othello`, `{name: othello, size: 6}`, `mine.py:Game`.
     Observations are the game's planes [C, H, W] from the agent's side; `info["action_mask"]` has the legal moves. The
     reward is what the moves of both earn the agent: as a rule 0, and at the end 1, 0 or -1. An illegal move loses at
     once.
