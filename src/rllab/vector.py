@@ -23,6 +23,8 @@ RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
 Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
 
+_HOMES = {"rllab/Game-v0": "rllab_envs.games.gymnasium"}  # of the lab's environments that are not classic
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -63,7 +65,7 @@ class EnvSpec:
 
     def _spec(self) -> gym.envs.registration.EnvSpec:
         if self.env.startswith("rllab/"):
-            importlib.import_module("rllab_envs.classic")  # registers them
+            importlib.import_module(_HOMES.get(self.env, "rllab_envs.classic"))  # registers them
         try:
             return gym.spec(self.env)
         except (gym.error.Error, ModuleNotFoundError) as error:

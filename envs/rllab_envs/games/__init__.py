@@ -1,0 +1,8 @@
+"""Board games (`rllab.core.protocols.Game`); a bare name in a recipe is an attribute of this module."""
+
+from rllab_envs.games.connect_four import ConnectFour as connect_four
+from rllab_envs.games.go import Go as go
+from rllab_envs.games.othello import Othello as othello
+from rllab_envs.games.tictactoe import TicTacToe as tictactoe
+
+__all__ = ["connect_four", "go", "othello", "tictactoe"]

@@ -54,12 +54,18 @@ class Term(NamedTuple):
     made: bool
 
 
+_IN_FILE = re.compile(r"[^:]+\.py:\w+")
 _DATA = re.compile(r".+\.(jsonl|json|csv|parquet)(\.gz)?")
 
 
 def is_data(name: str) -> bool:
     """Whether a name is that of a file of rows."""
     return _DATA.fullmatch(name) is not None
+
+
+def is_in_file(name: str) -> bool:
+    """Whether a name is that of something in a file of the user's, as `mine.py:fn`."""
+    return _IN_FILE.fullmatch(name) is not None
 
 
 def is_model(name: str) -> bool:

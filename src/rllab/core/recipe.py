@@ -6,7 +6,7 @@ and what takes settings of its own. `smoke` holds changes that make the run fini
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.names import Named, did_you_mean, is_data
-from rllab.core.typed import Reader, compose, dataclass_settings, pairs, plain, put
+from rllab.core.names import Named, did_you_mean, is_data, is_in_file
+from rllab.core.typed import Reader, compose, dataclass_settings, pairs, plain, put, renamed
 
 if TYPE_CHECKING:
     from rllab.core.algorithm import Algorithm
-
-
-_FILE = re.compile(r"[^:]+\.py:\w+")  # a name in a file of the user's
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -169,7 +166,8 @@ def read_recipe(
     reader.raise_mistakes()
     places = {k: reader.where(v) for k, _, v in pairs(root)}
     files = _files(root, folder)
-    plain = renamed(_plain(root, settings, algorithm), lambda text: reader.data_files.get(text, text))
+    names = reader.data_files | reader.placed
+    plain = renamed(_plain(root, settings, algorithm), lambda text: names.get(text, text))
     return Recipe(name, settings, algorithm, plain, files, places)
 
 
@@ -217,7 +215,7 @@ def _said_here(node: yaml.Node, mark: yaml.Mark) -> None:
     node.start_mark = mark
     if isinstance(node, yaml.ScalarNode):
         here = Path.cwd() / node.value
-        if _FILE.fullmatch(node.value) or (is_data(node.value) and here.is_file()):  # data may lie below RLLAB_DATA
+        if is_in_file(node.value) or (is_data(node.value) and here.is_file()):  # data may lie below RLLAB_DATA
             node.value = str(here)
     for child in node.value if isinstance(node.value, list) else []:
         for n in child if isinstance(child, tuple) else (child,):
@@ -233,7 +231,7 @@ def _files(root: yaml.Node, folder: Path) -> dict[str, Path]:
     """The files that names like `mine.py:fn` anywhere in a recipe point to, as written -> path."""
     if isinstance(root, yaml.ScalarNode):
         written = root.value.partition(":")[0]
-        return {written: (folder / written).resolve()} if _FILE.fullmatch(root.value) else {}
+        return {written: (folder / written).resolve()} if is_in_file(root.value) else {}
     nodes = [n for child in root.value for n in (child if isinstance(child, tuple) else (child,))]
     return {k: v for n in nodes for k, v in _files(n, folder).items()}
 
@@ -249,15 +247,6 @@ def _plain(root: yaml.MappingNode, settings: Settings, algorithm: "Algorithm") -
             named = f.name in written and not _is_plain(value)
             whole[f.name] = written[f.name] if named else _as_plain(value)
     return whole
-
-
-def renamed(tree: Any, rename: Callable[[str], str]) -> Any:
-    """A tree of settings with another name in place of each text."""
-    if isinstance(tree, dict):
-        return {k: renamed(v, rename) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [renamed(v, rename) for v in tree]
-    return rename(tree) if isinstance(tree, str) else tree
 
 
 def _is_plain(value: Any) -> bool:

@@ -32,7 +32,8 @@ from rllab.core.checkpoint import Checkpoints, copy_checkpoint
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
 from rllab.core.names import did_you_mean
-from rllab.core.recipe import Recipe, reached, read_recipe, renamed
+from rllab.core.recipe import Recipe, reached, read_recipe
+from rllab.core.typed import renamed
 
 _PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "peft", "datasets", "safetensors")
 

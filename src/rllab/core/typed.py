@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from rllab.core.errors import Mistake
-from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, is_model, settings_of, takes
+from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, is_in_file, is_model, settings_of, takes
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _UNREAD = object()  # stands for a value whose mistake is noted
@@ -75,6 +75,15 @@ def put(root: yaml.MappingNode, key: str, value: yaml.Node) -> None:
     root.value = [*kept, (key_node, value)]
 
 
+def renamed(tree: Any, rename: Callable[[str], str]) -> Any:
+    """A tree of settings with another name in place of each text."""
+    if isinstance(tree, dict):
+        return {k: renamed(v, rename) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [renamed(v, rename) for v in tree]
+    return rename(tree) if isinstance(tree, str) else tree
+
+
 class Reader:
     """Reads nodes as types and notes every mistake.
 
@@ -85,6 +94,7 @@ class Reader:
         self.source, self.folder = source, folder
         self.mistakes: list[str] = []
         self.data_files: dict[str, str] = {}  # as written -> whole path; a run does not copy them
+        self.placed: dict[str, str] = {}  # names in files, with their whole path -> as written
 
     def where(self, node: yaml.Node) -> str:
         """'recipes/cartpole.yaml:12', or the words of the command line that set it."""
@@ -124,7 +134,7 @@ class Reader:
         if origin in (Union, types.UnionType):
             return self._union(node, args, key)
         if type_ is Any:
-            return plain(node)
+            return renamed(plain(node), self._place)
         if origin is Literal:
             value = plain(node)
             if value in args:
@@ -140,6 +150,14 @@ class Reader:
         if origin in (dict, Mapping):
             return self._mapping(node, args[1], key)
         return self._scalar(node, type_, key)
+
+    def _place(self, text: str) -> str:
+        """`mine.py:fn` with its whole path, as whoever is handed such a name does not know the folder."""
+        if not is_in_file(text):
+            return text
+        whole = address(text, "", self.folder)
+        self.placed[whole] = text
+        return whole
 
     def _scalar(self, node: yaml.Node, type_: Any, key: str) -> Any:
         value = plain(node)
@@ -165,6 +183,7 @@ class Reader:
         scalars = [a for a in args if get_origin(a) is not dict and not is_dataclass(a)] or list(args)
         for arg in scalars[:-1]:
             trial = Reader(self.source, self.folder)
+            trial.placed = self.placed
             value = trial.read(node, arg, key)
             if not trial.mistakes:
                 return value

@@ -1,0 +1,177 @@
+"""Connect four (Allen 1988): stones fall to the bottom of seven columns of six cells, and four in a row win.
+
+A player's stones are one int64: bit 7 c + h is the cell of column c at height h, and each column has a seventh bit that
+stays 0, so that no row goes on at the other side. All arithmetic is of int64.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+
+from rllab.core.protocols import Board
+from rllab_envs.games.square import pictures
+
+HEIGHT, WIDTH, STRIDE = 6, 7, 7
+BOTTOM = sum(1 << STRIDE * c for c in range(WIDTH))  # the lowest cell of every column
+CELLS = BOTTOM * ((1 << HEIGHT) - 1)
+
+
+class ConnectFour:
+    """The game. A board is two int64 arrays [B], `mine` and `theirs`, from the side of the player to move.
+
+    Planes [6, 7], the top row first: the mover's stones, the other's; with `threats`, the empty cells that would make
+    four for the mover, and for the other; 1 everywhere where the first player is to move.
+    """
+
+    players = 2
+
+    def __init__(self, *, threats: bool = True) -> None:
+        self.threats = threats
+        self.names: Sequence[str] = [str(c + 1) for c in range(WIDTH)]
+        self.lines = _lines()
+        cells, columns = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH), np.arange(WIDTH)
+        self.symmetries = (
+            np.stack([cells.reshape(-1), cells[:, ::-1].reshape(-1)]),
+            np.stack([columns, columns[::-1]]),
+        )
+
+    def start(self, n: int) -> Board:
+        return {"mine": np.zeros(n, np.int64), "theirs": np.zeros(n, np.int64)}
+
+    def legal(self, board: Board) -> np.ndarray:
+        mine, theirs = _sides(board)
+        legal = np.empty((len(mine), WIDTH), np.bool_)
+        _legal(mine, theirs, legal)
+        return legal
+
+    def play(self, board: Board, action: np.ndarray) -> tuple[Board, np.ndarray, np.ndarray]:
+        mine, theirs = _sides(board)
+        next_mine, next_theirs = np.empty_like(mine), np.empty_like(mine)
+        reward, ended = np.empty(len(mine), np.float32), np.empty(len(mine), np.bool_)
+        _play(mine, theirs, np.ascontiguousarray(action, np.int64), next_mine, next_theirs, reward, ended)
+        return {"mine": next_mine, "theirs": next_theirs}, reward, ended
+
+    def observe(self, board: Board) -> np.ndarray:
+        mine, theirs = _sides(board)
+        planes = np.empty((len(mine), 5 if self.threats else 3, HEIGHT, WIDTH), np.float32)
+        _observe(mine, theirs, planes)
+        return planes
+
+    def wins(self, board: Board) -> np.ndarray:
+        """Which columns make four: bool [B, 7]."""
+        mine, theirs = _sides(board)
+        wins = np.empty((len(mine), WIDTH), np.bool_)
+        _wins(mine, theirs, wins)
+        return wins
+
+    def show(self, board: Board) -> list[str]:
+        """A picture of each position: X moves first."""
+        planes = self.observe(board)
+        first = planes[:, -1] > 0
+        return pictures(
+            np.where(first, planes[:, 0], planes[:, 1]), np.where(first, planes[:, 1], planes[:, 0]), "1234567"
+        )
+
+
+@njit(cache=True)
+def four(stones: int) -> bool:
+    """Whether one player's stones have four in a row."""
+    for step in (1, STRIDE - 1, STRIDE, STRIDE + 1):
+        pairs = stones & (stones >> step)
+        if pairs & (pairs >> (2 * step)):
+            return True
+    return False
+
+
+@njit(cache=True)
+def over(mine: int, theirs: int) -> bool:
+    """Whether a position is over: either player has four, or all cells are taken."""
+    return four(theirs) or four(mine) or (mine | theirs) == CELLS
+
+
+@njit(cache=True)
+def completing(stones: int) -> int:
+    """The cells, taken or not, that make four with three of one player's stones."""
+    found = (stones << 1) & (stones << 2) & (stones << 3)
+    for step in (STRIDE - 1, STRIDE, STRIDE + 1):
+        above, below = (stones << step), (stones >> step)
+        two_above, two_below = above & (stones << (2 * step)), below & (stones >> (2 * step))
+        found |= two_above & ((stones << (3 * step)) | below) | two_below & ((stones >> (3 * step)) | above)
+    return found & CELLS
+
+
+@njit(cache=True)
+def playable(mine: int, theirs: int) -> int:
+    """The cells that a stone can fall to, if the position is not over."""
+    return ((mine | theirs) + BOTTOM) & CELLS
+
+
+@njit(cache=True)
+def _legal(mine: np.ndarray, theirs: np.ndarray, legal: np.ndarray) -> None:
+    for b in range(len(mine)):
+        cells = 0 if over(mine[b], theirs[b]) else playable(mine[b], theirs[b])
+        for c in range(WIDTH):
+            legal[b, c] = (cells >> (STRIDE * c)) & 63 != 0
+
+
+@njit(cache=True)
+def _wins(mine: np.ndarray, theirs: np.ndarray, wins: np.ndarray) -> None:
+    for b in range(len(mine)):
+        cells = completing(mine[b]) & playable(mine[b], theirs[b])
+        if cells != 0 and over(mine[b], theirs[b]):
+            cells = 0
+        for c in range(WIDTH):
+            wins[b, c] = (cells >> (STRIDE * c)) & 63 != 0
+
+
+@njit(cache=True)
+def _play(
+    mine: np.ndarray,
+    theirs: np.ndarray,
+    action: np.ndarray,
+    next_mine: np.ndarray,
+    next_theirs: np.ndarray,
+    reward: np.ndarray,
+    ended: np.ndarray,
+) -> None:
+    for b in range(len(mine)):
+        next_mine[b], next_theirs[b], reward[b], ended[b] = mine[b], theirs[b], 0.0, True
+        if not over(mine[b], theirs[b]):
+            moved = mine[b] | playable(mine[b], theirs[b]) & (63 << (STRIDE * action[b]))
+            won = four(moved)
+            next_mine[b], next_theirs[b], reward[b] = theirs[b], moved, 1.0 if won else 0.0
+            ended[b] = won or (moved | theirs[b]) == CELLS
+
+
+@njit(cache=True)
+def _observe(mine: np.ndarray, theirs: np.ndarray, planes: np.ndarray) -> None:
+    shown = np.zeros(4, np.int64)
+    sides = planes.shape[1] - 1
+    for b in range(len(mine)):
+        taken = mine[b] | theirs[b]
+        shown[0], shown[1] = mine[b], theirs[b]
+        if sides == 4:
+            shown[2], shown[3] = completing(mine[b]) & ~taken, completing(theirs[b]) & ~taken
+        for p in range(sides):
+            stones = shown[p]
+            for r in range(HEIGHT):
+                for c in range(WIDTH):
+                    planes[b, p, r, c] = (stones >> (STRIDE * c + HEIGHT - 1 - r)) & 1
+        for step in (32, 16, 8, 4, 2, 1):
+            taken ^= taken >> step
+        planes[b, sides] = 1.0 - (taken & 1)
+
+
+def _sides(board: Board) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(board["mine"]), np.ascontiguousarray(board["theirs"])
+
+
+def _lines() -> np.ndarray:
+    """The 69 lines of four, as flat cells [69, 4]."""
+    cells = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    found = [cells[r, c : c + 4] for r in range(HEIGHT) for c in range(WIDTH - 3)]
+    found += [cells[r : r + 4, c] for r in range(HEIGHT - 3) for c in range(WIDTH)]
+    for turned in (cells, cells[:, ::-1]):
+        found += [np.diag(turned[r : r + 4, c : c + 4]) for r in range(HEIGHT - 3) for c in range(WIDTH - 3)]
+    return np.stack(found)

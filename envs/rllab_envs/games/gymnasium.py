@@ -1,0 +1,69 @@
+"""Any board game as a Gymnasium environment: an agent against an opponent who plays legal moves at random.
+
+Importing this registers it: `gymnasium.make("rllab_envs.games.gymnasium:rllab/Game-v0", game="tictactoe")`.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import register, registry
+from gymnasium.spaces import Box, Discrete
+
+from rllab.core.errors import FieldMistake
+from rllab.core.games import named_game
+
+
+class GameEnv(gym.Env[np.ndarray, np.int64]):
+    """One game an episode; by chance the agent moves first or second.
+
+    game: as a recipe names it: `othello`, `{name: othello, size: 6}`, `mine.py:Game`.
+    Observations are the game's planes [C, H, W] from the agent's side; `info["action_mask"]` has the legal moves. The
+    reward is what the moves of both earn the agent: as a rule 0, and at the end 1, 0 or -1. An illegal move loses at
+    once.
+    """
+
+    def __init__(self, game: str | dict[str, Any], opponent: str = "random") -> None:
+        if opponent != "random":
+            raise FieldMistake("env_kwargs", f"opponent is 'random', got {opponent!r}")
+        self.game = named_game(game)
+        self._board, self._over = self.game.start(1), True
+        self.observation_space = Box(-np.inf, np.inf, self.game.observe(self._board).shape[1:], np.float32)
+        self.action_space = Discrete(len(self.game.names))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._board, self._over = self.game.start(1), False
+        if self.game.players == 2 and self.np_random.random() < 0.5:
+            self._reply()
+        return self._seen()
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if not self.game.legal(self._board)[0, action]:
+            self._over = True
+            obs, info = self._seen()
+            return obs, -1.0, True, False, info
+        reward = self._play(action)
+        if not self._over and self.game.players == 2:
+            reward -= self._reply()
+        obs, info = self._seen()
+        return obs, reward, self._over, False, info
+
+    def _reply(self) -> float:
+        """A move of the opponent; its reward."""
+        return self._play(self.np_random.choice(np.flatnonzero(self.game.legal(self._board)[0])))
+
+    def _play(self, action: np.int64) -> float:
+        self._board, reward, over = self.game.play(self._board, np.array([action]))
+        self._over = bool(over[0])
+        return float(reward[0])
+
+    def _seen(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """What the agent sees, also once its own move has ended the game and it is the other's turn to see."""
+        return self.game.observe(self._board)[0], {"action_mask": self.game.legal(self._board)[0]}
+
+
+if "rllab/Game-v0" not in registry:
+    register("rllab/Game-v0", "rllab_envs.games.gymnasium:GameEnv")

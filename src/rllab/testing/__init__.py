@@ -1,0 +1,34 @@
+"""Contract tests as public functions: what algorithms, tasks in text and board games owe, for those who write one."""
+
+from rllab.testing.algorithms import (
+    check_algorithm,
+    check_evaluate,
+    check_moves,
+    check_resume,
+    check_seeds,
+    check_split,
+    digest,
+    finish,
+    outcome,
+    updates,
+)
+from rllab.testing.broken import Broken
+from rllab.testing.games import check_game, compare_speed
+from rllab.testing.tasks import check_task
+
+__all__ = [
+    "Broken",
+    "check_algorithm",
+    "check_evaluate",
+    "check_game",
+    "check_moves",
+    "check_resume",
+    "check_seeds",
+    "check_split",
+    "check_task",
+    "compare_speed",
+    "digest",
+    "finish",
+    "outcome",
+    "updates",
+]

@@ -1,0 +1,285 @@
+"""Broken games of every kind are found out, and told with the moves that lead there."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from plain_games import PlainTicTacToe
+from rllab_envs import games
+
+from rllab.core.protocols import Exam
+from rllab.testing import Broken, check_game
+
+Right = games.tictactoe
+
+
+class Masks(Right):
+    def legal(self, board: Any) -> Any:
+        return super().legal(board).astype(int)
+
+
+class Wide(Right):
+    def legal(self, board: Any) -> Any:
+        return super().legal(board)[:, :8]
+
+
+class Endless(Right):
+    """Moves are legal when the game is over."""
+
+    def legal(self, board: Any) -> Any:
+        return np.ones_like(super().legal(board))
+
+
+class Stuck(Right):
+    def legal(self, board: Any) -> Any:
+        return super().legal(board) & (board["mine"] & 1 == 0)[:, None]
+
+
+class InPlace(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        after, reward, over = super().play(board, action)
+        board["mine"][:] = after["mine"]
+        return after, reward, over
+
+
+class ActsInPlace(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        said = super().play(board, action)
+        action[:] = 0
+        return said
+
+
+class Looking(Right):
+    def legal(self, board: Any) -> Any:
+        board["mine"] |= 1
+        return super().legal(board)
+
+
+class Doubles(Right):
+    def observe(self, board: Any) -> Any:
+        return super().observe(board).astype(np.float64)
+
+
+class Flat(Right):
+    def observe(self, board: Any) -> Any:
+        return super().observe(board).reshape(-1, 2, 9)
+
+
+class Infinite(Right):
+    def observe(self, board: Any) -> Any:
+        return super().observe(board) + np.where(board["theirs"] & 16, np.inf, 0)[:, None, None, None].astype(
+            np.float32
+        )
+
+
+class FirstAlwaysFirst(Right):
+    """Planes of the first player and the second, whoever moves."""
+
+    def observe(self, board: Any) -> Any:
+        planes = super().observe(board)
+        second = planes.sum((1, 2, 3)) % 2 == 1
+        return np.where(second[:, None, None, None], planes[:, ::-1], planes)
+
+
+class Overlapping(Right):
+    def observe(self, board: Any) -> Any:
+        planes = super().observe(board)
+        planes[:, 1] = np.maximum(planes[:, 0], planes[:, 1])
+        return planes
+
+
+class Rich(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        after, reward, over = super().play(board, action)
+        return after, reward * 2, over
+
+
+class EveryMovePays(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        after, _, over = super().play(board, action)
+        open_before = super().legal(board).any(1)
+        sign = np.where(np.bitwise_count(board["mine"] | board["theirs"]) % 2, -1, 1)
+        return after, (open_before * sign * 0.5).astype(np.float32), over
+
+
+class Whole(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        after, reward, over = super().play(board, action)
+        return after, reward.astype(int), over
+
+
+class PaidAgain(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        after, reward, over = super().play(board, action)
+        return after, reward + (~super().legal(board).any(1)).astype(np.float32), over
+
+
+class GoesOn(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        after, reward, over = super().play(board, action)
+        was_over = ~super().legal(board).any(1)
+        return {k: np.where(was_over, 0, v) for k, v in after.items()}, reward, over
+
+
+class Neighbourly(Right):
+    """What is seen of a board depends on those beside it."""
+
+    def observe(self, board: Any) -> Any:
+        extra = np.full((len(board["mine"]), 1, 3, 3), (board["theirs"] > 4).mean(), np.float32)
+        return np.concatenate([super().observe(board), extra], 1)
+
+
+class Skewed(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        cells, actions = self.symmetries
+        self.symmetries = cells[[0, 4]], actions[[0, 2]]
+
+
+class Unpermuted(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.symmetries = self.symmetries[0], np.zeros_like(self.symmetries[1])
+
+
+class Unfirst(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.symmetries = self.symmetries[0][1:], self.symmetries[1][1:]
+
+
+class Ungrouped(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.symmetries = self.symmetries[0][:2], self.symmetries[1][:2]
+
+
+class FalseLine(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = np.array([[0, 1]])
+
+
+class FarLine(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = np.array([[0, 9]])
+
+
+class Hopeful(Right):
+    def wins(self, board: Any) -> Any:
+        return self.legal(board)
+
+
+class Mute(Right):
+    def show(self, board: Any) -> Any:
+        return "board"
+
+
+class Unexamined(Right):
+    def exam(self, split: str) -> Exam:
+        exam = super().exam(split)
+        return exam._replace(keeps=~exam.keeps)
+
+
+class Nameless(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = ["a"] * 9
+
+
+class Crowded(Right):
+    players = 3
+
+
+class Texts(Right):
+    def start(self, n: int) -> Any:
+        return dict(super().start(n)) | {"who": np.array(["X"] * n)}
+
+
+class Changing(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        after, reward, over = super().play(board, action)
+        return {k: v.astype(np.int32) for k, v in after.items()}, reward, over
+
+
+class Raising(Right):
+    def play(self, board: Any, action: Any) -> Any:
+        if (board["mine"] & 1).any():
+            raise RuntimeError("cell 1")
+        return super().play(board, action)
+
+
+class Listed(PlainTicTacToe):
+    """Its position is a list, which `play` changes."""
+
+    def start(self) -> Any:
+        return [super().start()]
+
+    def legal(self, position: Any) -> Any:
+        return super().legal(position[0])
+
+    def play(self, position: Any, action: int) -> Any:
+        position[0], reward, over = super().play(position[0], action)
+        return position, reward, over
+
+    def observe(self, position: Any) -> Any:
+        return super().observe(position[0])
+
+    def wins(self, position: Any) -> Any:
+        return super().wins(position[0])
+
+
+@pytest.mark.parametrize(
+    ("game", "told"),
+    [
+        (Masks, r"game 0 at the start: `legal` must return bool \[32, 9\], got int64 \[32, 9\]"),
+        (Wide, r"`legal` must return bool \[32, 9\], got bool \[32, 8\]"),
+        (Endless, r"Endless, game \d+ after (\d ){4}\d: the game is over, but a move is legal"),
+        (Stuck, r"Stuck, game \d+ after 1 \d: no move is legal, but `play` did not say"),
+        (InPlace, r"game \d+ after \d: `play` changes its board or actions in place"),
+        (ActsInPlace, "`play` changes its board or actions in place"),
+        (Looking, "`legal` or `observe` changes its board in place"),
+        (Doubles, r"`observe` must return float32 \[32, C, H, W\], got float64 \[32, 2, 3, 3\]"),
+        (Flat, r"got float32 \[32, 2, 9\]"),
+        (Infinite, r"game \d+ after 5: `observe` returns numbers that are not finite"),
+        (FirstAlwaysFirst, r"game 0 after \d: planes 0 and 1 have not changed sides"),
+        (Overlapping, r"game \d+ after \d \d: planes 0 and 1 must be 0 or 1, and never 1 at the same cell"),
+        (Rich, r"game \d+ after (\d ){4,8}\d: rewards add up to a number beyond -1 to 1"),
+        (EveryMovePays, r"game 0 after \d \d \d: rewards add up to"),
+        (Whole, "must return rewards as float32"),
+        (PaidAgain, "it was over: when it is played on"),
+        (GoesOn, "it was over: when it is played on"),
+        (Neighbourly, "played again alone it is another game"),
+        (Skewed, r"game \d+ .*: seen through symmetry 1, (planes differ|other moves are legal)"),
+        (Unpermuted, "`symmetries` has actions that are no permutations of 9"),
+        (Unfirst, "the first of its `symmetries` must change nothing"),
+        (Ungrouped, "two of its `symmetries` one after the other are none of them"),
+        (FalseLine, r"game \d+ after [\d ]+: a line of `lines` is full, but nobody has won"),
+        (FarLine, r"`lines` must be whole numbers \[L, K\] below 9"),
+        (Hopeful, "game 0 at the start: `wins` is wrong of 1"),
+        (Mute, "`show` must return a list of 32 texts"),
+        (Unexamined, "position 0 of the exam 'validation' has no right answers, or no wrong ones"),
+        (Nameless, "`names` must be different texts without spaces"),
+        (Crowded, "`players` is 1 or 2, got 3"),
+        (Texts, r"board\['who'\] is no array of numbers with 32 rows"),
+        (Changing, r"game 0 after \d: board\['mine'\] has another type or shape than at the start"),
+        (Raising, r"after \d \d and others beside it: RuntimeError: cell 1"),
+        (Listed, r"game \d+ (at the start|after .*): (played again alone|`legal` or|the board has other)|Listed.play"),
+    ],
+)
+def test_broken_games_are_found_out(game: Any, told: str) -> None:
+    with pytest.raises(Broken, match=told) as raised:
+        check_game(game)
+    assert game.__name__ in str(raised.value)
+
+
+def test_a_game_that_does_not_end_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Circle(Right):
+        def play(self, board: Any, action: Any) -> Any:
+            _, reward, over = super().play(board, action)
+            return self.start(len(over)), reward, over & False
+
+    monkeypatch.setattr("rllab.testing.played.LONGEST", 50)
+    with pytest.raises(Broken, match="Circle: a random game goes on after 50 moves"):
+        check_game(Circle())
