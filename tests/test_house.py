@@ -21,6 +21,7 @@ RANKS |= {
     "progress": 4,
     "tables": 4,
     "talk": 4,
+    "play": 4,
     "demo": 4,
     "doctor": 4,
 }

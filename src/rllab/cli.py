@@ -245,6 +245,43 @@ def chat(
     talk(model_folder(model, runs), base, style, max_new_tokens, typed(), print)
 
 
+Simulations = Annotated[int, typer.Option(help="Of the search, for a move.")]
+
+
+@app.command()
+def play(
+    run: Annotated[str, typer.Argument(help="A run that plays a board game: RUN, RUN@STEP, last.")],
+    simulations: Simulations = 400,
+    second: Annotated[bool, typer.Option(help="The run begins.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Play a board game against a run."""
+    from rllab.play import loaded
+    from rllab.play import play as play_game
+    from rllab.talk import typed
+
+    play_game(loaded(run, runs), simulations, second, typed(), print)
+
+
+@app.command()
+def analyse(
+    run: Annotated[str, typer.Argument(help="A run that plays a board game: RUN, RUN@STEP, last.")],
+    file: Annotated[Path, typer.Argument(help="One position a line: the moves that lead to it, such as 4453.")],
+    simulations: Simulations = 400,
+    out: Annotated[str, typer.Option("--json", help="A file for the rows: JSONL, one row a position.")] = "",
+    runs: Runs = Path("runs"),
+) -> None:
+    """Say what a run would play in positions, and what it thinks of them."""
+    from rllab.play import analyse_file, loaded
+    from rllab.tables import table
+
+    found, problems = analyse_file(loaded(run, runs), file, simulations, Path(out) if out else None)
+    if not out:
+        table([row | {"visits": " ".join(f"{k}:{v}" for k, v in row["visits"].items() if v)} for row in found], False)
+    if problems:
+        raise Mistake("\n".join([f"{len(problems)} positions were left out; the others are above", *problems]))
+
+
 @app.command()
 def samples(
     run: Annotated[str, typer.Argument(help="A run of a language model.")],

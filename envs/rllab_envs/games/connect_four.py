@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from rllab.core.protocols import Board
+from rllab.core.protocols import Board, Exam
 from rllab_envs.games.square import pictures
 
 HEIGHT, WIDTH, STRIDE = 6, 7, 7
@@ -64,6 +64,18 @@ class ConnectFour:
         wins = np.empty((len(mine), WIDTH), np.bool_)
         _wins(mine, theirs, wins)
         return wins
+
+    def exam(self, split: str) -> Exam:
+        """1,300 solved positions whose moves differ in the outcome, 300 of them for `validation`."""
+        from rllab_envs.games.connect_four_exam import exam  # the solver is compiled where it is asked
+
+        return exam(split)
+
+    def perfect(self, board: Board) -> np.ndarray:
+        """The best columns: bool [B, 7]; with fewer than 12 stones it may take seconds a position."""
+        from rllab_envs.games.connect_four_opening import perfect
+
+        return perfect(*_sides(board))
 
     def show(self, board: Board) -> list[str]:
         """A picture of each position: X moves first."""

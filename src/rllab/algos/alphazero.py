@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, Outputs, Round, split
 from rllab.core.games import GAMES, make_game, rows
-from rllab.core.protocols import Board
+from rllab.core.protocols import Board, Game
 from rllab.replay import Window
 from rllab.search.evaluate import Judge, drawn
 from rllab.search.match import match, rollouts
@@ -122,7 +122,7 @@ class AlphaZero(Algorithm):
         return told | ({"play/length": ended[1] / ended[0]} if ended[0] else {})
 
     def searched(
-        self, boards: Board, simulations: int, judges: list[Judge], noise_GA: np.ndarray | None = None
+        self, boards: Board, simulations: int, judges: list[Judge] | None = None, noise_GA: np.ndarray | None = None
     ) -> Found:
         """A search of each position, in as many threads as there are judges."""
         own = {"c_puct": self.c_puct, "fpu": self.fpu}
@@ -134,7 +134,12 @@ class AlphaZero(Algorithm):
             found: Found = search(self._game, rows(boards, which), judge, simulations, noise=noise, **own)
             return found
 
-        return side_by_side(part, len(next(iter(boards.values()))), judges)
+        return side_by_side(part, len(next(iter(boards.values()))), judges or self._judges())
+
+    @property
+    def board_game(self) -> Game:
+        """The game itself, once `setup` is done."""
+        return self._game
 
     def _judges(self) -> list[Judge]:
         """One for each thread; what the network has said is kept while its weights stay."""
@@ -203,10 +208,12 @@ class AlphaZero(Algorithm):
         judges = self._judges()
         if not hasattr(self._game, "exam"):
             rng = self.ctx.rng(part, shared=True)
-            won = match(
-                self._game, self.player(judges), rollouts(self._game, self.eval_rollouts, rng), self.eval_games, rng
-            )
-            return {"score": (won + 1) / 2}
+            opponent = rollouts(self._game, self.eval_rollouts, rng)
+
+            def player(board: Board) -> np.ndarray:
+                return self.searched(board, self.eval_simulations, judges).action
+
+            return {"score": (match(self._game, player, opponent, self.eval_games, rng) + 1) / 2}
         exam = self._game.exam(part)
         legal, each = self._game.legal(exam.board), np.arange(len(exam.keeps))
         found = self.searched(exam.board, self.eval_simulations, judges)
@@ -214,7 +221,3 @@ class AlphaZero(Algorithm):
         raw = np.where(legal, policy, -np.inf).argmax(1)
         keeps, best = exam.keeps[each, found.action], exam.best[each, found.action]
         return {"keeps": keeps, "best": best, "keeps_raw": exam.keeps[each, raw]}
-
-    def player(self, judges: list[Judge]) -> Any:
-        """The finished run as a player (`rllab.search.match.Player`)."""
-        return lambda board: self.searched(board, self.eval_simulations, judges).action
