@@ -283,6 +283,38 @@ def analyse(
 
 
 @app.command()
+def strength(
+    run: Annotated[str, typer.Argument(help="A run that plays a board game: RUN, RUN@STEP, last.")],
+    simulations: Annotated[
+        str, typer.Option(help="Of its search, several with commas; 0 is its policy alone.")
+    ] = "0,64",
+    uct: Annotated[str, typer.Option(help="Simulations of UCT, which is asked the same, several with commas.")] = "100",
+    split: Annotated[str, typer.Option(help="Which positions: validation or test.")] = "test",
+    games: Annotated[int, typer.Option(help="Games against each UCT in place of positions.")] = 0,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Say how strong a run plays: positions whose best moves are known, or games; with --uct 0 against perfect play."""
+    from rllab.evals import strength as found
+    from rllab.play import loaded
+    from rllab.tables import table
+
+    algorithm, counts, others = loaded(run, runs), _numbers(simulations, "simulations"), _numbers(uct, "uct")
+    if games:
+        rows = [row for count in counts for row in found.games(algorithm, count, others, games)]
+    else:
+        rows = list(found.positions(algorithm, counts, [n for n in others if n], split))
+    table(rows if as_json else [{k: _plain(v) for k, v in row.items()} for row in rows], as_json)
+
+
+def _numbers(said: str, option: str) -> list[int]:
+    words = [w for w in said.split(",") if w.strip()]
+    if not all(w.strip().isdigit() for w in words):
+        raise Mistake(f"--{option} {said}: expected whole numbers with commas, such as 64,400")
+    return [int(w) for w in words]
+
+
+@app.command()
 def samples(
     run: Annotated[str, typer.Argument(help="A run of a language model.")],
     worst: Annotated[bool, typer.Option(help="Those of the lowest score first.")] = False,

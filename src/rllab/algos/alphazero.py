@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, Outputs, Round, split
 from rllab.core.games import GAMES, make_game, rows
-from rllab.core.protocols import Board, Game
+from rllab.core.protocols import Board, Exam, Game
 from rllab.replay import Window
 from rllab.search.evaluate import Judge, drawn
-from rllab.search.match import match, rollouts
+from rllab.search.match import match, perfect, rollouts
 from rllab.search.networks import board_network
 from rllab.search.parallel import side_by_side
 from rllab.search.search import Found, gumbel, puct
@@ -67,6 +67,7 @@ class AlphaZero(Algorithm):
     eval_simulations: int = 64
     eval_games: int = 100  # against UCT, where no positions with known moves come with the game
     eval_rollouts: int = 100  # of UCT, for a move
+    eval_perfect: int = 0  # games against a player that never errs, of a game that is solved
 
     def __post_init__(self) -> None:
         for name in ("num_games", "moves", "simulations", "batch_size", "eval_simulations", "eval_games"):
@@ -136,6 +137,13 @@ class AlphaZero(Algorithm):
 
         return side_by_side(part, len(next(iter(boards.values()))), judges or self._judges())
 
+    def preferred(self, boards: Board) -> np.ndarray:
+        """The action of each position [B] that the network likes best, without a search."""
+        legal = self._game.legal(boards)
+        policy, _ = self._judges()[0](boards, legal)
+        found: np.ndarray = np.where(legal, policy, -np.inf).argmax(1)
+        return found
+
     @property
     def board_game(self) -> Game:
         """The game itself, once `setup` is done."""
@@ -144,7 +152,8 @@ class AlphaZero(Algorithm):
     def _judges(self) -> list[Judge]:
         """One for each thread; what the network has said is kept while its weights stay."""
         count = torch.get_num_threads() if self.ctx.device.type == "cpu" else 1
-        return [Judge(self._game, self.model["player"].judge, self.ctx) for _ in range(count)]  # type: ignore[arg-type]
+        network = deepcopy(self.model["player"]).to(self.ctx.dtype)
+        return [Judge(self._game, network.judge, self.ctx) for _ in range(count)]  # type: ignore[arg-type]
 
     def _noise(self, rng: np.random.Generator) -> np.ndarray:
         """What is added at the root of each open game [G, A]: Gumbel's noise, or Dirichlet's over legal actions."""
@@ -205,19 +214,27 @@ class AlphaZero(Algorithm):
 
     def _measured(self, part: str) -> dict[str, np.ndarray]:
         """What each position or game of an evaluation showed."""
-        judges = self._judges()
-        if not hasattr(self._game, "exam"):
-            rng = self.ctx.rng(part, shared=True)
+        judges, rng = self._judges(), self.ctx.rng(part, shared=True)
+
+        def player(board: Board) -> np.ndarray:
+            return self.searched(board, self.eval_simulations, judges).action
+
+        if hasattr(self._game, "exam"):
+            found = self._examined(self._game.exam(part), judges)
+        else:
             opponent = rollouts(self._game, self.eval_rollouts, rng)
+            found = {"score": (match(self._game, player, opponent, self.eval_games, rng) + 1) / 2}
+        if self.eval_perfect:
+            solved = perfect(self._game, rng)
+            found["unbeaten"] = match(self._game, player, solved, self.eval_perfect, rng, opening=0) >= 0
+        return found
 
-            def player(board: Board) -> np.ndarray:
-                return self.searched(board, self.eval_simulations, judges).action
-
-            return {"score": (match(self._game, player, opponent, self.eval_games, rng) + 1) / 2}
-        exam = self._game.exam(part)
-        legal, each = self._game.legal(exam.board), np.arange(len(exam.keeps))
-        found = self.searched(exam.board, self.eval_simulations, judges)
-        policy, _ = judges[0](exam.board, legal)
-        raw = np.where(legal, policy, -np.inf).argmax(1)
-        keeps, best = exam.keeps[each, found.action], exam.best[each, found.action]
-        return {"keeps": keeps, "best": best, "keeps_raw": exam.keeps[each, raw]}
+    def _examined(self, exam: Exam, judges: list[Judge]) -> dict[str, np.ndarray]:
+        """In which positions it keeps the outcome, and the distance too; and the first by its policy alone."""
+        each, raw = np.arange(len(exam.keeps)), self.preferred(exam.board)
+        action = self.searched(exam.board, self.eval_simulations, judges).action
+        return {
+            "keeps": exam.keeps[each, action],
+            "best": exam.best[each, action],
+            "keeps_raw": exam.keeps[each, raw],
+        }

@@ -8,7 +8,6 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,8 +64,8 @@ Round = Generator[Batch | Update, Outputs, Metrics]
 class Context:
     """What a run lends to its algorithm.
 
-    Chance is a function of (seed, purpose, index): no generator outlives its use, so none has to be saved. autocast:
-    within it networks compute in the run's precision, as a loss does without asking.
+    Chance is a function of (seed, purpose, index): no generator outlives its use, so none has to be saved. dtype: in
+    which a loss's large products are computed, and networks may be that are only asked.
     """
 
     seed: int
@@ -75,7 +74,7 @@ class Context:
     world: int = 1
     total_steps: int = 1
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    dtype: torch.dtype = torch.float32
 
     def rng(self, purpose: str, *index: int, shared: bool = False) -> np.random.Generator:
         """NumPy's generator for a purpose; ranks draw apart unless `shared`."""

@@ -62,7 +62,7 @@ class Engine:
 
     def context(self, settings: Settings) -> Context:
         """What the algorithm gets of all this."""
-        lent = self.rank, self.world, settings.total_steps, self.total, self.autocast
+        lent = self.rank, self.world, settings.total_steps, self.total, _DTYPES[self.precision]
         return Context(settings.seed, self.device, *lent)
 
     def total(self, x: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class Engine:
         losses, outputs = [], []
         pieces = split(update.batch, self.micro_batch) if self.micro_batch else [update.batch]
         for batch in pieces:
-            with self.autocast():
+            with self._autocast():
                 loss, out = update.loss(batch)
             _backward(self.scaler.scale(loss) if self.precision == "fp16" else loss)
             losses.append(loss.detach())
@@ -150,8 +150,7 @@ class Engine:
             return losses[0], outputs[0]
         return torch.stack(losses).sum(), {k: torch.cat([o[k] for o in outputs]) for k in outputs[0]}
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Within it networks compute in the run's precision."""
+    def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, _DTYPES[self.precision])

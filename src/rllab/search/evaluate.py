@@ -17,9 +17,9 @@ Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Judge:
     """A network's policy and value of positions; what it has said of one is kept, for its mirror images too.
 
-    Make it anew where the network's weights have changed. What is looked up is what the network sees, in the view that
-    comes first of all its symmetries. ctx: where the network is, and in which precision it computes. entries: how many
-    answers are kept (a power of 2), 0 for none.
+    Make it anew where the network's weights have changed. What is looked up is a hash of what the network sees, in the
+    view of all its symmetries in which that is the lowest. ctx: where the network is, and in which numbers it computes.
+    entries: how many answers are kept (a power of 2), 0 for none.
     """
 
     def __init__(self, game: Game, network: Network, ctx: Context, entries: int = 1 << 18) -> None:
@@ -27,7 +27,10 @@ class Judge:
         one = game.start(1)
         shape, actions = game.observe(one).shape[1:], game.legal(one).shape[1]
         cells, views = getattr(game, "symmetries", (np.arange(shape[1] * shape[2])[None], np.arange(actions)[None]))
-        self._cells, self._back = np.ascontiguousarray(cells, np.int32), np.argsort(views, 1)
+        self._cells, self._back = np.ascontiguousarray(cells, np.int32), np.argsort(views, 1).astype(np.int32)
+        factors = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, shape) | 1  # of each number that is seen
+        flat, order = factors.reshape(len(factors), -1), np.argsort(self._cells, 1)
+        self._factors = np.stack([flat[:, cells].reshape(-1) for cells in order])
         self.asked = self.known = 0  # positions, and how many of them were kept
         self._used, self._keys = 0, np.zeros(entries, np.int64)
         self._logits, self._values = np.empty((entries, actions), np.float32), np.empty(entries, np.float32)
@@ -40,35 +43,34 @@ class Judge:
             return self._judge(observation)
         if 2 * (self._used + count) > len(self._keys):
             self._keys[:], self._used = 0, 0
-        flat = observation.reshape(*observation.shape[:2], -1)
         keys, view, slots, new = np.empty(count, np.int64), *np.empty((3, count), np.int32)
-        _see(flat, self._cells, keys, view)
+        _see(observation.reshape(count, -1), self._factors, keys, view)
         first = new[: _place(keys, self._keys, slots, new)]
         self.asked += count
         self.known += count - len(first)
         self._used += len(first)
         if len(first):
-            seen = np.take_along_axis(flat[first], self._cells[view[first], None, :], 2)
-            answers = self._judge(seen.reshape(-1, *observation.shape[1:]))
-            self._logits[slots[first]], self._values[slots[first]] = answers
-        return np.take_along_axis(self._logits[slots], self._back[view], 1), self._values[slots]
+            turned = np.empty((len(first), *observation.shape[1:]), np.float32)
+            _turn(observation.reshape(*observation.shape[:2], -1), first, self._cells[view[first]], turned)
+            _keep(slots[first], *self._judge(turned), self._logits, self._values)
+        logits, values = np.empty((count, self._logits.shape[1]), np.float32), np.empty(count, np.float32)
+        _recall(slots, view, self._back, self._logits, self._values, logits, values)
+        return logits, values
 
     def _judge(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode(), self.ctx.autocast():
-            logits, values = self.network(torch.from_numpy(observation).to(self.ctx.device))
+        with torch.inference_mode():
+            logits, values = self.network(torch.from_numpy(observation).to(self.ctx.device, self.ctx.dtype))
         return logits.float().cpu().numpy(), values.float().cpu().numpy()
 
 
 @njit(cache=True, nogil=True)
-def _see(planes: np.ndarray, cells: np.ndarray, keys: np.ndarray, view: np.ndarray) -> None:
-    """Fills in a hash of each observation [B, C, cells], and the symmetry [B] by which it is the lowest."""
-    for b in range(len(planes)):
-        for s in range(len(cells)):
-            h = np.int64(-3750763034362895579)  # FNV's offset; its prime below
-            for c in range(planes.shape[1]):
-                for i in range(planes.shape[2]):
-                    h = (h ^ np.int64(planes[b, c, cells[s, i]] * 65536.0)) * np.int64(1099511628211)
-                    h ^= h >> 29
+def _see(seen: np.ndarray, factors: np.ndarray, keys: np.ndarray, view: np.ndarray) -> None:
+    """Fills in a hash of each observation [B, C x cells], and the symmetry [B] by which it is the lowest."""
+    for b in range(len(seen)):
+        for s in range(len(factors)):
+            h = np.int64(0)
+            for i in range(seen.shape[1]):
+                h += np.int64(np.int32(seen[b, i] * 65536.0)) * factors[s, i]
             h = h if h != 0 else np.int64(1)  # 0 is an empty place
             if s == 0 or h < keys[b]:
                 keys[b], view[b] = h, s
@@ -88,6 +90,41 @@ def _place(keys: np.ndarray, table: np.ndarray, slots: np.ndarray, new: np.ndarr
             count += 1
         slots[i] = at
     return count
+
+
+@njit(cache=True, nogil=True)
+def _turn(planes: np.ndarray, which: np.ndarray, cells: np.ndarray, turned: np.ndarray) -> None:
+    """Observations [B, C, cells] of some boards as they look through a symmetry, the cells [n, cells] of each."""
+    flat = turned.reshape(len(which), planes.shape[1], -1)
+    for k in range(len(which)):
+        for c in range(planes.shape[1]):
+            for i in range(planes.shape[2]):
+                flat[k, c, i] = planes[which[k], c, cells[k, i]]
+
+
+@njit(cache=True, nogil=True)
+def _keep(
+    slots: np.ndarray, logits: np.ndarray, values: np.ndarray, kept_logits: np.ndarray, kept_values: np.ndarray
+) -> None:
+    for k in range(len(slots)):
+        kept_logits[slots[k]], kept_values[slots[k]] = logits[k], values[k]
+
+
+@njit(cache=True, nogil=True)
+def _recall(
+    slots: np.ndarray,
+    view: np.ndarray,
+    back: np.ndarray,
+    kept_logits: np.ndarray,
+    kept_values: np.ndarray,
+    logits: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """Fills in the kept answers, turned back as the boards stand."""
+    for b in range(len(slots)):
+        values[b] = kept_values[slots[b]]
+        for a in range(logits.shape[1]):
+            logits[b, a] = kept_logits[slots[b], back[view[b], a]]
 
 
 class Rollout:

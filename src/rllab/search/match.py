@@ -1,6 +1,7 @@
 """Games between players, many side by side, each opening once from either side."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,22 +20,36 @@ def rollouts(game: Game, simulations: int, rng: np.random.Generator) -> Player:
     return lambda board: uct(game, board, Rollout(game, rng), simulations).action
 
 
-def match(game: Game, one: Player, two: Player, games: int, rng: np.random.Generator) -> np.ndarray:
-    """What `one` wins in games against `two` [games]: 1, 0 or -1. The second half has the openings of the first, and
-    the other player begins. Of one player `two` plays apart, and whose game ends better has won.
+def perfect(game: Any, rng: np.random.Generator) -> Player:
+    """The player that never errs, of a game that is solved; of several best actions it draws one."""
+
+    def plays(board: Board) -> np.ndarray:
+        best = game.perfect(board)
+        return drawn(best, rng.random(len(best)))
+
+    return plays
+
+
+def match(
+    game: Game, one: Player, two: Player, games: int, rng: np.random.Generator, opening: int = OPENING
+) -> np.ndarray:
+    """What `one` wins in games against `two` [games]: 1, 0 or -1.
+
+    The second half has the openings of the first, and the other player begins. In a game for one player each plays
+    alone, and whose game ends better has won. opening: so many moves at random come first.
     """
     half = -(-games // 2)
-    opened = _opened(game, half, rng)
+    opened = _opened(game, half, rng, opening)
     if game.players == 1:
         every = np.sign(_total(game, opened, [one]) - _total(game, opened, [two]))
         return np.concatenate([every, every])[:games]
     return np.concatenate([_total(game, opened, [one, two]), -_total(game, opened, [two, one])])[:games]
 
 
-def _opened(game: Game, count: int, rng: np.random.Generator) -> Board:
+def _opened(game: Game, count: int, rng: np.random.Generator, opening: int) -> Board:
     """Positions after a few moves at random, none of which ends a game."""
     board = game.start(count)
-    for _ in range(OPENING):
+    for _ in range(opening):
         after, _, over = game.play(board, drawn(game.legal(board), rng.random(count)))
         board = {k: np.where(over.reshape(-1, *[1] * (v.ndim - 1)), board[k], v) for k, v in after.items()}
     return board

@@ -22,10 +22,9 @@ class BoardNetwork(nn.Module):
 
     def __init__(self, size: int, actions: int) -> None:
         super().__init__()
-        self.policy, self.outcome = nn.Linear(size, actions), nn.Linear(size, OUTCOMES)
-        for head in (self.policy, self.outcome):
-            nn.init.zeros_(head.weight)  # a new network prefers nothing
-            nn.init.zeros_(head.bias)
+        self.heads, self.actions = nn.Linear(size, actions + OUTCOMES), actions
+        nn.init.zeros_(self.heads.weight)  # a new network prefers nothing
+        nn.init.zeros_(self.heads.bias)
 
     def features(self, observation: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, size]."""
@@ -33,13 +32,13 @@ class BoardNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] -> (policy [B, A], outcome [B, 3]), logits."""
-        found = self.features(observation)
-        return self.policy(found), self.outcome(found)
+        found = self.heads(self.features(observation))
+        return found[:, : self.actions], found[:, self.actions :]
 
     def judge(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] -> (logits of a policy [B, A], value from -1 to 1 [B])."""
         policy, outcome = self(observation)
-        chance = outcome.softmax(1)
+        chance = outcome.float().softmax(1)
         return policy, chance[:, 0] - chance[:, 2]
 
 
@@ -78,18 +77,18 @@ class Lines(BoardNetwork):
     A fifth of the products of small convolutions. lines [L, K]: flat cells, of which planes 0 and 1 tell the stones.
     """
 
-    incidence: Tensor
+    counts: Tensor
     offsets: Tensor
 
     def __init__(
         self, shape: tuple[int, int, int], actions: int, lines: np.ndarray, channels: int, blocks: int
     ) -> None:
         super().__init__(channels, actions)
-        cells, (count, self.longest) = int(np.prod(shape[1:])), lines.shape
-        incidence = torch.zeros(cells, count)
-        incidence[torch.from_numpy(lines.T.astype(np.int64)), torch.arange(count)] = 1.0
-        codes = (self.longest + 1) ** 2
-        self.register_buffer("incidence", incidence, persistent=False)
+        cells, (count, longest) = int(np.prod(shape[1:])), lines.shape
+        on_line = torch.zeros(cells, count)
+        on_line[torch.from_numpy(lines.T.astype(np.int64)), torch.arange(count)] = 1.0
+        codes = (longest + 1) ** 2  # of a line: how many stones are mine, how many theirs
+        self.register_buffer("counts", torch.cat([on_line * (longest + 1), on_line]), persistent=False)
         self.register_buffer("offsets", torch.arange(count) * codes, persistent=False)
         self.table = nn.EmbeddingBag(count * codes, channels, mode="sum")
         nn.init.normal_(self.table.weight, std=count**-0.5)
@@ -97,10 +96,9 @@ class Lines(BoardNetwork):
         self.layers = nn.ModuleList(nn.Linear(channels, channels) for _ in range(blocks))
 
     def features(self, observation: Tensor) -> Tensor:
-        flat = observation.flatten(2)
-        mine, theirs = flat[:, 0] @ self.incidence, flat[:, 1] @ self.incidence
-        code = (mine * (self.longest + 1) + theirs).long() + self.offsets
-        x = self.table(code) + self.cells(flat.flatten(1))
+        flat = observation.flatten(1)
+        code = (flat[:, : len(self.counts)] @ self.counts).long() + self.offsets
+        x = self.table(code) + self.cells(flat)
         for layer in self.layers:
             x = x + layer(F.relu(x))
         return F.relu(x)

@@ -1,0 +1,84 @@
+"""A finished run at the board: analysis of positions in a file, and a game in the terminal."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rllab.core.errors import Mistake
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.play import analyse, analyse_file, loaded, play
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    list(Trainer(load_recipe("connect-four", smoke=True), folder / "four"))
+    list(Trainer(load_recipe("cartpole", smoke=True), folder / "pole"))
+    return folder
+
+
+@pytest.fixture
+def four(runs: Path) -> Any:
+    return loaded("four", runs)
+
+
+def test_positions_are_analysed(four: Any, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("4453\n112233\n\n1112223334\n")
+    rows, problems = analyse_file(four, tmp_path / "in.txt", 30, tmp_path / "out.jsonl")
+    assert not problems and rows == [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [r["moves"] for r in rows] == ["4453", "112233", "", "1112223334"]
+    assert rows[1] | {"visits": {}} == {"moves": "112233", "best": "4", "value": 1.0, "proven": True, "visits": {}}
+    assert set(rows[0]["visits"]) == set("1234567") and sum(rows[0]["visits"].values()) == 30
+    again, _ = analyse_file(four, tmp_path / "in.txt", 30, None)
+    assert again == rows and analyse(four, [], 10) == []
+
+
+def test_a_win_in_two_moves_is_proven(four: Any, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("3344\n")  # 3 and 5 are open, so that two more make four at either side
+    rows, _ = analyse_file(four, tmp_path / "in.txt", 2000, None)
+    assert rows[0]["best"] in "25" and rows[0]["proven"] and rows[0]["value"] == 1.0
+
+
+def test_lines_that_are_no_games_are_told_and_the_others_analysed(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("44\n4444444\n4x\n1122334\n77\n")
+    line = [sys.executable, "-m", "rllab", "analyse", "four", str(tmp_path / "in.txt"), "--runs", str(runs)]
+    done = subprocess.run([*line, "--json", str(tmp_path / "o.jsonl")], capture_output=True, text=True)
+    assert done.returncode == 2 and len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    for told in (
+        "3 positions were left out",
+        "in.txt:2: ConnectFour: move 7",
+        "in.txt:3:",
+        "in.txt:4: the game is over",
+    ):
+        assert told in done.stderr
+    shown = subprocess.run([*line, "--simulations", "20"], capture_output=True, text=True).stdout
+    assert shown.split()[:5] == ["moves", "best", "value", "proven", "visits"]
+
+
+def test_runs_that_play_no_board_game_are_told(runs: Path) -> None:
+    with pytest.raises(Mistake, match="pole is a run of DQN, which plays no board game"):
+        loaded("pole", runs)
+
+
+def said_in(algorithm: Any, typed: list[str], second: bool = False) -> list[str]:
+    said: list[str] = []
+    lines: Iterator[str] = iter([f"{t}\n" for t in typed])
+    play(algorithm, 20, second, lines, said.append)
+    return said
+
+
+def test_a_game_is_played_to_its_end(four: Any) -> None:
+    said = said_in(four, ["4", "/hint", "/back", "9", "/what", "4"])
+    assert said[2].startswith("it plays ") and said[3].count("X") == 1 and said[3].count("O") == 1
+    assert "for you); visits: " in said[4]
+    assert "X" not in said[5] and "'9', is no move" in said[6] and said[7] == said[0]
+    over = said_in(four, [c for _ in range(6) for c in "1234567"] + ["/hint", "/new"])
+    assert any(s.startswith("the game is over; /new") for s in over) and over[-2] == "the game is over"
+    assert over[-1].count(".") == 42
+    assert said_in(four, [], second=True)[1].startswith("it plays ")
