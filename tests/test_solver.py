@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 from rllab_envs.games.connect_four_exam import FILE, SIZES, exam, position, read
+from rllab_envs.games.connect_four_opening import _known, perfect
 from rllab_envs.games.connect_four_solver import ILLEGAL, best, best_moves, keeps, mirrored, scores, solve
 
 # Some of Pascal Pons's test sets (blog.gamesolver.org/solving-connect-four/02-test-protocol): moves and score.
@@ -137,6 +138,15 @@ def test_what_moves_keep() -> None:
 def test_impossible_positions_are_refused(stones: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="no game comes to positions"):
         solve(*map(np.array, stones))
+
+
+def test_perfect_knows_the_first_moves() -> None:
+    mine, theirs = boards(["", "1", "7", "5554224333234511764415115"])
+    assert perfect(mine[:1], theirs[:1]).tolist() == [[c == 3 for c in range(7)]]
+    first, behind, middle = perfect(mine[1:], theirs[1:])
+    np.testing.assert_array_equal(first, behind[::-1])
+    assert middle.tolist() == [c == 5 for c in range(7)]
+    assert {(0, 0), (0, 1 << 7 * 3)} <= set(_known())
 
 
 def test_exam_is_what_the_solver_says() -> None:

@@ -233,8 +233,8 @@ def _checked(mine: np.ndarray, theirs: np.ndarray) -> tuple[list[int], list[int]
 def solve(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """What positions are worth to the player to move: int8 [B]; of a game that is over, what it came to.
 
-    mine, theirs: bitboards, int64 [B], or one each. From 8 stones a position takes a second at most, from 23 a
-    millisecond; with fewer stones the time about doubles with each stone less, to minutes for the empty board.
+    mine, theirs: bitboards, int64 [B], or one each. From 8 stones on a position takes a second or
+    so, from 23 on a millisecond; with each stone less about twice as long, to minutes for the empty board.
 
     Raises:
         ValueError: a position that no game comes to.
