@@ -8,7 +8,8 @@
 Simulations are games x simulations of a search, on all sides. Equal are the threads, the networks with their weights,
 the two planes that they see, and where searches begin: after 0 to 20 random moves, drawn afresh. mctx is jitted, with
 as many games side by side as it is fastest with, on one device of all threads or on as many devices as threads. Either
-PUCT has its own defaults, with noise at the root. Compilation, imports, and drawing positions are not timed.
+PUCT has its own defaults, with noise at the root. Compilation, imports, and drawing positions are not timed. Ours
+and mctx are as fast as their median call (or round, where answers are kept), so that a stall tells little.
 
 Ours plays 256 games in four ways. `each`: every search begins afresh, and no answer is kept. `kept`: as in a round of
 AlphaZero, games go on for 8 moves, and what the network said is kept as long. Both are also run without proofs, which
@@ -117,6 +118,10 @@ def sample() -> Any:
     return np.random.default_rng(1).random((1, 2, 6, 7), np.float32)
 
 
+def unfinished(times: list[float], seconds: float) -> bool:
+    return len(times) < 3 or sum(times) < seconds
+
+
 def ours(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
@@ -137,7 +142,7 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
         asked.append(len(planes))
         return network(planes[:, :2])  # the third tells whose move it is
 
-    def opened() -> dict[str, Any]:
+    def opened() -> Any:
         """Positions after random moves; a move that would end its game is left out."""
         board, left = game.start(args.games), rng.integers(0, OPENING + 1, args.games)
         for move in range(OPENING):
@@ -147,13 +152,13 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
         return board
 
     def timed(entries: int, proofs: bool, seconds: float) -> dict[str, float]:
-        spent, simulations = 0.0, 0
+        times, moves = list[float](), MOVES if entries else 1
         asked.clear()
-        while spent < seconds:
+        while unfinished(times, seconds):
             board, start = opened(), time.perf_counter()
             judges = [Judge(game, judge, ctx, entries) for _ in range(args.threads)]
-            spent += time.perf_counter() - start
-            for _ in range(MOVES if entries else 1):
+            times.append(time.perf_counter() - start)
+            for _ in range(moves):
                 start = time.perf_counter()
                 noise = rng.dirichlet(np.ones(7), args.games) * game.legal(board)
 
@@ -161,11 +166,11 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
                     return puct(game, rows(board, which), judge, args.simulations, noise=noise[which], proofs=proofs)
 
                 found = side_by_side(part, args.games, judges)
-                spent += time.perf_counter() - start
-                simulations += args.games * args.simulations
+                times[-1] += time.perf_counter() - start
                 board, _, over = game.play(board, drawn(found.policy, rng.random(args.games)))
                 board = {k: np.where(over, v, board[k]) for k, v in opened().items()}
-        return {"speed": simulations / spent, "asked": sum(asked) / simulations}
+        simulations = moves * args.games * args.simulations
+        return {"speed": simulations / statistics.median(times), "asked": sum(asked) / simulations / len(times)}
 
     for entries in (0, ENTRIES):
         timed(entries, True, 0.1)  # what is only slow the first time
@@ -214,16 +219,15 @@ def theirs(args: argparse.Namespace) -> dict[str, Any]:
         found = mctx.muzero_policy(None, key, root, recurrent, args.simulations, invalid_actions=illegal)
         return found.action, found.action_weights
 
-    key, spent, calls = jax.random.key(args.seed), 0.0, -2  # the first two, with compilation, do not count
-    while spent < args.seconds:
+    key, times = jax.random.key(args.seed), list[float]()
+    while unfinished(times[2:], args.seconds):  # the first two, with compilation, do not count
         key, *keys = jax.random.split(key, 1 + 2 * args.devices)
         state = jax.block_until_ready(opened(jnp.stack(keys[: args.devices])))
         start = time.perf_counter()
         jax.block_until_ready(search(jnp.stack(keys[args.devices :]), state))
-        calls += 1
-        spent += time.perf_counter() - start if calls > 0 else 0.0
+        times.append(time.perf_counter() - start)
     said = network(jnp.asarray(sample().transpose(0, 2, 3, 1)))
-    speed = calls * args.games * args.simulations / spent
+    speed = args.games * args.simulations / statistics.median(times[2:])
     return {"mctx": {"speed": speed}, "said": [*said[0][0].tolist(), said[1].item()]}
 
 
@@ -278,18 +282,17 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
                 edge[2] += value
         return tree[root]
 
-    spent, searches = 0.0, -2
+    times = list[float]()
     with torch.inference_mode():
-        while spent < args.seconds:
+        while unfinished(times[2:], args.seconds):
             position = (0, 0)
             for _ in range(rng.randint(0, OPENING)):
                 after = played(position, rng.choice(moves(position)))
                 position = after if moves(after) else position
             start = time.perf_counter()
             search(position)
-            searches += 1
-            spent += time.perf_counter() - start if searches > 0 else 0.0
-    return {"python": {"speed": searches * args.simulations / spent}}
+            times.append(time.perf_counter() - start)
+    return {"python": {"speed": args.simulations * len(times[2:]) / sum(times[2:])}}
 
 
 SIDES = {"ours": ours, "mctx": theirs, "python": plain}
@@ -299,8 +302,9 @@ def measure(side: str, args: argparse.Namespace, **numbers: Any) -> dict[str, An
     """Runs one side in a process of its own."""
     threads = "1" if side == "python" else str(args.threads)
     env = os.environ | ALLOCATOR | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC", "PJRT_NPROC"), threads)
-    devices = f"--xla_force_host_platform_device_count={numbers.get('devices', 1)}"
-    env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
+    devices = numbers.get("devices", 1)
+    alone = " --xla_cpu_multi_thread_eigen=false" if devices > 1 else ""  # else they share one pool of threads
+    env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}{alone}"}
     line = [args.peer_python if side == "mctx" else sys.executable, __file__, "--side", side] + ["--bf16"] * args.bf16
     more = numbers | {"seconds": args.seconds, "threads": threads}
     line += [f"--{name}={value}" for name, value in more.items()]

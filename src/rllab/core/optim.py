@@ -110,7 +110,9 @@ def _optimizers(
     if optim.name == "sgd":
         sgd = torch.optim.SGD(parameters, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
         return [sgd]
-    tables = {p for m in part.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters(recurse=False)}
+    tables = {
+        p for m in part.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters(recurse=False)
+    }
     matrices = [p for p in parameters if optim.name == "muon" and p.ndim == 2 and p not in tables]
     taken = set(matrices)
     rest = [p for p in parameters if p not in taken]
