@@ -64,8 +64,8 @@ class Policy(TextAlgorithm):
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
         """Prompts, each with room for an answer; what rows say themselves is not read."""
-        prompts = prompt_ids(self._lm.tokenizer, rows)
-        return [Document(p, [[0] * self.max_new_tokens]) for p in prompts]
+        room = [int(self._lm.tokenizer.eos_token_id)] * self.max_new_tokens
+        return [Document(p, [room]) for p in prompt_ids(self._lm.tokenizer, rows)]
 
     def groups(self) -> tuple[list[Group], Metrics]:
         """This round's completions, rewarded; where asked, prompts are drawn anew in place of groups without signal."""
