@@ -1,5 +1,7 @@
 """AlphaZero: what is learned from games that have ended, with known answers, and what it keeps of a run."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +9,12 @@ import pytest
 import torch
 from test_search import CTX, Tree
 
-from rllab.core.algorithm import Context
 from rllab.core.checkpoint import Segment
+from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
+from rllab.evals import strength
+from rllab.play import loaded
 from rllab.replay import Window
 from rllab.search.match import match, rollouts
 from rllab.search.networks import Convolutions, Lines, board_network
@@ -164,4 +168,48 @@ def test_the_player_follows_the_learner(tmp_path: Any) -> None:
     list(trainer)
     learner, player = (trainer.algorithm.model[k].state_dict() for k in ("learner", "player"))
     assert all(torch.equal(learner[k], player[k]) for k in learner)
-    assert isinstance(CTX, Context)
+
+
+def test_answers_that_are_no_numbers_end_the_round_with_the_position(tmp_path: Any) -> None:
+    trainer = Trainer(load_recipe("connect-four", {"save_every": 1}, smoke=True), tmp_path / "run")
+    with pytest.raises(
+        Mistake, match="round 3: the network's answer to a position of ConnectFour is no number"
+    ) as told:
+        for row in trainer:
+            if row["step"] == 2:
+                trainer.algorithm.model["player"].heads.bias.data[2] = float("nan")
+    path = tmp_path / "run" / "failed" / "position-3.json"
+    assert str(path) in str(told.value) and np.shape(json.loads(path.read_text())["observation"]) == (5, 6, 7)
+    assert [r["step"] for r in Trainer(trainer.recipe, tmp_path / "run")] == [3, 4]  # nothing that was learned is lost
+
+
+def test_a_game_in_plain_python_is_learned_and_what_it_does_wrong_is_told(tmp_path: Any) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "game.md").read_text(encoding="utf-8")
+    code = next(block.split("```")[0] for block in text.split("```python\n") if block.startswith("# hex.py"))
+    (tmp_path / "hex.py").write_text(code)
+    changes = {"game": {"name": f"{tmp_path / 'hex.py'}:Hex", "size": 3}, "network": "convolutions", "eval_perfect": 0}
+    trainer = Trainer(load_recipe("tictactoe", changes, smoke=True), tmp_path / "run")
+    assert "eval/score" in list(trainer)[-1] and trainer.headline is not None
+    (tmp_path / "hex.py").write_text(
+        code.replace("won = self.joined(after, mover)", "won = bool(0 / (position.count(0) - 4))")
+    )
+    with pytest.raises(Mistake, match=r"Hex.play of \S+ after .*: fails: ZeroDivisionError"):
+        list(Trainer(load_recipe("tictactoe", changes, smoke=True), tmp_path / "broken"))
+
+
+def test_strength_is_told_beside_players_that_know_nothing(tmp_path: Any) -> None:
+    list(Trainer(load_recipe("tictactoe", smoke=True), tmp_path / "run"))
+    algorithm = loaded("run", tmp_path)
+    rows = list(strength.positions(algorithm, [0, 30], [50], "test"))
+    assert [r["player"] for r in rows] == ["random", "UCT 50", "policy alone", "30 simulations"]
+    assert rows[0]["keeps"] < rows[1]["keeps"] and rows[0]["keeps"] < rows[3]["keeps"] <= 1.0
+    assert all(r["interval"][0] <= r["keeps"] <= r["interval"][1] and r["best"] <= r["keeps"] for r in rows)
+    one, two = strength.games(algorithm, 50, [20, 0], 10)
+    assert one["won"] + one["drawn"] + one["lost"] == 10 and one["against"] == "UCT 20"
+    assert two["against"] == "perfect play" and two["won"] == 0
+    hex_like = load_recipe("tictactoe", {"game": {"name": "othello", "size": 4}, "network": "convolutions"}, smoke=True)
+    hex_like.algorithm.setup(CTX)
+    with pytest.raises(Mistake, match="no positions with known moves come with Othello; --games plays"):
+        list(strength.positions(hex_like.algorithm, [0], [], "test"))
+    with pytest.raises(Mistake, match="nobody knows perfect play of Othello"):
+        list(strength.games(hex_like.algorithm, 2, [0], 2))

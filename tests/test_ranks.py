@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import ranks
 from rllab.core.run import RunFolder
 
@@ -86,6 +87,18 @@ def test_two_ranks_learn_from_rewards_as_one(tmp_path: Path) -> None:
         assert b == pytest.approx(a, rel=1e-3, abs=1e-6)
     said = [[(r["row"], r["sample"], r["completion"]) for r in RunFolder(tmp_path / w).samples()] for w in "12"]
     assert said[0] == said[1] and len(said[0]) == 4 * 4 * 3 + 2 * 4
+
+
+def test_two_ranks_play_games_of_their_own_and_learn_together(tmp_path: Path) -> None:
+    words = ("connect-four", "--smoke", "--runs", str(tmp_path), "--name", "two", "seed=3")
+    done = start(2, *words, program=("-m", "rllab", "train"))
+    assert all(code == 0 for code, _ in done), done
+    last = rows(tmp_path / "two")[-1]
+    assert last["data/positions"] == 2 * 4 * 12 * 12 and last["loss/total"] > 0
+    games = Checkpoints(tmp_path / "two" / "checkpoints").newest()
+    assert games is not None
+    one, two = (games.state(f"rank-{rank}")["games"]["boards"]["mine"] for rank in (0, 1))
+    assert (one != two).any()
 
 
 def test_ranks_stop_together_and_resume_exactly(tmp_path: Path) -> None:

@@ -385,13 +385,17 @@ def check(recipe: RecipeName, changes: Changes = None) -> None:
     """Look at all that a recipe needs, then prove on its smallest size that it keeps the trainer's contract."""
     import tempfile
 
+    from rllab.core.games import make_game
     from rllab.core.load import preflight
     from rllab.core.recipe import load_recipe
-    from rllab.testing import check_algorithm
+    from rllab.testing import check_algorithm, check_game
 
     for name, value in preflight(load_recipe(recipe, changes or [])).items():
         print(f"{name:<20} {value}")
     read = load_recipe(recipe, changes or [], smoke=True)
+    if hasattr(read.algorithm, "game"):
+        for line in check_game(make_game(read.algorithm.game)):
+            print(f"ok  {line}")
     with tempfile.TemporaryDirectory() as folder:
         for line in check_algorithm(read, Path(folder)):
             print(f"ok  {line}")

@@ -1,6 +1,8 @@
 """How new positions of a search are judged: by a network, whose answers are kept, or by playing on at random."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,10 +10,31 @@ from numba import njit
 from torch import Tensor
 
 from rllab.core.algorithm import Context
+from rllab.core.errors import Failed, Mistake
+from rllab.core.files import write_atomic
+from rllab.core.games import title
 from rllab.core.protocols import Board, Game
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Observations [B, C, H, W] -> (logits of a policy [B, A], values for the side to move [B])."""
+
+
+class NoAnswer(Failed):
+    """A network answers a position with something that is no number."""
+
+    def __init__(self, game: Game, observation: np.ndarray) -> None:
+        super().__init__(f"the network's answer to a position of {title(game)} is no number")
+        self.observation = observation
+
+    def kept(self, folder: Path, step: int) -> Mistake:
+        """What to tell the user, with what the network saw [C, H, W] kept in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"position-{step}.json"
+        write_atomic(path, json.dumps({"observation": self.observation.tolist()}))
+        return Mistake(
+            f"round {step}: {self}; stopped before it was learned from. What the network saw is kept in {path}. Try a "
+            "smaller optim.lr, or optim.max_grad_norm"
+        )
 
 
 class Judge:
@@ -36,7 +59,11 @@ class Judge:
         self._logits, self._values = np.empty((entries, actions), np.float32), np.empty(entries, np.float32)
 
     def __call__(self, board: Board, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(logits [B, A], values [B])."""
+        """(logits [B, A], values [B]).
+
+        Raises:
+            NoAnswer: the network's are no numbers.
+        """
         observation = self.game.observe(board)
         count = len(observation)
         if 2 * count > len(self._keys):
@@ -60,7 +87,11 @@ class Judge:
     def _judge(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
             logits, values = self.network(torch.from_numpy(observation).to(self.ctx.device, self.ctx.dtype))
-        return logits.float().cpu().numpy(), values.float().cpu().numpy()
+        policy, value = logits.float().cpu().numpy(), values.float().cpu().numpy()
+        if not np.isfinite(policy.sum() + value.sum()):
+            fine = np.isfinite(policy).all(1) & np.isfinite(value)
+            raise NoAnswer(self.game, observation[int(fine.argmin())])
+        return policy, value
 
 
 @njit(cache=True, nogil=True)
