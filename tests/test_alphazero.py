@@ -168,6 +168,8 @@ def test_the_player_follows_the_learner(tmp_path: Any) -> None:
     list(trainer)
     learner, player = (trainer.algorithm.model[k].state_dict() for k in ("learner", "player"))
     assert all(torch.equal(learner[k], player[k]) for k in learner)
+    told = trainer.algorithm.preflight()
+    assert told["a position"] == "planes 5 x 6 x 7, 7 actions" and told["a round"] == "144 positions, 576 simulations"
 
 
 def test_answers_that_are_no_numbers_end_the_round_with_the_position(tmp_path: Any) -> None:

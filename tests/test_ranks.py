@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import ranks
+from rllab.core.load import load_run
 from rllab.core.run import RunFolder
 
 SCRIPT = Path(__file__).with_name("ranked.py")
@@ -123,6 +124,12 @@ def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
     assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "a"), "total_steps=3"))
     ((code, said),) = start(1, "Regression", str(tmp_path / "a"), "total_steps=6")
     assert code == 2 and "was saved by 2 ranks; this run has 1: use as many" in said
+
+
+def test_what_two_ranks_have_trained_is_used_by_one_process(tmp_path: Path) -> None:
+    words = ("grpo", "--smoke", "--runs", str(tmp_path), "--name", "two", "reward=[brevity, format]")
+    assert all(code == 0 for code, _ in start(2, *words, program=("-m", "rllab", "train")))
+    assert load_run("two", tmp_path).generate("How many?", max_new_tokens=2) is not None  # type: ignore[attr-defined]
 
 
 def test_ranks_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,6 +202,16 @@ class AlphaZero(Algorithm):
         for slow, fast in zip(self.model["player"].parameters(), self.model["learner"].parameters(), strict=True):
             slow.lerp_(fast, 1.0 - self.average)
 
+    def preflight(self) -> dict[str, Any]:
+        one, size = self._game.start(1), sum(p.numel() for p in self.model["learner"].parameters())
+        planes = " x ".join(map(str, self._game.observe(one).shape[1:]))
+        moves = self.num_games * self.moves
+        return {
+            "a position": f"planes {planes}, {self._game.legal(one).shape[1]} actions",
+            "parameters": f"{size:,}",
+            "a round": f"{moves:,} positions, {moves * self.simulations:,} simulations",
+        }
+
     def evaluate(self, step: int) -> Metrics:
         """How it plays positions whose best moves are known, by search and by its policy alone; else against UCT."""
         return {f"eval/{k}": float(np.mean(v)) for k, v in self._measured("validation").items()}

@@ -49,10 +49,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint on disk that was found whole."""
+    """One checkpoint on disk that was found whole; `world` ranks have written it."""
 
     step: int
     folder: Path
+    world: int
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The weights of a trained part: at the top where it is the only one, else in a folder of its name."""
@@ -159,7 +160,7 @@ class Checkpoints:
         """The newest whole checkpoint; damaged ones are passed over with a warning.
 
         Raises:
-            Mistake: it was written by another number of ranks or another version's format.
+            Mistake: it was written in another version's format.
             MachineFault: there are checkpoints, and all are damaged.
         """
         for step in reversed(self.steps()):
@@ -175,7 +176,7 @@ class Checkpoints:
         """The checkpoint of a step.
 
         Raises:
-            Mistake: there is none, or it was not written by as many ranks as there are now.
+            Mistake: there is none, or another version's format.
         """
         folder = self.folder / f"{step:08d}"
         if not folder.is_dir():
@@ -184,9 +185,18 @@ class Checkpoints:
         manifest = _manifest(folder)
         if manifest.get("format") != FORMAT:
             raise Mistake(f"{folder}: format {manifest.get('format')}, this version reads {FORMAT}")
-        if manifest["world"] != self.world:
-            raise Mistake(f"{folder} was saved by {manifest['world']} ranks; this run has {self.world}: use as many")
-        return Checkpoint(step, folder)
+        return Checkpoint(step, folder, manifest["world"])
+
+    def to_resume(self) -> Checkpoint | None:
+        """The newest whole checkpoint, for a run to go on from.
+
+        Raises:
+            Mistake: it was not written by as many ranks as there are now.
+        """
+        found = self.newest()
+        if found is not None and found.world != self.world:
+            raise Mistake(f"{found.folder} was saved by {found.world} ranks; this run has {self.world}: use as many")
+        return found
 
     def damage(self, step: int) -> str | None:
         """What is wrong with the checkpoint of a step; None if nothing is."""

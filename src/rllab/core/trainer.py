@@ -131,7 +131,7 @@ class Trainer:
         self.algorithm.setup(self.ctx)
         self.algorithm.check_state()
         self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
-        if checkpoint := self.checkpoints.newest():
+        if checkpoint := self.checkpoints.to_resume():
             load_parts(self.algorithm, checkpoint)
             self.algorithm.load_state(checkpoint.state(f"rank-{self.engine.rank}"))
             shared = checkpoint.state("state")
