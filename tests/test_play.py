@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rllab.core.errors import Mistake
+from rllab.core.games import moves
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.play import analyse, analyse_file, loaded, play
@@ -37,6 +38,8 @@ def test_positions_are_analysed(four: Any, tmp_path: Path) -> None:
     assert set(rows[0]["visits"]) == set("1234567") and sum(rows[0]["visits"].values()) == 30
     again, _ = analyse_file(four, tmp_path / "in.txt", 30, None)
     assert again == rows and analyse(four, [], 10) == []
+    many = analyse(four, [moves(four.board_game, "4453")] * 1030, 2)
+    assert len(many) == 1030 and all(row["visits"].keys() == rows[0]["visits"].keys() for row in many)
 
 
 def test_a_win_in_two_moves_is_proven(four: Any, tmp_path: Path) -> None:

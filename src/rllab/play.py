@@ -14,6 +14,7 @@ from rllab.core.games import moves, picture
 from rllab.core.load import load_run
 from rllab.core.protocols import Board, Game
 
+_AT_ONCE = 1024  # positions whose trees are in memory
 COMMANDS = "a move plays it, /hint says what the run thinks, /back takes two moves back, /new begins again, Ctrl-D ends"
 
 
@@ -32,6 +33,9 @@ def loaded(run: str, runs: Path) -> AlphaZero:
 
 def analyse(algorithm: AlphaZero, boards: list[Board], simulations: int) -> list[dict[str, Any]]:
     """What a search finds in positions [1] each: `best`, `value` for the mover, `proven`, `visits` per move."""
+    if len(boards) > _AT_ONCE:
+        parts = [boards[i : i + _AT_ONCE] for i in range(0, len(boards), _AT_ONCE)]
+        return [row for part in parts for row in analyse(algorithm, part, simulations)]
     if not boards:
         return []
     board = {k: np.concatenate([b[k] for b in boards]) for k in boards[0]}

@@ -4,6 +4,7 @@ Both take observations [B, C, H, W] to logits of a policy [B, A] and to what is 
 of win, draw and loss for the side to move; `judge` makes a value of these.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rllab.core.protocols import Game
 OUTCOMES = 3
 
 
-class BoardNetwork(nn.Module):
+class BoardNetwork(nn.Module, ABC):
     """What the networks share: two heads on features [B, size]."""
 
     def __init__(self, size: int, actions: int) -> None:
@@ -26,9 +27,9 @@ class BoardNetwork(nn.Module):
         nn.init.zeros_(self.heads.weight)  # a new network prefers nothing
         nn.init.zeros_(self.heads.bias)
 
+    @abstractmethod
     def features(self, observation: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, size]."""
-        raise NotImplementedError
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] -> (policy [B, A], outcome [B, 3]), logits."""

@@ -1,0 +1,25 @@
+"""The command `rllab`. Each verb imports what it needs when it runs, so that `rllab --help` is there at once."""
+
+import os
+import sys
+from typing import NoReturn
+
+from rllab.cli import basics, games, language, scoring  # noqa: F401 - adds their verbs
+from rllab.cli.app import app
+from rllab.core.errors import RllabError, Stopped, machine_faults
+
+__all__ = ["app", "main"]
+
+
+def main() -> NoReturn:
+    """The entry point: runs a verb, and tells an RllabError in plain words with its exit code."""
+    sys.path.insert(0, "")  # modules of the working directory can be named, as under `python -m`
+    try:
+        with machine_faults("nothing that was finished is lost"):
+            app(prog_name="rllab")
+    except RllabError as error:
+        print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code)  # torch's threads can turn an ordinary exit into an abort
+    sys.exit(0)

@@ -1,0 +1,77 @@
+"""Verbs about board games."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rllab.cli.app import AsJson, Runs, app, shown
+from rllab.core.errors import Mistake
+
+Simulations = Annotated[int, typer.Option(help="Of the search, for a move.")]
+
+
+@app.command()
+def play(
+    run: Annotated[str, typer.Argument(help="A run that plays a board game: RUN, RUN@STEP, last.")],
+    simulations: Simulations = 400,
+    second: Annotated[bool, typer.Option(help="The run begins.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Play a board game against a run."""
+    from rllab.play import loaded
+    from rllab.play import play as play_game
+    from rllab.talk import typed
+
+    play_game(loaded(run, runs), simulations, second, typed(), print)
+
+
+@app.command()
+def analyse(
+    run: Annotated[str, typer.Argument(help="A run that plays a board game: RUN, RUN@STEP, last.")],
+    file: Annotated[Path, typer.Argument(help="One position a line: the moves that lead to it, such as 4453.")],
+    simulations: Simulations = 400,
+    out: Annotated[str, typer.Option("--json", help="A file for the rows: JSONL, one row a position.")] = "",
+    runs: Runs = Path("runs"),
+) -> None:
+    """Say what a run would play in positions, and what it thinks of them."""
+    from rllab.play import analyse_file, loaded
+    from rllab.tables import table
+
+    found, problems = analyse_file(loaded(run, runs), file, simulations, Path(out) if out else None)
+    if not out:
+        table([row | {"visits": " ".join(f"{k}:{v}" for k, v in row["visits"].items() if v)} for row in found], False)
+    if problems:
+        raise Mistake("\n".join([f"{len(problems)} positions were left out; the others are above", *problems]))
+
+
+@app.command()
+def strength(
+    run: Annotated[str, typer.Argument(help="A run that plays a board game: RUN, RUN@STEP, last.")],
+    simulations: Annotated[
+        str, typer.Option(help="Of its search, several with commas; 0 is its policy alone.")
+    ] = "0,64",
+    uct: Annotated[str, typer.Option(help="Simulations of UCT, which is asked the same, several with commas.")] = "100",
+    split: Annotated[str, typer.Option(help="Which positions: validation or test.")] = "test",
+    games: Annotated[int, typer.Option(help="Games against each UCT in place of positions.")] = 0,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Say how strong a run plays: positions whose best moves are known, or games; with --uct 0 against perfect play."""
+    from rllab.evals import strength as found
+    from rllab.play import loaded
+    from rllab.tables import table
+
+    algorithm, counts, others = loaded(run, runs), _numbers(simulations, "simulations"), _numbers(uct, "uct")
+    if games:
+        rows = [row for count in counts for row in found.games(algorithm, count, others, games)]
+    else:
+        rows = list(found.positions(algorithm, counts, [n for n in others if n], split))
+    table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)
+
+
+def _numbers(said: str, option: str) -> list[int]:
+    words = [w for w in said.split(",") if w.strip()]
+    if not all(w.strip().isdigit() for w in words):
+        raise Mistake(f"--{option} {said}: expected whole numbers with commas, such as 64,400")
+    return [int(w) for w in words]
