@@ -1,6 +1,7 @@
 """One-board games in plain Python as `Game`: the same many at a time, saved as arrays, and told what they do wrong."""
 
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,10 +199,21 @@ def test_the_game_of_the_documentation_is_right(hex_py: Path, capsys: pytest.Cap
 
 
 def test_the_documentation_trains_on_its_game(hex_py: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ((_, _, recipe, *changes),) = commands("rllab")
+    (_, _, recipe, *changes), *_ = commands("rllab")
     trainer = Trainer(load_recipe(recipe, [*changes, "total_steps=3"], smoke=True), hex_py / "run")
     assert list(trainer)[-1]["step"] == 3 and (hex_py / "run" / "sources" / "hex.py").is_file()
     (hex_py / "hex.py").unlink()
     monkeypatch.chdir("/")
     again = Trainer(trainer.folder.recipe(["total_steps=4"]), trainer.folder)  # with the run's own copy
     assert [row["step"] for row in again] == [4]
+
+
+def test_the_documentation_plays_its_game_against_itself(hex_py: Path) -> None:
+    _, train, play, analyse = commands("rllab")
+    (printed,) = commands("printf")
+    Path(printed[-1]).write_text(printed[1].replace("\\n", "\n"))
+    for words in ([*train[1:], "--smoke", "-q"], play[1:], analyse[1:]):
+        line = [sys.executable, "-m", "rllab", *words]
+        done = subprocess.run(line, input="b3\n", capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "hex" in done.stdout or "for it" in done.stdout or "a1 b2" in done.stdout
