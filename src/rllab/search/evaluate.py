@@ -186,3 +186,15 @@ def drawn(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     below = weights.cumsum(1, dtype=np.float64)
     found: np.ndarray = (below <= uniform[:, None] * below[:, -1:]).sum(1).clip(max=weights.shape[1] - 1)
     return found
+
+
+def opened(game: Game, wanted: np.ndarray, rng: np.random.Generator) -> tuple[Board, np.ndarray]:
+    """Positions after up to `wanted` [B] moves at random, none of which ends a game, and how many they were [B]."""
+    count = len(wanted)
+    board, played = game.start(count), np.zeros(count, np.int64)
+    for _ in range(wanted.max(initial=0)):
+        after, _, over = game.play(board, drawn(game.legal(board), rng.random(count)))
+        goes_on = (played < wanted) & ~over
+        board = {k: np.where(goes_on.reshape(-1, *[1] * (v.ndim - 1)), after[k], v) for k, v in board.items()}
+        played += goes_on
+    return board, played

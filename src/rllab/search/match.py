@@ -7,7 +7,7 @@ import numpy as np
 
 from rllab.core.games import rows
 from rllab.core.protocols import Board, Game
-from rllab.search.evaluate import Rollout, drawn
+from rllab.search.evaluate import Rollout, drawn, opened
 from rllab.search.search import uct
 
 Player = Callable[[Board], np.ndarray]
@@ -39,20 +39,11 @@ def match(
     alone, and whose game ends better has won. opening: so many moves at random come first.
     """
     half = -(-games // 2)
-    opened = _opened(game, half, rng, opening)
+    board, _ = opened(game, np.full(half, opening), rng)
     if game.players == 1:
-        every = np.sign(_total(game, opened, [one]) - _total(game, opened, [two]))
+        every = np.sign(_total(game, board, [one]) - _total(game, board, [two]))
         return np.concatenate([every, every])[:games]
-    return np.concatenate([_total(game, opened, [one, two]), -_total(game, opened, [two, one])])[:games]
-
-
-def _opened(game: Game, count: int, rng: np.random.Generator, opening: int) -> Board:
-    """Positions after a few moves at random, none of which ends a game."""
-    board = game.start(count)
-    for _ in range(opening):
-        after, _, over = game.play(board, drawn(game.legal(board), rng.random(count)))
-        board = {k: np.where(over.reshape(-1, *[1] * (v.ndim - 1)), board[k], v) for k, v in after.items()}
-    return board
+    return np.concatenate([_total(game, board, [one, two]), -_total(game, board, [two, one])])[:games]
 
 
 def _total(game: Game, board: Board, players: list[Player]) -> np.ndarray:

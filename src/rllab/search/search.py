@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rllab.core.protocols import Board, Game
-from rllab.search.tree import PUCT, UCB, add, back_up, descend, known_edges, new_tree
+from rllab.search.tree import KNOWN, PUCT, UCB, add, back_up, descend, known_edges, new_tree
 
 Evaluate = Callable[[Board, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(positions, legal actions [B, A]) -> (logits of a policy [B, A], values for the side to move [B])."""
-_KNOWN = 1.0 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ class Trees:
         policy = weights.astype(np.float64)
         if self.proofs:
             best = legal & (edges >= exact[:, None] - 1e-6)  # nothing, where the root is not proven
-            good = legal & ~(edges <= -_KNOWN)
+            good = legal & ~(edges <= -KNOWN)
             policy = policy * np.where(best.any(1, keepdims=True), best, good)
             empty = policy.sum(1) == 0
             policy[empty] = np.where(best.any(1, keepdims=True), best, legal)[empty]

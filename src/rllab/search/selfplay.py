@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rllab.core.protocols import Game
-from rllab.search.evaluate import drawn
+from rllab.search.evaluate import opened
 from rllab.search.search import Found
 
 Arrays = dict[str, np.ndarray]
@@ -55,17 +55,12 @@ class OpenGames:
     def begin(self, which: np.ndarray, rng: np.random.Generator) -> None:
         """New games in these places."""
         count = len(which)
-        board, opened = self._game.start(count), np.zeros(count, np.int64)
         wanted = rng.integers(0, self._openings + 1, count) * (rng.random(count) < 0.5)
-        for _ in range(self._openings):
-            after, _, over = self._game.play(board, drawn(self._game.legal(board), rng.random(count)))
-            goes_on = (opened < wanted) & ~over
-            board = {k: np.where(goes_on.reshape(-1, *[1] * (v.ndim - 1)), after[k], v) for k, v in board.items()}
-            opened += goes_on
+        board, played = opened(self._game, wanted, rng)
         self.boards = {k: v.copy() for k, v in self.boards.items()}  # the record keeps the old ones
         for name, value in board.items():
             self.boards[name][which] = value
-        self.played[which], self.begun[which] = opened, len(self.record)
+        self.played[which], self.begun[which] = played, len(self.record)
 
     def state_dict(self) -> dict[str, Any]:
         """The open games and their record, between two rounds."""

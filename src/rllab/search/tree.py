@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 PUCT, UCB = 0, 1
-_KNOWN = 1.0 - 1e-6  # from which a value is the highest that there is
+KNOWN = 1.0 - 1e-6  # from which a value is the highest that there is
 
 
 class Tree(NamedTuple):
@@ -95,7 +95,7 @@ def _select(tree: Tree, b: int, n: int, sign: float, rule: int, c: float, fpu: f
         child = tree.child[b, n, a]
         if child >= 0 and not math.isnan(tree.exact[b, child]):
             q = tree.reward[b, child] + sign * tree.exact[b, child]
-            if q <= -_KNOWN:
+            if q <= -KNOWN:
                 q = -1e3
         if rule == PUCT:
             bound = q + scale * tree.prior[b, n, a] / (1 + v)
@@ -185,7 +185,7 @@ def prove(tree: Tree, b: int, n: int, sign: float) -> float:
                 whole = False
             else:
                 best = max(best, tree.reward[b, child] + sign * tree.exact[b, child])
-    return best if whole or best >= _KNOWN else math.nan
+    return best if whole or best >= KNOWN else math.nan
 
 
 @njit(cache=True, nogil=True)
