@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from rllab.core.protocols import Exam
+from rllab_envs.games.connect_four import BOTTOM, CELLS, four
 from rllab_envs.games.connect_four_solver import (
-    BOTTOM,
-    CELLS,
     CENTRE_FIRST,
     COLUMN,
     ILLEGAL,
@@ -28,7 +27,6 @@ from rllab_envs.games.connect_four_solver import (
     position_key,
     scores,
     threats,
-    won,
 )
 
 FILE = Path(__file__).with_name("connect_four_exam.txt")
@@ -103,7 +101,7 @@ def alert(mine: int, theirs: int, legal: list[int], rng: np.random.Generator) ->
     """A column that wins, else one that stops a win, else any."""
     mask = mine | theirs
     for stones in (mine, theirs):
-        if good := [c for c in legal if won(stones | _stone(mask, c))]:
+        if good := [c for c in legal if four(stones | _stone(mask, c))]:
             return int(rng.choice(good))
     return int(rng.choice(legal))
 
@@ -114,7 +112,7 @@ def agent(mine: int, theirs: int, legal: list[int], rng: np.random.Generator) ->
     if rng.random() < 0.2:
         return int(rng.choice(legal))
     after = [mine | _stone(mask, c) for c in legal]
-    worth = np.array([5000 if won(a) else -_ahead(theirs, a, DEPTH - 1, -9999, 9999) for a in after])
+    worth = np.array([5000 if four(a) else -_ahead(theirs, a, DEPTH - 1, -9999, 9999) for a in after])
     return int(rng.choice(np.array(legal)[worth == worth.max()]))
 
 
@@ -130,12 +128,12 @@ def game(kind: str, stones: int, rng: np.random.Generator) -> str:
     while True:
         moves, first = "", int(rng.integers(0, 7)) if kind == "agent" else 0
         mine = theirs = 0
-        while len(moves) < stones and not won(theirs):
+        while len(moves) < stones and not four(theirs):
             legal = [c for c in range(7) if _stone(mine | theirs, c)]
             column = (KINDS[kind] if len(moves) >= first else at_random)(mine, theirs, legal, rng)
             mine, theirs = theirs, mine | _stone(mine | theirs, column)
             moves += str(column + 1)
-        if not won(theirs):
+        if not four(theirs):
             return moves
 
 

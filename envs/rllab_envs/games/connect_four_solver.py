@@ -16,11 +16,11 @@ from typing import TypeVar, cast
 import numpy as np
 from numba import njit
 
+from rllab_envs.games.connect_four import BOTTOM, CELLS, completing, four
+
 ILLEGAL = -100
 """What `scores` says of a move that may not be played."""
 
-CELLS = sum(0b111111 << 7 * c for c in range(7))
-BOTTOM = sum(1 << 7 * c for c in range(7))
 COLUMN = 0b1111111
 CENTRE_FIRST = (3, 2, 4, 1, 5, 0, 6)
 
@@ -46,25 +46,9 @@ def count(bits: int) -> int:
 
 
 @compiled
-def _completing(stones: int, step: int) -> int:
-    """Cells that make four with three of `stones`, along lines of that step."""
-    below = (stones << step) & (stones << 2 * step)
-    above = (stones >> step) & (stones >> 2 * step)
-    return (below & ((stones << 3 * step) | (stones >> step))) | (above & ((stones >> 3 * step) | (stones << step)))
-
-
-@compiled
 def threats(stones: int, mask: int) -> int:
     """Cells that would complete four of `stones` and are not in `mask`, whether they can be played now or not."""
-    upright = (stones << 1) & (stones << 2) & (stones << 3)
-    lines = upright | _completing(stones, 7) | _completing(stones, 6) | _completing(stones, 8)
-    return lines & CELLS & ~mask
-
-
-@compiled
-def won(stones: int) -> bool:
-    """Whether four of `stones` stand in a line."""
-    return (threats(stones, 0) & stones) != 0
+    return completing(stones) & ~mask
 
 
 @compiled
@@ -169,7 +153,7 @@ def _solve(mine: int, theirs: int, table: np.ndarray, order: np.ndarray) -> int:
     """The score of a position, by bisection."""
     mask = mine | theirs
     left = 42 - count(mask)
-    if won(theirs):
+    if four(theirs):
         return -((left + 2) // 2)
     if threats(mine, mask) & (mask + BOTTOM):
         return (left + 1) // 2
@@ -186,7 +170,7 @@ def _scores(mine: int, theirs: int, table: np.ndarray, order: np.ndarray, out: n
     """Every legal move's score into `out` [7]."""
     mask = mine | theirs
     out[:] = ILLEGAL
-    if won(theirs):
+    if four(theirs):
         return
     for c in CENTRE_FIRST:
         move = (mask + BOTTOM) & CELLS & (COLUMN << 7 * c)
@@ -199,14 +183,14 @@ def _best_moves(mine: int, theirs: int, table: np.ndarray, order: np.ndarray, ou
     """Which moves reach the position's score into `out` [7]; they are not told how much worse the others are."""
     mask = mine | theirs
     out[:] = False
-    if won(theirs):
+    if four(theirs):
         return
     left, score = 42 - count(mask), _solve(mine, theirs, table, order)
     for c in CENTRE_FIRST:
         move = (mask + BOTTOM) & CELLS & (COLUMN << 7 * c)
         if move == 0:
             continue
-        if won(mine | move):
+        if four(mine | move):
             out[c] = True  # then no other score is higher
         elif score < (left + 1) // 2 and not threats(theirs, mask | move) & ((mask | move) + BOTTOM):
             out[c] = _search(theirs, mask | move, left - 1, 1 - score, table, order) <= -score
