@@ -90,8 +90,11 @@ class PlainConnectFour(Plain):
             [not s and self.in_a_row(self.put(cells, i, side), i) >= 4 for i, s in enumerate(cells)]
             for side in (mover, 3 - mover)
         ]
+        open_cells = np.zeros((1, 42))
+        open_cells[0, [self.drop(cells, c) for c, ok in enumerate(self.legal(position)) if ok]] = 1
         first = np.full((1, 6, 7), mover == 1)
-        return np.concatenate([super().observe(position), np.array(threats).reshape(2, 6, 7), first])
+        more = np.concatenate([open_cells, np.array(threats)]).reshape(3, 6, 7)
+        return np.concatenate([super().observe(position), more, first])
 
 
 class PlainOthello(Plain):

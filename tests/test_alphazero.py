@@ -116,14 +116,23 @@ def test_threads_find_what_one_finds() -> None:
     assert len(side_by_side(part, 1, [0, 0]).action) == 1 and torch.get_num_threads() == threads
 
 
-def test_lines_are_looked_up_by_the_stones_on_them() -> None:
+@pytest.mark.parametrize("states", [2, 3])
+def test_lines_are_looked_up_by_what_is_on_their_cells(states: int) -> None:
     torch.manual_seed(0)
     lines = np.array([[0, 1, 2], [0, 3, 6]])
-    net = Lines((2, 3, 3), 9, lines, 4, 0)
-    seen = torch.zeros(1, 2, 3, 3)
+    net = Lines((3, 3, 3), 9, lines, 4, 0, states)
+    seen = torch.zeros(1, 3, 3, 3)
     seen[0, 0, 0, 0] = seen[0, 0, 0, 1] = seen[0, 1, 2, 0] = 1.0  # mine: cells 0 and 1; theirs: cell 6
-    expected = net.table.weight[2 * 4] + net.table.weight[16 + 1 * 4 + 1] + net.cells(seen.flatten(1))[0]
+    seen[0, 2, 0, 2] = 1.0  # a third state of cell 2, if it counts as one
+    base = states + 1
+    codes = 1 + base + (3 * base**2 if states == 3 else 0), base**3 + 1 + 2 * base**2
+    looked_up = net.table.weight[list(codes)].sum(0)
+    expected = net.first(torch.cat([looked_up, seen.flatten()]))
     assert torch.allclose(net.features(seen)[0], expected.relu(), atol=1e-6)
+    many = Lines((3, 1, 5), 1, np.arange(5)[None], 4, 0, 3)  # its last code, 1,023, is beyond bf16's whole numbers
+    full = torch.zeros(1, 3, 1, 5)
+    full[0, 2] = 1.0
+    assert torch.allclose(many.bfloat16().features(full.bfloat16()).float(), many.float().features(full), atol=0.05)
 
 
 @pytest.mark.parametrize("name", ["lines", "convolutions"])
@@ -169,7 +178,7 @@ def test_the_player_follows_the_learner(tmp_path: Any) -> None:
     learner, player = (trainer.algorithm.model[k].state_dict() for k in ("learner", "player"))
     assert all(torch.equal(learner[k], player[k]) for k in learner)
     told = trainer.algorithm.preflight()
-    assert told["a position"] == "planes 5 x 6 x 7, 7 actions" and told["a round"] == "144 positions, 576 simulations"
+    assert told["a position"] == "planes 6 x 6 x 7, 7 actions" and told["a round"] == "144 positions, 576 simulations"
 
 
 def test_answers_that_are_no_numbers_end_the_round_with_the_position(tmp_path: Any) -> None:
@@ -181,7 +190,7 @@ def test_answers_that_are_no_numbers_end_the_round_with_the_position(tmp_path: A
             if row["step"] == 2:
                 trainer.algorithm.model["player"].heads.bias.data[2] = float("nan")
     path = tmp_path / "run" / "failed" / "position-3.json"
-    assert str(path) in str(told.value) and np.shape(json.loads(path.read_text())["observation"]) == (5, 6, 7)
+    assert str(path) in str(told.value) and np.shape(json.loads(path.read_text())["observation"]) == (6, 6, 7)
     assert [r["step"] for r in Trainer(trainer.recipe, tmp_path / "run")] == [3, 4]  # nothing that was learned is lost
 
 

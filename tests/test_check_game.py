@@ -166,6 +166,16 @@ class FarLine(Right):
         self.lines = np.array([[0, 9]])
 
 
+class TwoAtOnce(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = 3
+
+    def observe(self, board: Any) -> Any:
+        planes = super().observe(board)
+        return np.concatenate([planes, np.ones_like(planes[:, :1])], 1)
+
+
 class Hopeful(Right):
     def wins(self, board: Any) -> Any:
         return self.legal(board)
@@ -257,6 +267,7 @@ class Listed(PlainTicTacToe):
         (Ungrouped, "two of its `symmetries` one after the other are none of them"),
         (FalseLine, r"game \d+ after [\d ]+: a line of `lines` is full, but nobody has won"),
         (FarLine, r"`lines` must be whole numbers \[L, K\] below 9"),
+        (TwoAtOnce, r"game 0 after \d: one of the first 3 planes \(`states`\) at most may have 1 at a cell"),
         (Hopeful, "game 0 at the start: `wins` is wrong of 1"),
         (Mute, "`show` must return a list of 32 texts"),
         (Unexamined, "position 0 of the exam 'validation' has no right answers, or no wrong ones"),

@@ -20,14 +20,15 @@ CELLS = BOTTOM * ((1 << HEIGHT) - 1)
 class ConnectFour:
     """The game. A board is two int64 arrays [B], `mine` and `theirs`, from the side of the player to move.
 
-    Planes [6, 7], the top row first: the mover's stones, the other's; with `threats`, the empty cells that would make
-    four for the mover, and for the other; 1 everywhere where the first player is to move.
+    Planes [6, 7], the top row first: the mover's stones, the other's; with `threats`, the cells that a stone can fall
+    to, and the empty cells that would make four for the mover, and for the other; 1 everywhere where the first player
+    moves.
     """
 
     players = 2
 
     def __init__(self, *, threats: bool = True) -> None:
-        self.threats = threats
+        self.threats, self.states = threats, 3 if threats else 2
         self.names: Sequence[str] = [str(c + 1) for c in range(WIDTH)]
         self.lines = _lines()
         cells, columns = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH), np.arange(WIDTH)
@@ -54,7 +55,7 @@ class ConnectFour:
 
     def observe(self, board: Board) -> np.ndarray:
         mine, theirs = _sides(board)
-        planes = np.empty((len(mine), 5 if self.threats else 3, HEIGHT, WIDTH), np.float32)
+        planes = np.empty((len(mine), 6 if self.threats else 3, HEIGHT, WIDTH), np.float32)
         _observe(mine, theirs, planes)
         return planes
 
@@ -86,7 +87,7 @@ class ConnectFour:
         )
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def four(stones: int) -> bool:
     """Whether one player's stones have four in a row."""
     for step in (1, STRIDE - 1, STRIDE, STRIDE + 1):
@@ -96,13 +97,13 @@ def four(stones: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def over(mine: int, theirs: int) -> bool:
     """Whether a position is over: either player has four, or all cells are taken."""
     return four(theirs) or four(mine) or (mine | theirs) == CELLS
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def completing(stones: int) -> int:
     """The cells, taken or not, that make four with three of one player's stones."""
     found = (stones << 1) & (stones << 2) & (stones << 3)
@@ -113,13 +114,13 @@ def completing(stones: int) -> int:
     return found & CELLS
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def playable(mine: int, theirs: int) -> int:
     """The cells that a stone can fall to, if the position is not over."""
     return ((mine | theirs) + BOTTOM) & CELLS
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _legal(mine: np.ndarray, theirs: np.ndarray, legal: np.ndarray) -> None:
     for b in range(len(mine)):
         cells = 0 if over(mine[b], theirs[b]) else playable(mine[b], theirs[b])
@@ -127,7 +128,7 @@ def _legal(mine: np.ndarray, theirs: np.ndarray, legal: np.ndarray) -> None:
             legal[b, c] = (cells >> (STRIDE * c)) & 63 != 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _wins(mine: np.ndarray, theirs: np.ndarray, wins: np.ndarray) -> None:
     for b in range(len(mine)):
         cells = completing(mine[b]) & playable(mine[b], theirs[b])
@@ -137,7 +138,7 @@ def _wins(mine: np.ndarray, theirs: np.ndarray, wins: np.ndarray) -> None:
             wins[b, c] = (cells >> (STRIDE * c)) & 63 != 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _play(
     mine: np.ndarray,
     theirs: np.ndarray,
@@ -156,15 +157,16 @@ def _play(
             ended[b] = won or (moved | theirs[b]) == CELLS
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _observe(mine: np.ndarray, theirs: np.ndarray, planes: np.ndarray) -> None:
-    shown = np.zeros(4, np.int64)
+    shown = np.zeros(5, np.int64)
     sides = planes.shape[1] - 1
     for b in range(len(mine)):
         taken = mine[b] | theirs[b]
         shown[0], shown[1] = mine[b], theirs[b]
-        if sides == 4:
-            shown[2], shown[3] = completing(mine[b]) & ~taken, completing(theirs[b]) & ~taken
+        if sides == 5:
+            shown[2] = playable(mine[b], theirs[b])
+            shown[3], shown[4] = completing(mine[b]) & ~taken, completing(theirs[b]) & ~taken
         for p in range(sides):
             stones = shown[p]
             for r in range(HEIGHT):

@@ -8,7 +8,8 @@ position that they are given as it is; a position may be any object:
 - `play(position, action)`: (next position, reward of the player who moved, whether the game is over).
 - `observe(position)`: planes [C, H, W], as of a `Game`.
 
-It may have `symmetries`, `lines`, `wins(position)`, which answers as `legal` does, and `show(position)`, a text.
+It may have `symmetries`, `lines`, `states`, `wins(position)`, which answers as `legal` does, and `show(position)`, a
+text.
 """
 
 import inspect
@@ -138,6 +139,7 @@ class OneBoard:
             self.symmetries = np.asarray(cells), np.asarray(actions)
         if hasattr(game, "lines"):
             self.lines = np.asarray(game.lines)
+        self.states = int(getattr(game, "states", 2))
         if hasattr(game, "wins"):
             self.wins = self._wins
         if hasattr(game, "show"):

@@ -23,6 +23,7 @@ class Game(Protocol):
     - `symmetries`: (cells [S, H x W], actions [S, A]), permutations of which the first changes nothing. Position and
       policy seen through the s-th are observation[..., cells[s]] over flat cells, and policy[..., actions[s]].
     - `lines` [L, K]: flat cells; the side that has all K of a line wins.
+    - `states`: how many of the first planes tell what is on a cell, one of them at most by a 1; else 2, the stones.
     - `wins(board)`: which actions win at once, bool [B, A].
     - `exam(split)`: an `Exam`, positions whose best actions are known, for `validation` or `test`.
     - `perfect(board)`: which actions are best, bool [B, A]; it may take long.

@@ -16,6 +16,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.protocols import Game
 
 OUTCOMES = 3
+LOOKED_UP = 64  # numbers for what is on a line
 
 
 class BoardNetwork(nn.Module, ABC):
@@ -73,33 +74,42 @@ class _Residual(nn.Module):
 
 
 class Lines(BoardNetwork):
-    """For games that are won by filling a line: how many stones either side has on each line is looked up in a table.
+    """For games that are won by filling a line: what is on the cells of each line is looked up in a table.
 
-    A fifth of the products of small convolutions. lines [L, K]: flat cells, of which planes 0 and 1 tell the stones.
+    A tuple network (Thill, Koch and Konen 2012) below two or three layers, with fewer products than small convolutions.
+    lines [L, K]: flat cells. The first `states` planes tell what is on a cell, of which one at most has 1 there.
     """
 
-    counts: Tensor
+    powers: Tensor
     offsets: Tensor
 
     def __init__(
-        self, shape: tuple[int, int, int], actions: int, lines: np.ndarray, channels: int, blocks: int
+        self,
+        shape: tuple[int, int, int],
+        actions: int,
+        lines: np.ndarray,
+        channels: int,
+        blocks: int,
+        states: int = 2,
     ) -> None:
         super().__init__(channels, actions)
-        cells, (count, longest) = int(np.prod(shape[1:])), lines.shape
-        on_line = torch.zeros(cells, count)
-        on_line[torch.from_numpy(lines.T.astype(np.int64)), torch.arange(count)] = 1.0
-        codes = (longest + 1) ** 2  # of a line: how many stones are mine, how many theirs
-        self.register_buffer("counts", torch.cat([on_line * (longest + 1), on_line]), persistent=False)
+        cells, (count, length) = int(np.prod(shape[1:])), lines.shape
+        self.states, codes = states, (states + 1) ** length
+        powers = torch.zeros(cells, count)
+        for k in range(length):
+            powers[torch.from_numpy(lines[:, k].astype(np.int64)), torch.arange(count)] = float((states + 1) ** k)
+        self.register_buffer("powers", powers, persistent=False)
         self.register_buffer("offsets", torch.arange(count) * codes, persistent=False)
-        self.table = nn.EmbeddingBag(count * codes, channels, mode="sum")
+        self.table = nn.EmbeddingBag(count * codes, LOOKED_UP, mode="sum")
         nn.init.normal_(self.table.weight, std=count**-0.5)
-        self.cells = nn.Linear(shape[0] * cells, channels)
+        self.first = nn.Linear(LOOKED_UP + shape[0] * cells, channels)
         self.layers = nn.ModuleList(nn.Linear(channels, channels) for _ in range(blocks))
 
     def features(self, observation: Tensor) -> Tensor:
         flat = observation.flatten(1)
-        code = (flat[:, : len(self.counts)] @ self.counts).long() + self.offsets
-        x = self.table(code) + self.cells(flat)
+        digits = observation.new_tensor(range(1, self.states + 1)) @ observation[:, : self.states].flatten(2)
+        code = (digits.float() @ self.powers.float()).long() + self.offsets  # bf16 knows whole numbers to 256 alone
+        x = self.first(torch.cat([self.table(code), flat], 1))
         for layer in self.layers:
             x = x + layer(F.relu(x))
         return F.relu(x)
@@ -118,4 +128,4 @@ def board_network(game: Game, name: str, channels: int, blocks: int) -> BoardNet
     lines: Any = getattr(game, "lines", None)
     if lines is None:
         raise FieldMistake("network", f"{type(game).__name__} has no `lines`; use network: convolutions")
-    return Lines(shape, actions, lines, channels, blocks)
+    return Lines(shape, actions, lines, channels, blocks, getattr(game, "states", 2))

@@ -161,8 +161,12 @@ def _check_lines(played: Played) -> str:
     size = played.plies[0].seen[0, 0].size
     if lines.ndim != 2 or lines.dtype.kind not in "iu" or lines.min() < 0 or lines.max() >= size:
         raise Broken(f"{title(played.game)}: `lines` must be whole numbers [L, K] below {size}")
+    states = getattr(played.game, "states", 2)
     for t, ply in enumerate(played.plies):
-        stones = played.seen_after(t)[:, 1].reshape(len(ply.over), -1)
+        planes = played.seen_after(t)
+        once = (planes[:, :states].sum(1) <= 1).all((1, 2)) & np.isin(planes[:, :states], (0, 1)).all((1, 2, 3))
+        played.expect(once, t + 1, f"one of the first {states} planes (`states`) at most may have 1 at a cell, else 0")
+        stones = planes[:, 1].reshape(len(ply.over), -1)
         full = (stones[:, lines] == 1).all(2).any(1) & ply.legal.any(1)
         played.expect(~full | (ply.over & (ply.reward == 1)), t + 1, "a line of `lines` is full, but nobody has won")
     return f"who has all of one of {len(lines)} lines wins"
