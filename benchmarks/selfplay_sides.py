@@ -1,0 +1,305 @@
+"""What benchmarks/selfplay.py runs in processes of their own: our search, mctx with pgx, and one in plain Python."""
+
+import argparse
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+MOVES, OPENING, ENTRIES = 8, 20, 1 << 18
+WAYS = {"each": (0, True), "kept": (ENTRIES, True), "each, open": (0, False), "kept, open": (ENTRIES, False)}
+LAYERS: dict[str, list[tuple[int, ...]]] = {  # shapes of weights as torch has them; the last gives policy and value
+    "dense": [(256, 2, 6, 7), (256, 256), (8, 256)],
+    "convolutions": [(32, 2, 3, 3), *[(32, 32, 3, 3)] * 6, (64, 32, 6, 7), (8, 64)],
+}
+
+
+def weights(network: str) -> tuple[list[Any], list[Any]]:
+    """(weight, bias) of the convolutions and of the dense layers, the same on all sides."""
+    import numpy as np
+
+    rng, shapes = np.random.default_rng(0), LAYERS[network]
+    drawn = [[rng.uniform(-1, 1, s) * math.prod(shape[1:]) ** -0.5 for s in (shape, shape[0])] for shape in shapes]
+    found = [(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in drawn]
+    cut = sum(shape[-1] == 3 for shape in shapes)
+    return found[:cut], found[cut:]
+
+
+def answer(x: Any, convolutions: Any, dense: Any, convolve: Any, linear: Any, relu: Any, tanh: Any) -> tuple[Any, Any]:
+    """(logits [B, 7], values [B]) of planes, with torch's operations or with jax's."""
+    if convolutions:
+        x = convolve(x, *convolutions[0])
+        for one, two in zip(convolutions[1::2], convolutions[2::2], strict=True):
+            x = x + convolve(relu(convolve(relu(x), *one)), *two)
+        x = relu(x)
+    x = x.reshape(len(x), -1)
+    for layer in dense[:-1]:
+        x = relu(linear(x, *layer))
+    x = linear(x, *dense[-1])
+    return x[:, :7], tanh(x[:, 7])
+
+
+def torch_network(network: str, bf16: bool = False) -> Callable[[Any], tuple[Any, Any]]:
+    """A network of planes [B, 2, 6, 7]."""
+    import torch
+    from torch.nn import functional as F
+
+    def moved(x: Any, order: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+        return torch.from_numpy(x).to(torch.bfloat16 if bf16 else torch.float32).contiguous(memory_format=order)
+
+    kernels, matrices = weights(network)
+    convolutions = [(moved(w, torch.channels_last), moved(b)) for w, b in kernels]
+    dense = [(moved(w).flatten(1), moved(b)) for w, b in matrices]
+
+    def judge(x: Any) -> tuple[Any, Any]:
+        x = x.contiguous(memory_format=torch.channels_last) if convolutions else x
+        return answer(x, convolutions, dense, convolve, F.linear, F.relu, torch.tanh)
+
+    def convolve(x: Any, weight: Any, bias: Any) -> Any:
+        return F.conv2d(x, weight, bias, padding=1)
+
+    return judge
+
+
+def jax_network(network: str) -> Callable[[Any], tuple[Any, Any]]:
+    """A network of planes [B, 6, 7, 2]."""
+    import jax
+    from jax import numpy as jnp
+
+    kernels, matrices = weights(network)
+    convolutions = [(jnp.asarray(w.transpose(2, 3, 1, 0)), b) for w, b in kernels]
+    turned = [(w if w.ndim == 2 else w.transpose(0, 2, 3, 1), b) for w, b in matrices]  # planes come last
+    dense = [(jnp.asarray(w.reshape(len(w), -1).T), jnp.asarray(b)) for w, b in turned]
+
+    def convolve(x: Any, weight: Any, bias: Any) -> Any:
+        return (
+            jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+        )
+
+    def linear(x: Any, weight: Any, bias: Any) -> Any:
+        return x @ weight + bias
+
+    return lambda x: answer(x, convolutions, dense, convolve, linear, jax.nn.relu, jnp.tanh)
+
+
+def sample() -> Any:
+    """Planes [1, 2, 6, 7] by which the networks of two sides are compared."""
+    import numpy as np
+
+    return np.random.default_rng(1).random((1, 2, 6, 7), np.float32)
+
+
+def unfinished(times: list[float], seconds: float) -> bool:
+    return len(times) < 3 or sum(times) < seconds
+
+
+class Ours:
+    """Searches in as many threads as torch has; `seen` is how many positions the network was asked."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import numpy as np
+        import torch
+        from rllab_envs.games.connect_four import ConnectFour
+
+        from rllab.core.algorithm import Context
+
+        torch.set_num_threads(args.threads)
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        self.args, self.game, self.seen = args, ConnectFour(threats=False), 0
+        self.network, self.ctx = torch_network(args.network, args.bf16), Context(0, torch.device("cpu"), dtype=dtype)
+        self.rng = np.random.default_rng(args.seed)
+        said = self.network(torch.from_numpy(sample()).to(dtype))
+        self.said = [*said[0][0].tolist(), said[1].item()]
+
+    def run(self) -> dict[str, Any]:
+        for entries in (0, ENTRIES):
+            self.timed(entries, True, 0.1)  # what is only slow the first time
+        return {k: self.timed(*v, self.args.seconds) for k, v in WAYS.items()} | {"said": self.said}
+
+    def judge(self, planes: Any) -> tuple[Any, Any]:
+        self.seen += len(planes)
+        return self.network(planes[:, :2])  # the third tells whose move it is
+
+    def opened(self) -> Any:
+        """Positions after random moves; a move that would end its game is left out."""
+        from rllab.search.evaluate import opened
+
+        return opened(self.game, self.rng.integers(0, OPENING + 1, self.args.games), self.rng)[0]
+
+    def search(self, board: Any, judges: list[Any], proofs: bool) -> Any:
+        import numpy as np
+
+        from rllab.core.games import rows
+        from rllab.search.parallel import side_by_side
+        from rllab.search.search import Found, puct
+
+        noise = self.rng.dirichlet(np.ones(7), self.args.games) * self.game.legal(board)
+
+        def part(which: slice, judge: Any) -> Found:
+            return puct(self.game, rows(board, which), judge, self.args.simulations, noise=noise[which], proofs=proofs)
+
+        return side_by_side(part, self.args.games, judges)
+
+    def timed(self, entries: int, proofs: bool, seconds: float) -> dict[str, float]:
+        import numpy as np
+
+        from rllab.search.evaluate import Judge, drawn
+
+        times, moves, self.seen = list[float](), MOVES if entries else 1, 0
+        while unfinished(times, seconds):
+            board, start = self.opened(), time.perf_counter()
+            judges = [Judge(self.game, self.judge, self.ctx, entries) for _ in range(self.args.threads)]
+            times.append(time.perf_counter() - start)
+            for _ in range(moves):
+                start = time.perf_counter()
+                found = self.search(board, judges, proofs)
+                times[-1] += time.perf_counter() - start
+                board, _, over = self.game.play(board, drawn(found.policy, self.rng.random(self.args.games)))
+                board = {k: np.where(over, v, board[k]) for k, v in self.opened().items()}
+        simulations = moves * self.args.games * self.args.simulations
+        return {"speed": simulations / statistics.median(times), "asked": self.seen / simulations / len(times)}
+
+
+class Mctx:
+    """Jitted searches on as many XLA devices as `devices`, with an equal share of the games each."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import jax
+        import pgx
+
+        self.args, self.games = args, args.games // args.devices
+        self.env, self.network = pgx.make("connect_four"), jax_network(args.network)
+        self.step = jax.vmap(self.env.step)
+
+    def run(self) -> dict[str, Any]:
+        import jax
+        from jax import numpy as jnp
+
+        opened, search = jax.pmap(self.opened), jax.pmap(self.search)
+        key, times = jax.random.key(self.args.seed), list[float]()
+        while unfinished(times[2:], self.args.seconds):  # the first two, with compilation, do not count
+            key, *keys = jax.random.split(key, 1 + 2 * self.args.devices)
+            state = jax.block_until_ready(opened(jnp.stack(keys[: self.args.devices])))
+            start = time.perf_counter()
+            jax.block_until_ready(search(jnp.stack(keys[self.args.devices :]), state))
+            times.append(time.perf_counter() - start)
+        said = self.network(jnp.asarray(sample().transpose(0, 2, 3, 1)))
+        speed = self.args.games * self.args.simulations / statistics.median(times[2:])
+        return {"mctx": {"speed": speed}, "said": [*said[0][0].tolist(), said[1].item()]}
+
+    def judged(self, state: Any) -> tuple[Any, Any]:
+        from jax import numpy as jnp
+
+        logits, value = self.network(state.observation.astype(jnp.float32))
+        return jnp.where(state.legal_action_mask, logits, jnp.finfo(jnp.float32).min), value
+
+    def recurrent(self, _: Any, key: Any, action: Any, state: Any) -> tuple[Any, Any]:
+        import mctx
+        from jax import numpy as jnp
+
+        mover, state = state.current_player, self.step(state, action)
+        logits, value = self.judged(state)
+        reward, over = state.rewards[jnp.arange(self.games), mover], state.terminated
+        found = {"reward": reward, "discount": jnp.where(over, 0.0, -1.0), "value": jnp.where(over, 0.0, value)}
+        return mctx.RecurrentFnOutput(prior_logits=logits, **found), state
+
+    def opened(self, key: Any) -> Any:
+        """Positions after random moves; a move that would end its game is left out."""
+        import jax
+        from jax import numpy as jnp
+
+        key, one, two = jax.random.split(key, 3)
+        left = jax.random.randint(one, (self.games,), 0, OPENING + 1)
+
+        def move(i: Any, state: Any) -> Any:
+            chance = jnp.where(state.legal_action_mask, 0.0, -jnp.inf)
+            after = self.step(state, jax.random.categorical(jax.random.fold_in(key, i), chance))
+            goes = (i < left) & ~after.terminated
+            return jax.tree.map(lambda a, b: jnp.where(goes.reshape(-1, *[1] * (a.ndim - 1)), a, b), after, state)
+
+        return jax.lax.fori_loop(0, OPENING, move, jax.vmap(self.env.init)(jax.random.split(two, self.games)))
+
+    def search(self, key: Any, state: Any) -> tuple[Any, Any]:
+        import mctx
+
+        logits, value = self.judged(state)
+        root = mctx.RootFnOutput(prior_logits=logits, value=value, embedding=state)
+        illegal = ~state.legal_action_mask
+        found = mctx.muzero_policy(None, key, root, self.recurrent, self.args.simulations, invalid_actions=illegal)
+        return found.action, found.action_weights
+
+
+def four(stones: int) -> bool:
+    """Whether stones have four in a row: bit 7 c + h is the cell of column c at height h."""
+    return any((pairs := stones & stones >> step) & pairs >> 2 * step for step in (1, 6, 7, 8))
+
+
+def played(position: tuple[int, int], column: int) -> tuple[int, int]:
+    mine, theirs = position
+    return theirs, mine | ((mine | theirs) + (1 << 7 * column)) & (63 << 7 * column)
+
+
+def moves(position: tuple[int, int]) -> list[int]:
+    return [] if four(position[1]) else [c for c in range(7) if not (position[0] | position[1]) >> (7 * c + 5) & 1]
+
+
+class Python:
+    """The textbook: one tree at a time, a dict from a position to what is known of its moves."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import numpy as np
+
+        self.args, self.network, self.rng = args, torch_network(args.network), random.Random(args.seed)
+        self.cells = np.array([[7 * c + 5 - r for c in range(7)] for r in range(6)])
+
+    def run(self) -> dict[str, Any]:
+        import torch
+
+        times = list[float]()
+        with torch.inference_mode():
+            while unfinished(times[2:], self.args.seconds):
+                position = (0, 0)
+                for _ in range(self.rng.randint(0, OPENING)):
+                    after = played(position, self.rng.choice(moves(position)))
+                    position = after if moves(after) else position
+                start = time.perf_counter()
+                self.search(position)
+                times.append(time.perf_counter() - start)
+        return {"python": {"speed": self.args.simulations * len(times[2:]) / sum(times[2:])}}
+
+    def judged(self, position: tuple[int, int]) -> tuple[dict[int, list[float]], float]:
+        """([prior, visits, total] of each move, value)."""
+        import numpy as np
+        import torch
+
+        planes = (np.array(position)[:, None, None] >> self.cells & 1).astype(np.float32)
+        logits, value = self.network(torch.from_numpy(planes[None]))
+        open_moves, said = moves(position), logits[0].tolist()
+        chances = [math.exp(said[c]) for c in open_moves]
+        return {c: [p / sum(chances), 0, 0.0] for c, p in zip(open_moves, chances, strict=True)}, value.item()
+
+    def search(self, root: tuple[int, int]) -> dict[int, list[float]]:
+        tree = {root: self.judged(root)[0]}
+        for _ in range(self.args.simulations):
+            position, path = root, list[list[float]]()
+            while edges := tree.get(position):
+                spread = 1.5 * math.sqrt(sum(e[1] for e in edges.values()) + 1)
+                best = max(
+                    edges, key=lambda c: edges[c][2] / max(edges[c][1], 1) + spread * edges[c][0] / (1 + edges[c][1])
+                )
+                path.append(edges[best])
+                position = played(position, best)
+            if moves(position):
+                tree[position], value = self.judged(position)
+            else:
+                value = -1.0 if four(position[1]) else 0.0
+            for edge in reversed(path):
+                value = -value
+                edge[1] += 1
+                edge[2] += value
+        return tree[root]
+
+
+SIDES: dict[str, Callable[[argparse.Namespace], Any]] = {"ours": Ours, "mctx": Mctx, "python": Python}
