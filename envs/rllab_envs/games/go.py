@@ -33,6 +33,7 @@ class Go:
     """
 
     players = 2
+    observed = ("cells", "moves", "last")  # `past` would be three quarters of what is kept to learn from
 
     def __init__(self, *, size: int = 9, komi: float | None = None) -> None:
         if size not in KOMI:
@@ -91,7 +92,7 @@ class Go:
         return over
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _chain(cells: np.ndarray, point: int, near: np.ndarray, chain: np.ndarray, seen: np.ndarray) -> tuple[int, int]:
     """The cells joined to a point that hold what it holds, or are empty like it: (how many, their liberties).
 
@@ -114,7 +115,7 @@ def _chain(cells: np.ndarray, point: int, near: np.ndarray, chain: np.ndarray, s
     return size, liberties
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _chains(cells: np.ndarray, near: np.ndarray, keys: np.ndarray, label: np.ndarray, work: np.ndarray) -> None:
     """Of each stone its chain's first cell (`label`), and of each such cell its liberties and hash (`work` [2, N])."""
     label[:] = -1
@@ -130,7 +131,7 @@ def _chains(cells: np.ndarray, near: np.ndarray, keys: np.ndarray, label: np.nda
             work[1, p] ^= keys[cells[q], q]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _legal(
     cells: np.ndarray,
     moves: np.ndarray,
@@ -156,7 +157,7 @@ def _legal(
                 legal[b, p] = alive and not (marks[position % _MARKS] and position in past[b, : moves[b] + 1])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _placed(
     cells: np.ndarray,
     point: int,
@@ -183,7 +184,7 @@ def _placed(
     return alive, position
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _play(
     action: np.ndarray,
     cells: np.ndarray,
@@ -223,7 +224,7 @@ def _play(
             reward[b] = np.sign(lead if mover == 1 else -lead)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _area(cells: np.ndarray, near: np.ndarray) -> int:
     """Stones and enclosed points of the first player less the second's."""
     chain, seen, counted = np.empty(len(cells), np.int64), np.empty(len(cells), np.int8), np.zeros(len(cells), np.bool_)

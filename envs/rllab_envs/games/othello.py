@@ -67,13 +67,13 @@ class Othello:
         return pictures(dark, light, "abcdefgh"[: self.size], [str(r + 1) for r in range(self.size)])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _moved(discs: int, step: int, mask: int) -> int:
     """All discs one cell on in a direction; those that leave the board are gone."""
     return (discs << step if step > 0 else discs >> -step) & mask
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _takes(mine: int, theirs: int, steps: np.ndarray, masks: np.ndarray, size: int) -> int:
     """The cells at which the mover takes something."""
     found = 0
@@ -85,7 +85,7 @@ def _takes(mine: int, theirs: int, steps: np.ndarray, masks: np.ndarray, size: i
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _taken(disc: int, mine: int, theirs: int, steps: np.ndarray, masks: np.ndarray, size: int) -> int:
     """What a disc takes."""
     found = 0
@@ -98,7 +98,7 @@ def _taken(disc: int, mine: int, theirs: int, steps: np.ndarray, masks: np.ndarr
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _count(discs: int) -> int:
     count = 0
     while discs != 0:
@@ -107,7 +107,7 @@ def _count(discs: int) -> int:
     return count
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _legal(
     mine: np.ndarray, theirs: np.ndarray, steps: np.ndarray, masks: np.ndarray, size: int, legal: np.ndarray
 ) -> None:
@@ -118,7 +118,7 @@ def _legal(
         legal[b, size * size] = cells == 0 and _takes(theirs[b], mine[b], steps, masks, size) != 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _play(
     mine: np.ndarray,
     theirs: np.ndarray,
@@ -147,7 +147,7 @@ def _play(
             reward[b] = np.sign(_count(own) - _count(other))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _observe(
     mine: np.ndarray, theirs: np.ndarray, steps: np.ndarray, masks: np.ndarray, size: int, planes: np.ndarray
 ) -> None:
