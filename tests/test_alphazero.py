@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rllab_envs.games import go
 from test_search import CTX, Tree
 
 from rllab.core.checkpoint import Segment
@@ -16,9 +17,10 @@ from rllab.core.trainer import Trainer
 from rllab.evals import strength
 from rllab.play import loaded
 from rllab.replay import Window
+from rllab.search.evaluate import drawn
 from rllab.search.match import match, rollouts
 from rllab.search.networks import Convolutions, Lines, board_network
-from rllab.search.parallel import side_by_side
+from rllab.search.parallel import side_by_side, threads_on
 from rllab.search.search import Found, puct
 from rllab.search.selfplay import OpenGames
 from rllab.testing import check_algorithm
@@ -83,6 +85,23 @@ def test_games_go_on_where_others_end_and_begin_at_random_moves() -> None:
     assert count + (len(games.record) - games.begun).sum() == 9 * 40  # each position is learned once
 
 
+def test_only_what_is_observed_is_kept_of_a_position() -> None:
+    game = go(size=5)
+    games, rng = OpenGames(game, 3, 0, 1.0), np.random.default_rng(0)
+    planes = []
+    for _ in range(50):
+        planes.append(game.observe(games.boards))
+        said = Found(*[np.full((3, 26), 1 / 26, np.float32)] * 3, *np.zeros((2, 3), np.float32), np.zeros((3, 26)))
+        games.move(said, drawn(game.legal(games.boards), rng.random(3)), rng)
+        if games.lengths:
+            break
+    positions, lengths = games.learned()
+    kept = {k[6:]: v for k, v in positions.items() if k.startswith("board.")}
+    assert set(kept) == {"cells", "moves", "last"} and len(kept["moves"]) == sum(lengths)
+    seen = game.observe(kept).reshape(max(lengths), len(lengths), -1)
+    assert any(np.array_equal(seen[:, 0], np.stack(planes)[:, g].reshape(len(planes), -1)) for g in range(3))
+
+
 def test_a_window_keeps_the_newest() -> None:
     window = Window()
     for first in range(0, 60, 6):
@@ -117,6 +136,16 @@ def test_threads_find_what_one_finds() -> None:
 
 
 @pytest.mark.parametrize("states", [2, 3])
+def test_a_gpu_judges_at_least_128_games_at_once() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert [threads_on(torch.device("cuda"), games) for games in (4, 255, 256, 4096)] == [1, 1, 2, 3]
+        assert threads_on(torch.device("cpu"), 4) == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_lines_are_looked_up_by_what_is_on_their_cells(states: int) -> None:
     torch.manual_seed(0)
     lines = np.array([[0, 1, 2], [0, 3, 6]])

@@ -176,6 +176,13 @@ class TwoAtOnce(Right):
         return np.concatenate([planes, np.ones_like(planes[:, :1])], 1)
 
 
+class Remembering(Right):
+    observed = ("mine",)
+
+    def observe(self, board: Any) -> Any:
+        return super().observe({"theirs": np.zeros_like(board["mine"])} | board)
+
+
 class Hopeful(Right):
     def wins(self, board: Any) -> Any:
         return self.legal(board)
@@ -268,6 +275,7 @@ class Listed(PlainTicTacToe):
         (FalseLine, r"game \d+ after [\d ]+: a line of `lines` is full, but nobody has won"),
         (FarLine, r"`lines` must be whole numbers \[L, K\] below 9"),
         (TwoAtOnce, r"game 0 after \d: one of the first 3 planes \(`states`\) at most may have 1 at a cell"),
+        (Remembering, r"game \d+ after [\d ]+: from mine alone \(`observed`\) other planes are seen"),
         (Hopeful, "game 0 at the start: `wins` is wrong of 1"),
         (Mute, "`show` must return a list of 32 texts"),
         (Unexamined, "position 0 of the exam 'validation' has no right answers, or no wrong ones"),

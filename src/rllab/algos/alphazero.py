@@ -29,7 +29,7 @@ from rllab.replay import Window
 from rllab.search.evaluate import Judge, drawn
 from rllab.search.match import match, perfect, rollouts
 from rllab.search.networks import board_network
-from rllab.search.parallel import side_by_side
+from rllab.search.parallel import side_by_side, threads_on
 from rllab.search.search import Found, gumbel, puct
 from rllab.search.selfplay import OpenGames
 from rllab.stats import bootstrap, wilson
@@ -151,9 +151,10 @@ class AlphaZero(Algorithm):
 
     def _judges(self) -> list[Judge]:
         """One for each thread; what the network has said is kept while its weights stay."""
-        count = torch.get_num_threads() if self.ctx.device.type == "cpu" else 1
-        network = deepcopy(self.model["player"]).to(self.ctx.dtype)
-        return [Judge(self._game, network.judge, self.ctx) for _ in range(count)]  # type: ignore[arg-type]
+        network: Any = deepcopy(self.model["player"])
+        network = network.to(self.ctx.dtype, memory_format=torch.channels_last)
+        count = threads_on(self.ctx.device, self.num_games)
+        return [Judge(self._game, network.judge, self.ctx) for _ in range(count)]
 
     def _noise(self, rng: np.random.Generator) -> np.ndarray:
         """What is added at the root of each open game [G, A]: Gumbel's noise, or Dirichlet's over legal actions."""

@@ -25,6 +25,7 @@ class Game(Protocol):
     - `lines` [L, K]: flat cells; the side that has all K of a line wins.
     - `states`: how many of the first planes tell what is on a cell, one of them at most by a 1; else 2, the stones.
     - `wins(board)`: which actions win at once, bool [B, A].
+    - `observed`: the names of the board's arrays that `observe` reads; only these are kept of a position to learn from.
     - `exam(split)`: an `Exam`, positions whose best actions are known, for `validation` or `test`.
     - `perfect(board)`: which actions are best, bool [B, A]; it may take long.
     - `show(board)`: a picture of each position, a list of B texts.

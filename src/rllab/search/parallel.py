@@ -15,6 +15,16 @@ import torch
 from rllab.search.search import Found
 
 W = TypeVar("W")
+AT_ONCE = 128  # games of a thread, so that each call of a network on a GPU is worth it
+
+
+def threads_on(device: torch.device, games: int) -> int:
+    """How many threads search: torch's number; on a GPU at most one for each 128 games.
+
+    There, too, a walk down a large tree takes longer than the network, and while it judges for one thread others walk.
+    """
+    threads = torch.get_num_threads()
+    return threads if device.type == "cpu" else max(1, min(threads, games // AT_ONCE))
 
 
 def side_by_side(do: Callable[[slice, W], Found], count: int, workers: Sequence[W]) -> Found:

@@ -25,6 +25,7 @@ class OpenGames:
     def __init__(self, game: Game, count: int, openings: int, td_lambda: float) -> None:
         self._game, self._openings, self._td_lambda = game, openings, td_lambda
         self.boards = dict(game.start(count))
+        self._observed = tuple(getattr(game, "observed", self.boards))
         self.played, self.begun = np.zeros((2, count), np.int64)  # moves of each game; its first place in the record
         self.record: list[dict[str, Any]] = []
         self.lengths: list[int] = []  # of the games that have ended since `learned` was asked
@@ -34,7 +35,7 @@ class OpenGames:
         """Plays an action [G] in each game, after a search of it."""
         after, reward, over = self._game.play(self.boards, action)
         kept = {"policy": found.policy, "value": found.value, "exact": found.exact, "reward": reward}
-        self.record.append({"board": self.boards} | kept)
+        self.record.append({"board": {k: self.boards[k] for k in self._observed}} | kept)
         self.boards, self.played = dict(after), self.played + 1
         if over.any():
             ended = np.flatnonzero(over)
@@ -45,7 +46,8 @@ class OpenGames:
     def learned(self) -> tuple[Arrays, list[int]]:
         """The positions of the games that have ended since this was asked, and how long these were.
 
-        `board.NAME` as a board has it; `policy` [N, A], the search's; `value` [N], how it went on for the side to move.
+        `board.NAME` as a board has it, where `observe` reads it; `policy` [N, A], the search's; `value` [N], how it
+        went on for the side to move.
         """
         oldest = int(self.begun.min())
         self.record, self.begun = self.record[oldest:], self.begun - oldest
@@ -76,7 +78,7 @@ class OpenGames:
         first = int(self.begun[which].min())
         record = self.record[first:]
         inside_PG = np.arange(first, len(self.record))[:, None] >= self.begun[which]
-        boards = {k: np.stack([r["board"][k][which] for r in record])[inside_PG] for k in self.boards}
+        boards = {k: np.stack([r["board"][k][which] for r in record])[inside_PG] for k in self._observed}
         policy = np.stack([r["policy"][which] for r in record])[inside_PG]
         value = self._outcomes(record, which)[inside_PG]
         return {f"board.{k}": v for k, v in boards.items()} | {"policy": policy, "value": value}

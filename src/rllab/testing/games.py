@@ -34,7 +34,7 @@ def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
     ]
     checks: list[Callable[[Played], str]] = [_check_rewards, _check_sides, _check_alone]
     found = {"symmetries": _check_symmetries, "lines": _check_lines, "wins": _check_wins, "show": _check_show}
-    found["exam"] = _check_exam
+    found |= {"exam": _check_exam, "observed": _check_observed}
     checks += [check for name, check in found.items() if hasattr(game, name)]
     lines += [said for check in checks if (said := check(played))]
     return [*lines, compare_speed(game)] if isinstance(game, OneBoard) else lines
@@ -170,6 +170,18 @@ def _check_lines(played: Played) -> str:
         full = (stones[:, lines] == 1).all(2).any(1) & ply.legal.any(1)
         played.expect(~full | (ply.over & (ply.reward == 1)), t + 1, "a line of `lines` is full, but nobody has won")
     return f"who has all of one of {len(lines)} lines wins"
+
+
+def _check_observed(played: Played) -> str:
+    """What a network sees does not depend on other arrays of the board."""
+    names: tuple[str, ...] = tuple(played.game.observed)  # type: ignore[attr-defined]
+    with told(played):
+        for t, ply in played.looked_at():
+            alone = played.game.observe({k: ply.board[k] for k in names})
+            played.expect(
+                same_rows(alone, ply.seen), t, f"from {', '.join(names)} alone (`observed`) other planes are seen"
+            )
+    return f"planes are a function of {', '.join(names)}"
 
 
 def _check_wins(played: Played) -> str:
