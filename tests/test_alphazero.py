@@ -12,13 +12,14 @@ from test_search import CTX, Tree
 
 from rllab.core.checkpoint import Segment
 from rllab.core.errors import Mistake
+from rllab.core.games import moves, named_game
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
 from rllab.play import loaded
 from rllab.replay import Window
 from rllab.search.evaluate import drawn
-from rllab.search.match import match, rollouts
+from rllab.search.match import Player, match, perfect, rollouts, total
 from rllab.search.networks import Convolutions, Lines, board_network
 from rllab.search.parallel import side_by_side, threads_on
 from rllab.search.search import Found, puct
@@ -188,6 +189,31 @@ def test_a_match_changes_sides() -> None:
     assert match(game, rollouts(game, 200, rng), first, 100, rng).mean() > 0.2
 
 
+def test_in_a_game_for_one_each_plays_alone() -> None:
+    game = Tree(2, 3, 0, players=1, values=(-1.0, 0.0, 0.5))
+    game.allowed[:] = True
+    game.outcome[:] = [0, 0.5, -1, 0, 0.5, -1, 0, 0.5, -1]
+
+    def always(action: int) -> Player:
+        return lambda board: np.full(len(board["ply"]), action)
+
+    rng = np.random.default_rng(0)
+    assert match(game, always(1), always(0), 7, rng, opening=1).tolist() == [1.0] * 7
+    assert match(game, always(2), always(0), 7, rng, opening=0).tolist() == [-1.0] * 7
+    assert total(game, game.start(2), [always(1)]).tolist() == [0.5, 0.5]
+
+
+def test_perfect_play_begins_at_random_where_that_is_asked() -> None:
+    game = named_game("tictactoe")
+    many = {k: np.repeat(v, 300, 0) for k, v in moves(game, "1").items()}
+    rng = np.random.default_rng(0)
+    assert set(perfect(game, rng)(many)) == {4}
+    assert set(perfect(game, rng, stones=2)(many)) == set(range(1, 9))
+    board = {k: np.concatenate([many[k], moves(game, "125")[k]]) for k in many}
+    found = perfect(game, rng, stones=2)(board)
+    assert len(set(found[:-1])) == 8 and found[-1] == 8
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -247,6 +273,8 @@ def test_strength_is_told_beside_players_that_know_nothing(tmp_path: Any) -> Non
     one, two = strength.games(algorithm, 50, [20, 0], 10)
     assert one["won"] + one["drawn"] + one["lost"] == 10 and one["against"] == "UCT 20"
     assert two["against"] == "perfect play" and two["won"] == 0
+    (late,) = strength.games(algorithm, 50, [0], 40, perfect_from=7)
+    assert late["against"] == "perfect play from 7 stones on" and late["won"] > 20
     hex_like = load_recipe("tictactoe", {"game": {"name": "othello", "size": 4}, "network": "convolutions"}, smoke=True)
     hex_like.algorithm.setup(CTX)
     with pytest.raises(Mistake, match="no positions with known moves come with Othello; --games plays"):

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from rllab_envs.games import connect_four_solver
 from rllab_envs.games.connect_four_exam import FILE, SIZES, exam, position, read
 from rllab_envs.games.connect_four_opening import _known, perfect
 from rllab_envs.games.connect_four_solver import ILLEGAL, best, best_moves, keeps, mirrored, scores, solve
@@ -117,6 +118,19 @@ def test_brute_force_agrees() -> None:
             assert row[column] == (-brute(theirs, mine | {(column, height)}) if legal else ILLEGAL), (moves, column)
     np.testing.assert_array_equal(best_moves(*boards(games)), best(found))
     assert (worth > 0).any() and (worth == 0).any() and (worth < 0).any()
+
+
+def test_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, theirs = boards(random_games(40, 20, 30))
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(connect_four_solver, "THREADS", threads)
+        found.append(np.concatenate([scores(mine, theirs), best_moves(mine, theirs), solve(mine, theirs)[:, None]], 1))
+    np.testing.assert_array_equal(*found)
+    assert best_moves(mine[:0], theirs[:0]).shape == (0, 7)
+    with pytest.raises(ValueError, match="no game comes to positions"):
+        best_moves(np.array([1, 1]), np.array([1, 1]))
+    np.testing.assert_array_equal(best_moves(mine[:3], theirs[:3]), found[0][:3, 7:14])
 
 
 def test_mirror_images_are_worth_the_same() -> None:

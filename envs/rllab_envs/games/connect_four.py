@@ -26,6 +26,7 @@ class ConnectFour:
     """
 
     players = 2
+    perfect_from = 8
 
     def __init__(self, *, threats: bool = True) -> None:
         self.threats, self.states = threats, 3 if threats else 2

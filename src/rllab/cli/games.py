@@ -54,6 +54,9 @@ def strength(
     uct: Annotated[str, typer.Option(help="Simulations of UCT, which is asked the same, several with commas.")] = "100",
     split: Annotated[str, typer.Option(help="Which positions: validation or test.")] = "test",
     games: Annotated[int, typer.Option(help="Games against each UCT in place of positions.")] = 0,
+    perfect_from: Annotated[
+        int | None, typer.Option(help="Stones on the board before which perfect play is random, so that games differ.")
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +67,7 @@ def strength(
 
     algorithm, counts, others = loaded(run, runs), _numbers(simulations, "simulations"), _numbers(uct, "uct")
     if games:
-        rows = [row for count in counts for row in found.games(algorithm, count, others, games)]
+        rows = [row for count in counts for row in found.games(algorithm, count, others, games, perfect_from)]
     else:
         rows = list(found.positions(algorithm, counts, [n for n in others if n], split))
     table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)

@@ -28,6 +28,7 @@ class Game(Protocol):
     - `observed`: the names of the board's arrays that `observe` reads; only these are kept of a position to learn from.
     - `exam(split)`: an `Exam`, positions whose best actions are known, for `validation` or `test`.
     - `perfect(board)`: which actions are best, bool [B, A]; it may take long.
+    - `perfect_from`: with how many stones on the board that takes seconds and no longer.
     - `show(board)`: a picture of each position, a list of B texts.
     """
 

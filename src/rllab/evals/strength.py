@@ -11,7 +11,7 @@ import numpy as np
 from rllab.algos.alphazero import AlphaZero
 from rllab.core.errors import Mistake
 from rllab.core.protocols import Board, Exam
-from rllab.search.match import Player, match, perfect, rollouts
+from rllab.search.match import Player, match, perfect, rollouts, total
 from rllab.stats import bootstrap, wilson
 
 Row = dict[str, Any]
@@ -64,30 +64,44 @@ def _row(player: str, exam: Exam, keeps: np.ndarray, best: np.ndarray) -> Row:
     return found | {"positions": whole}
 
 
-def games(algorithm: AlphaZero, simulations: int, opponents: Sequence[int], count: int) -> Iterator[Row]:
+def games(
+    algorithm: AlphaZero, simulations: int, opponents: Sequence[int], count: int, perfect_from: int | None = None
+) -> Iterator[Row]:
     """A row for each opponent: games against UCT with so many simulations, or with 0 against perfect play.
 
     Of each two games one has the other's opening and sides changed; against perfect play the run begins all of them,
-    from the first stone.
+    from the first stone. perfect_from: how many stones lie on the board before perfect play is perfect; until then it
+    plays at random, so that games differ. By default it is 0, or what a game says whose first moves take minutes.
 
     Raises:
         Mistake: nobody knows perfect play of the game.
     """
     game, player = algorithm.board_game, _player(algorithm, simulations)
+    stones = getattr(game, "perfect_from", 0) if perfect_from is None else perfect_from
     for rollout_count in opponents:
         rng = np.random.default_rng(1)
         if rollout_count:
-            won = match(game, player, rollouts(game, rollout_count, rng), count, rng)
+            against, won = f"UCT {rollout_count:,}", match(game, player, rollouts(game, rollout_count, rng), count, rng)
         elif hasattr(game, "perfect"):
-            won = match(game, player, perfect(game, rng), 2 * count, rng, opening=0)[:count]
+            against = "perfect play" + f" from {stones} stones on" * bool(stones)
+            solved = perfect(game, rng, stones)
+            if game.players == 2:
+                won = total(game, game.start(count), [player, solved])
+            else:
+                won = match(game, player, solved, count, rng)
         else:
             raise Mistake(f"nobody knows perfect play of {type(game).__name__}: name UCT's simulations instead of 0")
-        yield {
-            "player": f"{simulations:,} simulations",
-            "against": f"UCT {rollout_count:,}" if rollout_count else "perfect play",
-            "won": int((won > 0).sum()),
-            "drawn": int((won == 0).sum()),
-            "lost": int((won < 0).sum()),
-            "score": float((won.mean() + 1) / 2),
-            "interval": bootstrap((won + 1) / 2),
-        }
+        yield _score(f"{simulations:,} simulations", against, won)
+
+
+def _score(player: str, against: str, won: np.ndarray) -> Row:
+    """What a player won in games [count]: 1, 0 or -1 each."""
+    return {
+        "player": player,
+        "against": against,
+        "won": int((won > 0).sum()),
+        "drawn": int((won == 0).sum()),
+        "lost": int((won < 0).sum()),
+        "score": float((won.mean() + 1) / 2),
+        "interval": bootstrap((won + 1) / 2),
+    }

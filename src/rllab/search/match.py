@@ -1,6 +1,6 @@
 """Games between players, many side by side, each opening once from either side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,19 @@ def rollouts(game: Game, simulations: int, rng: np.random.Generator) -> Player:
     return lambda board: uct(game, board, Rollout(game, rng), simulations).action
 
 
-def perfect(game: Any, rng: np.random.Generator) -> Player:
-    """The player that never errs, of a game that is solved; of several best actions it draws one."""
+def perfect(game: Any, rng: np.random.Generator, stones: int | None = None) -> Player:
+    """The player that never errs, of a game that is solved; of several best actions it draws one.
+
+    stones: with fewer of them on the board its actions are drawn at random; by default the game's `perfect_from`, or 0.
+    """
+    known = getattr(game, "perfect_from", 0) if stones is None else stones
 
     def plays(board: Board) -> np.ndarray:
-        best = game.perfect(board)
-        return drawn(best, rng.random(len(best)))
+        good = np.array(game.legal(board))
+        solved = game.observe(board)[:, :2].sum((1, 2, 3)) >= known
+        if solved.any():
+            good[solved] = game.perfect(rows(board, solved))
+        return drawn(good, rng.random(len(good)))
 
     return plays
 
@@ -38,21 +45,21 @@ def match(
     The second half has the openings of the first, and the other player begins. In a game for one player each plays
     alone, and whose game ends better has won. opening: so many moves at random come first.
     """
-    half = -(-games // 2)
-    board, _ = opened(game, np.full(half, opening), rng)
     if game.players == 1:
-        every = np.sign(_total(game, board, [one]) - _total(game, board, [two]))
-        return np.concatenate([every, every])[:games]
-    return np.concatenate([_total(game, board, [one, two]), -_total(game, board, [two, one])])[:games]
+        board, _ = opened(game, np.full(games, opening), rng)
+        found: np.ndarray = np.sign((total(game, board, [one]) - total(game, board, [two])).round(5))
+        return found
+    board, _ = opened(game, np.full(-(-games // 2), opening), rng)
+    return np.concatenate([total(game, board, [one, two]), -total(game, board, [two, one])])[:games]
 
 
-def _total(game: Game, board: Board, players: list[Player]) -> np.ndarray:
+def total(game: Game, board: Board, players: Sequence[Player]) -> np.ndarray:
     """What the first player wins from each position on [B], the players taking turns."""
     count = len(next(iter(board.values())))
-    total, going, sign, turn = np.zeros(count, np.float32), np.arange(count), 1.0, 0
+    won, going, sign, turn = np.zeros(count, np.float32), np.arange(count), 1.0, 0
     while len(going):
         board, reward, over = game.play(board, players[turn % len(players)](board))
-        total[going] += sign * reward
+        won[going] += sign * reward
         going, board = going[~over], rows(board, ~over)
         sign, turn = -sign if len(players) == 2 else sign, turn + 1
-    return total
+    return won
