@@ -136,7 +136,6 @@ def test_threads_find_what_one_finds() -> None:
     assert len(side_by_side(part, 1, [0, 0]).action) == 1 and torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize("states", [2, 3])
 def test_a_gpu_judges_at_least_128_games_at_once() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -147,6 +146,7 @@ def test_a_gpu_judges_at_least_128_games_at_once() -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("states", [2, 3])
 def test_lines_are_looked_up_by_what_is_on_their_cells(states: int) -> None:
     torch.manual_seed(0)
     lines = np.array([[0, 1, 2], [0, 3, 6]])

@@ -199,6 +199,16 @@ class Unexamined(Right):
         return exam._replace(keeps=~exam.keeps)
 
 
+class Fickle(Right):
+    def rollout(self, board: Any, seed: Any) -> Any:
+        return np.random.default_rng().choice([-1.0, 1.0], len(seed)).astype(np.float32)
+
+
+class Lucky(Right):
+    def rollout(self, board: Any, seed: Any) -> Any:
+        return self.legal(board).any(1).astype(np.float32)
+
+
 class Nameless(Right):
     def __init__(self) -> None:
         super().__init__()
@@ -279,6 +289,8 @@ class Listed(PlainTicTacToe):
         (Hopeful, "game 0 at the start: `wins` is wrong of 1"),
         (Mute, "`show` must return a list of 32 texts"),
         (Unexamined, "position 0 of the exam 'validation' has no right answers, or no wrong ones"),
+        (Fickle, r"game \d+ at the start: `rollout` must repeat with the seed, lie in -1 to 1, and be 0"),
+        (Lucky, r"`rollout` ends at 1.00, games of random moves at 0\.\d"),
         (Nameless, "`names` must be different texts without spaces"),
         (Crowded, "`players` is 1 or 2, got 3"),
         (Texts, r"board\['who'\] is no array of numbers with 32 rows"),

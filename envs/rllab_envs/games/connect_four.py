@@ -67,6 +67,13 @@ class ConnectFour:
         _wins(mine, theirs, wins)
         return wins
 
+    def rollout(self, board: Board, seed: np.ndarray) -> np.ndarray:
+        """How random games end for the side to move: float32 [B], a function of the seeds, int64 [B]."""
+        mine, theirs = _sides(board)
+        value = np.empty(len(mine), np.float32)
+        _rollout(mine, theirs, np.ascontiguousarray(seed, np.int64), value)
+        return value
+
     def exam(self, split: str) -> Exam:
         """1,300 solved positions whose moves differ in the outcome, 300 of them for `validation`."""
         from rllab_envs.games.connect_four_exam import exam  # the solver is compiled where it is asked
@@ -156,6 +163,27 @@ def _play(
             won = four(moved)
             next_mine[b], next_theirs[b], reward[b] = theirs[b], moved, 1.0 if won else 0.0
             ended[b] = won or (moved | theirs[b]) == CELLS
+
+
+@njit(cache=True, nogil=True)
+def _rollout(mine: np.ndarray, theirs: np.ndarray, seed: np.ndarray, value: np.ndarray) -> None:
+    for b in range(len(mine)):
+        mover, other, drawn, sign = mine[b], theirs[b], seed[b], 1.0
+        value[b], ended = 0.0, over(mover, other)
+        while not ended:
+            cells = playable(mover, other)
+            count, rest = 0, cells
+            while rest:
+                rest &= rest - 1
+                count += 1
+            drawn = drawn * 6364136223846793005 + 1442695040888963407  # Knuth's linear congruences
+            for _ in range(((drawn >> 33) & 0x7FFFFFFF) * count >> 31):
+                cells &= cells - 1
+            mover |= cells & -cells
+            if four(mover):
+                value[b] = sign
+            ended = over(other, mover)
+            mover, other, sign = other, mover, -sign
 
 
 @njit(cache=True, nogil=True)

@@ -26,6 +26,8 @@ class Game(Protocol):
     - `states`: how many of the first planes tell what is on a cell, one of them at most by a 1; else 2, the stones.
     - `wins(board)`: which actions win at once, bool [B, A].
     - `observed`: the names of the board's arrays that `observe` reads; only these are kept of a position to learn from.
+    - `rollout(board, seed)`: how games played on at random end for the side to move, float32 [B]; all moves are as
+      likely, and each game is a function of its seed, int64 [B], from 0.
     - `exam(split)`: an `Exam`, positions whose best actions are known, for `validation` or `test`.
     - `perfect(board)`: which actions are best, bool [B, A]; it may take long.
     - `perfect_from`: with how many stones on the board that takes seconds and no longer.

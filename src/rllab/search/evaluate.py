@@ -161,7 +161,7 @@ def _recall(
 class Rollout:
     """Games played on at random: the value of a position is how one of them ends; all actions are as likely.
 
-    rng: draws as many numbers as the games are long, so that a search with it is a function of its state.
+    rng: what is drawn, so that a search with it is a function of its state.
     """
 
     def __init__(self, game: Game, rng: np.random.Generator) -> None:
@@ -170,6 +170,12 @@ class Rollout:
 
     def __call__(self, board: Board, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(logits [B, A] that are all the same, values [B])."""
+        fast: Callable[[Board, np.ndarray], np.ndarray] | None = getattr(self.game, "rollout", None)
+        value = self.played(board, legal) if fast is None else fast(board, self.rng.integers(0, 1 << 62, len(legal)))
+        return np.zeros(legal.shape, np.float32), value
+
+    def played(self, board: Board, legal: np.ndarray) -> np.ndarray:
+        """The same by the game's own moves, of a game that plays none at random itself."""
         value, factor = np.zeros(len(legal), np.float32), 1.0
         going, moves = np.arange(len(legal)), legal
         while len(going):
@@ -178,7 +184,7 @@ class Rollout:
             factor *= self.sign
             going, board = going[~over], {k: v[~over] for k, v in board.items()}
             moves = self.game.legal(board)
-        return np.zeros(legal.shape, np.float32), value
+        return value
 
 
 def drawn(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:

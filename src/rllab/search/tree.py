@@ -69,15 +69,15 @@ def descend(
             if not math.isnan(tree.exact[b, n]):
                 break
             if a < 0:
-                a = _select(tree, b, n, sign, rule, c, fpu)
+                a = _puct(tree, b, n, sign, c, fpu) if rule == PUCT else _ucb(tree, b, n, c)
             if tree.child[b, n, a] < 0:
                 action[b] = a
                 break
             n, a = tree.child[b, n, a], -1
 
 
-@njit(cache=True, nogil=True)
-def _select(tree: Tree, b: int, n: int, sign: float, rule: int, c: float, fpu: float) -> int:
+@njit(cache=True, nogil=True, inline="always")  # a call would hand over all of the tree's arrays
+def _puct(tree: Tree, b: int, n: int, sign: float, c: float, fpu: float) -> int:
     """The action of the highest bound; an edge that is known to lose everything comes last."""
     count, total = 0, 0.0
     for a in range(tree.legal.shape[2]):
@@ -85,7 +85,6 @@ def _select(tree: Tree, b: int, n: int, sign: float, rule: int, c: float, fpu: f
         total += tree.total[b, n, a]
     unseen = (tree.value[b, n] + total) / (1 + count) - fpu  # first-play urgency: a little worse than the node so far
     scale = c * math.sqrt(max(1, count))
-    logs = math.log(count + 1.0)
     best, chosen = -math.inf, -1
     for a in range(tree.legal.shape[2]):
         if not tree.legal[b, n, a]:
@@ -97,14 +96,25 @@ def _select(tree: Tree, b: int, n: int, sign: float, rule: int, c: float, fpu: f
             q = tree.reward[b, child] + sign * tree.exact[b, child]
             if q <= -KNOWN:
                 q = -1e3
-        if rule == PUCT:
-            bound = q + scale * tree.prior[b, n, a] / (1 + v)
-        elif v:
-            bound = q + c * math.sqrt(logs / v)
-        else:
-            bound = 1e6 + tree.prior[b, n, a]  # each action once first
+        bound = q + scale * tree.prior[b, n, a] / (1 + v)
         if bound > best:
             best, chosen = bound, a
+    return chosen
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ucb(tree: Tree, b: int, n: int, c: float) -> int:
+    """The action of the highest bound of plain UCT, which asks for visits alone; each action once first."""
+    count = 0
+    for a in range(tree.legal.shape[2]):
+        count += tree.visits[b, n, a]
+    width, best, chosen = c * math.sqrt(math.log(count + 1.0)), -math.inf, -1
+    for a in range(tree.legal.shape[2]):
+        v = tree.visits[b, n, a]
+        if tree.legal[b, n, a]:
+            bound = tree.total[b, n, a] / v + width / math.sqrt(v) if v else math.inf
+            if bound > best:
+                best, chosen = bound, a
     return chosen
 
 

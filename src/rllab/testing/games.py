@@ -9,6 +9,7 @@ import numpy as np
 
 from rllab.core.games import OneBoard, make_game, named_game, rows, title
 from rllab.core.protocols import Game
+from rllab.search.evaluate import Rollout
 from rllab.testing.broken import Broken
 from rllab.testing.played import Played, draw, play_random, same_boards, same_rows, told
 
@@ -34,7 +35,7 @@ def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
     ]
     checks: list[Callable[[Played], str]] = [_check_rewards, _check_sides, _check_alone]
     found = {"symmetries": _check_symmetries, "lines": _check_lines, "wins": _check_wins, "show": _check_show}
-    found |= {"exam": _check_exam, "observed": _check_observed}
+    found |= {"rollout": _check_rollout, "exam": _check_exam, "observed": _check_observed}
     checks += [check for name, check in found.items() if hasattr(game, name)]
     lines += [said for check in checks if (said := check(played))]
     return [*lines, compare_speed(game)] if isinstance(game, OneBoard) else lines
@@ -207,6 +208,25 @@ def _check_show(played: Played) -> str:
             good = isinstance(shown, list) and len(shown) == len(ply.over) and all(isinstance(x, str) for x in shown)
             played.expect(good, t, f"`show` must return a list of {len(ply.over)} texts")
     return "positions are shown"
+
+
+def _check_rollout(played: Played) -> str:
+    """`rollout` repeats itself, knows when a game is over, and ends on average as games whose moves are drawn do."""
+    game, seeds = played.game, np.arange(len(played.plies[0].over))
+    for t, ply in played.looked_at():
+        with told(played):
+            first, again = (game.rollout(ply.board, seeds) for _ in range(2))  # type: ignore[attr-defined]
+            good = (first == again) & (np.abs(first) <= 1) & (ply.legal.any(1) | (first == 0))
+            played.expect(
+                good, t, "`rollout` must repeat with the seed, lie in -1 to 1, and be 0 where the game is over"
+            )
+    count = 4000
+    start, rng = game.start(count), np.random.default_rng(0)
+    fast = game.rollout(start, rng.integers(0, 1 << 62, count))  # type: ignore[attr-defined]
+    slow = Rollout(game, rng).played(start, game.legal(start))
+    if abs(fast.mean() - slow.mean()) > 5 * (2 / count) ** 0.5:
+        raise Broken(f"{title(game)}: `rollout` ends at {fast.mean():.2f}, games of random moves at {slow.mean():.2f}")
+    return "`rollout` repeats itself, and ends as games of random moves do"
 
 
 def _check_exam(played: Played) -> str:
