@@ -178,6 +178,18 @@ def test_kept_answers_are_those_of_the_network() -> None:
     np.testing.assert_array_equal(plain(board, game.legal(board))[0], network(torch.from_numpy(seen))[0].numpy())
 
 
+@pytest.mark.parametrize("entries", [0, 1024])
+def test_the_mean_of_all_views_is_the_same_of_each(entries: int) -> None:
+    game = Mirrored(5, 4, 0)
+    board = {"path": np.arange(40), "ply": np.full(40, 3)}
+    seen = torch.from_numpy(game.observe(board))
+    (policy, value), (mirrored, other) = network(seen), network(seen.flip(3))
+    logits, values = Judge(game, network, CTX, entries, views=8)(board, game.legal(board))
+    np.testing.assert_allclose(logits, (policy + mirrored.flip(1)) / 2, atol=1e-5)
+    np.testing.assert_allclose(values, (value + other) / 2, atol=1e-5)
+    assert not torch.allclose(policy, mirrored.flip(1), atol=1e-2)
+
+
 def test_a_full_table_begins_again() -> None:
     game = Tree(5, 4, 0)
     judge, plain = (Judge(game, network, CTX, n) for n in (64, 0))

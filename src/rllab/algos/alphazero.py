@@ -65,6 +65,9 @@ class AlphaZero(Algorithm):
     value_weight: float = 1.0  # of the value's loss beside the policy's
     average: float = 0.98  # how much of the weights that play stays with each update
     eval_simulations: int = 64
+    eval_views: int = (
+        1  # outside self-play the network sees a position through so many symmetries, and their mean counts
+    )
     eval_games: int = 100  # against UCT, where no positions with known moves come with the game
     eval_rollouts: int = 100  # of UCT, for a move
     eval_perfect: int = 0  # games against a player that never errs, of a game that is solved
@@ -135,12 +138,12 @@ class AlphaZero(Algorithm):
             found: Found = search(self._game, rows(boards, which), judge, simulations, noise=noise, **own)
             return found
 
-        return side_by_side(part, len(next(iter(boards.values()))), judges or self._judges())
+        return side_by_side(part, len(next(iter(boards.values()))), judges or self._judges(self.eval_views))
 
     def preferred(self, boards: Board) -> np.ndarray:
         """The action of each position [B] that the network likes best, without a search."""
         legal = self._game.legal(boards)
-        policy, _ = self._judges()[0](boards, legal)
+        policy, _ = self._judges(self.eval_views)[0](boards, legal)
         found: np.ndarray = np.where(legal, policy, -np.inf).argmax(1)
         return found
 
@@ -149,12 +152,12 @@ class AlphaZero(Algorithm):
         """The game itself, once `setup` is done."""
         return self._game
 
-    def _judges(self) -> list[Judge]:
+    def _judges(self, views: int = 1) -> list[Judge]:
         """One for each thread; what the network has said is kept while its weights stay."""
         network: Any = deepcopy(self.model["player"])
         network = network.to(self.ctx.dtype, memory_format=torch.channels_last)
         count = threads_on(self.ctx.device, self.num_games)
-        return [Judge(self._game, network.judge, self.ctx) for _ in range(count)]
+        return [Judge(self._game, network.judge, self.ctx, views=views) for _ in range(count)]
 
     def _noise(self, rng: np.random.Generator) -> np.ndarray:
         """What is added at the root of each open game [G, A]: Gumbel's noise, or Dirichlet's over legal actions."""
@@ -225,7 +228,7 @@ class AlphaZero(Algorithm):
 
     def _measured(self, part: str) -> dict[str, np.ndarray]:
         """What each position or game of an evaluation showed."""
-        judges, rng = self._judges(), self.ctx.rng(part, shared=True)
+        judges, rng = self._judges(self.eval_views), self.ctx.rng(part, shared=True)
 
         def player(board: Board) -> np.ndarray:
             return self.searched(board, self.eval_simulations, judges).action

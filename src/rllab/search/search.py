@@ -169,15 +169,17 @@ class Trees:
         at = self.tree.size[games]
         for name, value in board.items():
             self.boards[name][games, at] = value
-        wins = np.zeros_like(legal) if self._wins is None else self._wins(board)
-        judged = ~(over | wins.any(1))
+        exact = np.where(over, np.float32(0.0), np.float32(np.nan))
+        if self._wins is not None:
+            exact[self._wins(board).any(1)] = 1.0
+        judged = np.isnan(exact)
         logits, value = np.zeros(legal.shape, np.float32), np.zeros(len(games), np.float32)
         if judged.all():
             logits, value = self.evaluate(board, legal)
         elif judged.any():
             some = {k: v[judged] for k, v in board.items()}
             logits[judged], value[judged] = self.evaluate(some, legal[judged])
-        add(self.tree, games, nodes, actions, legal, logits, value, reward, over, wins)
+        add(self.tree, games, nodes, actions, legal, logits, value, reward, exact)
 
     def sigma(self, c_visit: float, c_scale: float) -> np.ndarray:
         """How much more an action counts for what it is worth [B, A]: a root value stands in where it is not known.

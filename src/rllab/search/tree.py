@@ -128,12 +128,11 @@ def add(
     logits: np.ndarray,
     value: np.ndarray,
     reward: np.ndarray,
-    over: np.ndarray,
-    wins: np.ndarray,
+    exact: np.ndarray,
 ) -> None:
     """Adds a node behind an edge of each of some games; a node that has no parent (-1) is a root.
 
-    legal, logits, wins [n, A]; value, reward, over [n].
+    legal, logits [n, A]; value, reward, exact [n].
     """
     for i in range(len(games)):
         b = games[i]
@@ -144,13 +143,10 @@ def add(
             tree.child[b, nodes[i], actions[i]] = n
         tree.reward[b, n] = reward[i]
         tree.value[b, n] = value[i]
-        if over[i]:
-            tree.exact[b, n] = 0.0
-            continue
-        most, whole, winning = -math.inf, 0.0, False
+        tree.exact[b, n] = exact[i]
+        most, whole = -math.inf, 0.0
         for a in range(legal.shape[1]):
             tree.legal[b, n, a] = legal[i, a]
-            winning |= wins[i, a]
             if legal[i, a]:
                 most = max(most, logits[i, a])
         for a in range(legal.shape[1]):
@@ -158,9 +154,7 @@ def add(
                 tree.prior[b, n, a] = math.exp(logits[i, a] - most)
                 whole += tree.prior[b, n, a]
         for a in range(legal.shape[1]):
-            tree.prior[b, n, a] /= whole
-        if winning:
-            tree.exact[b, n] = 1.0
+            tree.prior[b, n, a] /= max(whole, 1e-30)
 
 
 @njit(cache=True, nogil=True)
