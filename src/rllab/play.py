@@ -22,9 +22,11 @@ def loaded(run: str, runs: Path) -> AlphaZero:
     """The algorithm of a run that plays a board game: RUN, or RUN@STEP.
 
     Raises:
-        Mistake: it plays none.
+        Mistake: it plays none, or has no such checkpoint.
     """
-    name, _, step = run.partition("@")
+    name, at, step = run.partition("@")
+    if at and not step.isdigit():
+        raise Mistake(f"{run}: expected RUN or RUN@STEP, as in connect-four-1@130")
     algorithm = load_run(name, runs, int(step) if step else None)
     if not isinstance(algorithm, AlphaZero):
         raise Mistake(f"{run} is a run of {type(algorithm).__name__}, which plays no board game; AlphaZero's runs do")

@@ -27,7 +27,7 @@ from rllab.core.games import GAMES, make_game, rows
 from rllab.core.protocols import Board, Exam, Game
 from rllab.replay import Window
 from rllab.search.evaluate import Judge, drawn
-from rllab.search.match import match, perfect, rollouts
+from rllab.search.match import Player, match, perfect, rollouts
 from rllab.search.networks import board_network
 from rllab.search.parallel import side_by_side, threads_on
 from rllab.search.search import Found, gumbel, puct
@@ -140,10 +140,19 @@ class AlphaZero(Algorithm):
 
         return side_by_side(part, len(next(iter(boards.values()))), judges or self._judges(self.eval_views))
 
-    def preferred(self, boards: Board) -> np.ndarray:
+    def player(self, simulations: int) -> Player:
+        """Plays by a search, or with 0 simulations by the policy alone; until the weights change."""
+        judges = self._judges(self.eval_views)
+
+        def plays(board: Board) -> np.ndarray:
+            return self.searched(board, simulations, judges).action if simulations else self.preferred(board, judges)
+
+        return plays
+
+    def preferred(self, boards: Board, judges: list[Judge] | None = None) -> np.ndarray:
         """The action of each position [B] that the network likes best, without a search."""
         legal = self._game.legal(boards)
-        policy, _ = self._judges(self.eval_views)[0](boards, legal)
+        policy, _ = (judges or self._judges(self.eval_views))[0](boards, legal)
         found: np.ndarray = np.where(legal, policy, -np.inf).argmax(1)
         return found
 
@@ -228,13 +237,9 @@ class AlphaZero(Algorithm):
 
     def _measured(self, part: str) -> dict[str, np.ndarray]:
         """What each position or game of an evaluation showed."""
-        judges, rng = self._judges(self.eval_views), self.ctx.rng(part, shared=True)
-
-        def player(board: Board) -> np.ndarray:
-            return self.searched(board, self.eval_simulations, judges).action
-
+        player, rng = self.player(self.eval_simulations), self.ctx.rng(part, shared=True)
         if hasattr(self._game, "exam"):
-            found = self._examined(self._game.exam(part), judges)
+            found = self._examined(self._game.exam(part), player)
         else:
             opponent = rollouts(self._game, self.eval_rollouts, rng)
             found = {"score": (match(self._game, player, opponent, self.eval_games, rng) + 1) / 2}
@@ -243,10 +248,9 @@ class AlphaZero(Algorithm):
             found["unbeaten"] = match(self._game, player, solved, self.eval_perfect, rng, opening=0) >= 0
         return found
 
-    def _examined(self, exam: Exam, judges: list[Judge]) -> dict[str, np.ndarray]:
+    def _examined(self, exam: Exam, player: Player) -> dict[str, np.ndarray]:
         """In which positions it keeps the outcome, and the distance too; and the first by its policy alone."""
-        each, raw = np.arange(len(exam.keeps)), self.preferred(exam.board)
-        action = self.searched(exam.board, self.eval_simulations, judges).action
+        each, raw, action = np.arange(len(exam.keeps)), self.preferred(exam.board), player(exam.board)
         return {
             "keeps": exam.keeps[each, action],
             "best": exam.best[each, action],

@@ -41,6 +41,14 @@ def shown(value: Any) -> str:
     return "{:.4g} to {:.4g}".format(*value) if isinstance(value, tuple) else str(value)
 
 
+def numbers(said: str, option: str) -> list[int]:
+    """The numbers of an option that takes several, such as 64,400."""
+    words = [w for w in said.split(",") if w.strip()]
+    if not all(w.strip().isdigit() for w in words):
+        raise Mistake(f"--{option} {said}: expected whole numbers with commas, such as 64,400")
+    return [int(w) for w in words]
+
+
 def tell(problems: "Problems") -> None:
     """Says what was left out, as a mistake, where anything was."""
     if problems:

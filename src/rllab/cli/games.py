@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rllab.cli.app import AsJson, Runs, app, shown
+from rllab.cli.app import AsJson, Runs, app, numbers, shown
 from rllab.core.errors import Mistake
 
 Simulations = Annotated[int, typer.Option(help="Of the search, for a move.")]
@@ -57,6 +57,7 @@ def strength(
     perfect_from: Annotated[
         int | None, typer.Option(help="Stones on the board before which perfect play is random, so that games differ.")
     ] = None,
+    predict: Annotated[str, typer.Option(help="A run of Imitation: how often the moves are its teacher's.")] = "",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -65,16 +66,11 @@ def strength(
     from rllab.play import loaded
     from rllab.tables import table
 
-    algorithm, counts, others = loaded(run, runs), _numbers(simulations, "simulations"), _numbers(uct, "uct")
+    algorithm, counts, others = loaded(run, runs), numbers(simulations, "simulations"), numbers(uct, "uct")
     if games:
         rows = [row for count in counts for row in found.games(algorithm, count, others, games, perfect_from)]
+    elif predict:
+        rows = list(found.predictions(algorithm, loaded(predict, runs), counts, [n for n in others if n], split))
     else:
         rows = list(found.positions(algorithm, counts, [n for n in others if n], split))
     table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)
-
-
-def _numbers(said: str, option: str) -> list[int]:
-    words = [w for w in said.split(",") if w.strip()]
-    if not all(w.strip().isdigit() for w in words):
-        raise Mistake(f"--{option} {said}: expected whole numbers with commas, such as 64,400")
-    return [int(w) for w in words]

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rllab.cli.app import AsJson, app, tell
+from rllab.cli.app import AsJson, Runs, app, numbers, shown, tell
+from rllab.core.errors import Mistake
 
 
 @app.command()
@@ -34,11 +35,30 @@ def score(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="Results of rllab score --json.")],
-    b: Annotated[Path, typer.Argument(help="Results over the same items.")],
+    what: Annotated[
+        list[str], typer.Argument(help="Two results of rllab score --json; or runs that play a board game.")
+    ],
+    simulations: Annotated[str, typer.Option(help="Of a run's search, several with commas; 0: policy alone.")] = "0,64",
+    uct: Annotated[str, typer.Option(help="Simulations of UCT, which plays too, several with commas.")] = "",
+    games: Annotated[int, typer.Option(help="Games of each two players.", min=1)] = 40,
+    most: Annotated[int, typer.Option("--checkpoints", help="Of a RUN without @STEP, at most.", min=1)] = 8,
+    runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two results over the same items: what B gained and lost, and whether that is more than chance."""
+    """Compare two results: gained, lost, and is it chance? Or let checkpoints play each other: an Elo ladder."""
+    files = [w for w in what if Path(w).is_file() or Path(w).suffix in (".jsonl", ".json", ".gz")]
+    if not files:
+        _ladder(what, runs, numbers(simulations, "simulations"), numbers(uct, "uct"), games, most, as_json)
+    elif len(files) == len(what) == 2:
+        _results(Path(files[0]), Path(files[1]), as_json)
+    elif len(files) == len(what):
+        raise Mistake(f"two files of results are compared with one another, got {len(files)}: {', '.join(files)}")
+    else:
+        other = next(w for w in what if w not in files)
+        raise Mistake(f"{files[0]} is a file of results and {other} is none: name two such files, or runs alone")
+
+
+def _results(a: Path, b: Path, as_json: bool) -> None:
     from rllab.evals.recordings import Problems
     from rllab.evals.score import compare as compare_files
 
@@ -46,3 +66,16 @@ def compare(
     found = compare_files(a, b, problems)
     print(found.as_json() if as_json else found.as_text(a, b))
     tell(problems)
+
+
+def _ladder(
+    words: list[str], runs: Path, simulations: list[int], uct: list[int], games: int, most: int, as_json: bool
+) -> None:
+    from rllab.evals.ladder import HOW, checkpoints, entrants, few, ladder
+    from rllab.tables import table
+
+    names = checkpoints(words, runs, most)
+    rows = ladder(*entrants(names, runs, simulations, uct), games)
+    table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)
+    if not as_json:
+        print("\n".join([HOW, *few(words, names)]))

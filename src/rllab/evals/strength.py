@@ -1,6 +1,7 @@
 """How strong a run plays: positions whose best moves are known, and games, beside players that have learned nothing.
 
-Of positions only those are asked in which moves differ in win, draw and loss; in the others any move is right.
+Of positions only those are asked in which moves differ in win, draw and loss; in the others any move is right. What a
+teacher played in its recorded games can be asked in their place: who predicts its moves need not play well.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from rllab.algos.alphazero import AlphaZero
+from rllab.algos.imitation import Imitation
 from rllab.core.errors import Mistake
-from rllab.core.protocols import Board, Exam
-from rllab.search.match import Player, match, perfect, rollouts, total
+from rllab.core.games import rows, title
+from rllab.core.protocols import Exam
+from rllab.search.match import Player, match, perfect, rollouts, same_rules, total
 from rllab.stats import bootstrap, wilson
 
 Row = dict[str, Any]
+AT_ONCE = 1024  # positions whose trees are in memory
 
 
 def positions(algorithm: AlphaZero, simulations: Sequence[int], uct: Sequence[int], split: str) -> Iterator[Row]:
@@ -30,28 +34,44 @@ def positions(algorithm: AlphaZero, simulations: Sequence[int], uct: Sequence[in
         raise Mistake(
             f"no positions with known moves come with {type(game).__name__}; --games plays against UCT instead"
         )
-    exam: Exam = game.exam(split)
+    return _asked(algorithm, game.exam(split), simulations, uct)
+
+
+def predictions(
+    algorithm: AlphaZero, teacher: AlphaZero, simulations: Sequence[int], uct: Sequence[int], split: str
+) -> Iterator[Row]:
+    """A row for each player: the share of positions in which it plays what the teacher of another run played.
+
+    The positions are of games that the other run has not learned from; they are recorded afresh, and are the same each
+    time.
+
+    Raises:
+        Mistake: the other run has no teacher, or plays another game.
+    """
+    if not isinstance(teacher, Imitation):
+        raise Mistake(f"--predict: a run of {type(teacher).__name__} has no teacher; one of Imitation has")
+    if not same_rules(algorithm.board_game, teacher.board_game):
+        raise Mistake(f"--predict: its game is {title(teacher.board_game)}, and not {title(algorithm.board_game)}")
+    for row in _asked(algorithm, teacher.held_out(split), simulations, uct):
+        yield {"predicts" if k == "keeps" else k: v for k, v in row.items() if k != "best"}
+
+
+def _asked(algorithm: AlphaZero, exam: Exam, simulations: Sequence[int], uct: Sequence[int]) -> Iterator[Row]:
+    game = algorithm.board_game
     legal = game.legal(exam.board)
     chance = (exam.keeps / legal.sum(1, keepdims=True)).sum(1), (exam.best / legal.sum(1, keepdims=True)).sum(1)
     yield _row("random", exam, *chance)
     for count in uct:
-        yield _answers(f"UCT {count:,}", exam, rollouts(game, count, np.random.default_rng(0))(exam.board))
+        yield _answers(f"UCT {count:,}", exam, rollouts(game, count, np.random.default_rng(0)))
     for count in simulations:
-        yield _answers(
-            f"{count:,} simulations" if count else "policy alone", exam, _player(algorithm, count)(exam.board)
-        )
+        yield _answers(f"{count:,} simulations" if count else "policy alone", exam, algorithm.player(count))
 
 
-def _player(algorithm: AlphaZero, simulations: int) -> Player:
-    def plays(board: Board) -> np.ndarray:
-        return algorithm.searched(board, simulations).action if simulations else algorithm.preferred(board)
-
-    return plays
-
-
-def _answers(player: str, exam: Exam, action: np.ndarray) -> Row:
-    each = np.arange(len(action))
-    return _row(player, exam, exam.keeps[each, action], exam.best[each, action])
+def _answers(name: str, exam: Exam, player: Player) -> Row:
+    each = np.arange(len(exam.keeps))
+    parts = [player(rows(exam.board, slice(i, i + AT_ONCE))) for i in range(0, len(each), AT_ONCE)]
+    action = np.concatenate(parts)
+    return _row(name, exam, exam.keeps[each, action], exam.best[each, action])
 
 
 def _row(player: str, exam: Exam, keeps: np.ndarray, best: np.ndarray) -> Row:
@@ -76,7 +96,7 @@ def games(
     Raises:
         Mistake: nobody knows perfect play of the game.
     """
-    game, player = algorithm.board_game, _player(algorithm, simulations)
+    game, player = algorithm.board_game, algorithm.player(simulations)
     stones = getattr(game, "perfect_from", 0) if perfect_from is None else perfect_from
     for rollout_count in opponents:
         rng = np.random.default_rng(1)

@@ -37,6 +37,28 @@ def perfect(game: Any, rng: np.random.Generator, stones: int | None = None) -> P
     return plays
 
 
+def same_rules(one: Game, two: Game, games: int = 16) -> bool:
+    """Whether two games have the same boards and actions, and games at random end in both alike."""
+    board, rng, over = one.start(games), np.random.default_rng(0), np.zeros(games, bool)
+    if one is two:
+        return True
+    if one.players != two.players or list(one.names) != list(two.names) or not _alike(board, two.start(games)):
+        return False
+    while not over.all():
+        legal = one.legal(board)
+        if (legal != two.legal(board)).any():
+            return False
+        action = drawn(legal, rng.random(games))
+        (board, reward, over), other = one.play(board, action), two.play(board, action)
+        if not _alike(board, other[0]) or (reward != other[1]).any() or (over != other[2]).any():
+            return False
+    return True
+
+
+def _alike(one: Board, two: Board) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
+
+
 def match(
     game: Game, one: Player, two: Player, games: int, rng: np.random.Generator, opening: int = OPENING
 ) -> np.ndarray:
