@@ -54,6 +54,12 @@ def strength(
     uct: Annotated[str, typer.Option(help="Simulations of UCT, which is asked the same, several with commas.")] = "100",
     split: Annotated[str, typer.Option(help="Which positions: validation or test.")] = "test",
     games: Annotated[int, typer.Option(help="Games against each UCT in place of positions.")] = 0,
+    opponent: Annotated[
+        str,
+        typer.Option(
+            help="Who plays these games in place of UCT: mcts, '{name: mcts, simulations: 100}', mine.py:Own."
+        ),
+    ] = "",
     perfect_from: Annotated[
         int | None, typer.Option(help="Stones on the board before which perfect play is random, so that games differ.")
     ] = None,
@@ -67,8 +73,11 @@ def strength(
     from rllab.tables import table
 
     algorithm, counts, others = loaded(run, runs), numbers(simulations, "simulations"), numbers(uct, "uct")
+    if opponent and not games:
+        raise Mistake("--opponent plays games: say how many, as in --games 40")
     if games:
-        rows = [row for count in counts for row in found.games(algorithm, count, others, games, perfect_from)]
+        against = [opponent] if opponent else others
+        rows = [row for count in counts for row in found.games(algorithm, count, against, games, perfect_from)]
     elif predict:
         rows = list(found.predictions(algorithm, loaded(predict, runs), counts, [n for n in others if n], split))
     else:

@@ -71,6 +71,14 @@ class Exam(NamedTuple):
     stones: np.ndarray
 
 
+class Outsider(Protocol):
+    """A player who knows a game by its moves alone, such as an engine of others; made by a call with the `Game`."""
+
+    def __call__(self, games: Sequence[Sequence[str]], legal: Sequence[Sequence[str]]) -> Sequence[str]:
+        """A move in each of some games, given all moves so far and those that are legal now, by name."""
+        ...
+
+
 class Task(Protocol):
     """A verifiable task in text; row i of a split is a function of i."""
 

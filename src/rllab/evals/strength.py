@@ -15,6 +15,7 @@ from rllab.core.errors import Mistake
 from rllab.core.games import rows, title
 from rllab.core.protocols import Exam
 from rllab.search.match import Player, match, perfect, rollouts, same_rules, total
+from rllab.search.outside import match_outside, outsider
 from rllab.stats import bootstrap, wilson
 
 Row = dict[str, Any]
@@ -85,23 +86,25 @@ def _row(player: str, exam: Exam, keeps: np.ndarray, best: np.ndarray) -> Row:
 
 
 def games(
-    algorithm: AlphaZero, simulations: int, opponents: Sequence[int], count: int, perfect_from: int | None = None
+    algorithm: AlphaZero, simulations: int, opponents: Sequence[int | str], count: int, perfect_from: int | None = None
 ) -> Iterator[Row]:
-    """A row for each opponent: games against UCT with so many simulations, or with 0 against perfect play.
+    """A row for each opponent: games against UCT with so many simulations, with 0 against perfect play, or by a name.
 
     Of each two games one has the other's opening and sides changed; against perfect play the run begins all of them,
     from the first stone. perfect_from: how many stones lie on the board before perfect play is perfect; until then it
     plays at random, so that games differ. By default it is 0, or what a game says whose first moves take minutes.
 
     Raises:
-        Mistake: nobody knows perfect play of the game.
+        Mistake: nobody knows perfect play of the game; or what `rllab.search.outside` tells of a name.
     """
     game, player = algorithm.board_game, algorithm.player(simulations)
     stones = getattr(game, "perfect_from", 0) if perfect_from is None else perfect_from
-    for rollout_count in opponents:
+    for opponent in opponents:
         rng = np.random.default_rng(1)
-        if rollout_count:
-            against, won = f"UCT {rollout_count:,}", match(game, player, rollouts(game, rollout_count, rng), count, rng)
+        if isinstance(opponent, str):
+            against, won = opponent, match_outside(game, player, outsider(opponent, game), count, rng)
+        elif opponent:
+            against, won = f"UCT {opponent:,}", match(game, player, rollouts(game, opponent, rng), count, rng)
         elif hasattr(game, "perfect"):
             against = "perfect play" + f" from {stones} stones on" * bool(stones)
             solved = perfect(game, rng, stones)

@@ -1,0 +1,217 @@
+"""OpenSpiel's games as ours, our games beside its own, and its players as opponents."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rllab.core.errors import Mistake
+from rllab.core.games import moves, named_game
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.evals import strength
+from rllab.play import loaded
+from rllab.search.evaluate import drawn
+from rllab.search.match import rollouts
+from rllab.search.outside import match_outside, outsider
+from rllab.testing import check_algorithm, check_game
+
+pytest.importorskip("pyspiel", reason="open_spiel is not installed: pip install open_spiel")
+from rllab_envs.games.open_spiel import STONES
+from rllab_envs.players import counterpart
+
+
+def spiel(game: str) -> Any:
+    return named_game({"name": "open_spiel", "game": game})
+
+
+SMALL = {"mnk": "mnk(m=5,n=5,k=4)", "breakthrough": "breakthrough(rows=5,columns=5)", "go": "go(board_size=5)"}
+SMALL |= {"clobber": "clobber(rows=4,columns=4)", "y": "y(board_size=5)", "havannah": "havannah(board_size=3)"}
+OTHERS = ["hex(board_size=4)", "dots_and_boxes", "nim", "chess", "cliff_walking", "misere(game=tic_tac_toe())"]
+
+
+@pytest.mark.parametrize("game", [SMALL.get(name, name) for name in STONES] + OTHERS)
+def test_its_games_keep_the_contract(game: str) -> None:
+    checked = check_game(spiel(game), games=2 if game == "chess" else 8)
+    assert ("planes 0 and 1 are the mover's stones and the other's" in checked) == (game != "cliff_walking")
+
+
+@pytest.mark.parametrize("name", STONES)
+def test_stones_are_where_they_are_looked_for(name: str) -> None:
+    game, rng = spiel(SMALL.get(name, name)), np.random.default_rng(0)
+    board = game.start(30)
+    before = game.observe(board)[:, :2].sum((1, 2, 3))
+    for _ in range(2):
+        board, _, _ = game.play(board, drawn(game.legal(board), rng.random(30)))
+    seen = game.observe(board)
+    moved = {"breakthrough": 0, "clobber": -2, "lines_of_action": 0}.get(name, 2)  # how many stones more there are
+    assert (seen[:, :2].sum((1, 2, 3)) <= before + moved).all() and seen[:, :2].any((0, 2, 3)).all()
+    assert seen[:, :2].sum() == (before + moved).sum() or name in ("lines_of_action", "breakthrough", "go")
+
+
+@pytest.mark.parametrize(
+    ("said", "games"),
+    [("tictactoe", 100), ("connect_four", 40), ("othello", 6), ({"name": "go", "size": 5, "komi": 0.5}, 40)],
+)
+def test_our_games_are_as_its_own(said: Any, games: int) -> None:
+    game, rng, repeats = named_game(said), np.random.default_rng(0), 0
+    same, actions = counterpart(game)
+    there = np.array([actions[name] for name in game.names])
+    board, positions = game.start(games), [same.start() for _ in range(games)]
+    while len(positions):
+        legal = game.legal(board)
+        allowed = np.zeros_like(legal)
+        for i, position in enumerate(positions):
+            allowed[i] = np.isin(there, same.legal(position))
+            for a in np.flatnonzero(allowed[i] & ~legal[i]):  # in Go what brings a position back ends the game there
+                assert "go" in said["name"] and same.play(position, there[a])[1:] == (0, True)
+                allowed[i, a], repeats = False, repeats + 1
+        np.testing.assert_array_equal(allowed, legal)
+        if "pass" in game.names:
+            legal[:, -1] &= legal.sum(1) == 1
+        action = drawn(legal, rng.random(len(legal)))
+        board, reward, over = game.play(board, action)
+        after = [same.play(p, there[a]) for p, a in zip(positions, action, strict=True)]
+        assert [a[1:] for a in after] == list(zip(reward.tolist(), over.tolist(), strict=True))
+        positions = [a[0] for a in after if not a[2]]
+        board = {k: v[~over] for k, v in board.items()}
+    assert repeats or "go" not in game.names
+
+
+def test_who_waits_passes() -> None:
+    game = spiel("dots_and_boxes(num_rows=1,num_cols=1)")  # the fourth line makes the box
+    assert game.names[-1] == "pass" and game.players == 2
+    wide = spiel("dots_and_boxes(num_rows=1,num_cols=2)")
+    left = [line for line in range(7) if line not in (1, 3, 6)]  # the lines around the first box
+    board = moves(wide, " ".join(map(str, left)))
+    assert np.flatnonzero(wide.legal(board)[0]).tolist() == [7] and "pass" not in wide.show(board)[0]
+    board = moves(wide, " ".join(map(str, [*left, "pass"])))
+    assert np.flatnonzero(wide.legal(board)[0]).tolist() == [1, 3, 6] and "1 P2(h,0,1)" in wide.show(board)[0]
+    board, reward, over = wide.play(moves(wide, " ".join(map(str, [*left, "pass", 1, 3]))), np.array([6]))
+    assert over and reward == 1  # who closed the first closes the second, too
+
+
+def test_rewards_are_scaled() -> None:
+    game = spiel("cliff_walking")
+    board, reward, _ = game.play(game.start(1), np.array([game.names.index("0")]))
+    assert game.players == 1 and -1 < reward[0] < 0 and game.observe(board).shape == (1, 1, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("game", "why"),
+    [
+        ("backgammon", "OpenSpiel's backgammon cannot be searched here: there is chance in it"),
+        ("leduc_poker", "there is chance in it, players do not see everything"),
+        ("phantom_ttt", "phantom_ttt cannot be searched here: players do not see everything"),
+        ("matrix_pd", "its players move at the same time"),
+        ("matrix_pd", "what one wins is not what the other loses"),
+        ("chinese_checkers(players=3)", "it is for 3 players, and not for 1 or 2"),
+        ("morpion_solitaire", "it has no observation tensor"),
+        ("cursor_go", "72,922 moves are more than 32,767"),
+        ("conect_four", "OpenSpiel has no game 'conect_four'; did you mean 'connect_four'"),
+        ("tic_tac_toe(size=4)", r"OpenSpiel does not make tic_tac_toe\(size=4\): Unknown parameter 'size'"),
+    ],
+)
+def test_what_cannot_be_searched_is_told(game: str, why: str) -> None:
+    with pytest.raises(Mistake, match=why):
+        spiel(game)
+
+
+def test_how_to_get_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyspiel", None)
+    with pytest.raises(Mistake, match=r"open_spiel is not here .*: pip install open_spiel"):
+        spiel("tic_tac_toe")
+    with pytest.raises(Mistake, match="pip install open_spiel"):
+        outsider("mcts", named_game("connect_four"))
+
+
+def test_its_games_are_learned(tmp_path: Path) -> None:
+    game = {"name": "open_spiel", "game": "breakthrough(rows=4,columns=3)"}
+    changes = {"game": game, "network": "convolutions"}
+    check_algorithm(load_recipe("connect-four", changes, smoke=True), tmp_path)
+
+
+# Its players.
+
+
+@pytest.mark.parametrize("said", ["{name: mcts, simulations: 200}", "minimax"])
+def test_they_win_and_block(said: str) -> None:
+    plays = outsider(said, named_game("tictactoe"))
+    every = list("123456789")
+    games = [list("1425"), list("142"), list("513")]
+    assert plays(games, [[n for n in every if n not in g] for g in games]) == ["3", "3", "7"]
+
+
+def test_they_stay_with_what_is_legal_here() -> None:
+    plays = outsider("mcts", named_game("tictactoe"))
+    assert plays([list("1425")], [["7", "8"]])[0] in "78"
+
+
+def test_minimax_never_errs() -> None:
+    game, rng = named_game("tictactoe"), np.random.default_rng(0)
+    assert (match_outside(game, rollouts(game, 5, rng), outsider("minimax", game), 20, rng) <= 0).mean() > 0.5
+    same = outsider("minimax", game)
+    for text in ("", "1", "2", "12", "19", "152", "5", "51", "59", "1593"):
+        board = moves(game, text)
+        legal, scores = game._answers(board)
+        (said,) = same([list(text)], [[n for n, ok in zip(game.names, legal[0], strict=True) if ok]])
+        assert np.sign(scores[0, int(said) - 1]) == np.sign(scores[0].max())
+    with pytest.raises(Mistake, match="minimax walks through all of a game"):
+        outsider("minimax", named_game("connect_four"))
+
+
+@pytest.mark.parametrize(
+    "said", ["connect_four", {"name": "go", "size": 5}, {"name": "open_spiel", "game": "dots_and_boxes"}]
+)
+def test_its_search_is_as_good_as_ours(said: Any) -> None:
+    game, rng = named_game(said), np.random.default_rng(0)
+    even = match_outside(
+        game, rollouts(game, 50, rng), outsider("{name: mcts, simulations: 50, c: 1.4, solve: false}", game), 60, rng
+    )
+    assert abs(even.mean()) < 0.3
+    better = match_outside(game, rollouts(game, 5, rng), outsider("{name: mcts, simulations: 100}", game), 20, rng)
+    assert better.mean() < -0.2
+
+
+def test_a_run_plays_them(tmp_path: Path) -> None:
+    list(Trainer(load_recipe("tictactoe", smoke=True), tmp_path / "run"))
+    row, other = strength.games(loaded("run", tmp_path), 20, ["{name: mcts, simulations: 20}", "minimax"], 6)
+    assert row["against"] == "{name: mcts, simulations: 20}" and row["won"] + row["drawn"] + row["lost"] == 6
+    assert other["against"] == "minimax"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("mtcs", "no 'mtcs'; did you mean 'mcts'"),
+        ("{name: mcts, simulation: 3}", "no such setting; did you mean 'opponent.simulations'"),
+        ("{name: mcts, simulations: 1}", "simulations must be at least 2"),
+    ],
+)
+def test_players_that_are_not_there_are_told(said: str, why: str) -> None:
+    with pytest.raises(Mistake, match=why):
+        outsider(said, named_game("connect_four"))
+
+
+def test_games_that_it_does_not_have_are_told() -> None:
+    with pytest.raises(Mistake, match="OpenSpiel has no Othello on 6x6, so that its players cannot play it"):
+        outsider("mcts", named_game({"name": "othello", "size": 6}))
+
+
+def test_a_player_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "def first(game):\n    return lambda games, legal: [l[0] for l in legal]\n\n\n"
+        "def short(game):\n    return lambda games, legal: ['1']\n\n\n"
+        "def wrong(game, *, answer: str = '0'):\n    return lambda games, legal: [answer for _ in games]\n"
+    )
+    game, rng = named_game("connect_four"), np.random.default_rng(0)
+    won = match_outside(game, rollouts(game, 60, rng), outsider("own.py:first", game, tmp_path), 20, rng)
+    assert won.mean() > 0.5
+    for said, why in {
+        "own.py:short": r"was asked for 3 moves of ConnectFour, and answers \['1'\]",
+        "{name: own.py:wrong, answer: x}": r"plays 'x' in ConnectFour after (\d )*\d; legal are 1 2 3 4 5 6 7",
+    }.items():
+        with pytest.raises(Mistake, match=why):
+            match_outside(game, rollouts(game, 4, rng), outsider(said, game, tmp_path), 6, rng)
