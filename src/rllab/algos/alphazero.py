@@ -7,7 +7,7 @@ trained towards the search's policy pi and towards how its games went on, z:
 
 z mixes how a game ended with what later searches found (`td_lambda`; 1 is the paper's), and is exact from where a
 search has proven it. `search: gumbel` is Gumbel AlphaZero (Danihelka et al. 2022). A moving average of the weights
-plays, so that no arena has to decide between old and new ones.
+plays, so that no arena has to decide between old and new ones; with `gate` one does, as in AlphaGo Zero.
 
 A round: `moves` moves in each of `num_games` games, then `gradient_steps` updates on draws from a window of the newest
 positions. Axes: G games, A actions, B batch.
@@ -64,19 +64,21 @@ class AlphaZero(Algorithm):
     gradient_steps: int = 8
     value_weight: float = 1.0  # of the value's loss beside the policy's
     average: float = 0.98  # how much of the weights that play stays with each update
+    gate: float = 0.0  # new weights play once they have scored more than this against those that do; 0: the average
+    gate_every: int = 10  # rounds between these matches
+    gate_games: int = 400  # of a match
     eval_simulations: int = 64
-    eval_views: int = (
-        1  # outside self-play the network sees a position through so many symmetries, and their mean counts
-    )
+    eval_views: int = 1  # outside self-play a position is judged through so many symmetries, and their mean counts
     eval_games: int = 100  # against UCT, where no positions with known moves come with the game
     eval_rollouts: int = 100  # of UCT, for a move
     eval_perfect: int = 0  # games against a player that never errs, of a game that is solved
 
     def __post_init__(self) -> None:
-        for name in ("num_games", "moves", "simulations", "batch_size", "eval_simulations", "eval_games"):
+        counts = ("num_games", "moves", "simulations", "batch_size", "eval_simulations", "eval_games")
+        for name in (*counts, "gate_every", "gate_games"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("window", "td_lambda", "noise_share", "average"):
+        for name in ("window", "td_lambda", "noise_share", "average", "gate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
 
@@ -100,7 +102,10 @@ class AlphaZero(Algorithm):
         if float(self.ctx.total(torch.tensor(float(missing)))) == 0:
             for batch in self.minibatches(step):
                 yield batch
-                self._follow()
+                if not self.gate:
+                    self._follow(1.0 - self.average)
+            if self.gate and (step + 1) % self.gate_every == 0:
+                metrics |= self.arena(step)
         return metrics
 
     def self_play(self, step: int) -> Metrics:
@@ -110,7 +115,7 @@ class AlphaZero(Algorithm):
         judges = self._judges()
         for move in range(self.moves):
             rng = self.ctx.rng("move", step, move)
-            found = self.searched(self.games.boards, self.simulations, judges, self._noise(rng))
+            found = self.found_in_games(judges, self._noise(rng))
             action = found.action
             if self.search == "puct":  # Gumbel's noise has drawn the action already
                 action = drawn(self._sharpened(found.policy), rng.random(self.num_games))
@@ -125,29 +130,38 @@ class AlphaZero(Algorithm):
         told["play/known"] = sum(j.known for j in judges) / max(1, sum(j.asked for j in judges))
         return told | ({"play/length": ended[1] / ended[0]} if ended[0] else {})
 
+    def found_in_games(self, judges: list[Judge], noise_GA: np.ndarray) -> Found:
+        """A search of each open game."""
+        return self.searched(self.games.boards, self.simulations, judges, noise_GA)
+
+    def arena(self, step: int) -> Metrics:
+        """Games of the weights that learn against those that play; they take their place if they score enough."""
+        game, rng = self._game, self.ctx.rng("arena", step)
+        new, old = (self.player(self.simulations, self._judges(who=who)) for who in ("learner", "player"))
+        won = (match(game, new, old, -(-self.gate_games // self.ctx.world), rng) + 1) / 2
+        points, games = self.ctx.total(torch.tensor([won.sum(), len(won)], dtype=torch.float64)).tolist()
+        passed = points / games > self.gate
+        if passed:
+            self._follow(1.0)
+        return {"gate/score": points / games, "gate/passed": float(passed)}
+
     def searched(
         self, boards: Board, simulations: int, judges: list[Judge] | None = None, noise_GA: np.ndarray | None = None
     ) -> Found:
         """A search of each position, in as many threads as there are judges."""
-        own = {"c_puct": self.c_puct, "fpu": self.fpu}
-        own |= {"noise_share": self.noise_share} if self.search == "puct" else {}
         search: Any = puct if self.search == "puct" else gumbel
 
         def part(which: slice, judge: Judge) -> Found:
-            noise = None if noise_GA is None else noise_GA[which]
+            noise, own = None if noise_GA is None else noise_GA[which], self._settings(judge)
             found: Found = search(self._game, rows(boards, which), judge, simulations, noise=noise, **own)
             return found
 
         return side_by_side(part, len(next(iter(boards.values()))), judges or self._judges(self.eval_views))
 
-    def player(self, simulations: int) -> Player:
-        """Plays by a search, or with 0 simulations by the policy alone; until the weights change."""
-        judges = self._judges(self.eval_views)
-
-        def plays(board: Board) -> np.ndarray:
-            return self.searched(board, simulations, judges).action if simulations else self.preferred(board, judges)
-
-        return plays
+    def _settings(self, judge: Judge) -> dict[str, Any]:
+        """What a search takes beside positions, network and noise."""
+        own = {"c_puct": self.c_puct, "fpu": self.fpu}
+        return own | ({"noise_share": self.noise_share} if self.search == "puct" else {})
 
     def preferred(self, boards: Board, judges: list[Judge] | None = None) -> np.ndarray:
         """The action of each position [B] that the network likes best, without a search."""
@@ -161,9 +175,18 @@ class AlphaZero(Algorithm):
         """The game itself, once `setup` is done."""
         return self._game
 
-    def _judges(self, views: int = 1) -> list[Judge]:
+    def player(self, simulations: int, judges: list[Judge] | None = None) -> Player:
+        """Plays by a search, or with 0 simulations by the policy alone; until the weights change."""
+        kept = judges or self._judges(self.eval_views)
+
+        def plays(board: Board) -> np.ndarray:
+            return self.searched(board, simulations, kept).action if simulations else self.preferred(board, kept)
+
+        return plays
+
+    def _judges(self, views: int = 1, who: str = "player") -> list[Judge]:
         """One for each thread; what the network has said is kept while its weights stay."""
-        network: Any = deepcopy(self.model["player"])
+        network: Any = deepcopy(self.model[who])
         network = network.to(self.ctx.dtype, memory_format=torch.channels_last)
         count = threads_on(self.ctx.device, self.num_games)
         return [Judge(self._game, network.judge, self.ctx, views=views) for _ in range(count)]
@@ -210,10 +233,10 @@ class AlphaZero(Algorithm):
         }
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _follow(self, share: float) -> None:
         """The weights that play go towards those that learn."""
         for slow, fast in zip(self.model["player"].parameters(), self.model["learner"].parameters(), strict=True):
-            slow.lerp_(fast, 1.0 - self.average)
+            slow.lerp_(fast, share)
 
     def preflight(self) -> dict[str, Any]:
         one, size = self._game.start(1), sum(p.numel() for p in self.model["learner"].parameters())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from rllab.core.algorithm import Algorithm
+from rllab.core.algorithm import Algorithm, Context
 from rllab.core.checkpoint import Checkpoint, Checkpoints, tied
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
@@ -37,6 +37,22 @@ def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None
     recipe.algorithm.setup(Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings))
     load_parts(recipe.algorithm, _checkpoint(folder, step))
     return recipe.algorithm
+
+
+def load_checkpoint(folder: str | Path, ctx: Context) -> Algorithm:
+    """The algorithm of another run, from a checkpoint's folder of it, as a run may ask it that lends its own context.
+
+    Raises:
+        Mistake: it is no checkpoint's folder.
+    """
+    checkpoint = Path(folder).resolve()
+    run = RunFolder(checkpoint.parents[1])
+    if checkpoint.parent.name != "checkpoints" or not checkpoint.name.isdigit() or not run.exists:
+        raise Mistake(f"{folder} is no checkpoint of a run; name it as run:NAME, or RUN/checkpoints/NUMBER")
+    algorithm, found = run.recipe().algorithm, _checkpoint(run, int(checkpoint.name))
+    algorithm.setup(ctx)
+    load_parts(algorithm, found)
+    return algorithm
 
 
 def model_folder(name: str, runs: str | Path = "runs") -> str:

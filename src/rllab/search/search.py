@@ -44,13 +44,15 @@ def puct(
     noise: np.ndarray | None = None,
     noise_share: float = 0.25,
     proofs: bool = True,
+    rival: Evaluate | None = None,
 ) -> Found:
     """The search of AlphaGo Zero (Silver et al. 2017): Q + c_puct P sqrt(N) / (1 + n) chooses, visits are the policy.
 
     noise [B, A]: Dirichlet noise that takes `noise_share` of the root's priors. fpu: how much worse than its parent an
-    action counts that was not tried. proofs: what is known exactly goes up the tree.
+    action counts that was not tried. proofs: what is known exactly goes up the tree. rival: a known opponent, see
+    `Trees`.
     """
-    trees = Trees(game, board, evaluate, simulations, proofs)
+    trees = Trees(game, board, evaluate, simulations, proofs, rival)
     if noise is not None:
         prior = trees.tree.prior[:, 0]
         prior += noise_share * (noise - prior)
@@ -80,13 +82,14 @@ def gumbel(
     c_visit: float = 50.0,
     c_scale: float = 1.0,
     proofs: bool = True,
+    rival: Evaluate | None = None,
 ) -> Found:
     """Sequential halving at the root over actions drawn with Gumbel noise [B, A] (Danihelka et al. 2022, algorithm 1).
 
     Few simulations then improve the policy, too. `policy` is softmax(logits + sigma(completed Q)), equation 11; below
     the root PUCT chooses. `noise` of None draws nothing: the best action of the search alone.
     """
-    trees = Trees(game, board, evaluate, simulations, proofs)
+    trees = Trees(game, board, evaluate, simulations, proofs, rival)
     tree, legal = trees.tree, trees.tree.legal[:, 0]
     logits = np.log(np.maximum(tree.prior[:, 0], 1e-9))
     drawn = logits if noise is None else logits + noise
@@ -129,12 +132,24 @@ def _plan(considered: int, simulations: int) -> np.ndarray:
 
 
 class Trees:
-    """The trees of a search, with the positions of their nodes."""
+    """The trees of a search, with the positions of their nodes.
 
-    def __init__(self, game: Game, board: Board, evaluate: Evaluate, simulations: int, proofs: bool) -> None:
+    rival: judges the positions in which the other side moves, where that is a known opponent that need not play its
+    best: walks follow the policy that it says there, and a proof is only what holds whatever it plays.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        board: Board,
+        evaluate: Evaluate,
+        simulations: int,
+        proofs: bool,
+        rival: Evaluate | None = None,
+    ) -> None:
         legal = np.asarray(game.legal(board))
         games, actions = legal.shape
-        self.game, self.evaluate, self.proofs = game, evaluate, proofs
+        self.game, self.evaluate, self.proofs, self.rival = game, evaluate, proofs, rival
         self.sign = -1.0 if game.players == 2 else 1.0
         self.tree = new_tree(games, simulations + 1, actions)
         self.boards = {k: np.empty((games, simulations + 1, *v.shape[1:]), v.dtype) for k, v in board.items()}
@@ -170,16 +185,19 @@ class Trees:
         for name, value in board.items():
             self.boards[name][games, at] = value
         exact = np.where(over, np.float32(0.0), np.float32(np.nan))
+        theirs = (nodes >= 0) & ~self.tree.theirs[games, nodes] & (self.rival is not None)
         if self._wins is not None:
-            exact[self._wins(board).any(1)] = 1.0
+            exact[self._wins(board).any(1) & ~theirs] = 1.0
         judged = np.isnan(exact)
         logits, value = np.zeros(legal.shape, np.float32), np.zeros(len(games), np.float32)
-        if judged.all():
+        if judged.all() and not theirs.any():
             logits, value = self.evaluate(board, legal)
-        elif judged.any():
-            some = {k: v[judged] for k, v in board.items()}
-            logits[judged], value[judged] = self.evaluate(some, legal[judged])
-        add(self.tree, games, nodes, actions, legal, logits, value, reward, exact)
+        else:
+            for which, judge in ((judged & ~theirs, self.evaluate), (judged & theirs, self.rival)):
+                if judge is not None and which.any():
+                    some = {k: v[which] for k, v in board.items()}
+                    logits[which], value[which] = judge(some, legal[which])
+        add(self.tree, games, nodes, actions, legal, logits, value, reward, exact, theirs)
 
     def sigma(self, c_visit: float, c_scale: float) -> np.ndarray:
         """How much more an action counts for what it is worth [B, A]: a root value stands in where it is not known.

@@ -32,7 +32,10 @@ class OpenGames:
         self._ended: list[Arrays] = []
 
     def move(self, found: Found, action: np.ndarray, rng: np.random.Generator) -> None:
-        """Plays an action [G] in each game, after a search of it."""
+        """Plays an action [G] in each game, after a search of it.
+
+        Where its value is no number nothing was searched: the game goes on, and nothing is learned from that position.
+        """
         after, reward, over = self._game.play(self.boards, action)
         kept = {"policy": found.policy, "value": found.value, "exact": found.exact, "reward": reward}
         self.record.append({"board": {k: self.boards[k] for k in self._observed}} | kept)
@@ -78,6 +81,7 @@ class OpenGames:
         first = int(self.begun[which].min())
         record = self.record[first:]
         inside_PG = np.arange(first, len(self.record))[:, None] >= self.begun[which]
+        inside_PG &= ~np.isnan(np.stack([r["value"][which] for r in record]))
         boards = {k: np.stack([r["board"][k][which] for r in record])[inside_PG] for k in self._observed}
         policy = np.stack([r["policy"][which] for r in record])[inside_PG]
         value = self._outcomes(record, which)[inside_PG]
@@ -91,5 +95,5 @@ class OpenGames:
         for p in reversed(range(len(record))):
             z_G = reward_PG[p] + sign * (self._td_lambda * z_G + (1.0 - self._td_lambda) * following_G)
             z_G = np.where(np.isnan(exact_PG[p]), z_G, exact_PG[p])
-            z_PG[p], following_G = z_G, value_PG[p]
+            z_PG[p], following_G = z_G, np.where(np.isnan(value_PG[p]), z_G, value_PG[p])
         return z_PG.clip(-1.0, 1.0).astype(np.float32)

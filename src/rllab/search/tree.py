@@ -20,7 +20,7 @@ class Tree(NamedTuple):
 
     legal, prior, visits, total [B, N, A]: of edges; total is the sum of the values that were backed up through it.
     reward [B, N]: of whoever moved to a node. value [B, N]: of a node, as it was judged when it was new. exact [B, N]:
-    not a number where it is not known. size [B]: nodes in use.
+    not a number where it is not known. theirs [B, N]: where a known opponent moves. size [B]: nodes in use.
     """
 
     parent: np.ndarray
@@ -33,6 +33,7 @@ class Tree(NamedTuple):
     reward: np.ndarray
     value: np.ndarray
     exact: np.ndarray
+    theirs: np.ndarray
     size: np.ndarray
 
 
@@ -50,6 +51,7 @@ def new_tree(games: int, nodes: int, actions: int) -> Tree:
         reward=np.zeros(of_node, np.float32),
         value=np.zeros(of_node, np.float32),
         exact=np.full(of_node, np.nan, np.float32),
+        theirs=np.zeros(of_node, np.bool_),
         size=np.zeros(games, np.int32),
     )
 
@@ -69,7 +71,10 @@ def descend(
             if not math.isnan(tree.exact[b, n]):
                 break
             if a < 0:
-                a = _puct(tree, b, n, sign, c, fpu) if rule == PUCT else _ucb(tree, b, n, c)
+                if tree.theirs[b, n]:
+                    a = _follow(tree, b, n)
+                else:
+                    a = _puct(tree, b, n, sign, c, fpu) if rule == PUCT else _ucb(tree, b, n, c)
             if tree.child[b, n, a] < 0:
                 action[b] = a
                 break
@@ -118,6 +123,19 @@ def _ucb(tree: Tree, b: int, n: int, c: float) -> int:
     return chosen
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _follow(tree: Tree, b: int, n: int) -> int:
+    """The action that has had least of its share of the visits, which is its prior."""
+    count, best, chosen = 0, -math.inf, -1
+    for a in range(tree.legal.shape[2]):
+        count += tree.visits[b, n, a]
+    for a in range(tree.legal.shape[2]):
+        due = tree.prior[b, n, a] * (count + 1) - tree.visits[b, n, a]
+        if tree.legal[b, n, a] and due > best:
+            best, chosen = due, a
+    return chosen
+
+
 @njit(cache=True, nogil=True)
 def add(
     tree: Tree,
@@ -129,10 +147,11 @@ def add(
     value: np.ndarray,
     reward: np.ndarray,
     exact: np.ndarray,
+    theirs: np.ndarray,
 ) -> None:
     """Adds a node behind an edge of each of some games; a node that has no parent (-1) is a root.
 
-    legal, logits [n, A]; value, reward, exact [n].
+    legal, logits [n, A]; value, reward, exact, theirs [n].
     """
     for i in range(len(games)):
         b = games[i]
@@ -142,8 +161,7 @@ def add(
             tree.parent[b, n], tree.action[b, n] = nodes[i], actions[i]
             tree.child[b, nodes[i], actions[i]] = n
         tree.reward[b, n] = reward[i]
-        tree.value[b, n] = value[i]
-        tree.exact[b, n] = exact[i]
+        tree.value[b, n], tree.exact[b, n], tree.theirs[b, n] = value[i], exact[i], theirs[i]
         most, whole = -math.inf, 0.0
         for a in range(legal.shape[1]):
             tree.legal[b, n, a] = legal[i, a]
@@ -180,15 +198,21 @@ def back_up(tree: Tree, sign: float, node: np.ndarray, action: np.ndarray, proof
 
 @njit(cache=True, nogil=True)
 def prove(tree: Tree, b: int, n: int, sign: float) -> float:
-    """What a node is worth, if that follows from its children: one that wins is enough, else all have to be known."""
-    best, whole = -math.inf, True
+    """What a node is worth, if that follows from its children: one that wins is enough, else all have to be known.
+
+    A known opponent need not play its best: where it moves, all have to be worth the same.
+    """
+    best, worst, whole = -math.inf, math.inf, True
     for a in range(tree.legal.shape[2]):
         if tree.legal[b, n, a]:
             child = tree.child[b, n, a]
             if child < 0 or math.isnan(tree.exact[b, child]):
                 whole = False
             else:
-                best = max(best, tree.reward[b, child] + sign * tree.exact[b, child])
+                found = tree.reward[b, child] + sign * tree.exact[b, child]
+                best, worst = max(best, found), min(worst, found)
+    if tree.theirs[b, n]:
+        return best if whole and best == worst else math.nan
     return best if whole or best >= KNOWN else math.nan
 
 
