@@ -227,6 +227,15 @@ def test_variants_keep_the_contract(changes: dict[str, Any], tmp_path: Any) -> N
     check_algorithm(load_recipe("connect-four", changes, smoke=True), tmp_path)
 
 
+def test_convolutions_learn_which_moves_keep_the_outcome(tmp_path: Any) -> None:
+    changes = {"network": "convolutions", "channels": 32, "num_games": 64, "simulations": 24, "total_steps": 12}
+    changes |= {"gradient_steps": 32, "average": 0.9, "eval_every": 12, "eval_perfect": 0, "optim.lr": 5e-3}
+    trainer = Trainer(load_recipe("tictactoe", changes), tmp_path / "run")
+    trainer.algorithm.setup(CTX)
+    untrained = trainer.algorithm.evaluate(0)["eval/keeps_raw"]
+    assert untrained < 0.6 and list(trainer)[-1]["eval/keeps_raw"] > 0.9  # by the policy alone, in unseen positions
+
+
 def test_the_player_follows_the_learner(tmp_path: Any) -> None:
     trainer = Trainer(load_recipe("connect-four", {"average": 0.0}, smoke=True), tmp_path / "run")
     list(trainer)
