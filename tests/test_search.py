@@ -81,10 +81,11 @@ def test_the_best_arm_of_a_bandit_is_found(name: str, players: int) -> None:
     assert found.value == pytest.approx(0.6, abs=0.1 if name == "uct" else 1e-6)
 
 
+@pytest.mark.parametrize("players", [1, 2])
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["puct", "gumbel"])
-def test_small_trees_are_proven(name: str, seed: int) -> None:
-    game = Tree(4, 3, seed)
+def test_small_trees_are_proven(name: str, seed: int, players: int) -> None:
+    game = Tree(4, 3, seed, players)
     value, actions = game.solve()
     found: Found = SEARCHES[name](game, game.start(2), flat, 200)
     assert found.exact.tolist() == [value, value]

@@ -27,7 +27,7 @@ from rllab.core.games import GAMES, make_game, rows
 from rllab.core.protocols import Board, Exam, Game
 from rllab.replay import Window
 from rllab.search.evaluate import Judge, drawn
-from rllab.search.match import Player, match, perfect, rollouts
+from rllab.search.match import Player, match, perfect, rollouts, total
 from rllab.search.networks import board_network
 from rllab.search.parallel import side_by_side, threads_on
 from rllab.search.search import Found, gumbel, puct
@@ -249,7 +249,10 @@ class AlphaZero(Algorithm):
         }
 
     def evaluate(self, step: int) -> Metrics:
-        """How it plays positions whose best moves are known, by search and by its policy alone; else against UCT."""
+        """How it plays positions whose best moves are known, by search and by its policy alone; else against UCT.
+
+        In a game for one player also what it wins in a game from the start.
+        """
         return {f"eval/{k}": float(np.mean(v)) for k, v in self._measured("validation").items()}
 
     def headline(self) -> Headline:
@@ -266,6 +269,8 @@ class AlphaZero(Algorithm):
         else:
             opponent = rollouts(self._game, self.eval_rollouts, rng)
             found = {"score": (match(self._game, player, opponent, self.eval_games, rng) + 1) / 2}
+        if self._game.players == 1:
+            found["return"] = total(self._game, self._game.start(1), [player])
         if self.eval_perfect:
             solved = perfect(self._game, rng)
             found["unbeaten"] = match(self._game, player, solved, self.eval_perfect, rng, opening=0) >= 0

@@ -16,7 +16,8 @@ class Game(Protocol):
     """A board game, many positions at a time; nothing is changed in place, and a position that is over stays so.
 
     players: 1, or 2 who take turns, the one winning what the other loses; who must pass plays an action for it.
-    names: of the A actions, as people write them. Rewards of a game add up to a number from -1 to 1.
+    names: of the A actions, as people write them. Rewards of a game add up to a number from -1 to 1, those up to a move
+    and those from there on too.
 
     A game may have more, and is then searched and judged better:
 

@@ -75,11 +75,11 @@ def _check_names(game: Game) -> None:
 
 
 def _check_rewards(played: Played) -> str:
-    """Rewards of a game, all seen from the first player's side, add up to a number from -1 to 1."""
-    total = np.zeros(len(played.plies[0].reward))
-    for t, ply in enumerate(played.plies):
-        total += played.side(t) * ply.reward
-        played.expect(np.abs(total) <= 1 + 1e-6, t + 1, "rewards add up to a number beyond -1 to 1")
+    """Rewards, seen from the first player's side, add up to a number from -1 to 1, up to a move and from there on."""
+    total = np.cumsum([played.side(t) * ply.reward for t, ply in enumerate(played.plies)], 0, np.float64)
+    for where, sums in (("", total), ("from here on ", total[-1] - total)):
+        for t, one in enumerate(sums):
+            played.expect(np.abs(one) <= 1 + 1e-6, t + 1, f"rewards {where}add up to a number beyond -1 to 1")
     return "rewards add up to a number from -1 to 1"
 
 
