@@ -15,7 +15,6 @@ its policy likes best. Games differ by their openings and by the adversary's own
 Axes: G games, A actions, B batch.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -24,12 +23,12 @@ import numpy as np
 from rllab.algos.alphazero import AlphaZero
 from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.games import check_same, rows
+from rllab.core.games import rows, title
 from rllab.core.load import load_checkpoint
 from rllab.core.names import Model
 from rllab.core.protocols import Board, Game
 from rllab.search.evaluate import Judge, Network
-from rllab.search.match import Player, match, rollouts
+from rllab.search.match import Player, match, rollouts, same_rules
 from rllab.search.search import Found
 
 
@@ -67,9 +66,11 @@ class Adversary(AlphaZero):
             found = load_checkpoint(self.opponent, ctx)
             if not isinstance(found, AlphaZero):
                 raise Mistake(f"it is a run of {type(found).__name__}, which plays no board game")
-            check_same(self._game, found.board_game)
         except Mistake as error:
             raise FieldMistake("opponent", str(error)) from error
+        if not same_rules(self._game, found.board_game):
+            other, own = title(found.board_game), title(self._game)
+            raise FieldMistake("opponent", f"it plays {other}, and not {own} by the rules of this recipe")
         return found
 
     def found_in_games(self, judges: list[Judge], noise_GA: np.ndarray) -> Found:
@@ -95,9 +96,8 @@ class Adversary(AlphaZero):
         return super()._settings(judge) | {"rival": judge.replies}
 
     def _judges(self, views: int = 1, who: str = "player") -> list[Judge]:
-        network: Any = deepcopy(self.model[who]).to(self.ctx.dtype)
-        opponents = self._opponent._judges(self._opponent.eval_views)
-        return [Facing(self._game, network.judge, self.ctx, views, other) for other in opponents]
+        judge, opponents = self._network(who), self._opponent._judges(self._opponent.eval_views)
+        return [Facing(self._game, judge, self.ctx, views, other) for other in opponents]
 
     def _opposing(self, judges: list[Judge]) -> Player:
         """The opponent as a player."""

@@ -26,7 +26,7 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, O
 from rllab.core.games import GAMES, make_game, rows
 from rllab.core.protocols import Board, Exam, Game
 from rllab.replay import Window
-from rllab.search.evaluate import Judge, drawn
+from rllab.search.evaluate import Judge, Network, drawn
 from rllab.search.match import Player, match, perfect, rollouts, total
 from rllab.search.networks import board_network
 from rllab.search.parallel import side_by_side, threads_on
@@ -186,10 +186,14 @@ class AlphaZero(Algorithm):
 
     def _judges(self, views: int = 1, who: str = "player") -> list[Judge]:
         """One for each thread; what the network has said is kept while its weights stay."""
+        judge, count = self._network(who), threads_on(self.ctx.device, self.num_games)
+        return [Judge(self._game, judge, self.ctx, views=views) for _ in range(count)]
+
+    def _network(self, who: str) -> Network:
+        """What judges positions by the weights as they are now, in the numbers in which it is only asked."""
         network: Any = deepcopy(self.model[who])
-        network = network.to(self.ctx.dtype, memory_format=torch.channels_last)
-        count = threads_on(self.ctx.device, self.num_games)
-        return [Judge(self._game, network.judge, self.ctx, views=views) for _ in range(count)]
+        judge: Network = network.to(self.ctx.dtype, memory_format=torch.channels_last).judge
+        return judge
 
     def _noise(self, rng: np.random.Generator) -> np.ndarray:
         """What is added at the root of each open game [G, A]: Gumbel's noise, or Dirichlet's over legal actions."""

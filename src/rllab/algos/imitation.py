@@ -21,9 +21,9 @@ import torch
 
 from rllab.algos.alphazero import AlphaZero
 from rllab.core.algorithm import Context, Metrics
-from rllab.core.games import rows
+from rllab.core.games import observed, rows
 from rllab.core.protocols import Exam, Game
-from rllab.search.evaluate import opened
+from rllab.search.evaluate import opened, opening_lengths
 from rllab.search.match import Player, rollouts
 from rllab.search.selfplay import Arrays
 
@@ -56,7 +56,8 @@ class Imitation(AlphaZero):
         if count > 0:
             found = self.recorded(count, "teacher", step)
             positions = len(found["value"])
-            self.seen.add({k: v for k, v in found.items() if k != "stones"})
+            boards = [f"board.{k}" for k in observed(self._game, self._game.start(1))]
+            self.seen.add({k: found[k] for k in (*boards, "policy", "value")})
         self.positions += int(self.ctx.total(torch.tensor(positions)))
         return {"data/positions": self.positions, "play/games": max(0, count) * self.ctx.world}
 
@@ -66,7 +67,7 @@ class Imitation(AlphaZero):
 
         def play(part: int) -> Arrays:
             rng = self.ctx.rng(purpose, *index, part, shared=shared)
-            wanted = rng.integers(0, self.openings + 1, len(parts[part])) * (rng.random(len(parts[part])) < 0.5)
+            wanted = opening_lengths(self.openings, len(parts[part]), rng)
             return record(self._game, rollouts(self._game, self.teacher_rollouts, rng), wanted, rng)
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -102,16 +103,16 @@ def record(game: Game, teacher: Player, wanted: np.ndarray, rng: np.random.Gener
     Returns `board.NAME` as a board has it; `policy` [N, A], 1 for the move that was played; `value` [N], how the game
     ended for the side to move; `stones` [N], how many moves came before.
     """
-    (board, played), going, record = opened(game, wanted, rng), np.arange(len(wanted)), list[dict[str, Any]]()
+    (board, played), going, moves = opened(game, wanted, rng), np.arange(len(wanted)), list[dict[str, Any]]()
     while len(going):
         action = teacher(board)
         after, reward, over = game.play(board, action)
-        record.append({"game": going, "board": board, "action": action, "reward": reward, "stones": played[going]})
+        moves.append({"game": going, "board": board, "action": action, "reward": reward, "stones": played[going]})
         going, board, played = going[~over], rows(after, ~over), played + 1
     z_G, sign = np.zeros(len(wanted), np.float32), -1.0 if game.players == 2 else 1.0
-    for move in reversed(record):
+    for move in reversed(moves):
         move["value"] = z_G[move["game"]] = move["reward"] + sign * z_G[move["game"]]
-    found = {f"board.{k}": np.concatenate([m["board"][k] for m in record]) for k in board}
-    found |= {k: np.concatenate([m[k] for m in record]) for k in ("action", "value", "stones")}
+    found = {f"board.{k}": np.concatenate([m["board"][k] for m in moves]) for k in board}
+    found |= {k: np.concatenate([m[k] for m in moves]) for k in ("action", "value", "stones")}
     policy = np.eye(len(game.names), dtype=np.float32)[found.pop("action")]
     return found | {"policy": policy}

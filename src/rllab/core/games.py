@@ -58,19 +58,9 @@ def named_game(said: str | Mapping[str, Any], folder: Path = Path()) -> Game:
     return make_game(found)
 
 
-def check_same(game: Game, other: Game) -> None:
-    """Sees that two runs play one game, so that they can play against each other.
-
-    Raises:
-        Mistake: the games have other names, moves or boards.
-    """
-    one, two = (
-        (title(g), list(g.names), {k: (v.shape, v.dtype) for k, v in g.start(1).items()}, g.observe(g.start(1)).shape)
-        for g in (game, other)
-    )
-    if one != two:
-        size = "" if one[0] != two[0] else " of another size"
-        raise Mistake(f"it plays {two[0]}{size}, and not {one[0]} as is played here")
+def observed(game: Game, board: Board) -> Board:
+    """The arrays of a board that `observe` reads, as the game says: what is kept of a position to learn from."""
+    return {k: board[k] for k in getattr(game, "observed", board)}
 
 
 def title(game: Any) -> str:

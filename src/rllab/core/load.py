@@ -24,17 +24,21 @@ def load_parts(algorithm: Algorithm, checkpoint: Checkpoint) -> None:
         part.load_state_dict({k: saved[first] for k, first in tied(part).items() if first in saved})
 
 
-def load_run(run: str | Path, runs: str | Path = "runs", step: int | None = None) -> Algorithm:
+def load_run(
+    run: str | Path, runs: str | Path = "runs", step: int | None = None, ctx: Context | None = None
+) -> Algorithm:
     """The algorithm of a run with its trained weights, as in `rllab.load("last").act(obs)`.
 
-    run: name, folder or `last`; step: which checkpoint, by default the newest.
+    run: name, folder or `last`; step: which checkpoint, by default the newest. ctx: of a run that asks it, by default
+    one as its recipe has it.
 
     Raises:
         Mistake: there is no such run, or it has no checkpoint.
     """
     folder = find_run(str(run), Path(runs))
     recipe = folder.recipe()
-    recipe.algorithm.setup(Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings))
+    own = ctx or Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings)
+    recipe.algorithm.setup(own)
     load_parts(recipe.algorithm, _checkpoint(folder, step))
     return recipe.algorithm
 
@@ -49,10 +53,7 @@ def load_checkpoint(folder: str | Path, ctx: Context) -> Algorithm:
     run = RunFolder(checkpoint.parents[1])
     if checkpoint.parent.name != "checkpoints" or not checkpoint.name.isdigit() or not run.exists:
         raise Mistake(f"{folder} is no checkpoint of a run; name it as run:NAME, or RUN/checkpoints/NUMBER")
-    algorithm, found = run.recipe().algorithm, _checkpoint(run, int(checkpoint.name))
-    algorithm.setup(ctx)
-    load_parts(algorithm, found)
-    return algorithm
+    return load_run(run.path, step=int(checkpoint.name), ctx=ctx)
 
 
 def model_folder(name: str, runs: str | Path = "runs") -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rllab.core.algorithm import Context
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
-from rllab.core.games import title
+from rllab.core.games import rows, title
 from rllab.core.protocols import Board, Game
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -194,7 +194,7 @@ class Rollout:
             board, reward, over = self.game.play(board, drawn(moves, self.rng.random(len(going))))
             value[going] += factor * reward
             factor *= self.sign
-            going, board = going[~over], {k: v[~over] for k, v in board.items()}
+            going, board = going[~over], rows(board, ~over)
             moves = self.game.legal(board)
         return value
 
@@ -204,6 +204,12 @@ def drawn(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     below = weights.cumsum(1, dtype=np.float64)
     found: np.ndarray = (below <= uniform[:, None] * below[:, -1:]).sum(1).clip(max=weights.shape[1] - 1)
     return found
+
+
+def opening_lengths(most: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """With how many moves at random games [count] are to begin: half of them with up to `most`, the others with 0."""
+    lengths: np.ndarray = rng.integers(0, most + 1, count) * (rng.random(count) < 0.5)
+    return lengths
 
 
 def opened(game: Game, wanted: np.ndarray, rng: np.random.Generator) -> tuple[Board, np.ndarray]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rllab.core.games import rows
 from rllab.core.protocols import Board, Game
 from rllab.search.tree import KNOWN, PUCT, UCB, add, back_up, descend, known_edges, new_tree
 
@@ -185,18 +186,20 @@ class Trees:
         for name, value in board.items():
             self.boards[name][games, at] = value
         exact = np.where(over, np.float32(0.0), np.float32(np.nan))
-        theirs = (nodes >= 0) & ~self.tree.theirs[games, nodes] & (self.rival is not None)
+        theirs = np.zeros(len(games), np.bool_)
+        if self.rival is not None:
+            theirs = (nodes >= 0) & ~self.tree.theirs[games, nodes]
         if self._wins is not None:
             exact[self._wins(board).any(1) & ~theirs] = 1.0
-        judged = np.isnan(exact)
         logits, value = np.zeros(legal.shape, np.float32), np.zeros(len(games), np.float32)
-        if judged.all() and not theirs.any():
-            logits, value = self.evaluate(board, legal)
-        else:
-            for which, judge in ((judged & ~theirs, self.evaluate), (judged & theirs, self.rival)):
-                if judge is not None and which.any():
-                    some = {k: v[which] for k, v in board.items()}
-                    logits[which], value[which] = judge(some, legal[which])
+        judged = np.isnan(exact)
+        for judge, which in ((self.evaluate, judged & ~theirs), (self.rival, judged & theirs)):
+            if judge is None:
+                continue
+            if which.all():
+                logits, value = judge(board, legal)
+            elif which.any():
+                logits[which], value[which] = judge(rows(board, which), legal[which])
         add(self.tree, games, nodes, actions, legal, logits, value, reward, exact, theirs)
 
     def sigma(self, c_visit: float, c_scale: float) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rllab.core.games import observed
 from rllab.core.protocols import Game
-from rllab.search.evaluate import opened
+from rllab.search.evaluate import opened, opening_lengths
 from rllab.search.search import Found
 
 Arrays = dict[str, np.ndarray]
@@ -25,7 +26,6 @@ class OpenGames:
     def __init__(self, game: Game, count: int, openings: int, td_lambda: float) -> None:
         self._game, self._openings, self._td_lambda = game, openings, td_lambda
         self.boards = dict(game.start(count))
-        self._observed = tuple(getattr(game, "observed", self.boards))
         self.played, self.begun = np.zeros((2, count), np.int64)  # moves of each game; its first place in the record
         self.record: list[dict[str, Any]] = []
         self.lengths: list[int] = []  # of the games that have ended since `learned` was asked
@@ -38,7 +38,7 @@ class OpenGames:
         """
         after, reward, over = self._game.play(self.boards, action)
         kept = {"policy": found.policy, "value": found.value, "exact": found.exact, "reward": reward}
-        self.record.append({"board": {k: self.boards[k] for k in self._observed}} | kept)
+        self.record.append({"board": observed(self._game, self.boards)} | kept)
         self.boards, self.played = dict(after), self.played + 1
         if over.any():
             ended = np.flatnonzero(over)
@@ -59,9 +59,7 @@ class OpenGames:
 
     def begin(self, which: np.ndarray, rng: np.random.Generator) -> None:
         """New games in these places."""
-        count = len(which)
-        wanted = rng.integers(0, self._openings + 1, count) * (rng.random(count) < 0.5)
-        board, played = opened(self._game, wanted, rng)
+        board, played = opened(self._game, opening_lengths(self._openings, len(which), rng), rng)
         self.boards = {k: v.copy() for k, v in self.boards.items()}  # the record keeps the old ones
         for name, value in board.items():
             self.boards[name][which] = value
@@ -82,7 +80,7 @@ class OpenGames:
         record = self.record[first:]
         inside_PG = np.arange(first, len(self.record))[:, None] >= self.begun[which]
         inside_PG &= ~np.isnan(np.stack([r["value"][which] for r in record]))
-        boards = {k: np.stack([r["board"][k][which] for r in record])[inside_PG] for k in self._observed}
+        boards = {k: np.stack([r["board"][k][which] for r in record])[inside_PG] for k in record[0]["board"]}
         policy = np.stack([r["policy"][which] for r in record])[inside_PG]
         value = self._outcomes(record, which)[inside_PG]
         return {f"board.{k}": v for k, v in boards.items()} | {"policy": policy, "value": value}
