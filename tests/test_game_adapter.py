@@ -209,7 +209,7 @@ def test_the_documentation_trains_on_its_game(hex_py: Path, monkeypatch: pytest.
 
 
 def test_the_documentation_plays_its_game_against_itself(hex_py: Path) -> None:
-    _, train, play, analyse = commands("rllab")
+    _, train, play, analyse, *_ = commands("rllab")
     (printed,) = commands("printf")
     Path(printed[-1]).write_text(printed[1].replace("\\n", "\n"))
     for words in ([*train[1:], "--smoke", "-q"], play[1:], analyse[1:]):

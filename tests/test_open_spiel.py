@@ -200,6 +200,16 @@ def test_games_that_it_does_not_have_are_told() -> None:
         outsider("mcts", named_game({"name": "othello", "size": 6}))
 
 
+def test_the_documentations_player_plays(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "game.md").read_text(encoding="utf-8")
+    code = next(b.split("```")[0] for b in text.split("```python\n") if b.startswith("# engine.py"))
+    (tmp_path / "engine.py").write_text(code)
+    game, rng = named_game("tictactoe"), np.random.default_rng(0)
+    assert (
+        match_outside(game, rollouts(game, 60, rng), outsider("engine.py:Engine", game, tmp_path), 40, rng).mean() > 0
+    )
+
+
 def test_a_player_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "def first(game):\n    return lambda games, legal: [l[0] for l in legal]\n\n\n"
