@@ -9,6 +9,7 @@ import pytest
 import torch
 from rllab_envs.games import go
 from test_search import CTX, Tree
+from torch import nn
 
 from rllab.core.checkpoint import Segment
 from rllab.core.errors import Mistake
@@ -165,6 +166,22 @@ def test_lines_are_looked_up_by_what_is_on_their_cells(states: int) -> None:
     assert torch.allclose(many.bfloat16().features(full.bfloat16()).float(), many.float().features(full), atol=0.05)
 
 
+def test_what_is_looked_up_learns_as_an_embedding_bag_does() -> None:
+    torch.manual_seed(0)
+    lines = np.array([[0, 1, 2], [0, 3, 6], [2, 4, 6]])
+    net = Lines((2, 3, 3), 9, lines, 4, 0, 2)
+    seen = torch.randint(0, 2, (50, 2, 3, 3)).float()
+    seen[:, 1] *= 1.0 - seen[:, 0]
+    bag = nn.EmbeddingBag.from_pretrained(net.table.weight.detach().clone(), freeze=False, mode="sum")
+    code = (torch.tensor([1.0, 2.0]) @ seen.flatten(2))[:, torch.from_numpy(lines)] @ torch.tensor([1.0, 3.0, 9.0])
+    features = net.first(torch.cat([bag(code.long() + 27 * torch.arange(3)), seen.flatten(1)], 1)).relu()
+    assert torch.equal(net.features(seen), features)
+    net.features(seen).pow(2).sum().backward()
+    features.pow(2).sum().backward()
+    assert net.table.weight.grad is not None and bag.weight.grad is not None
+    assert torch.allclose(net.table.weight.grad, bag.weight.grad, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["lines", "convolutions"])
 def test_new_networks_prefer_nothing(name: str) -> None:
     class Square(Tree):
@@ -172,7 +189,9 @@ def test_new_networks_prefer_nothing(name: str) -> None:
 
     net = board_network(Square(3, 2, 0), name, 8, 2)
     assert isinstance(net, Lines if name == "lines" else Convolutions)
-    policy, value = net.judge(torch.rand(5, 2, 1, 16))
+    policy, value = net.judge(
+        nn.functional.one_hot(torch.arange(80).view(5, 1, 16) % 3, 3)[..., :2].movedim(3, 1).float()
+    )
     assert policy.shape == (5, 2) and not policy.any() and not value.any()
 
 
