@@ -63,6 +63,7 @@ def strength(
     perfect_from: Annotated[
         int | None, typer.Option(help="Stones on the board before which perfect play is random, so that games differ.")
     ] = None,
+    opening: Annotated[int, typer.Option(help="Moves at random that each two games begin with.")] = 4,
     predict: Annotated[str, typer.Option(help="A run of Imitation: how often the moves are its teacher's.")] = "",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -75,9 +76,11 @@ def strength(
     algorithm, counts, others = loaded(run, runs), numbers(simulations, "simulations"), numbers(uct, "uct")
     if opponent and not games:
         raise Mistake("--opponent plays games: say how many, as in --games 40")
+    if predict and games:
+        raise Mistake("--predict asks for moves in positions, and --games plays: give one of them")
     if games:
         against = [opponent] if opponent else others
-        rows = [row for count in counts for row in found.games(algorithm, count, against, games, perfect_from)]
+        rows = [row for count in counts for row in found.games(algorithm, count, against, games, perfect_from, opening)]
     elif predict:
         rows = list(found.predictions(algorithm, loaded(predict, runs), counts, [n for n in others if n], split))
     else:

@@ -14,7 +14,7 @@ from rllab.algos.imitation import Imitation
 from rllab.core.errors import Mistake
 from rllab.core.games import rows, title
 from rllab.core.protocols import Exam
-from rllab.search.match import Player, match, perfect, rollouts, same_rules, total
+from rllab.search.match import OPENING, Player, match, perfect, rollouts, same_rules, total
 from rllab.search.outside import match_outside, outsider
 from rllab.stats import bootstrap, wilson
 
@@ -86,13 +86,19 @@ def _row(player: str, exam: Exam, keeps: np.ndarray, best: np.ndarray) -> Row:
 
 
 def games(
-    algorithm: AlphaZero, simulations: int, opponents: Sequence[int | str], count: int, perfect_from: int | None = None
+    algorithm: AlphaZero,
+    simulations: int,
+    opponents: Sequence[int | str],
+    count: int,
+    perfect_from: int | None = None,
+    opening: int = OPENING,
 ) -> Iterator[Row]:
     """A row for each opponent: games against UCT with so many simulations, with 0 against perfect play, or by a name.
 
-    Of each two games one has the other's opening and sides changed; against perfect play the run begins all of them,
-    from the first stone. perfect_from: how many stones lie on the board before perfect play is perfect; until then it
-    plays at random, so that games differ. By default it is 0, or what a game says whose first moves take minutes.
+    Of each two games one has the other's `opening`, so many moves at random, and sides changed; against perfect play
+    the run begins all of them, from the first stone. perfect_from: how many stones lie on the board before perfect play
+    is perfect; until then it plays at random, so that games differ. By default it is 0, or what a game says whose first
+    moves take minutes.
 
     Raises:
         Mistake: nobody knows perfect play of the game; or what `rllab.search.outside` tells of a name.
@@ -102,16 +108,16 @@ def games(
     for opponent in opponents:
         rng = np.random.default_rng(1)
         if isinstance(opponent, str):
-            against, won = opponent, match_outside(game, player, outsider(opponent, game), count, rng)
+            against, won = opponent, match_outside(game, player, outsider(opponent, game), count, rng, opening)
         elif opponent:
-            against, won = f"UCT {opponent:,}", match(game, player, rollouts(game, opponent, rng), count, rng)
+            against, won = f"UCT {opponent:,}", match(game, player, rollouts(game, opponent, rng), count, rng, opening)
         elif hasattr(game, "perfect"):
             against = "perfect play" + f" from {stones} stones on" * bool(stones)
             solved = perfect(game, rng, stones)
             if game.players == 2:
                 won = total(game, game.start(count), [player, solved])
             else:
-                won = match(game, player, solved, count, rng)
+                won = match(game, player, solved, count, rng, opening)
         else:
             raise Mistake(f"nobody knows perfect play of {type(game).__name__}: name UCT's simulations instead of 0")
         yield _score(f"{simulations:,} simulations", against, won)

@@ -10,7 +10,7 @@ from rllab.core.games import title
 from rllab.core.names import Named
 from rllab.core.protocols import Board, Game, Outsider
 from rllab.core.typed import Reader, compose
-from rllab.search.match import Player, match
+from rllab.search.match import OPENING, Player, match
 
 PLAYERS = Named("rllab_envs.players", passed=1)
 MOVES = "moves so far"
@@ -55,13 +55,15 @@ def outsider(said: str, game: Game, folder: Path = Path()) -> Outsider:
     return player
 
 
-def match_outside(game: Game, player: Player, other: Outsider, games: int, rng: np.random.Generator) -> np.ndarray:
+def match_outside(
+    game: Game, player: Player, other: Outsider, games: int, rng: np.random.Generator, opening: int = OPENING
+) -> np.ndarray:
     """What a player wins in a match [games] against one from outside: 1, 0 or -1.
 
     Raises:
         Mistake: that one's answers are no legal moves; says after which moves.
     """
-    return match(Noted(game), lambda board: player(plain(board)), _asked(game, other), games, rng)
+    return match(Noted(game), lambda board: player(plain(board)), _asked(game, other), games, rng, opening)
 
 
 def _asked(game: Game, other: Outsider) -> Player:
