@@ -152,7 +152,7 @@ def test_dpo_is_trls(task: Any, form: Any, tmp_path: Path, request: pytest.Fixtu
 
     made = ready(DPO(**settings(task, request), form=form, beta=0.3))
     rows = rows_of(task)
-    theirs, reference = copy.deepcopy(made._lm.model), copy.deepcopy(made._copy.model.double())
+    theirs, reference = copy.deepcopy(made._lm.model), copy.deepcopy(made._reference.model.double())
     config = arguments(DPOConfig, tmp_path, max_length=1024, beta=0.3, loss_type=[form])
     trainer = DPOTrainer(
         theirs,
@@ -231,7 +231,7 @@ def test_grpo_is_trls(loss_type: Any, more: dict[str, Any], tmp_path: Path) -> N
     batch["old_logp"] = batch["sampled_logp"]
     if "beta" in more:
         batch = refer(made, batch)
-        inputs["ref_per_token_logps"] = transformers_logp(made._copy.model, inputs)
+        inputs["ref_per_token_logps"] = transformers_logp(made._reference.model, inputs)
     inputs |= {"old_per_token_logps": old, "advantages": torch.from_numpy(advantages).flatten()}
     assert (advantages[1] == 0).all() and batch["completion"].max() > 1
     check_same(made, batch, trainer, theirs, inputs)
@@ -249,7 +249,7 @@ def transformers_logp(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 def refer(made: Any, batch: Batch) -> Batch:
     """The batch with log-probabilities of a reference that is another model."""
-    made._copy.model.double()
-    for p in made._copy.model.parameters():
+    made._reference.model.double()
+    for p in made._reference.model.parameters():
         torch.nn.init.normal_(p, 1.0 if p.ndim == 1 else 0.0, 0.1)
     return {**made._with_old(batch), "old_logp": batch["old_logp"]}

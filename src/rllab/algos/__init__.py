@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["DPO", "DQN", "GRPO", "PPO", "SAC", "SFT", "Adversary", "AlphaZero", "Imitation", "RewardModel"]
+__all__ = ["DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Imitation", "RewardModel"]
 _FILES = {"RewardModel": "reward_model"}
 
 

@@ -15,8 +15,7 @@ A round: one batch of prompts with their answers, and one update.
 Axes: B rows, L tokens a row, S answers a row, P pairs a row.
 """
 
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -57,7 +56,7 @@ class DPO(TextAlgorithm):
 
     def setup(self, ctx: Context) -> None:
         self.open(ctx)
-        self._copy = None if self.lora else replace(self._lm, model=deepcopy(self._lm.model).requires_grad_(False))
+        self.keep_reference()
         self.pairs = 0  # over all ranks
 
     def collect(self, step: int) -> Round:
@@ -104,11 +103,8 @@ class DPO(TextAlgorithm):
         return sums / per_completion(batch["learned"], batch).clamp(min=1) if self.form == "ipo" else sums
 
     def _reference_logp(self, batch: Batch) -> Tensor:
-        if self._copy is not None:
-            return self._logp(self._copy, batch)
-        assert self._lm.adapters is not None
-        with self._lm.adapters.off():
-            return self._logp(self._lm, batch)
+        with self.reference() as lm:
+            return self._logp(lm, batch)
 
     def _kl_elsewhere(self, rows: list[dict[str, Any]]) -> Tensor:
         """KTO's z: what the policy has come to say of answers that belong to other prompts, at least 0."""

@@ -19,9 +19,7 @@ A round: prompts are drawn, completions sampled and rewarded; then `num_iteratio
 Axes: P prompts, G completions of each, R rewards; B packed rows, L tokens a row, S completions a row.
 """
 
-from contextlib import nullcontext
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -61,9 +59,8 @@ class GRPO(Policy):
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)
-        self._copy = None
-        if self.beta and not self.lora:
-            self._copy = replace(self._lm, model=deepcopy(self._lm.model).requires_grad_(False))
+        if self.beta:
+            self.keep_reference()
 
     def collect(self, step: int) -> Round:
         groups, metrics = self.groups()
@@ -167,8 +164,8 @@ class GRPO(Policy):
             apart = (batch["old_logp"] - batch["sampled_logp"]).exp()
             batch["weight"] = batch["weight"] * apart.clamp(max=self.importance_cap)
         if self.beta:
-            with self._lm.adapters.off() if self._lm.adapters is not None else nullcontext():
-                batch["reference_logp"] = next_token_logp(self._copy or self._lm, batch, self.temperature)
+            with self.reference() as lm:
+                batch["reference_logp"] = next_token_logp(lm, batch, self.temperature)
         return batch
 
 

@@ -243,10 +243,16 @@ def _plain(root: yaml.MappingNode, settings: Settings, algorithm: "Algorithm") -
     owners: tuple[Any, ...] = (settings, algorithm)
     for owner in owners:
         for f in fields(owner):
-            value = getattr(owner, f.name)
-            named = f.name in written and not _is_plain(value)
-            whole[f.name] = written[f.name] if named else _as_plain(value)
+            whole[f.name] = _said(getattr(owner, f.name), written.get(f.name))
     return whole
+
+
+def _said(value: Any, written: Any) -> Any:
+    """A setting's value as YAML can say it: as it was written where it is what a name stands for."""
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = written if isinstance(written, dict) else {}
+        return {f.name: _said(getattr(value, f.name), inner.get(f.name)) for f in fields(value)}
+    return _as_plain(value) if written is None or _is_plain(value) else written
 
 
 def _is_plain(value: Any) -> bool:

@@ -159,20 +159,27 @@ class Policy(TextAlgorithm):
         return {"data/prompts": self.prompts, "data/samples": self.completions, "reward/skipped": lost} | told
 
     def evaluate(self, step: int) -> Metrics:
-        """Accuracy, rewards, length, and the share that thinks, of one sampled answer to each held-out prompt."""
+        """Accuracy or gold, rewards, length, the share that thinks, of one sampled answer to each held-out prompt."""
         groups = self._answers("validation", self.eval_rows)
         pay(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
         self._samples = [{"split": "validation"} | told for g in groups for told in g.told(self._rewards)]
         each = [measures(g, self._rewards) for g in groups]
         means = {k.removeprefix("rollout/"): mean([m[k] for m in each]) for k in each[0]}
-        return {f"eval/{k}": v for k, v in means.items() if not np.isnan(v)}
+        return {f"eval/{k}": v for k, v in means.items() if not np.isnan(v)} | self.apart(groups)
+
+    def apart(self, groups: list[Group]) -> Metrics:
+        """What else there is to say of the answers of an evaluation."""
+        return {}
 
     def headline(self) -> Headline:
-        """Share of test problems that a sampled answer solves; the mean reward where there is nothing to judge."""
+        """Share of test problems that a sampled answer solves; without targets the gold score, or the mean reward."""
         groups = self._answers("test", self.headline_rows)
         if "target" in groups[0].row:
             right = [bool(g.correct[0]) for g in groups]
             return Headline("eval/accuracy", share(right), wilson(sum(right), len(right)))
+        if groups[0].gold:
+            gold = np.concatenate([g.gold for g in groups])
+            return Headline("eval/gold", float(gold.mean()), bootstrap(gold))
         pay(self._rewards, groups, 0)
         paid = np.concatenate([g.total(self._rewards.weights) for g in groups])
         return Headline("eval/reward/total", mean(paid), bootstrap(paid[~np.isnan(paid)]))

@@ -29,7 +29,7 @@ class Group:
 
     texts: what the model said, of several turns the last. turns: all of them, with the task's replies. correct: by the
     task's own check; None where rows have no target. scores: what each reward paid [G, R], not a number where one does
-    not apply.
+    not apply. gold: what the task itself thinks of them, where its rows have no target and it has a `score`.
     """
 
     row: Row
@@ -40,6 +40,7 @@ class Group:
     correct: list[bool | None] = field(default_factory=list)
     scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     turns: list[list[Message]] = field(default_factory=list)
+    gold: list[float] = field(default_factory=list)
 
     def total(self, weights: np.ndarray) -> np.ndarray:
         """The weighted sum of the rewards [G], not a number where none applies."""
@@ -57,6 +58,8 @@ class Group:
             if target is not None:
                 answer = extract(text, self.row["kind"]).text if self.row["kind"] in KINDS else None
                 said |= {"answer": answer, "target": target, "correct": right}
+            if self.gold:
+                said["gold"] = self.gold[i]
             paid = {n: _number(s) for n, s in zip(rewards.names, scores, strict=True)}
             ended = "stop" if completion.finished else "length"
             told.append(
@@ -89,7 +92,9 @@ def roll_out(
         mine = talks[i * samples : (i + 1) * samples]
         right = [is_right(task, row, t.text) if "target" in row else None for t in mine]
         each = [t.completion for t in mine], [t.text for t in mine]
-        groups.append(Group(row, draw, prompt, *each, right, turns=[t.messages for t in mine]))
+        scored = "target" not in row and hasattr(task, "score")
+        gold = [float(task.score(row, t.text)) for t in mine] if scored else []
+        groups.append(Group(row, draw, prompt, *each, right, turns=[t.messages for t in mine], gold=gold))
     return groups
 
 
@@ -119,6 +124,8 @@ def measures(group: Group, rewards: Rewards) -> dict[str, float]:
     }
     if group.correct[0] is not None:
         said["rollout/accuracy"] = sum(map(bool, group.correct)) / size
+    if group.gold:
+        said["rollout/gold"] = sum(group.gold) / size
     paid = dict(zip(rewards.names, group.scores.T, strict=True)) | {"total": group.total(rewards.weights)}
     return said | {f"reward/{k}": mean(v) for k, v in paid.items()}
 

@@ -1,7 +1,9 @@
 """What the algorithms that train a language model share: its settings, its rows, what stands beside its weights."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,7 +15,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.text.chat import documents, prompt_ids
 from rllab.text.evaluation import check_targets
-from rllab.text.models import Head, Lora, open_model
+from rllab.text.models import Head, LanguageModel, Lora, open_model
 from rllab.text.packing import Document
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, generate
@@ -62,6 +64,22 @@ class TextAlgorithm(Algorithm):
         self._survey = survey(self._lm, self.documents_of(looked_at), self.length, self.too_long)
         check_targets(self._task, looked_at)
         self._samples: list[dict[str, Any]] = []
+        self._reference: LanguageModel | None = None
+
+    def keep_reference(self) -> None:
+        """Keeps the model as it is now, for `reference`; below adapters it stays anyway."""
+        if not self.lora:
+            self._reference = replace(self._lm, model=deepcopy(self._lm.model).requires_grad_(False))
+
+    @contextmanager
+    def reference(self) -> Iterator[LanguageModel]:
+        """The model that training began with: a frozen copy, or what is below the adapters, which takes no memory."""
+        if self._reference is not None:
+            yield self._reference
+            return
+        assert self._lm.adapters is not None
+        with self._lm.adapters.off():
+            yield self._lm
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
         """Rows as what is packed of them, whose lengths are looked at before the training.

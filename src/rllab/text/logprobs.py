@@ -22,17 +22,32 @@ def next_token_logp(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -
 
     temperature: what logits are divided by.
     """
+    if lm.shape is not None:
+        return logp_and_hidden(lm, batch, temperature)[0]
+    counts = _learned(batch)
+    return _spread(_logp_of_transformers(lm, batch, temperature)[counts], counts, batch)
+
+
+def logp_and_hidden(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The same, and the last hidden states [T, D] at the places that are learned, of which a head makes values."""
+    counts = _learned(batch)
+    if lm.shape is None:  # whose logits may be more than a product with its head
+        return next_token_logp(lm, batch, temperature), hidden_at(lm, batch, counts)
+    more = torch.cat([counts, counts[:1].expand(-len(counts) % _ROUND)])
+    hidden = hidden_at(lm, batch, more)
+    tokens = batch["input_ids"].flatten()[more + 1]
+    logp_T = token_logp(_cooled(hidden, temperature), lm.model.lm_head.weight, tokens)
+    return _spread(logp_T[: len(counts)], counts, batch), hidden[: len(counts)]
+
+
+def _learned(batch: Batch) -> Tensor:
+    return (batch["learned"] != 0).flatten().nonzero().squeeze(1)
+
+
+def _spread(values_T: Tensor, places_T: Tensor, batch: Batch) -> Tensor:
+    """Values at their places in the packed rows [B, L]; 0 elsewhere."""
     ids = batch["input_ids"]
-    counts = (batch["learned"] != 0).flatten().nonzero().squeeze(1)
-    if lm.shape is None:
-        logp_T = _logp_of_transformers(lm, batch, temperature)[counts]
-    else:
-        more = torch.cat([counts, counts[:1].expand(-len(counts) % _ROUND)])
-        logp_T = token_logp(
-            _cooled(hidden_at(lm, batch, more), temperature), lm.model.lm_head.weight, ids.flatten()[more + 1]
-        )
-        logp_T = logp_T[: len(counts)]
-    return logp_T.new_zeros(ids.numel()).index_copy(0, counts, logp_T).view_as(ids)
+    return values_T.new_zeros(ids.numel()).index_copy(0, places_T, values_T).view_as(ids)
 
 
 def _cooled(hidden: Tensor, temperature: float) -> Tensor:

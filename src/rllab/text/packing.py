@@ -95,6 +95,26 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
     return batch, list(zip(places, first, strict=True))
 
 
+def stacked(above: Batch, below: Batch) -> Batch:
+    """The rows of two packed batches, the shorter ones filled up; what one of them lacks is 0 in its rows."""
+    length = max(b["input_ids"].shape[1] for b in (above, below))
+    found = {}
+    for name in above | below:
+        one = above.get(name, torch.zeros_like(above["learned"]))
+        two = below.get(name, torch.zeros_like(below["learned"]))
+        found[name] = torch.cat([_filled(v, name, length) for v in (one, two)])
+    return found
+
+
+def _filled(values: Tensor, name: str, length: int) -> Tensor:
+    missing = length - values.shape[1]
+    more = torch.arange(missing) if name == "position_ids" else torch.tensor(-1 if name in _NONE else 0)
+    return torch.cat([values, more.to(values).expand(len(values), missing)], 1)
+
+
+_NONE = ("document", "completion")
+
+
 def _place(sizes: Sequence[int], length: int) -> tuple[list[list[int]], list[int]]:
     """(the documents of each row, the row of each document)."""
     room, rows, places = list[int](), list[list[int]](), [0] * len(sizes)

@@ -1,0 +1,236 @@
+"""PPO on language models: advantages, losses and the KL controller against independent formulas; what a run keeps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_grpo import groups
+
+from rllab.algos.rlhf import adapted, apart_from_reference, gae, token_rewards
+from rllab.core.checkpoint import Checkpoints
+from rllab.core.engine import Engine
+from rllab.core.errors import Mistake
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+from rllab.rewards.rollouts import Group, pack_groups
+from rllab.testing import check_algorithm
+
+SCORES, LENGTHS = [[1.0, -0.5, 2.0], [0.0, 3.0, 1.0]], [[2, 4, 3], [5, 1, 6]]
+
+
+def ready(**changes: Any) -> Any:
+    recipe = load_recipe("rlhf", changes, smoke=True)
+    recipe.algorithm.setup(Engine(recipe.settings, True).context(recipe.settings))
+    return recipe.algorithm
+
+
+def judged(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
+    """Groups of completions with scores, and a batch of them in which model, value and reference differ."""
+    generator = torch.Generator().manual_seed(0)
+    made._lm.model.double()
+    made._reference.model.double()
+    made.value.double()
+    with torch.no_grad():
+        for p in (*made._reference.model.parameters(), *made.value.parameters()):
+            p += 0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    found = groups(SCORES, LENGTHS)
+    batch = made._judged(found)
+    batch["weight"] /= batch["weight"].sum()
+    made._estimate([batch])
+    with torch.no_grad():
+        for p in (*made._lm.model.parameters(), *made.value.parameters()):
+            p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return found, batch
+
+
+def by_completion(batch: dict[str, torch.Tensor], name: str) -> dict[tuple[int, int], list[float]]:
+    """What a batch says at the tokens of each completion, named by its row in the batch and its number there."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for row, place in (batch["learned"] != 0).nonzero().tolist():
+        found.setdefault((row, int(batch["completion"][row, place])), []).append(float(batch[name][row, place]))
+    return found
+
+
+def logp_and_values(made: Any, lm: Any, found: list[Group]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each completion, by transformers' own forward pass over prompt and completion alone."""
+    each = []
+    for group in found:
+        for completion in group.completions:
+            ids, first = torch.tensor([group.prompt + completion.ids]), len(group.prompt) - 1
+            with torch.no_grad():
+                logp = lm(ids, use_cache=False).logits[0].log_softmax(-1)
+                values = made.value(lm.base_model(ids, use_cache=False).last_hidden_state[0])
+            taken = [float(logp[first + i, t]) for i, t in enumerate(completion.ids)]
+            each.append((np.array(taken), values[first:-1].numpy()))
+    return each
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.8), (1.0, 0.0), (1.0, 1.0)])
+def test_advantages_are_discounted_sums_of_errors(gamma: float, lam: float) -> None:
+    rng = np.random.default_rng(0)
+    batch = pack_groups(groups(SCORES, LENGTHS), np.array(SCORES), np.ones((2, 3), bool), 40)
+    for name in ("reward", "old_value"):
+        batch[name] = torch.from_numpy(rng.standard_normal(tuple(batch["learned"].shape))).double()
+    batch["advantage"] = gae(batch, gamma, lam)
+    rewards, values, advantages = (by_completion(batch, n) for n in ("reward", "old_value", "advantage"))
+    assert len(advantages) == 6
+    for key, found in advantages.items():
+        r, v = rewards[key], [*values[key], 0.0]
+        delta = [r[t] + gamma * v[t + 1] - v[t] for t in range(len(r))]
+        expected = [sum((gamma * lam) ** (k - t) * delta[k] for k in range(t, len(r))) for t in range(len(r))]
+        assert found == pytest.approx(expected, abs=1e-9)
+    assert not batch["advantage"][batch["learned"] == 0].any()
+
+
+def test_time_passes_only_with_what_the_model_says_itself() -> None:
+    batch = {
+        "learned": torch.tensor([[1.0, 0.0, 0.0, 1.0, 1.0]]),
+        "completion": torch.zeros(1, 5, dtype=torch.int64),
+        "reward": torch.tensor([[0.0, 9.0, 9.0, 0.0, 1.0]]),
+        "old_value": torch.tensor([[0.5, 9.0, 9.0, 0.25, 0.0]]),
+    }
+    assert gae(batch, 0.5, 0.5).tolist() == [[-0.375 + 0.25 * (-0.25 + 0.25), 0.0, 0.0, -0.25 + 0.25, 1.0]]
+
+
+def test_a_token_pays_for_its_distance_and_the_last_one_has_the_score() -> None:
+    found = groups(SCORES, LENGTHS)
+    batch = pack_groups(found, np.array(SCORES), np.ones((2, 3), bool), 40)
+    generator = torch.Generator().manual_seed(0)
+    for name in ("old_logp", "reference_logp"):
+        batch[name] = torch.randn(batch["learned"].shape, generator=generator) * (batch["learned"] != 0)
+    batch["reward"] = token_rewards(batch, 0.1)
+    rewards, old, reference = (by_completion(batch, n) for n in ("reward", "old_logp", "reference_logp"))
+    paid = []
+    for key, reward in rewards.items():
+        penalty = [-0.1 * (a - b) for a, b in zip(old[key], reference[key], strict=True)]
+        assert reward[:-1] == pytest.approx(penalty[:-1], abs=1e-6)
+        paid.append(round(reward[-1] - penalty[-1], 4))
+    assert sorted(paid) == sorted(s for row in SCORES for s in row)
+    apart, answers = apart_from_reference(batch).tolist()
+    assert answers == 6
+    assert apart == pytest.approx(sum(sum(old[k]) - sum(reference[k]) for k in old), abs=1e-5)
+
+
+def test_the_loss_is_the_papers() -> None:
+    made = ready(kl_coef=0.1, clip_range=0.05, clip_range_value=0.05, gae_lambda=0.9, vf_coef=0.3)
+    found, batch = judged(made)
+    loss, _ = made.loss(batch)
+    # the same again from transformers' own logits, one completion at a time
+    now = logp_and_values(made, made._lm.model, found)
+    reference = logp_and_values(made, made._reference.model, found)
+    old = [by_completion(batch, n) for n in ("old_logp", "old_value")]
+    keys = sorted(old[0], key=lambda k: (len(old[0][k]), k))
+    scores = {
+        (len(c.ids)): s for g, row in zip(found, SCORES, strict=True) for c, s in zip(g.completions, row, strict=True)
+    }
+    parts, advantages, returns = [], [], []
+    order = sorted(range(6), key=lambda i: len(now[i][0]))
+    for key, i in zip(keys, order, strict=True):
+        old_logp, old_value = (np.array(o[key]) for o in old)
+        reward = -0.1 * (old_logp - reference[i][0])
+        reward[-1] += scores[len(old_logp)]
+        delta = reward + np.append(old_value[1:], 0.0) - old_value
+        advantage = np.array([sum(0.9 ** (k - t) * delta[k] for k in range(t, len(delta))) for t in range(len(delta))])
+        advantages.append(advantage)
+        returns.append(advantage + old_value)
+        parts.append((now[i][0], now[i][1], old_logp, old_value))
+    flat = np.concatenate(advantages)
+    mean, deviation = flat.mean(), flat.std(ddof=1) + 1e-8
+    total = 0.0
+    for (logp, value, old_logp, old_value), advantage, target in zip(parts, advantages, returns, strict=True):
+        ratio, a = np.exp(logp - old_logp), (advantage - mean) / deviation
+        policy = -np.minimum(ratio * a, np.clip(ratio, 0.95, 1.05) * a)
+        near = np.clip(value, old_value - 0.05, old_value + 0.05)
+        total += float((policy + 0.3 * 0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)).sum())
+    assert loss.item() == pytest.approx(total / len(flat), abs=1e-6)
+
+
+def test_the_kl_coefficient_follows_its_target() -> None:
+    assert adapted(0.1, kl=6.0, target=6.0, answers=100, horizon=10_000) == 0.1
+    assert adapted(0.1, kl=6.6, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 1.001)
+    assert adapted(0.1, kl=60.0, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 1.002)
+    assert adapted(0.1, kl=-3.0, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 0.998)
+
+
+def test_pretraining_rows_add_their_likelihood() -> None:
+    plain, mixed = ready(), ready(ptx={"task": "tickets", "coef": 2.0, "batch_size": 3})
+    _, batch = judged(plain)
+    _, same = judged(mixed)
+    more = mixed._with_pretraining(same)
+    assert len(more["learned"]) > len(same["learned"]) and more["pretraining"].sum() == pytest.approx(1.0)
+    assert not more["weight"][len(same["learned"]) :].any()
+    logp, _ = mixed._policy_and_value(more)
+    nll = -(more["pretraining"] * logp).sum()
+    assert mixed.loss(more)[0].item() == pytest.approx((plain.loss(batch)[0] + 2.0 * nll).item(), abs=1e-6)
+
+
+def test_adapters_need_no_second_model() -> None:
+    made = ready(lora={"r": 2})
+    assert made._reference is None
+    (batch,) = [made._judged(groups(SCORES, LENGTHS))]
+    assert torch.equal(batch["old_logp"], batch["reference_logp"])  # new adapters change nothing
+    with torch.no_grad():
+        for p in made._lm.part.parameters():
+            p += 0.1 * p.requires_grad
+    changed = made._judged(groups(SCORES, LENGTHS))
+    assert torch.equal(changed["reference_logp"], batch["reference_logp"])
+    assert not torch.equal(changed["old_logp"], batch["old_logp"])
+
+
+def test_answers_that_were_cut_off_pay() -> None:
+    made = ready(missing_eos_penalty=5.0)
+    batch = made._judged(groups(SCORES, LENGTHS))  # the one of six tokens has not ended
+    values = sorted({round(v[0], 4) for v in by_completion(batch, "value").values()})
+    assert values == [-4.0, -0.5, 0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kl_target": 3.0, "kl_horizon": 50, "whiten_rewards": True, "minibatches": 2},
+        {"lora": {"r": 2, "lora_dropout": 0.1}, "num_generations": 1},
+        {"ptx": {"task": "tickets", "batch_size": 2}, "temperature": 0.7},
+    ],
+    ids=str,
+)
+def test_every_variant_keeps_the_contract(changes: dict[str, Any], tmp_path: Path) -> None:
+    check_algorithm(load_recipe("rlhf", changes, smoke=True), tmp_path)
+
+
+def test_it_learns_what_is_paid(tmp_path: Path) -> None:
+    changes = {"reward": {"name": "brevity", "tokens": 12}, "max_new_tokens": 12, "total_steps": 30, "batch_size": 16}
+    optim = {"model": {"lr": 0.003}, "value": {"lr": 0.03}}
+    rows = list(Trainer(load_recipe("rlhf", changes | {"optim": optim}, smoke=True), tmp_path / "run"))
+    paid, explained = ([r[k] for r in rows] for k in ("reward/total", "value/explained"))
+    assert np.mean(paid[-5:]) > np.mean(paid[:5]) + 0.5
+    assert np.mean(explained[-10:]) > 0.1
+
+
+def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path: Path) -> None:
+    optim = {"model": {"lr": 0.3}, "value": {"lr": 0.1}}
+    recipe = load_recipe("rlhf", {"kl_limit": 0.5, "save_every": 1, "optim": optim, "reward": "brevity"}, smoke=True)
+    with pytest.raises(Mistake, match=r"round \d: answers are \d+ nats from the reference.*Raise kl_coef") as told:
+        list(Trainer(recipe, tmp_path / "run"))
+    kept = Path(str(told.value).split("kept in ")[1].split(". Raise")[0])
+    assert all(a["completions"] for a in json.loads(kept.read_text()))
+    assert Checkpoints(tmp_path / "run" / "checkpoints").newest() is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1"),
+        ({"kl_coef": -1.0}, "kl_coef must not be negative"),
+        ({"kl_target": 0.0}, "kl_target must be positive"),
+        ({"minibatches": 9}, "minibatches must be from 1 to batch_size"),
+        ({"ptx": {"task": "tickets", "coef": 0.0}}, "coef and batch_size must be positive"),
+        ({"ptx": {"task": "tikets"}}, "did you mean 'tickets'"),
+        ({"ptx": {"coef": 1.0}}, "ptx.task: must be set"),
+    ],
+)
+def test_wrong_settings_are_told(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(Mistake, match=fault):
+        load_recipe("rlhf", changes, smoke=True)
