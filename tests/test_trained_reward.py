@@ -50,7 +50,7 @@ def test_it_is_named_by_its_run_and_the_run_pins_its_checkpoint(runs: Path, tmp_
     trainer = Trainer(grpo("run:reward-model"), tmp_path / "run", runs=runs)
     list(trainer)
     assert str(checkpoint(runs / "reward-model")) in (tmp_path / "run" / "recipe.yaml").read_text()
-    told = report(read_reward("run:reward-model", runs), *of_task(load_recipe("grpo", smoke=True).algorithm.task()))
+    told = report(read_reward("run:reward-model", runs), *of_task(grpo("noise").algorithm.task()))
     assert told["fails"].startswith("0.0%") and told["the same twice"] == "yes"
 
 
@@ -72,3 +72,9 @@ def test_a_model_without_a_head_for_rewards_is_refused(runs: Path, tmp_path: Pat
         list(Trainer(grpo(str(checkpoint(runs / "pocket"))), tmp_path / "run"))
     with pytest.raises(Mistake, match="nowhere"):
         list(Trainer(grpo("run:nowhere"), tmp_path / "other", runs=runs))
+
+
+def test_a_reward_model_of_other_words_is_refused(runs: Path, tmp_path: Path) -> None:
+    folder = str(checkpoint(runs / "reward-model"))
+    with pytest.raises(Mistake, match=r"does not know \d+% of the tokens of prompts and answers"):
+        list(Trainer(load_recipe("grpo", {"task": "countdown", "reward": folder}, smoke=True), tmp_path / "run"))

@@ -6,9 +6,12 @@ from typing import Any, ClassVar
 
 from safetensors import safe_open
 
-from rllab.core.errors import FieldMistake
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.text.chat import documents
 from rllab.text.models import LanguageModel, load
 from rllab.text.values import rate
+
+MOST_UNKNOWN = 0.3  # share of tokens
 
 
 class Trained:
@@ -26,6 +29,7 @@ class Trained:
     def __init__(self, model: str, *, length: int = 1024, at_once: int = 64) -> None:
         _check_head(model)
         self._lm = load(model, head="reward")
+        self._name, self._knows = model, False
         limit = self._lm.model.config.max_position_embeddings
         self._length, self._at_once = min(length, limit or length), at_once
 
@@ -34,10 +38,27 @@ class Trained:
         self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
-        """The reward of each completion; of several turns that of the last, behind the others."""
+        """The reward of each completion; of several turns that of the last, behind the others.
+
+        Raises:
+            Mistake: its tokenizer does not know most of what is said.
+        """
         rows = [_row(p, c) for p, c in zip(prompts, completions, strict=True)]
+        if not self._knows:
+            self._check_words(rows)
         found, _ = rate(self._lm, rows, self._length, self._at_once)
         return [float(values[0]) for values in found]
+
+    def _check_words(self, rows: list[dict[str, Any]]) -> None:
+        unknown = self._lm.tokenizer.unk_token_id
+        said = [t for d in documents(self._lm.tokenizer, rows) for t in (*d.prompt, *d.completions[0])]
+        missed = sum(t == unknown for t in said) / max(1, len(said)) if unknown is not None else 0.0
+        if missed > MOST_UNKNOWN:
+            raise Mistake(
+                f"the tokenizer of the reward model {self._name} does not know {missed:.0%} of the tokens of prompts "
+                "and answers, and what it pays would be noise: train one on such rows, from a model with these words"
+            )
+        self._knows = True
 
 
 def _row(prompt: Any, completion: Any) -> dict[str, Any]:
