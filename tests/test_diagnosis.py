@@ -90,6 +90,27 @@ def test_losses_are_diagnosed() -> None:
     assert "importance_cap" in of_rows(apart, SETTINGS)[0] and not of_rows(apart, SETTINGS | {"importance_cap": 2.0})
 
 
+def test_an_over_optimised_reward_is_told() -> None:
+    def rows(gold: list[float], paid: list[float]) -> list[dict[str, Any]]:
+        each = enumerate(zip(gold, paid, strict=True))
+        return [
+            {"step": ROUNDS * i + j, "rollout/gold": g, "reward/total": p} for i, (g, p) in each for j in range(ROUNDS)
+        ]
+
+    (said,) = of_rows(rows([0.7, 2.6, 2.7, 2.1], [0.7, 2.5, 2.6, 2.7]), SETTINGS)
+    assert re.search(r"fallen from 2.70 around round 12 to 2.10.*not \(2.60 to 2.70\): it is over-optimised", said)
+    assert of_rows(rows([0.7, 2.6, 2.7, 2.65], [0.7, 2.5, 2.6, 2.7]), SETTINGS) == []
+    assert of_rows(rows([0.7, 2.6, 2.7, 2.0], [0.7, 2.5, 2.6, 1.9]), SETTINGS) == []  # the reward has fallen, too
+    assert of_rows(rows([2.0, 1.0], [1.0, 2.0]), SETTINGS) == []
+
+
+def test_a_value_stands_in_for_the_others_of_a_group() -> None:
+    apart = samples(*[[(1,)], [(0,)]] * 4)
+    assert any("teach nothing" in said for said in of_rollouts(apart, [], ONE))
+    assert of_rollouts(apart, [], ONE | {"algo": "RLHF"}) == []
+    assert any("teach nothing" in s for s in of_rollouts(samples(*[[(0,)]] * 8), [], ONE | {"algo": "RLHF"}))
+
+
 def test_the_newest_rounds_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "samples.jsonl"
     rows = [{"step": step, "row": i, "sample": 0, "rewards": {}} for step in range(1, 20) for i in range(7)]

@@ -18,6 +18,7 @@ CUT = 0.5  # share of answers that reach the token limit; TRL's users meet it fi
 EQUAL = 0.95  # share of groups that teach nothing
 DROWNED = 0.05  # share of the differences within groups, below which a reward does not count beside another
 KL = 1.0  # nats a token: the model says something else than the one that it began as
+FALLEN = 0.1  # of all that gold has risen before
 APART = 0.05  # nats a token between the sampler and the trainer; rounding alone is a thousandth of it
 _BLOCK = 1 << 22  # bytes
 
@@ -35,7 +36,8 @@ def of_rollouts(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], se
     """What completions and their rewards show: cut off, all the same, never paid, drowned."""
     groups: dict[Any, list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[sample["step"], sample["row"]].append(sample)
+        one = settings.get("algo") == "RLHF"  # a value stands in for the others of a group
+        groups[None if one else (sample["step"], sample["row"])].append(sample)
     said = []
     cut = float(np.mean([s["finish"] == "length" for s in samples]))
     if cut > CUT:
@@ -66,7 +68,26 @@ def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> l
             f"what samples is {apart:.2g} nats a token apart from what learns: set importance_cap: 2, or sample in the "
             "precision of the training"
         )
-    return said
+    return said + _over_optimised(rows)
+
+
+def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The reward does not fall, and what the task itself thinks of the answers does (Gao et al. 2023)."""
+    each = [
+        (r["step"], r["rollout/gold"], r["reward/total"]) for r in rows if {"rollout/gold", "reward/total"} <= r.keys()
+    ]
+    windows = [np.mean(each[i : i + ROUNDS], 0) for i in range(0, len(each) - ROUNDS + 1, ROUNDS)]
+    if len(windows) < 3:
+        return []
+    best, last = max(windows[:-1], key=lambda w: w[1]), np.mean(each[-ROUNDS:], 0)
+    risen = best[1] - windows[0][1]
+    if risen <= 0 or best[1] - last[1] < FALLEN * risen or last[2] < best[2] - FALLEN * abs(best[2] - windows[0][2]):
+        return []
+    return [
+        f"what the task itself thinks of the answers (rollout/gold) has fallen from {best[1]:.2f} around round "
+        f"{best[0]:.0f} to {last[1]:.2f}, while the reward has not ({best[2]:.2f} to {last[2]:.2f}): it is "
+        "over-optimised. Hold the policy nearer to where it began (kl_coef or beta), or stop earlier"
+    ]
 
 
 def _why_equal(groups: list[list[Sample]], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
