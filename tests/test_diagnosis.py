@@ -104,6 +104,12 @@ def test_an_over_optimised_reward_is_told() -> None:
     assert of_rows(rows([2.0, 1.0], [1.0, 2.0]), SETTINGS) == []
 
 
+def test_values_that_go_astray_are_told() -> None:
+    rows: list[dict[str, Any]] = [{"value/explained": x} for x in (0.5, -4.0, -3.0, -2.0, -3.0, -3.0)]
+    assert re.search(r"value/explained is -3\).*optim.value.lr", of_rows(rows, SETTINGS)[0])
+    assert of_rows(rows[:1], SETTINGS) == []
+
+
 def test_a_value_stands_in_for_the_others_of_a_group() -> None:
     apart = samples(*[[(1,)], [(0,)]] * 4)
     assert any("teach nothing" in said for said in of_rollouts(apart, [], ONE))

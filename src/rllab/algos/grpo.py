@@ -102,7 +102,7 @@ class GRPO(Policy):
 
     def _advantages(self, groups: list[Group]) -> np.ndarray:
         """[P, G]; 0 where a completion has no reward."""
-        totals_PG = np.stack([g.total(self._rewards.weights) for g in groups])
+        totals_PG = np.stack([self.total(g) for g in groups])
         if self.combine == "sum_then_normalize":
             return self._scaled(totals_PG)
         scores_RPG = np.moveaxis(np.stack([g.scores for g in groups]), -1, 0)

@@ -146,7 +146,7 @@ class RLHF(Policy):
     @torch.no_grad()
     def _judged(self, groups: "np.ndarray | list[Group]") -> Batch:
         """Packed completions with their scores, and what policy, value and reference say before the round's updates."""
-        scores_PG = np.stack([g.total(self._rewards.weights) for g in groups])
+        scores_PG = np.stack([self.total(g) for g in groups])
         cut_off_PG = np.array([[not c.finished for c in g.completions] for g in groups])
         packed = pack_groups(
             list(groups), scores_PG - self.missing_eos_penalty * cut_off_PG, _some(scores_PG), self.length
@@ -196,12 +196,7 @@ class RLHF(Policy):
 
     def _has_signal(self, group: Group) -> bool:
         """A value stands in for the others of a group."""
-        return not np.isnan(group.total(self._rewards.weights)).all()
-
-    def apart(self, groups: list[Group]) -> Metrics:
-        """How far answers are from the reference, in nats an answer."""
-        total, answers = apart_from_reference(self._judged(groups)).tolist()
-        return {"eval/kl": total / answers}
+        return not np.isnan(self.total(group)).all()
 
 
 class ValueHead(nn.Module):

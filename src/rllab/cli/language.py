@@ -112,3 +112,28 @@ def diagnose(
 
     said = diagnose(find_run(run, runs))
     print(json.dumps(said) if as_json else "\n".join(said or ["nothing stands out"]))
+
+
+@app.command()
+def overoptimise(
+    run: Annotated[list[str], typer.Argument(help="Runs that learn from rewards, of one task.")],
+    best_of: Annotated[
+        int, typer.Option(help="Beside them the best of up to so many answers of what the first began with; 0: none.")
+    ] = 0,
+    prompts: Annotated[int, typer.Option(help="Held-out prompts that these answer.")] = 100,
+    figure: Annotated[str, typer.Option(help="A file for a figure, such as curve.svg.")] = "",
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show what a reward has bought, and what it is worth, against the distance from where runs began."""
+    from rllab.core.run import find_run
+    from rllab.evals.over_optimisation import best_of_n, draw, of_run
+    from rllab.tables import table
+
+    folders = [find_run(name, runs) for name in run]
+    rows = [row for folder in folders for row in of_run(folder)]
+    if best_of:
+        rows += best_of_n(folders[0], best_of, prompts)
+    if figure:
+        draw(rows, Path(figure))
+    table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)

@@ -18,6 +18,7 @@ CUT = 0.5  # share of answers that reach the token limit; TRL's users meet it fi
 EQUAL = 0.95  # share of groups that teach nothing
 DROWNED = 0.05  # share of the differences within groups, below which a reward does not count beside another
 KL = 1.0  # nats a token: the model says something else than the one that it began as
+ASTRAY = -1.0  # share of the returns' variance that values explain
 FALLEN = 0.1  # of all that gold has risen before
 APART = 0.05  # nats a token between the sampler and the trainer; rounding alone is a thousandth of it
 _BLOCK = 1 << 22  # bytes
@@ -67,6 +68,12 @@ def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> l
         said.append(
             f"what samples is {apart:.2g} nats a token apart from what learns: set importance_cap: 2, or sample in the "
             "precision of the training"
+        )
+    explained = _mean(rows[-ROUNDS:], "value/explained")
+    if explained < ASTRAY:
+        said.append(
+            f"values miss what follows by more than a constant would (value/explained is {explained:.2g}): make the "
+            "rate of the value head (optim.value.lr) smaller"
         )
     return said + _over_optimised(rows)
 

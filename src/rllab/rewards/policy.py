@@ -10,12 +10,13 @@ import torch
 from rllab.core.algorithm import Context, Headline, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
-from rllab.rewards.rollouts import Group, mean, measures, pay, roll_out
+from rllab.rewards.rollouts import Group, mean, measures, pack_groups, pay, roll_out
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import prompt_ids
 from rllab.text.evaluation import share
+from rllab.text.logprobs import next_token_logp
 from rllab.text.packing import Document
 from rllab.text.sampler import Sampling
 
@@ -145,7 +146,7 @@ class Policy(TextAlgorithm):
         return roll_out(self._lm, self._task, rows, draws, sampling, samples, uniforms, longest)
 
     def _has_signal(self, group: Group) -> bool:
-        totals = group.total(self._rewards.weights)
+        totals = self.total(group)
         return len(set(totals[~np.isnan(totals)].tolist())) > 1
 
     def _told(self, groups: list[Group], skipped: int) -> Metrics:
@@ -160,16 +161,27 @@ class Policy(TextAlgorithm):
 
     def evaluate(self, step: int) -> Metrics:
         """Accuracy or gold, rewards, length, the share that thinks, of one sampled answer to each held-out prompt."""
-        groups = self._answers("validation", self.eval_rows)
-        pay(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
+        groups = self.paid("validation", self.eval_rows)
         self._samples = [{"split": "validation"} | told for g in groups for told in g.told(self._rewards)]
         each = [measures(g, self._rewards) for g in groups]
         means = {k.removeprefix("rollout/"): mean([m[k] for m in each]) for k in each[0]}
         return {f"eval/{k}": v for k, v in means.items() if not np.isnan(v)} | self.apart(groups)
 
+    @torch.no_grad()
     def apart(self, groups: list[Group]) -> Metrics:
-        """What else there is to say of the answers of an evaluation."""
-        return {}
+        """How far answers are from the reference, where one is kept, estimated on them in nats an answer."""
+        if self._reference is None and self._lm.adapters is None:
+            return {}
+        every = np.ones((len(groups), len(groups[0].completions)), bool)
+        total = 0.0
+        for first in range(0, len(groups), self.batch_size):
+            some = slice(first, first + self.batch_size)
+            batch = pack_groups(groups[some], np.zeros(every.shape)[some], every[some], self.length)
+            batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
+            with self.reference() as lm:
+                reference_BL = next_token_logp(lm, batch, self.temperature)
+            total += float((next_token_logp(self._lm, batch, self.temperature) - reference_BL).sum())
+        return {"eval/kl": total / every.size}
 
     def headline(self) -> Headline:
         """Share of test problems that a sampled answer solves; without targets the gold score, or the mean reward."""
@@ -180,13 +192,26 @@ class Policy(TextAlgorithm):
         if groups[0].gold:
             gold = np.concatenate([g.gold for g in groups])
             return Headline("eval/gold", float(gold.mean()), bootstrap(gold))
-        pay(self._rewards, groups, 0)
-        paid = np.concatenate([g.total(self._rewards.weights) for g in groups])
+        self._pay(groups)
+        paid = np.concatenate([self.total(g) for g in groups])
         return Headline("eval/reward/total", mean(paid), bootstrap(paid[~np.isnan(paid)]))
 
-    def _answers(self, split: str, count: int) -> list[Group]:
+    def paid(self, split: str, count: int, samples: int = 1) -> list[Group]:
+        """So many sampled answers to each of the first `count` held-out prompts, rewarded."""
+        groups = self._answers(split, count, samples)
+        self._pay(groups)
+        return groups
+
+    def total(self, group: Group) -> np.ndarray:
+        """What a group's completions are paid in all [G], not a number where no reward applies."""
+        return group.total(self._rewards.weights)
+
+    def _answers(self, split: str, count: int, samples: int = 1) -> list[Group]:
         rows = self.rows.held_out(split, count)
-        return self._sampled(rows, range(len(rows)), 1, split)
+        return self._sampled(rows, range(len(rows)), samples, split)
+
+    def _pay(self, groups: list[Group]) -> None:
+        pay(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
 
     def samples(self) -> list[dict[str, Any]]:
         return self.rollouts + super().samples()
