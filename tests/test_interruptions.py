@@ -58,21 +58,22 @@ def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process")
-def test_twenty_kills_of_a_policy_keep_every_rollout_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "rounds"), [("grpo", 800), ("rlhf", 500)])
+def test_twenty_kills_of_a_policy_keep_every_rollout_once(name: str, rounds: int, tmp_path: Path) -> None:
     changes = {
-        "total_steps": 800,
+        "total_steps": rounds,
         "eval_every": 50,
         "save_every": 2,
         "threads": 1,
         "num_iterations": 2,
         "minibatches": 2,
     }
-    recipe = load_recipe("grpo", changes | {"reward": ["brevity", "noise"]}, smoke=True)
+    recipe = load_recipe(name, changes | {"reward": ["brevity", "noise"], "num_generations": 3}, smoke=True)
     whole = outcome(run(recipe, tmp_path / "whole"))
     kill_twenty_times(recipe, tmp_path / "cut", 0.7)
     assert outcome(run(recipe, tmp_path / "cut")) == whole
     kept, expected = ((tmp_path / name / "samples.jsonl").read_text() for name in ("cut", "whole"))
-    assert kept == expected and len(kept.splitlines()) > 800 * 9
+    assert kept == expected and len(kept.splitlines()) > rounds * 9
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])

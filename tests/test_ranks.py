@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import ranks
-from rllab.core.load import load_run
+from rllab.core.load import load_run, model_folder
 from rllab.core.run import RunFolder
 
 SCRIPT = Path(__file__).with_name("ranked.py")
@@ -74,14 +74,18 @@ def test_two_ranks_fine_tune_as_one(tmp_path: Path) -> None:
         assert a["data/tokens"] == b["data/tokens"] and b["loss/total"] == pytest.approx(a["loss/total"], rel=1e-4)
 
 
-def test_two_ranks_learn_from_rewards_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "own"),
+    [("grpo", ["scale_rewards=batch"]), ("rlhf", ["num_generations=3", "kl_target=2.0", "whiten_rewards=true"])],
+)
+def test_two_ranks_learn_from_rewards_as_one(recipe: str, own: list[str], tmp_path: Path) -> None:
     """They sample what one would, each its share of the prompts; rank 0 keeps the rollouts of both."""
-    words = ("grpo", "--smoke", "--runs", str(tmp_path), "precision=fp32", "reward=[brevity, format]", "seed=3")
+    words = (recipe, "--smoke", "--runs", str(tmp_path), "precision=fp32", "reward=[brevity, format]", "seed=3", *own)
     for world, batch in ((1, 4), (2, 2)):
-        settings = ("--name", str(world), f"batch_size={batch}", "optim={name: sgd, lr: 1.0}", "scale_rewards=batch")
+        settings = ("--name", str(world), f"batch_size={batch}", "optim={name: sgd, lr: 1.0}")
         done = start(world, *words, *settings, program=("-m", "rllab", "train"))
         assert all(code == 0 for code, _ in done), done
-    one, two = (load_file(tmp_path / f"{world}/checkpoints/00000004/model.safetensors") for world in (1, 2))
+    one, two = (load_file(model_folder(str(world), tmp_path) + "/model.safetensors") for world in (1, 2))
     for name, w in one.items():
         torch.testing.assert_close(two[name], w, rtol=1e-4, atol=1e-6)
     for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):

@@ -9,14 +9,19 @@ import pytest
 import torch
 from test_grpo import groups
 
+import rllab
 from rllab.algos.rlhf import adapted, apart_from_reference, gae, token_rewards
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
+from rllab.core.load import model_folder
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
+from rllab.evals.reward import of_run
 from rllab.rewards.rollouts import Group, pack_groups
+from rllab.talk import base_of
 from rllab.testing import check_algorithm
+from rllab.text.models import load
 
 SCORES, LENGTHS = [[1.0, -0.5, 2.0], [0.0, 3.0, 1.0]], [[2, 4, 3], [5, 1, 6]]
 
@@ -207,6 +212,27 @@ def test_it_learns_what_is_paid(tmp_path: Path) -> None:
     paid, explained = ([r[k] for r in rows] for k in ("reward/total", "value/explained"))
     assert np.mean(paid[-5:]) > np.mean(paid[:5]) + 0.5
     assert np.mean(explained[-10:]) > 0.1
+
+
+def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
+    """Its value head lies beside it."""
+    list(Trainer(load_recipe("rlhf", smoke=True), tmp_path / "one"))
+    folder = model_folder("one", tmp_path)
+    assert Path(folder).name == "model" and model_folder("run:one", tmp_path) == folder
+    assert load(folder).model.config.model_type == "qwen3" and base_of_error(folder)
+    again = load_recipe("rlhf", {"model": folder, "shape": {}}, smoke=True)
+    list(Trainer(again, tmp_path / "two"))
+    assert base_of(model_folder("two", tmp_path)) == folder
+    policy: Any = rllab.load(tmp_path / "two")
+    assert isinstance(policy.generate("My fan is late since Sunday."), str)
+    found, _ = of_run("two", tmp_path, 4)
+    assert {a.gold for a in found} == {True, False}
+
+
+def base_of_error(folder: str) -> bool:
+    with pytest.raises(Mistake, match="does not say what it was trained from"):
+        base_of(folder)
+    return True
 
 
 def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path: Path) -> None:

@@ -102,9 +102,9 @@ def base_of(folder: str) -> str:
     """
     import yaml
 
-    path = Path(folder)
-    recipe = path.parents[1] / "recipe.yaml" if len(path.parents) > 1 else path
-    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
+    above = [p / "recipe.yaml" for p in Path(folder).parents[1:3]]  # the second where the model is one of several parts
+    recipe = next((p for p in above if p.is_file()), None)
+    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe else {}
     if not settings.get("model"):
         raise Mistake(f"{folder} does not say what it was trained from, so there is no base to show")
     return str(settings["model"])

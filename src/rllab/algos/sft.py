@@ -8,16 +8,14 @@ A round: one batch of documents, and one update.
 Axes: B rows, L tokens a row.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
-from rllab.core.names import Named
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
@@ -35,11 +33,9 @@ class SFT(TextAlgorithm):
     unit: ClassVar[str] = "data/tokens"
 
     styles: list[Style] = field(default_factory=lambda: ["think"])  # in which answers are asked for and judged
-    kept: Annotated[Callable[..., Any], Named("rllab_envs.text")] | None = None  # an old skill to keep an eye on
 
     def setup(self, ctx: Context) -> None:
         self.open(ctx)
-        self._kept = self.kept() if self.kept else None
         self.tokens = 0  # over all ranks
 
     def collect(self, step: int) -> Round:
@@ -66,9 +62,7 @@ class SFT(TextAlgorithm):
             self._samples += said
             if style == "free":
                 metrics["eval/think_share"] = share("<think>" in s["completion"] for s in said)
-        if self._kept is not None:
-            old = [self._kept.row(i, "validation") for i in range(self.eval_rows)]
-            metrics["eval/kept"] = share(answers(self._lm, self._kept, old, "think", self._sampling("think"))[0])
+        metrics |= self.old_skill()
         if self._lm.adapters is not None:
             ids = torch.tensor([documents(self._lm.tokenizer, rows[:1])[0].prompt], device=self.ctx.device)
             change = self._lm.adapters.largest_change(self._lm.model, ids)

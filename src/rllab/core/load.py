@@ -68,7 +68,7 @@ def model_folder(name: str, runs: str | Path = "runs") -> str:
         return str(_model(name.removeprefix("run:"), Path(runs), train))
     run, _, step = name.partition("@")
     if run == "last" or any((p / "recipe.yaml").is_file() for p in (Path(runs) / run, Path(run))):
-        return str(_checkpoint(find_run(run, Path(runs)), int(step) if step else None).folder.resolve())
+        return str(model_of(_checkpoint(find_run(run, Path(runs)), int(step) if step else None)))
     return name
 
 
@@ -147,19 +147,26 @@ def _model(name: str, runs: Path, train: Callable[[Recipe, RunFolder], None]) ->
     """The checkpoint's folder of a run, or of a recipe that is trained if it has not been."""
     name, _, step = name.partition("@")
     if (runs / name / "recipe.yaml").is_file() or name not in recipe_names():
-        return _checkpoint(find_run(name, runs), int(step) if step else None).folder.resolve()
+        return model_of(_checkpoint(find_run(name, runs), int(step) if step else None))
     recipe = load_recipe(name)
     home = Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
     folder = RunFolder(home / "runs" / f"{name}-{identity(recipe)}")
     if folder.status().get("state") != "done":
         train(recipe, folder)
-    return _checkpoint(folder, None).folder.resolve()
+    return model_of(_checkpoint(folder, None))
 
 
 def identity(recipe: Recipe) -> str:
     """A name for what a recipe makes: a hash of its settings and of the files that it names."""
     said: list[Any] = [recipe.plain, sorted((k, p.read_text(encoding="utf-8")) for k, p in recipe.files.items())]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def model_of(checkpoint: Checkpoint) -> Path:
+    """The folder that a checkpoint is as a model: of several parts that of the language model, where one is."""
+    folder = checkpoint.folder.resolve()
+    inner = folder / "model"
+    return inner if any((inner / f).is_file() for f in ("config.json", "adapter_config.json")) else folder
 
 
 def _checkpoint(folder: RunFolder, step: int | None) -> Checkpoint:

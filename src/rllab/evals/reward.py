@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from rllab.core.algorithm import Context
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
-from rllab.core.load import model_folder
+from rllab.core.load import model_folder, model_of
 from rllab.core.names import Term
 from rllab.core.run import RunFolder, find_run
 from rllab.core.typed import Reader, compose
@@ -109,7 +109,7 @@ def _tokenizer(folder: RunFolder) -> Callable[[str], list[int]]:
     checkpoint = Checkpoints(folder.path / "checkpoints").newest()
     if checkpoint is None:
         raise Mistake(f"{folder.path} has no checkpoint yet, and so no tokenizer")
-    tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(model_of(checkpoint) / "tokenizer.json"))
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 

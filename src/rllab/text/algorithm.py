@@ -10,11 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from rllab.core.algorithm import Algorithm, Batch, Context
+from rllab.core.algorithm import Algorithm, Batch, Context, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.text.chat import documents, prompt_ids
-from rllab.text.evaluation import check_targets
+from rllab.text.evaluation import answers, check_targets, share
 from rllab.text.models import Head, LanguageModel, Lora, open_model
 from rllab.text.packing import Document
 from rllab.text.rows import Rows
@@ -23,6 +23,8 @@ from rllab.text.survey import activations, survey
 from rllab.text.tokenizers import tokenizer_for
 
 TASKS = Named("rllab_envs.text", data="rllab_envs.text:dataset")
+
+_THOUGHTS = 96  # tokens that an answer of the old skill may take
 
 
 @dataclass(kw_only=True)
@@ -42,6 +44,7 @@ class TextAlgorithm(Algorithm):
     eval_rows: int = 100  # held-out rows of an evaluation
     headline_rows: int = 1000
     max_new_tokens: int = 96  # of a sampled answer
+    kept: Annotated[Callable[..., Any], Named("rllab_envs.text")] | None = None  # an old skill to keep an eye on
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):
@@ -54,7 +57,7 @@ class TextAlgorithm(Algorithm):
             FieldMistake: the model cannot be used, or the rows do not fit it.
         """
         self.ctx = ctx
-        self._task = self.task()
+        self._task, self._kept = self.task(), self.kept() if self.kept else None
         ctx.seed_torch("weights")
         self._lm = open_model(self.model, self.shape, self.lora, lambda: tokenizer_for(self._task), ctx, head=head)
         if self.gradient_checkpointing:
@@ -103,6 +106,14 @@ class TextAlgorithm(Algorithm):
 
     def write_files(self, part: str, folder: Path) -> None:
         self._lm.write_files(folder)
+
+    def old_skill(self) -> Metrics:
+        """What is left of the skill to keep an eye on: problems solved by thinking first."""
+        if self._kept is None:
+            return {}
+        rows = [self._kept.row(i, "validation") for i in range(self.eval_rows)]
+        sampling = Sampling(max_new_tokens=max(self.max_new_tokens, _THOUGHTS))
+        return {"eval/kept": share(answers(self._lm, self._kept, rows, "think", sampling)[0])}
 
     def samples(self) -> list[dict[str, Any]]:
         found, self._samples = self._samples, []
