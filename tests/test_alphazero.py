@@ -1,7 +1,6 @@
 """AlphaZero: what is learned from games that have ended, with known answers, and what it keeps of a run."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +164,6 @@ def test_lines_are_looked_up_by_what_is_on_their_cells(states: int) -> None:
     full = torch.zeros(1, 3, 1, 5)
     full[0, 2] = 1.0
     assert torch.allclose(many.bfloat16().features(full.bfloat16()).float(), many.float().features(full), atol=0.05)
-
-
-def test_simulations_grow_from_the_first_round_to_the_last() -> None:
-    algorithm: Any = load_recipe("connect-four", ["first_simulations=24", "simulations=104"]).algorithm
-    algorithm.ctx = replace(CTX, total_steps=9)
-    assert [algorithm.simulations_of(step) for step in range(9)] == list(range(24, 105, 10))
-    algorithm.first_simulations = 0
-    assert {algorithm.simulations_of(step) for step in range(9)} == {104}
-    with pytest.raises(Mistake, match="first_simulations must be from 0 to simulations, got 200"):
-        load_recipe("connect-four", ["first_simulations=200"])
 
 
 def test_what_is_looked_up_learns_as_an_embedding_bag_does() -> None:

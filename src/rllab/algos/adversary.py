@@ -73,7 +73,7 @@ class Adversary(AlphaZero):
             raise FieldMistake("opponent", f"it plays {other}, and not {own} by the rules of this recipe")
         return found
 
-    def found_in_games(self, simulations: int, judges: list[Judge], noise_GA: np.ndarray) -> Found:
+    def found_in_games(self, judges: list[Judge], noise_GA: np.ndarray) -> Found:
         """A search where it is the adversary's turn, and the opponent's move elsewhere, of which nothing is learned.
 
         The adversary begins the games in even places.
@@ -86,7 +86,7 @@ class Adversary(AlphaZero):
         policy = np.eye(none.shape[1], dtype=np.float32)[action]
         found = Found(action, policy, np.zeros(none.shape, np.int32), none[:, 0].copy(), none[:, 0].copy(), none)
         if mine.any():
-            own = self.searched(rows(boards, mine), simulations, judges, noise_GA[mine])
+            own = self.searched(rows(boards, mine), self.simulations, judges, noise_GA[mine])
             for f in fields(Found):
                 getattr(found, f.name)[mine] = getattr(own, f.name)
         return found

@@ -7,8 +7,7 @@ trained towards the search's policy pi and towards how its games went on, z:
 
 z mixes how a game ended with what later searches found (`td_lambda`; 1 is the paper's), and is exact from where a
 search has proven it. `search: gumbel` is Gumbel AlphaZero (Danihelka et al. 2022). A moving average of the weights
-plays, so that no arena has to decide between old and new ones; with `gate` one does, as in AlphaGo Zero. Simulations
-may grow over a run (`first_simulations`).
+plays, so that no arena has to decide between old and new ones; with `gate` one does, as in AlphaGo Zero.
 
 A round: `moves` moves in each of `num_games` games, then `gradient_steps` updates on draws from a window of the newest
 positions. Axes: G games, A actions, B batch.
@@ -50,8 +49,7 @@ class AlphaZero(Algorithm):
     num_games: int = 256  # side by side
     moves: int = 8  # in each game, a round
     search: Literal["puct", "gumbel"] = "puct"
-    simulations: int = 64  # of a move, in the last round
-    first_simulations: int = 0  # in the first, from which they grow; 0: as many in all rounds
+    simulations: int = 64  # of a move
     c_puct: float = 1.5
     fpu: float = 0.2  # how much worse than its parent an action counts that was not tried
     dirichlet_alpha: float = 1.0
@@ -83,8 +81,6 @@ class AlphaZero(Algorithm):
         for name in ("window", "td_lambda", "noise_share", "average", "gate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        if not 0 <= self.first_simulations <= self.simulations:
-            raise ValueError(f"first_simulations must be from 0 to simulations, got {self.first_simulations}")
 
     def setup(self, ctx: Context) -> None:
         self.ctx = ctx
@@ -119,7 +115,7 @@ class AlphaZero(Algorithm):
         judges = self._judges()
         for move in range(self.moves):
             rng = self.ctx.rng("move", step, move)
-            found = self.found_in_games(self.simulations_of(step), judges, self._noise(rng))
+            found = self.found_in_games(judges, self._noise(rng))
             action = found.action
             if self.search == "puct":  # Gumbel's noise has drawn the action already
                 action = drawn(self._sharpened(found.policy), rng.random(self.num_games))
@@ -134,15 +130,9 @@ class AlphaZero(Algorithm):
         told["play/known"] = sum(j.known for j in judges) / max(1, sum(j.asked for j in judges))
         return told | ({"play/length": ended[1] / ended[0]} if ended[0] else {})
 
-    def simulations_of(self, step: int) -> int:
-        """How many simulations a move has in a round: while a network knows little, more games teach it more."""
-        done = step / max(1, self.ctx.total_steps - 1)
-        first = self.first_simulations or self.simulations
-        return round(first + done * (self.simulations - first))
-
-    def found_in_games(self, simulations: int, judges: list[Judge], noise_GA: np.ndarray) -> Found:
+    def found_in_games(self, judges: list[Judge], noise_GA: np.ndarray) -> Found:
         """A search of each open game."""
-        return self.searched(self.games.boards, simulations, judges, noise_GA)
+        return self.searched(self.games.boards, self.simulations, judges, noise_GA)
 
     def arena(self, step: int) -> Metrics:
         """Games of the weights that learn against those that play; they take their place if they score enough."""
@@ -259,7 +249,7 @@ class AlphaZero(Algorithm):
         return {
             "a position": f"planes {planes}, {self._game.legal(one).shape[1]} actions",
             "parameters": f"{size:,}",
-            "a round": f"{moves:,} positions, up to {moves * self.simulations:,} simulations",
+            "a round": f"{moves:,} positions, {moves * self.simulations:,} simulations",
         }
 
     def evaluate(self, step: int) -> Metrics:
