@@ -10,7 +10,9 @@ import torch
 from rllab_envs.games import go
 from test_search import CTX, Tree
 from torch import nn
+from typer.testing import CliRunner
 
+from rllab.cli import app
 from rllab.core.checkpoint import Segment
 from rllab.core.errors import Mistake
 from rllab.core.games import moves, named_game
@@ -303,6 +305,10 @@ def test_strength_is_told_beside_players_that_know_nothing(tmp_path: Any) -> Non
     assert two["against"] == "perfect play" and two["won"] == 0
     (late,) = strength.games(algorithm, 50, [0], 40, perfect_from=7)
     assert late["against"] == "perfect play from 7 stones on" and late["won"] > 20
+    (full,) = strength.games(algorithm, 50, [20], 10, opening=9)  # no move is left but those that end the game
+    assert full != one and full["won"] + full["drawn"] + full["lost"] == 10
+    said = CliRunner().invoke(app, ["strength", "run", "--runs", str(tmp_path), "--games", "2", "--predict", "run"])
+    assert said.exit_code != 0 and "--predict asks for moves in positions" in str(said.exception)
     hex_like = load_recipe("tictactoe", {"game": {"name": "othello", "size": 4}, "network": "convolutions"}, smoke=True)
     hex_like.algorithm.setup(CTX)
     with pytest.raises(Mistake, match="no positions with known moves come with Othello; --games plays"):
