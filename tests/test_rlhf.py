@@ -219,7 +219,9 @@ def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
     list(Trainer(load_recipe("rlhf", smoke=True), tmp_path / "one"))
     folder = model_folder("one", tmp_path)
     assert Path(folder).name == "model" and model_folder("run:one", tmp_path) == folder
-    assert load(folder).model.config.model_type == "qwen3" and base_of_error(folder)
+    assert load(folder).model.config.model_type == "qwen3"
+    with pytest.raises(Mistake, match="does not say what it was trained from"):
+        base_of(folder)
     again = load_recipe("rlhf", {"model": folder, "shape": {}}, smoke=True)
     list(Trainer(again, tmp_path / "two"))
     assert base_of(model_folder("two", tmp_path)) == folder
@@ -227,12 +229,6 @@ def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
     assert isinstance(policy.generate("My fan is late since Sunday."), str)
     found, _ = of_run("two", tmp_path, 4)
     assert {a.gold for a in found} == {True, False}
-
-
-def base_of_error(folder: str) -> bool:
-    with pytest.raises(Mistake, match="does not say what it was trained from"):
-        base_of(folder)
-    return True
 
 
 def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path: Path) -> None:
