@@ -108,7 +108,7 @@ class GRPO(Policy):
         scores_RPG = np.moveaxis(np.stack([g.scores for g in groups]), -1, 0)
         each = np.stack([self._scaled(scores_PG) for scores_PG in scores_RPG])
         summed = np.where(np.isnan(totals_PG), np.nan, np.tensordot(self._rewards.weights, each, 1))
-        mean, std = self._moments(summed)
+        mean, std = self.moments(summed)
         return np.nan_to_num((summed - mean) / (std + _EPS))  # once more over the batch
 
     def _scaled(self, rewards_PG: np.ndarray) -> np.ndarray:
@@ -117,15 +117,7 @@ class GRPO(Policy):
             return above_PG
         counts = (~np.isnan(rewards_PG)).sum(1, keepdims=True)
         spread = np.sqrt((above_others(rewards_PG, "group") ** 2).sum(1, keepdims=True) / np.maximum(counts - 1, 1))
-        return above_PG / ((spread if self.scale_rewards == "group" else self._moments(rewards_PG)[1]) + _EPS)
-
-    def _moments(self, values: np.ndarray) -> tuple[float, float]:
-        """(mean, standard deviation) over all ranks, of those that are numbers."""
-        known = values[~np.isnan(values)]
-        sums = torch.tensor([len(known), known.sum(), (known**2).sum()], dtype=torch.float64)
-        count, total, squares = self.ctx.total(sums).tolist()
-        mean = total / max(count, 1)
-        return mean, (max(0.0, squares - count * mean**2) / max(count - 1, 1)) ** 0.5
+        return above_PG / ((spread if self.scale_rewards == "group" else self.moments(rewards_PG)[1]) + _EPS)
 
     def _batches(self, groups: list[Group], advantages_PG: np.ndarray) -> list[Batch]:
         """The minibatches; none without signal. What teaches nothing counts in the weights, and is not read."""

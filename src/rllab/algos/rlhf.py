@@ -164,26 +164,22 @@ class RLHF(Policy):
         for batch in batches:
             batch["reward"] = token_rewards(batch, self.beta)
         if self.whiten_rewards:
-            _, deviation = self._moments(batches, "reward")
+            _, deviation = self._of_tokens(batches, "reward")
             for batch in batches:
                 batch["reward"] = batch["reward"] / deviation
         for batch in batches:
             batch["advantage"] = gae(batch, self.gamma, self.gae_lambda)
             batch["return"] = batch["advantage"] + batch["old_value"]
-            batch["missed"] = batch["return"] - batch["old_value"]
-        mean, deviation = self._moments(batches, "advantage")
+        mean, deviation = self._of_tokens(batches, "advantage")
         for batch in batches:
             batch["advantage"] = (batch["advantage"] - mean) / deviation * (batch["learned"] != 0)
-        spread = self._moments(batches, "return")[1]
-        return {"value/explained": 1.0 - (self._moments(batches, "missed")[1] / spread) ** 2}
+        return {"value/explained": 1.0 - (deviation / self._of_tokens(batches, "return")[1]) ** 2}
 
-    def _moments(self, batches: list[Batch], name: str) -> tuple[float, float]:
+    def _of_tokens(self, batches: list[Batch], name: str) -> tuple[float, float]:
         """(mean, standard deviation) of what a round's tokens have, over all ranks."""
-        each = torch.cat([b[name][b["learned"] != 0] for b in batches]).double()
-        count, total = self.ctx.total(torch.stack([each.new_tensor(len(each)), each.sum()])).tolist()
-        mean = total / count
-        squares = float(self.ctx.total(((each - mean) ** 2).sum()))
-        return mean, (squares / max(count - 1, 1)) ** 0.5 + 1e-8
+        each = torch.cat([b[name][b["learned"] != 0] for b in batches])
+        mean, deviation = self.moments(each.double().cpu().numpy())
+        return mean, deviation + _EPS
 
     def _with_pretraining(self, batch: Batch) -> Batch:
         """With as many rows of pretraining as each update has, of which `pretraining` [B, L] says how tokens count."""
@@ -267,6 +263,9 @@ def adapted(beta: float, kl: float, target: float, answers: int, horizon: int) -
     """The next KL coefficient (Ziegler et al. 2019, section 2.2)."""
     error = min(max(kl / target - 1.0, -0.2), 0.2)
     return beta * (1.0 + error * answers / horizon)
+
+
+_EPS = 1e-8  # beside a standard deviation
 
 
 def _some(scores_PG: np.ndarray) -> np.ndarray:

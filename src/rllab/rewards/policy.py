@@ -206,6 +206,14 @@ class Policy(TextAlgorithm):
         """What a group's completions are paid in all [G], not a number where no reward applies."""
         return group.total(self._rewards.weights)
 
+    def moments(self, values: np.ndarray) -> tuple[float, float]:
+        """(mean, standard deviation) over all ranks, of those that are numbers."""
+        known = values[~np.isnan(values)]
+        sums = torch.tensor([len(known), known.sum(), (known**2).sum()], dtype=torch.float64)
+        count, total, squares = self.ctx.total(sums).tolist()
+        mean = total / max(count, 1)
+        return mean, (max(0.0, squares - count * mean**2) / max(count - 1, 1)) ** 0.5
+
     def _answers(self, split: str, count: int, samples: int = 1) -> list[Group]:
         rows = self.rows.held_out(split, count)
         return self._sampled(rows, range(len(rows)), samples, split)
