@@ -3,7 +3,9 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Imitation", "RewardModel"]
+__all__ = [
+    "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Distill", "Imitation", "RewardModel",
+]  # fmt: skip
 _FILES = {"RewardModel": "reward_model"}
 
 

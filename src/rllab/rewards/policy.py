@@ -1,6 +1,7 @@
 """What the algorithms share that learn from their own completions: sampling, rewards, and how well a policy answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -17,6 +18,7 @@ from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import prompt_ids
 from rllab.text.evaluation import share
 from rllab.text.logprobs import next_token_logp
+from rllab.text.models import LanguageModel
 from rllab.text.packing import Document
 from rllab.text.sampler import Sampling
 
@@ -60,7 +62,7 @@ class Policy(TextAlgorithm):
         self._rewards.start()
         self.open(ctx)
         self._rewards.begin(self._lm)
-        self.prompts = self.completions = 0  # drawn and sampled so far, over all ranks
+        self.prompts = self.completions = self.tokens = 0  # drawn and sampled so far, over all ranks
         self.rollouts: list[dict[str, Any]] = []  # of the last round, of all ranks
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
@@ -73,10 +75,13 @@ class Policy(TextAlgorithm):
         found, skipped, first = list[Group](), 0, not self.prompts
         for _ in range(1 + self.dynamic_sampling):
             draws = self.rows.places(self.prompts, self.batch_size)
-            drawn = self._sampled([self.rows.drawn(i) for i in draws], draws, self.num_generations, "rollout")
+            with self.sampler() as lm:
+                drawn = self._sampled(lm, [self.rows.drawn(i) for i in draws], draws, self.num_generations, "rollout")
             skipped += pay(self._rewards, drawn, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
             self.prompts += self.batch_size * self.ctx.world
             self.completions += self.batch_size * self.num_generations * self.ctx.world
+            sampled = sum(len(c.logp) for g in drawn for c in g.completions)
+            self.tokens += int(self.ctx.total(torch.tensor(sampled, dtype=torch.float64)))
             found += drawn
             missing = self.batch_size - sum(self._has_signal(g) for g in found)
             if float(self.ctx.total(torch.tensor(max(0.0, missing)))) == 0:
@@ -105,17 +110,21 @@ class Policy(TextAlgorithm):
             )
         if groups >= _FEWEST and not metrics["rollout/with_signal"]:
             paid = ", ".join(f"{k.removeprefix('reward/')} {v:.3g}" for k, v in metrics.items() if k in self._paid())
-            raise FieldMistake(
-                "reward",
-                f"in each of the first {groups} groups all {self.num_generations} answers are paid the same (in the "
-                f"mean {paid}), so that none is better than another: take rows that the model solves now and then, "
-                f"train it by SFT first, or give partial credit{anyway}",
-            )
+            raise FieldMistake("reward", self._without_signal(paid, groups) + anyway)
+
+    def _without_signal(self, paid: str, groups: int) -> str:
+        """What is wrong where no group has signal, and what to do."""
+        return (
+            f"in each of the first {groups} groups all {self.num_generations} answers are paid the same (in the "
+            f"mean {paid}), so that none is better than another: take rows that the model solves now and then, "
+            "train it by SFT first, or give partial credit"
+        )
 
     def preflight(self) -> dict[str, Any]:
         """With what the model says to some prompts, and what the rewards make of it."""
         rows = [self.rows.drawn(i) for i in range(_FEWEST)]
-        groups = self._sampled(rows, range(_FEWEST), self.num_generations, "preflight")
+        with self.sampler() as lm:
+            groups = self._sampled(lm, rows, range(_FEWEST), self.num_generations, "preflight")
         pay(self._rewards, groups, 0)
         tokens = np.array([len(c.logp) for g in groups for c in g.completions])
         half, most = np.percentile(tokens, [50, 95]).astype(int)
@@ -134,7 +143,14 @@ class Policy(TextAlgorithm):
         """The metrics of what each reward pays."""
         return [f"reward/{name}" for name in self._rewards.names]
 
-    def _sampled(self, rows: list[dict[str, Any]], draws: Sequence[int], samples: int, purpose: str) -> list[Group]:
+    @contextmanager
+    def sampler(self) -> Iterator[LanguageModel]:
+        """The model whose completions a round learns from."""
+        yield self._lm
+
+    def _sampled(
+        self, lm: LanguageModel, rows: list[dict[str, Any]], draws: Sequence[int], samples: int, purpose: str
+    ) -> list[Group]:
         sampling = Sampling(
             max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
         )
@@ -143,7 +159,7 @@ class Policy(TextAlgorithm):
             return self.ctx.rng(purpose, draw, sample, shared=True).random(self.max_new_tokens)  # whoever draws it
 
         longest = self.length - self.max_new_tokens
-        return roll_out(self._lm, self._task, rows, draws, sampling, samples, uniforms, longest)
+        return roll_out(lm, self._task, rows, draws, sampling, samples, uniforms, longest)
 
     def _has_signal(self, group: Group) -> bool:
         totals = self.total(group)
@@ -157,7 +173,8 @@ class Policy(TextAlgorithm):
         totals, counts = self.ctx.total(torch.from_numpy(sums)).tolist()
         told = {k: t / n for k, t, n in zip(each[0], totals, counts, strict=True) if n}
         lost = float(self.ctx.total(torch.tensor(float(skipped))))
-        return {"data/prompts": self.prompts, "data/samples": self.completions, "reward/skipped": lost} | told
+        drawn = {"data/prompts": self.prompts, "data/samples": self.completions, "data/tokens": self.tokens}
+        return drawn | {"reward/skipped": lost} | told
 
     def evaluate(self, step: int) -> Metrics:
         """Accuracy or gold, rewards, length, the share that thinks, of one sampled answer to each held-out prompt."""
@@ -216,7 +233,7 @@ class Policy(TextAlgorithm):
 
     def _answers(self, split: str, count: int, samples: int = 1) -> list[Group]:
         rows = self.rows.held_out(split, count)
-        return self._sampled(rows, range(len(rows)), samples, split)
+        return self._sampled(self._lm, rows, range(len(rows)), samples, split)
 
     def _pay(self, groups: list[Group]) -> None:
         pay(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
