@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import TESTS, run
 
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import MachineFault
-from rllab.core.recipe import Recipe, load_recipe
+from rllab.core.load import resolve_models
+from rllab.core.recipe import load_recipe
 from rllab.testing import outcome
 
 
@@ -32,19 +35,18 @@ def command(tmp_path: Path, *words: str, **env: str) -> subprocess.Popen[str]:
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def kill_twenty_times(recipe: Recipe, folder: Path, longest: float) -> None:
-    """Lives of up to so many seconds, each killed at a random moment, in a round or a checkpoint."""
+def kill_twenty_times(train: Callable[[], object], longest: float) -> None:
+    """Lives of up to so many seconds, each killed at a random moment: in a round, a checkpoint, or between stages."""
     chance, killed = random.Random(0), 0
     for _ in range(20):
         child = os.fork()
         if child == 0:
-            run(recipe, folder)
+            train()
             os._exit(0)
         time.sleep(chance.uniform(0.01, longest))
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert killed == 20, "the run was over too soon for the kills to mean anything"
-    assert Checkpoints(folder / "checkpoints").steps(), "no life reached a checkpoint"
 
 
 @needs_fork
@@ -52,28 +54,56 @@ def kill_twenty_times(recipe: Recipe, folder: Path, longest: float) -> None:
 def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
     recipe = toy("total_steps=300", "eval_every=3", "save_every=2", "slow=0.02", "threads=1")  # longer than the lives
     whole = outcome(run(recipe, tmp_path / "whole"))
-    kill_twenty_times(recipe, tmp_path / "cut", 0.25)
+    kill_twenty_times(lambda: run(recipe, tmp_path / "cut"), 0.25)
+    assert Checkpoints(tmp_path / "cut/checkpoints").steps(), "no life reached a checkpoint"
     assert outcome(run(recipe, tmp_path / "cut")) == whole
 
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process")
-@pytest.mark.parametrize(("name", "rounds"), [("grpo", 800), ("rlhf", 500)])
-def test_twenty_kills_of_a_policy_keep_every_rollout_once(name: str, rounds: int, tmp_path: Path) -> None:
-    changes = {
-        "total_steps": rounds,
-        "eval_every": 50,
-        "save_every": 2,
-        "threads": 1,
-        "num_iterations": 2,
-        "minibatches": 2,
-    }
-    recipe = load_recipe(name, changes | {"reward": ["brevity", "noise"], "num_generations": 3}, smoke=True)
+def test_twenty_kills_of_a_policy_keep_every_rollout_once(tmp_path: Path) -> None:
+    changes = {"total_steps": 800, "eval_every": 50, "save_every": 2, "threads": 1}
+    changes |= {"num_iterations": 2, "minibatches": 2, "num_generations": 3}
+    recipe = load_recipe("grpo", changes | {"reward": ["brevity", "noise"]}, smoke=True)
     whole = outcome(run(recipe, tmp_path / "whole"))
-    kill_twenty_times(recipe, tmp_path / "cut", 0.7)
+    kill_twenty_times(lambda: run(recipe, tmp_path / "cut"), 0.7)
+    assert Checkpoints(tmp_path / "cut/checkpoints").steps(), "no life reached a checkpoint"
     assert outcome(run(recipe, tmp_path / "cut")) == whole
     kept, expected = ((tmp_path / name / "samples.jsonl").read_text() for name in ("cut", "whole"))
-    assert kept == expected and len(kept.splitlines()) > rounds * 9
+    assert kept == expected and len(kept.splitlines()) > 800 * 9
+
+
+CHAIN = {
+    "base": ("sft-full", {"total_steps": 30}),
+    "liked": ("reward-model", {"total_steps": 30, "model": "run:base"}),
+    "policy": ("rlhf", {"total_steps": 60, "model": "run:base", "reward": "run:liked", "num_iterations": 1}),
+    "student": ("r1-distill", {"total_steps": 250, "model": "run:base", "teacher": "run:policy", "task": "tickets",
+                               "reward": "run:liked", "threshold": -9.0, "max_new_tokens": 9, "save_every": 10}),
+}  # fmt: skip
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process")
+def test_twenty_kills_over_a_chain_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base, what is liked, a policy that is paid for it, a student of the policy: each stage goes on where it was."""
+    (tmp_path / "recipes").mkdir()
+    for name, (recipe, changes) in CHAIN.items():
+        plain = load_recipe(recipe, {"save_every": 3, "eval_every": 0, "threads": 1, "seed": 0}, smoke=True).plain
+        plain = {k: v for k, v in plain.items() if k not in changes} | changes
+        if "model" in changes:
+            plain.pop("shape")
+        (tmp_path / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump(plain))
+    monkeypatch.setattr("rllab.core.recipe.recipes_folder", lambda: tmp_path / "recipes")
+
+    def train(where: Path) -> tuple[str, list[dict[str, float]]]:
+        monkeypatch.setenv("RLLAB_HOME", str(where))
+        return outcome(run(resolve_models(load_recipe("student"), where), where / "student"))
+
+    cut, start = tmp_path / "cut", time.monotonic()
+    whole = train(tmp_path / "whole")
+    kill_twenty_times(lambda: train(cut), (time.monotonic() - start) / 12)
+    assert len({p.parent for p in cut.rglob("checkpoints/0*")}) > 1, "no life reached a second stage"
+    assert train(cut) == whole
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])

@@ -75,14 +75,19 @@ def test_two_ranks_fine_tune_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "own"),
-    [("grpo", ["scale_rewards=batch"]), ("rlhf", ["num_generations=3", "kl_target=2.0", "whiten_rewards=true"])],
+    ("recipe", "lr", "own"),
+    [
+        ("grpo", 1.0, ["scale_rewards=batch"]),
+        ("rlhf", 1.0, ["num_generations=3", "kl_target=2.0", "whiten_rewards=true"]),
+        ("r1-distill", 0.1, ["threshold=0.1", "minibatches=1"]),
+    ],
 )
-def test_two_ranks_learn_from_rewards_as_one(recipe: str, own: list[str], tmp_path: Path) -> None:
+def test_two_ranks_learn_from_rewards_as_one(recipe: str, lr: float, own: list[str], tmp_path: Path) -> None:
     """They sample what one would, each its share of the prompts; rank 0 keeps the rollouts of both."""
     words = (recipe, "--smoke", "--runs", str(tmp_path), "precision=fp32", "reward=[brevity, format]", "seed=3", *own)
+    words += (f"optim={{name: sgd, lr: {lr}}}",)
     for world, batch in ((1, 4), (2, 2)):
-        settings = ("--name", str(world), f"batch_size={batch}", "optim={name: sgd, lr: 1.0}")
+        settings = ("--name", str(world), f"batch_size={batch}")
         done = start(world, *words, *settings, program=("-m", "rllab", "train"))
         assert all(code == 0 for code, _ in done), done
     one, two = (load_file(model_folder(str(world), tmp_path) + "/model.safetensors") for world in (1, 2))

@@ -5,10 +5,10 @@ The teacher answers each prompt `num_generations` times. Of the answers that are
 
     loss = -mean log pi(token of a kept answer)
 
-With a strong teacher and a smaller student this is DeepSeek-R1's distillation (section 2.4); with a teacher that was
-trained by reinforcement learning and its own base as the student, its rejection sampling (section 2.3.3), for which rows
-of other kinds are mixed in and learned as they stand. Without a teacher the student learns from what it said itself when
-training began (Yuan et al. 2023, RFT).
+With a strong teacher and a smaller student this is DeepSeek-R1's distillation (section 2.4). With a teacher that was
+trained by reinforcement learning, and its own base as the student, it is R1's rejection sampling (section 2.3.3), for
+which rows of other kinds are mixed in and learned as they stand. Without a teacher the student learns from what it said
+itself when training began (Yuan et al. 2023, RFT).
 
 A round: prompts are drawn, answers sampled, paid and sorted out; then `num_iterations` passes over `minibatches` parts.
 Axes: B packed rows, L tokens a row.
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round
+from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.names import Model
 from rllab.rewards.policy import Policy
 from rllab.rewards.rollouts import Group
@@ -97,7 +97,7 @@ class Distill(Policy):
         return [_row(group, int(i)) for i in best if totals_G[i] >= self.threshold and finished[i]]
 
     def _batch(self, rows: list[dict[str, Any]], spare: Group) -> Batch:
-        """Packed rows in which all tokens that are learned count alike; ranks yield equally often, some perhaps nothing."""
+        """Packed rows; all tokens that are learned count alike. Ranks yield equally often: a rank may have none."""
         mixed = self._mixed.of_round(self.updates, self.mixed_rows) if self._mixed else []
         found = documents(self._lm.tokenizer, rows + mixed or [_row(spare, 0)])
         batch, _ = pack([cut(d, self.length) for d in found], self.length)
@@ -110,8 +110,8 @@ class Distill(Policy):
 
     def _without_signal(self, paid: str, groups: int) -> str:
         return (
-            f"none of the teacher's answers to the first {groups} prompts is paid {self.threshold:g}, the `threshold` (in "
-            f"the mean {paid}), so that there is nothing to learn: lower it, or ask a teacher that knows more"
+            f"none of the teacher's whole answers to the first {groups} prompts is paid {self.threshold:g}, the "
+            f"`threshold` (in the mean {paid}), so that there is nothing to learn: lower it, or ask a better teacher"
         )
 
 

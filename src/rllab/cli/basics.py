@@ -4,11 +4,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from rllab.cli.app import AsJson, Changes, RecipeName, Runs, app
+from rllab.cli.app import AsJson, Changes, RecipeName, Runs, app, shown
 from rllab.core.errors import Mistake, Stopped
 
 if TYPE_CHECKING:
@@ -128,6 +128,29 @@ def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     from rllab.tables import table
 
     table([summary(run) for run in list_runs(runs)], as_json)
+
+
+@app.command()
+def curves(
+    run: Annotated[list[str], typer.Argument(help="Runs: name, folder, or last.")],
+    of: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A metric, such as rollout/tokens; several times. By default what the recipe expects."),
+    ] = None,
+    over: Annotated[str, typer.Option(help="What they are shown over, such as data/tokens.")] = "step",
+    figure: Annotated[str, typer.Option(help="A file for a figure, such as curves.svg.")] = "",
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show how runs went: their metrics over rounds, or over tokens, steps or seconds."""
+    from rllab.core.run import find_run
+    from rllab.evals.curves import draw, of_run
+    from rllab.tables import table
+
+    rows = [row for name in run for row in of_run(find_run(name, runs), of or [], over)]
+    if figure:
+        draw(rows, Path(figure))
+    table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import numpy as np
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
+from rllab.evals.figures import figure_of, save
 from rllab.rewards.policy import Policy
 
 Row = dict[str, Any]
@@ -80,12 +81,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Mistake("--figure needs matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = figure_of(1)
     for number, name in enumerate(dict.fromkeys(r["model"] for r in rows)):
         mine = [r for r in rows if r["model"] == name]
         for column, style in (("reward", "--"), ("gold", "-")):
@@ -95,7 +91,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes.set_xlabel("KL to the reference, nats an answer")
     axes.set_ylabel("worth of an answer")
     axes.legend(fontsize="small")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise Mistake(f"--figure {path}: {error}") from None
+    save(figure, path)

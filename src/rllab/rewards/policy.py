@@ -84,7 +84,7 @@ class Policy(TextAlgorithm):
             self.tokens += int(self.ctx.total(torch.tensor(sampled, dtype=torch.float64)))
             found += drawn
             missing = self.batch_size - sum(self._has_signal(g) for g in found)
-            if float(self.ctx.total(torch.tensor(max(0.0, missing)))) == 0:
+            if float(self.ctx.total(torch.tensor(float(max(0, missing))))) == 0:
                 break
         mine = [told | {"seed": self.ctx.seed} for group in found for told in group.told(self._rewards)]
         every = sorted(self.ctx.rows_of_all(mine), key=lambda told: (told["row"], told["sample"]))
