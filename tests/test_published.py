@@ -10,6 +10,7 @@ from rllab.answers import judge
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
+from rllab.rewards import format
 
 SMALL = {"batch_size": 4, "micro_batch": 2, "eval_rows": 4, "headline_rows": 4, "eval_every": 2, "total_steps": 2}
 
@@ -18,6 +19,9 @@ def test_gsm8k(data: Path) -> None:
     from rllab_envs.text import gsm8k
 
     task = gsm8k()
+    thinks = gsm8k(think=True).row(0, "test")
+    assert thinks["target"] == task.row(0, "test")["target"] and "<think>" in thinks["prompt"][0]["content"]
+    assert format([thinks["completion"][0]["content"]]) == [1.0]
     assert task.size("test") == 1319 and task.size("train") + task.size("validation") == 7473
     for i in range(0, 1319, 7):
         row = task.row(i, "test")
@@ -62,6 +66,7 @@ def test_recipes_for_a_gpu_run_in_small(
     [
         ("gsm8k-grpo", "gsm8k"),
         ("gsm8k-grpo-7b", "gsm8k"),
+        ("gsm8k-r1-zero", {"name": "gsm8k", "think": True}),
         ("countdown-grpo", {"name": "countdown", "path": "countdown/countdown_3to4.jsonl", "styles": [0, 0, 1]}),
     ],
 )
@@ -75,6 +80,24 @@ def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: 
     assert trainer.headline is not None and trainer.headline.name == "eval/accuracy"
     kept = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert all(s["target"] and s["rewards"]["accuracy"] is not None for s in kept if "split" not in s)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("gsm8k-r1-cold-start-sft", {"threshold": 0.0, "optim.warmup": 0}),
+        ("gsm8k-r1-distill", {"threshold": 0.0, "num_generations": 2, "optim.warmup": 0}),
+        ("rlhf-hh", {"num_generations": 2, "minibatches": 2, "optim.model.warmup": 0, "optim.value.warmup": 0}),
+    ],
+)
+def test_chains_for_a_gpu_run_in_small(
+    recipe: str, changes: dict[str, Any], data: Path, qwen: Path, tmp_path: Path
+) -> None:
+    small = SMALL | {"max_new_tokens": 60, "model": str(qwen), "device": "cpu", "preflight_stops": False}
+    small |= {"reward": "brevity"} | ({"teacher": str(qwen)} if "r1" in recipe else {})
+    trainer = Trainer(load_recipe(recipe, small | changes), tmp_path / "run")
+    *_, last = list(trainer)
+    assert last["data/tokens"] > 0 and last["rollout/with_signal"] > 0 and trainer.headline is not None
 
 
 def test_the_preflight_of_a_recipe_for_a_gpu_stops_where_answers_are_cut_off(

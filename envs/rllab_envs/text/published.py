@@ -9,6 +9,7 @@ from rllab.core.errors import FieldMistake
 from rllab_envs.text.dataset import Dataset
 
 ASK = "Think step by step, and end with #### and the number."
+ASK_TAGS = "Think step by step between <think> and </think>, and end with #### and the number."
 ASK_BOX = "Think step by step, and put the final answer into \\boxed{}."
 
 
@@ -19,9 +20,13 @@ def here(name: str, otherwise: str) -> str:
 
 
 class GSM8K(Dataset):
-    """Grade-school word problems with worked solutions (Cobbe et al. 2021); answers end in `#### 72`."""
+    """Grade-school word problems with worked solutions (Cobbe et al. 2021); answers end in `#### 72`.
 
-    def __init__(self, *, path: str = "") -> None:
+    think: ask for the thinking between tags, as DeepSeek-R1 is asked; the worked solutions stand between them, too.
+    """
+
+    def __init__(self, *, path: str = "", think: bool = False) -> None:
+        self._think = think
         where = path or here("gsm8k", "openai/gsm8k")
         super().__init__(where, config="main", columns={"question": "prompt", "answer": "completion"})
 
@@ -29,10 +34,12 @@ class GSM8K(Dataset):
         """`prompt` and `completion` as conversations, `target` and `kind`."""
         row = super().row(index, split)
         solution = re.sub(r"<<[^>]*>>", "", row["completion"])  # a calculator's marks, which are not part of the text
+        steps, mark, target = solution.rpartition("####")
+        said = f"<think>{steps.strip()}</think>\n{mark}{target}" if self._think else solution
         return {
-            "prompt": [{"role": "user", "content": f"{row['prompt']}\n{ASK}"}],
-            "completion": [{"role": "assistant", "content": solution}],
-            "target": solution.rpartition("####")[2].strip().replace(",", ""),
+            "prompt": [{"role": "user", "content": f"{row['prompt']}\n{ASK_TAGS if self._think else ASK}"}],
+            "completion": [{"role": "assistant", "content": said}],
+            "target": target.strip().replace(",", ""),
             "kind": "number",
         }
 

@@ -1,0 +1,52 @@
+"""How runs went, beside each other: what is measured, over what, and what is said where nothing was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import read_jsonl
+from typer.testing import CliRunner
+
+from rllab.cli import app
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("r1-zero", "r1-distill"):
+        list(Trainer(load_recipe(name, smoke=True), folder / name))
+    return folder
+
+
+def curves(runs: Path, *words: str) -> Any:
+    return CliRunner().invoke(app, ["curves", *words, "--runs", str(runs)])
+
+
+def test_two_runs_stand_beside_each_other_over_tokens(runs: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "curves.svg"
+    asked = ("--of", "rollout/tokens", "--of", "rollout/think_share", "--over", "data/tokens")
+    done = curves(runs, "r1-zero", "r1-distill", *asked, "--figure", str(figure), "--json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)
+    assert [r["run"] for r in rows] == ["r1-zero"] * 4 + ["r1-distill"] * 4
+    kept = [r for name in ("r1-zero", "r1-distill") for r in read_jsonl(runs / name / "metrics.jsonl")]
+    for row, measured in zip(rows, kept, strict=True):
+        assert {k: v for k, v in row.items() if k != "run"} == {k: measured[k] for k in row if k != "run"}
+    tokens = [r["data/tokens"] for r in rows[:4]]
+    assert tokens == sorted(tokens) and tokens[0] == pytest.approx(9 * rows[0]["rollout/tokens"])
+    assert figure.stat().st_size > 5_000
+
+
+def test_by_default_what_the_recipe_expects_is_shown(runs: Path) -> None:
+    done = curves(runs, "r1-zero")
+    assert done.exit_code == 0 and done.stdout.splitlines()[0].split() == ["run", "step", "eval/accuracy"]
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["2", "4"]
+
+
+def test_what_was_not_measured_is_told_with_what_was(runs: Path) -> None:
+    done = curves(runs, "r1-zero", "--of", "rollout/tokns")
+    assert done.exit_code != 0 and "has no round with step, rollout/tokns; it measured" in str(done.exception)
+    assert "rollout/tokens" in str(done.exception)
