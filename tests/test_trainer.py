@@ -232,8 +232,23 @@ def test_run_name_as_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         )
         assert Path(recipe.algorithm.model).is_relative_to(tmp_path / "home"), i
     assert len(made) == 1
+    assert not load.made_otherwise(RunFolder(made[0]))
+    assert load.made_otherwise(RunFolder(made[0].with_name("cartpole-0123456789ab")))
+    assert not load.made_otherwise(RunFolder(made[0].with_name("cart-0123456789ab"))), "another recipe's"
     with pytest.raises(Mistake, match=r"command line: model=run:nothing.*no run 'nothing'"):
         Trainer(rllab.load_recipe("cartpole", ["model=run:nothing", *small]), tmp_path / "x", runs=tmp_path)
+
+
+def test_a_stage_that_fails_is_named_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rllab.core import load
+
+    monkeypatch.setenv("RLLAB_HOME", str(tmp_path / "home"))
+    real, small = rllab.load_recipe, ["model=run:cartpole", "total_steps=2", "eval_every=0"]
+    monkeypatch.setattr(load, "load_recipe", lambda name: real(name, ["optim.lr=1e38"], smoke=True))
+    with pytest.raises(
+        Mistake, match=r"model=run:cartpole.*run:cartpole, a stage .* stays in .*cartpole-\w+: .*norm is nan"
+    ):
+        load.resolve_models(real("cartpole", small), tmp_path)
 
 
 def test_no_warning_in_an_ordinary_run(toy, tmp_path: Path) -> None:

@@ -74,12 +74,13 @@ def train(
 
 def _train(recipe: "Recipe", run: "RunFolder | None", runs: Path, fork: str, stop: "Stop", quiet: bool) -> "RunFolder":
     """One run to its end, with its progress shown."""
-    from rllab.core.load import resolve_models
+    from rllab.core.load import made_otherwise, resolve_models
     from rllab.core.trainer import Trainer
     from rllab.progress import watch
 
     def first(model: "Recipe", folder: "RunFolder") -> None:
-        print(f"{recipe.name} needs run:{model.name}; it is trained first, once, in {folder.path}", file=sys.stderr)
+        when = "has changed since it was made, and is made anew" if made_otherwise(folder) else "is trained first, once"
+        print(f"{recipe.name} needs run:{model.name}, which {when}, in {folder.path}", file=sys.stderr)
         _finish(Trainer(model, folder, stop=stop), watch, quiet)
 
     trainer = Trainer(resolve_models(recipe, runs, first), run, runs=runs, fork=fork or None, stop=stop)

@@ -152,8 +152,19 @@ def _model(name: str, runs: Path, train: Callable[[Recipe, RunFolder], None]) ->
     home = Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
     folder = RunFolder(home / "runs" / f"{name}-{identity(recipe)}")
     if folder.status().get("state") != "done":
-        train(recipe, folder)
+        try:
+            train(recipe, folder)
+        except Mistake as error:
+            said = f"run:{name}, a stage that comes first, failed; what is done stays in {folder.path}: {error}"
+            raise Mistake(said) from error
     return model_of(_checkpoint(folder, None))
+
+
+def made_otherwise(folder: RunFolder) -> bool:
+    """Whether a stage was made before, of a recipe that has changed since."""
+    name, _, _ = folder.path.name.rpartition("-")
+    others = (p for p in folder.path.parent.glob(f"{name}-*") if len(p.name) == len(folder.path.name))
+    return any(RunFolder(p).status().get("state") == "done" for p in others if p != folder.path)
 
 
 def identity(recipe: Recipe) -> str:
