@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rllab.cli import app
+from rllab.core.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,10 +120,24 @@ def test_doctor(tmp_path: Path) -> None:
     assert "torch 2." in found["rllab"] and "writable" in found["runs"]
 
 
-def test_demo_balances_a_pole(tmp_path: Path) -> None:
-    done = rllab("demo", cwd=tmp_path)
+def test_the_demo_goes_on_where_it_was_stopped_and_ends_with_what_was_learnt(tmp_path: Path) -> None:
+    stopped = rllab("demo", "--smoke", cwd=tmp_path, RLLAB_STOP_AFTER="0:01")
+    assert stopped.returncode == 99 and "the same command goes on from there" in stopped.stderr, stopped.stderr
+    begun = len(list((tmp_path / "runs").iterdir()))
+    assert begun < 5
+    done = rllab("demo", "--smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"runs/cartpole-1: done .* expected 475.0: met", done.stdout), done.stdout
+    runs = [f"demo-{name}" for name in ("cartpole", "connect-four-quick", "sft-lora", "rlhf", "grpo")]
+    table = done.stdout.rpartition("to copy and change.\n\n")[2].splitlines()
+    assert [line.split()[0] for line in table] == ["run", *runs]
+    assert all(f" {run}" in line for run, line in zip(runs, table[1:], strict=True)), "what to type next names the run"
+    kept = {run: RunFolder(tmp_path / "runs" / run).status() for run in runs}
+    assert all(
+        f"{status['headline']['value']:.3g} [" in line for status, line in zip(kept.values(), table[1:], strict=True)
+    )
+
+
+def test_the_pole_is_drawn() -> None:
     from rllab.demo import draw
 
     drawn = draw([0.0, 0.0, 0.0, 0.0], 21)

@@ -1,36 +1,67 @@
-"""The demonstration: an agent learns to balance a pole, and is drawn before and after."""
+"""The demonstration: the five capstones at a size for two cores, one after another, each against what it must reach."""
 
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from rllab.core.algorithm import Algorithm
-from rllab.core.errors import Stopped
 from rllab.core.load import load_run
 from rllab.core.recipe import load_recipe
+from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
-from rllab.core.trainer import Trainer
-from rllab.progress import result, watch
+from rllab.progress import result, to_the_end
+from rllab.tables import table
 
 FRAMES_PER_SECOND = 50
 
 
-def balance(runs: Path, stop: Stop) -> None:
-    """Trains the recipe `cartpole` as the next run, and shows an episode of it in the terminal."""
-    recipe = load_recipe("cartpole")
-    print("DQN learns to keep a pole upright on a cart: 1 point for each step, 500 at most.\n")
-    trainer = Trainer(recipe, runs=runs, stop=stop)
-    watch(trainer, quiet=False)
-    if trainer.stopping:
-        raise Stopped(f"{trainer.folder.path}: stopped at step {trainer.step}; the same command goes on from there")
-    print(f"\n{result(trainer.folder)}")
-    if sys.stdout.isatty():
-        show(load_run(trainer.folder.path), stop)
-    print("\nnext: rllab show cartpole     the recipe, to copy and change\n      rllab list              the others")
+class Capstone(NamedTuple):
+    """A recipe, what is to be seen in it, and what to type next (after `rllab`) with the run that it left."""
+
+    recipe: str
+    learns: str
+    next: str
+
+
+CAPSTONES = (
+    Capstone("cartpole", "DQN keeps a pole upright on a cart: a point for each step, 500 at most", "curves {run}"),
+    Capstone("connect-four-quick", "AlphaZero learns connect four from itself: moves that keep the outcome", "play {run}"),
+    Capstone("sft-lora", "LoRA teaches a language model a new word: problems solved", "chat {run} --base"),
+    Capstone("rlhf", "PPO makes a support agent say what customers prefer: 3 is the best reply", "overoptimise {run}"),
+    Capstone("grpo", "GRPO pays for right answers, and finds that thinking helps: problems solved", "samples {run}"),
+)  # fmt: skip
+
+
+def capstones(runs: Path, stop: Stop, smoke: bool) -> None:
+    """Trains the five, as runs that are named `demo-RECIPE`; those that are done already are only told of."""
+    rows = []
+    for number, (name, learns, then) in enumerate(CAPSTONES, 1):
+        print(f"\n{number} of {len(CAPSTONES)}. {learns}\n")
+        run = to_the_end(load_recipe(name, smoke=smoke), RunFolder(runs / f"demo-{name}"), stop, runs=runs)
+        print(f"\n{result(run)}")
+        if number == 1 and sys.stdout.isatty():
+            show(load_run(run.path), stop)
+        rows.append(_learnt(run) | {"next: rllab ...": then.format(run=run.path.name)})
+    print("\nWhat was learnt, and what to type next; rllab show RECIPE prints a recipe, to copy and change.\n")
+    table(rows, as_json=False)
+
+
+def _learnt(run: RunFolder) -> dict[str, Any]:
+    """A run's row in the table."""
+    headline, (expected, *_) = run.status()["headline"], run.status()["expect"]
+    low, high = headline["interval"]
+    return {
+        "run": run.path.name,
+        "measured": headline["name"],
+        "value": f"{headline['value']:.3g} [{low:.3g}, {high:.3g}]",
+        "expected": f"{expected['wanted']}: {'met' if expected['met'] else 'missed'}",
+        "minutes": f"{run.rows()[-1]['time/total'] / 60:.1f}",
+    }
 
 
 def show(agent: Algorithm, stop: Stop, steps: int = 250) -> None:

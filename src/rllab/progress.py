@@ -4,14 +4,47 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from rllab.core.errors import Stopped
+from rllab.core.load import made_otherwise, resolve_models
+from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
+from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.evals.diagnosis import diagnose
 
 SECONDS_BETWEEN_LINES = 10.0
 _SHOWN = ("env/return", "eval/return", "eval/gold", "eval/gold_order", "eval/cot", "eval/accuracy", "loss/total")
+
+
+def to_the_end(
+    recipe: Recipe, run: RunFolder | None, stop: Stop, *, runs: Path, fork: str | None = None, quiet: bool = False
+) -> RunFolder:
+    """Trains a recipe, and before it the stages that it names and that are missing, with their progress shown.
+
+    run: by default the next in `runs` that has the recipe's name.
+
+    Raises:
+        Stopped: it was asked to stop before the end.
+    """
+
+    def first(stage: Recipe, folder: RunFolder) -> None:
+        when = "has changed since it was made, and is made anew" if made_otherwise(folder) else "is trained first, once"
+        print(f"{recipe.name} needs run:{stage.name}, which {when}, in {folder.path}", file=sys.stderr)
+        _watched(Trainer(stage, folder, stop=stop), quiet)
+
+    trainer = Trainer(resolve_models(recipe, runs, first), run, runs=runs, fork=fork, stop=stop)
+    _watched(trainer, quiet)
+    return trainer.folder
+
+
+def _watched(trainer: Trainer, quiet: bool) -> None:
+    watch(trainer, quiet or trainer.engine.rank != 0)
+    if trainer.stopping:
+        where = f"{trainer.folder.path}: stopped at step {trainer.step} by {trainer.stop.reason}"
+        raise Stopped(f"{where}; the same command goes on from there")
 
 
 def watch(trainer: Trainer, quiet: bool) -> None:
