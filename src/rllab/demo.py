@@ -30,7 +30,7 @@ class Capstone(NamedTuple):
 
 CAPSTONES = (
     Capstone("cartpole", "DQN keeps a pole upright on a cart: a point for each step, 500 at most", "curves {run}"),
-    Capstone("connect-four-quick", "AlphaZero learns connect four from itself: moves that keep the outcome", "play {run}"),
+    Capstone("connect-four-quick", "AlphaZero learns connect four: moves that keep the outcome", "play {run}"),
     Capstone("sft-lora", "LoRA teaches a language model a new word: problems solved", "chat {run} --base"),
     Capstone("rlhf", "PPO makes a support agent say what customers prefer: 3 is the best reply", "overoptimise {run}"),
     Capstone("grpo", "GRPO pays for right answers, and finds that thinking helps: problems solved", "samples {run}"),
