@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-RANKS = {"core": 0, **dict.fromkeys(["answers", "stats", "nets", "replay", "vector", "search", "text"], 1)}
+RANKS = {
+    "core": 0,
+    **dict.fromkeys(["answers", "bradley_terry", "stats", "nets", "replay", "vector", "search", "text"], 1),
+}
 RANKS |= {
     "control": 2,
     "rewards": 2,

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Distill", "Imitation", "RewardModel",
+    "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Distill", "Imitation", "PrefPPO",
+    "RewardModel",
 ]  # fmt: skip
 _FILES = {"RewardModel": "reward_model"}
 

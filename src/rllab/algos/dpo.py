@@ -20,8 +20,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rllab.bradley_terry import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.stats import bootstrap
 from rllab.text.algorithm import TextAlgorithm
@@ -33,8 +34,6 @@ from rllab.text.packing import Document, pack, per_completion
 from rllab.text.preferences import of_pairs, pack_pairs
 from rllab.text.rows import cut
 from rllab.text.sampler import Sampling
-
-logsigmoid = nn.functional.logsigmoid
 
 
 @dataclass(kw_only=True)
@@ -94,8 +93,7 @@ class DPO(TextAlgorithm):
             return (h - 1 / (2 * self.beta)) ** 2
         if self.form == "kto":
             return 1 - (torch.sigmoid(self.beta * (better - z)) + torch.sigmoid(self.beta * (z - worse))) / 2
-        eps = self.label_smoothing
-        return -(1 - eps) * logsigmoid(self.beta * h) - eps * logsigmoid(-self.beta * h)
+        return comparison_loss(self.beta * h, preferred=1 - self.label_smoothing)
 
     def _logp(self, lm: LanguageModel, batch: Batch) -> Tensor:
         """The log-probability of each answer [B, S]; for ipo, of a token of it in the mean."""

@@ -51,16 +51,16 @@ class PPO(Control):
         return {"model": self.net}
 
     def collect(self, step: int) -> Round:
-        rollout = self.rollout(step)
+        rollout = self.judged(self.play(step))
         for batch in self.minibatches(rollout, step):
             out = yield batch
-            if self.target_kl is not None and self.ctx.total(out["kl"].mean()) > self.target_kl * self.ctx.world:
+            if self.moved_too_far(out):
                 break
         return self.finished_episodes()
 
-    def rollout(self, step: int) -> Batch:
-        """Plays `num_steps` steps; T x N entries, with the advantage and the return of each."""
-        noise = self.ctx.generator("act", step)
+    def play(self, *index: int) -> Batch:
+        """What `num_steps` steps of every environment were [T, N]; `index` tells one rollout's draws from another's."""
+        noise = self.ctx.generator("act", *index)
         played = []
         with torch.inference_mode():
             for _ in range(self.num_steps):
@@ -79,12 +79,15 @@ class PPO(Control):
                 seen = {"obs": obs, "action": action, "old_logp": logp_N, "value": value_N} | mask
                 played.append(seen | {k: self.tensor(v) for k, v in told.items()})
                 self.env_steps += self.num_envs * self.ctx.world
-            rollout = {k: torch.stack([p[k] for p in played]) for k in played[0]}
-            next_value_TN = self.net(rollout.pop("next_obs").flatten(0, 1))[1].view_as(rollout["value"])
-            advantage_TN = gae(rollout, next_value_TN, self.gamma, self.gae_lambda)
-            rollout["return"] = advantage_TN + rollout["value"]
-            rollout["advantage"] = self.standardized(advantage_TN)
-        return {k: v.flatten(0, 1) for k, v in rollout.items()}
+        return {k: torch.stack([p[k] for p in played]) for k in played[0]}
+
+    @torch.inference_mode()
+    def judged(self, played: Batch) -> Batch:
+        """The same as T x N entries, with the advantage and the return of each."""
+        next_value_TN = self.net(played["next_obs"].flatten(0, 1))[1].view_as(played["value"])
+        advantage_TN = gae(played, next_value_TN, self.gamma, self.gae_lambda)
+        worth = {"return": advantage_TN + played["value"], "advantage": self.standardized(advantage_TN)}
+        return {k: v.flatten(0, 1) for k, v in (played | worth).items() if k != "next_obs"}
 
     def minibatches(self, rollout: Batch, step: int) -> Iterator[Batch]:
         """Every entry once an epoch, in an order drawn anew."""
@@ -94,6 +97,10 @@ class PPO(Control):
             order = torch.from_numpy(self.ctx.rng("shuffle", step, epoch).permutation(size)).to(self.ctx.device)
             for rows in order.chunk(self.num_minibatches):
                 yield {k: v[rows] for k, v in rollout.items()} | {"weight": weight.expand(len(rows))}
+
+    def moved_too_far(self, out: Outputs) -> bool:
+        """Whether the policy is by now `target_kl` away from the one that played, by what the loss said."""
+        return self.target_kl is not None and bool(self.ctx.total(out["kl"].mean()) > self.target_kl * self.ctx.world)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         out_BA, value_B = self.net(batch["obs"])

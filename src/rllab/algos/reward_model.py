@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
+from rllab.bradley_terry import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.stats import wilson
 from rllab.text.algorithm import TextAlgorithm
@@ -50,7 +51,7 @@ class RewardModel(TextAlgorithm):
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._lm.drop_out(batch)
         better_BP, worse_BP = of_pairs(values_at_ends(self._lm, batch), batch)
-        nll_BP = -nn.functional.logsigmoid(better_BP - worse_BP - batch["margin"])
+        nll_BP = comparison_loss(better_BP - worse_BP - batch["margin"])
         loss_BP = nll_BP + self.center * (better_BP + worse_BP) ** 2
         outputs = {"nll": nll_BP, "accuracy": (better_BP > worse_BP).float(), "difference": better_BP - worse_BP}
         return (batch["weight"] * loss_BP).sum(), outputs

@@ -137,3 +137,28 @@ def overoptimise(
     if figure:
         draw(rows, Path(figure))
     table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)
+
+
+@app.command()
+def winrate(
+    run: Annotated[list[str], typer.Argument(help="Runs of language models that answer.")],
+    against: Annotated[
+        str, typer.Option(help="The other model: a run, run:NAME, a folder; by default what each run began with.")
+    ] = "",
+    by: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Who judges: gold, or a reward as in a recipe, such as run:reward-model; may be repeated."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Test prompts that both answer.", min=1)] = 200,
+    seed: Annotated[int, typer.Option(help="Of the answers, sampled at temperature 1.")] = 0,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show how often a model's answers are liked better than those of another, and how long both are."""
+    from rllab.core.run import find_run
+    from rllab.evals.win_rate import GOLD, play, result
+    from rllab.tables import table
+
+    matches = [play(find_run(name, runs), against, prompts, seed, runs) for name in run]
+    rows = [result(match, judge, seed, runs) for match in matches for judge in by or [GOLD]]
+    table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)

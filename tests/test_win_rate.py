@@ -1,0 +1,100 @@
+"""How often a model's answers are liked better than another's: known answers, and tiny runs of every kind of judge."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rllab.cli import app
+from rllab.core.recipe import load_recipe
+from rllab.core.run import RunFolder
+from rllab.core.trainer import Trainer
+from rllab.evals.win_rate import both, play, preferred
+from rllab.rewards.rollouts import Group
+
+ORDERLY = '''
+def first(prompts, completions):
+    """Prefers whichever of two answers to a prompt it sees first."""
+    return [float(prompt not in prompts[:i]) for i, prompt in enumerate(prompts)]
+
+
+def nothing(completions):
+    return [None for _ in completions]
+'''
+
+
+def test_ties_are_half_a_win_and_what_is_not_judged_does_not_count() -> None:
+    paid = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 1.0], [np.nan, 1.0]])
+    assert preferred(paid).tolist() == [1.0, 0.0, 0.5]
+
+
+def test_two_answers_to_a_prompt_are_a_group() -> None:
+    row = {"prompt": "p"}
+    one, two = (Group(row, 3, [1], [], [text], gold=[gold], turns=[[]]) for text, gold in (("a", 1.0), ("b", 2.0)))
+    pair = both(one, two)
+    assert (pair.texts, pair.gold, pair.draw) == (["a", "b"], [1.0, 2.0], 3)
+    assert one.texts == ["a"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    list(Trainer(load_recipe("sft-full", smoke=True), folder / "began"))
+    (folder / "mine.py").write_text(ORDERLY)
+    for name, start in (("dpo", "began"), ("reward-model", "began")):
+        words = [f"model={newest(folder / start)}", "shape={}", "optim.lr=0.05"]
+        list(Trainer(load_recipe(name, words, smoke=True), folder / name))
+    list(Trainer(load_recipe("cartpole", smoke=True), folder / "cartpole"))
+    return folder
+
+
+def newest(run: Path) -> Path:
+    return sorted((run / "checkpoints").iterdir())[-1]
+
+
+def told(runs: Path, *words: str) -> Any:
+    done = CliRunner().invoke(app, ["winrate", *words, "--runs", str(runs), "--prompts", "6", "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_a_run_stands_beside_what_it_began_with(runs: Path) -> None:
+    judges = ("gold", "run:reward-model", f"{runs / 'mine.py'}:first")
+    rows = told(runs, "dpo", *(word for judge in judges for word in ("--by", judge)))
+    assert [(r["model"], r["against"], r["prompts"]) for r in rows] == [("dpo", "began", 6)] * 3
+    assert rows[2]["win_rate"] == 1.0 and rows[2]["interval"] == [1.0, 1.0]
+    pairs = play(RunFolder(runs / "dpo"), "", 6, 0, runs).pairs
+    gold = [0.5 + 0.5 * np.sign(a - b) for a, b in (pair.gold for pair in pairs)]
+    assert rows[0]["win_rate"] == pytest.approx(np.mean(gold)) and rows[0]["ties"] == np.mean(np.array(gold) == 0.5)
+    assert [rows[0][k] for k in ("tokens", "tokens_against")] == [
+        np.mean([len(pair.completions[i].ids) for pair in pairs]) for i in (0, 1)
+    ]
+    assert any(a != b for a, b in (pair.texts for pair in pairs))
+
+
+def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path) -> None:
+    (row,) = told(runs, "dpo", "--against", "dpo")
+    assert (row["win_rate"], row["ties"], row["interval"]) == (0.5, 1.0, [0.5, 0.5])
+    one, two = (play(RunFolder(runs / "dpo"), "", 6, seed, runs).pairs for seed in (0, 1))
+    assert [p.texts for p in one] != [p.texts for p in two]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["cartpole"], "which trains no language model that answers"),
+        (["reward-model"], "which trains no language model that answers"),
+        (["began"], "began with a new model: say with --against"),
+        (["dpo", "--by", "mine.py:nothing"], "says nothing of the answers"),
+        (["nobody"], "no run 'nobody'"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(
+    runs: Path, words: list[str], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    done = CliRunner().invoke(app, ["winrate", *words, "--runs", str(runs), "--prompts", "2"])
+    assert done.exit_code != 0 and fault in str(done.exception or done.output) + done.output
