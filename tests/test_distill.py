@@ -44,6 +44,7 @@ def test_the_best_of_those_that_are_paid_enough_pass() -> None:
     made = ready(keep=2, threshold=1.0)
     assert said(made._passed(answered([1.0, 3.0, 0.5], [2, 3, 4]))) == ["a1", "a0"]
     assert said(made._passed(answered([1.0, 1.0, 1.0], [2, 3, 4]))) == ["a0", "a1"], "of equal ones the first"
+    assert said(ready(threshold=1.0)._passed(answered([1.0, 0.0, 2.0], [2, 3, 4]))) == ["a2", "a0"], "all that pass"
     assert said(made._passed(answered([0.9, NAN, 1.0], [2, 3, 4]))) == ["a2"], "without a reward none passes"
     assert said(made._passed(answered([2.0, 0.0, 1.0], [6, 3, 6]))) == [], "what is cut off does not pass"
     (row,) = ready()._passed(answered([0.0, 0.0, 1.0], [2, 2, 2]))
@@ -57,7 +58,7 @@ def test_answers_of_several_turns_are_learned_as_a_conversation() -> None:
         {"role": "assistant", "content": "c"},
     ]
     group = replace(answered([1.0], [2]), turns=[turns])
-    assert ready(keep=1)._passed(group)[0]["messages"] == [*group.row["prompt"], *turns]
+    assert ready()._passed(group)[0]["messages"] == [*group.row["prompt"], *turns]
 
 
 def test_the_loss_is_that_of_fine_tuning_on_what_passed() -> None:
@@ -101,7 +102,7 @@ def test_nothing_to_learn_stops_before_the_first_step() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
-    [({"keep": 9}, "keep must be from 1 to num_generations"), ({"minibatches": 0}, "minibatches must be from 1")],
+    [({"keep": 0}, "keep must be at least 1"), ({"minibatches": 0}, "minibatches must be from 1")],
 )
 def test_bad_settings_are_told(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):
