@@ -79,6 +79,8 @@ def test_a_reward_without_right_answers_saturates_at_its_highest() -> None:
 def test_drowned_rewards_are_fine_where_each_is_normalized() -> None:
     found = samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3)
     assert of_rollouts(found, [], SETTINGS | {"combine": "normalize_then_sum"}) == []
+    looked_at = ["accuracy", {"name": "format", "weight": 0}]  # counts nothing, as is wanted
+    assert of_rollouts(found, [], SETTINGS | {"reward": looked_at}) == []
 
 
 def test_losses_are_diagnosed() -> None:

@@ -7,6 +7,8 @@ from rllab_envs.text.guessing import Guessing as guessing
 from rllab_envs.text.paren_sums import ParenSums as paren_sums
 from rllab_envs.text.pocket import Pocket as pocket
 from rllab_envs.text.preferences import TicketPreferences as ticket_preferences
+from rllab_envs.text.proving import Proving as proving
+from rllab_envs.text.proving import Verification as verification
 from rllab_envs.text.published import GSM8K as gsm8k
 from rllab_envs.text.published import HHRLHF as hh_rlhf
 from rllab_envs.text.published import MATH as math500
@@ -31,9 +33,11 @@ __all__ = [
     "math500",
     "paren_sums",
     "pocket",
+    "proving",
     "reasoning_gym",
     "sorting",
     "ticket_preferences",
     "tickets",
+    "verification",
     "verifiers",
 ]

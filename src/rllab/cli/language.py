@@ -162,3 +162,39 @@ def winrate(
     matches = [play(find_run(name, runs), against, prompts, seed, runs) for name in run]
     rows = [result(match, judge, seed, runs) for match in matches for judge in by or [GOLD]]
     table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)
+
+
+@app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="A run that evaluates derivations: RUN, RUN@STEP, last.")],
+    rows: Annotated[int, typer.Option(help="Test rows.", min=1)] = 999,
+    base: Annotated[bool, typer.Option(help="Of the model that it began with.")] = False,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show how well a model grades derivations, and how often it names what is wrong, by their number of steps."""
+    from rllab.evals.proofs import Speaker
+    from rllab.evals.proofs import verify as verified
+    from rllab.tables import table
+
+    found = verified(Speaker(run, runs, base), rows)
+    table(found if as_json else [{k: shown(v) for k, v in row.items()} for row in found], as_json)
+
+
+@app.command()
+def refine(
+    run: Annotated[str, typer.Argument(help="A run that derives and evaluates itself: RUN, RUN@STEP, last.")],
+    rounds: Annotated[int, typer.Option(help="Refinements at most.", min=0)] = 4,
+    samples: Annotated[int, typer.Option(help="Threads of each problem.", min=1)] = 8,
+    problems: Annotated[int, typer.Option(help="Test problems.", min=1)] = 200,
+    base: Annotated[bool, typer.Option(help="Of the model that it began with.")] = False,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show what refining its own derivations is worth to a model, and whether it knows its best."""
+    from rllab.evals.proofs import Speaker
+    from rllab.evals.proofs import refine as refined
+    from rllab.tables import table
+
+    found = list(refined(Speaker(run, runs, base), rounds, problems, samples))
+    table(found if as_json else [{k: shown(v) for k, v in row.items()} for row in found], as_json)

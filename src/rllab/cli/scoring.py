@@ -1,5 +1,6 @@
 """Verbs about recorded answers."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,32 @@ def score(
     table(summaries(scored, label), False)
     for line in disagreements(scored):
         print(line)
+    tell(problems)
+
+
+@app.command()
+def calibration(
+    files: Annotated[list[Path], typer.Argument(help="JSONL as DeepSeekMath-V2 published its proofs.")],
+    count: Annotated[int, typer.Option("--bins", help="Ranges of the verifier's score, evenly wide.", min=1)] = 10,
+    figure: Annotated[str, typer.Option(help="A file for a figure, such as calibration.svg.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a verifier's scores of proofs are worth, beside the points that people gave them."""
+    from rllab.evals.calibration import agreement, bins, contests, draw, read_judged
+    from rllab.evals.recordings import Problems
+    from rllab.tables import table
+
+    problems = Problems()
+    judged = read_judged(files, problems)
+    tables = {"files": contests(judged), "bins": bins(judged, count), "all": [agreement(judged, count)]}
+    if figure:
+        draw(tables["bins"], Path(figure))
+    if as_json:
+        print(json.dumps(tables))
+    else:
+        for rows in tables.values():
+            table([{k: shown(v) for k, v in row.items()} for row in rows], False)
+            print()
     tell(problems)
 
 

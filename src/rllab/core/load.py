@@ -125,11 +125,13 @@ def resolve_models(recipe: Recipe, runs: Path, train: Callable[[Recipe, RunFolde
 
 
 def _runs_named(hint: Any, value: Any) -> list[str]:
-    """The `run:NAME`s in a field: its value where it is marked as a model, those of its terms."""
+    """The `run:NAME`s in a field: its value where it is marked as a model, those of its terms and of their settings."""
     if get_origin(hint) is Annotated and any(isinstance(a, Model) for a in get_args(hint)[1:]):
-        return [value] if isinstance(value, str) and value.startswith("run:") else []
-    terms = value if isinstance(value, list) else [value]
-    return [t.name for t in terms if isinstance(t, Term) and t.name.startswith("run:")]
+        named = [value]
+    else:
+        terms = [t for t in (value if isinstance(value, list) else [value]) if isinstance(t, Term)]
+        named = [name for t in terms for name in (t.name, *t.settings.values())]
+    return list(dict.fromkeys(n for n in named if isinstance(n, str) and n.startswith("run:")))
 
 
 def _put(value: Any, found: Mapping[str, str]) -> Any:

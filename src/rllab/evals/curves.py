@@ -6,7 +6,7 @@ from typing import Any
 
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
-from rllab.evals.figures import figure_of, save
+from rllab.evals.figures import canvas, save
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """
     over = list(rows[0])[1]
     metrics = list(dict.fromkeys(k for r in rows for k in list(r)[2:]))
-    figure, panels = figure_of(len(metrics))
+    figure, panels = canvas((2 + 4 * len(metrics), 4), len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         for name in dict.fromkeys(r["run"] for r in rows):
             seen = [(r[over], r[metric]) for r in rows if r["run"] == name and metric in r]

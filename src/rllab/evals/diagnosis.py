@@ -136,7 +136,7 @@ def _components(groups: list[list[Sample]], settings: Mapping[str, Any]) -> list
         if reach[name]:
             reach[name] = float(np.mean(each)) / reach[name]
     largest, whole = max(spread, key=lambda n: spread[n]), sum(spread.values())
-    drowned = [n for n in names if spread[n] < DROWNED * whole and reach[n] > 0.1]
+    drowned = [n for n in names if 0 < spread[n] < DROWNED * whole and reach[n] > 0.1]
     if drowned and settings.get("combine") == "sum_then_normalize":
         said.append(
             f"{largest} makes {spread[largest] / whole:.0%} of the differences within groups, and "

@@ -1,4 +1,4 @@
-"""Figures, where a person asks for one; matplotlib is not among what every run needs."""
+"""Figures of evaluations, drawn with matplotlib, which only they need."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure_of(panels: int) -> tuple["Figure", list["Axes"]]:
-    """A figure of so many panels beside each other.
+def canvas(inches: tuple[float, float], panels: int = 1) -> "tuple[Figure, list[Axes]]":
+    """An empty figure and the axes of its panels, which stand beside each other.
 
     Raises:
         Mistake: matplotlib is not installed.
@@ -20,15 +20,15 @@ def figure_of(panels: int) -> tuple["Figure", list["Axes"]]:
         from matplotlib.figure import Figure
     except ImportError:
         raise Mistake("--figure needs matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(2 + 4 * panels, 4), layout="constrained")
+    figure = Figure(figsize=inches, layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure; the name's end says in which format.
+    """Writes a figure as .svg, .png or .pdf.
 
     Raises:
-        Mistake: matplotlib does not know it.
+        Mistake: matplotlib does not write such files.
     """
     try:
         figure.savefig(path)

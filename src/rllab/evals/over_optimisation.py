@@ -15,7 +15,7 @@ import numpy as np
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
-from rllab.evals.figures import figure_of, save
+from rllab.evals.figures import canvas, save
 from rllab.rewards.policy import Policy
 
 Row = dict[str, Any]
@@ -81,7 +81,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
     """
-    figure, (axes,) = figure_of(1)
+    figure, (axes,) = canvas((6, 4))
     for number, name in enumerate(dict.fromkeys(r["model"] for r in rows)):
         mine = [r for r in rows if r["model"] == name]
         for column, style in (("reward", "--"), ("gold", "-")):

@@ -14,14 +14,21 @@ from rllab.rewards.form import format, noise, repetition
 from rllab.rewards.http import http
 from rllab.rewards.judge import judge
 from rllab.rewards.length import brevity, cosine_length, soft_overlong
+from rllab.rewards.self_verification import flaw_named, verifying
 
 __all__ = [
-    "accuracy", "brevity", "code", "cosine_length", "format", "http", "judge", "noise", "repetition", "self_judge",
-    "soft_overlong",
+    "accuracy", "brevity", "code", "cosine_length", "flaw_named", "format", "http", "judge", "noise", "proving",
+    "repetition", "self_judge", "soft_overlong", "verifying",
 ]  # fmt: skip
+
+_IN_TRAINER = {  # they need torch, which the other rewards' processes do without
+    "proving": ("rllab.rewards.verified", "Proving"),
+    "self_judge": ("rllab.rewards.own", "SelfJudge"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "self_judge":  # it needs torch, which the other rewards' processes do without
-        return importlib.import_module("rllab.rewards.own").SelfJudge
-    raise AttributeError(name)
+    if name not in _IN_TRAINER:
+        raise AttributeError(name)
+    module, attribute = _IN_TRAINER[name]
+    return getattr(importlib.import_module(module), attribute)

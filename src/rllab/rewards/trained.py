@@ -45,20 +45,26 @@ class Trained:
         """
         rows = [_row(p, c) for p, c in zip(prompts, completions, strict=True)]
         if not self._knows:
-            self._check_words(rows)
+            shown = documents(self._lm.tokenizer, rows)
+            check_words(self._lm, [t for d in shown for t in (*d.prompt, *d.completions[0])], self._name)
+            self._knows = True
         found, _ = rate(self._lm, rows, self._length, self._at_once)
         return [float(values[0]) for values in found]
 
-    def _check_words(self, rows: list[dict[str, Any]]) -> None:
-        unknown = self._lm.tokenizer.unk_token_id
-        said = [t for d in documents(self._lm.tokenizer, rows) for t in (*d.prompt, *d.completions[0])]
-        missed = sum(t == unknown for t in said) / max(1, len(said)) if unknown is not None else 0.0
-        if missed > MOST_UNKNOWN:
-            raise Mistake(
-                f"the tokenizer of the reward model {self._name} does not know {missed:.0%} of the tokens of prompts "
-                "and answers, and what it pays would be noise: train one on such rows, from a model with these words"
-            )
-        self._knows = True
+
+def check_words(lm: LanguageModel, said: Sequence[int], name: str) -> None:
+    """Sees that a model that judges knows the words of what it is shown.
+
+    Raises:
+        Mistake: its tokenizer does not know most of them.
+    """
+    unknown = lm.tokenizer.unk_token_id
+    missed = sum(t == unknown for t in said) / max(1, len(said)) if unknown is not None else 0.0
+    if missed > MOST_UNKNOWN:
+        raise Mistake(
+            f"the tokenizer of the reward model {name} does not know {missed:.0%} of the tokens of prompts "
+            "and answers, and what it pays would be noise: train one on such rows, from a model with these words"
+        )
 
 
 def _row(prompt: Any, completion: Any) -> dict[str, Any]:
