@@ -41,10 +41,12 @@ def said(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def test_the_best_of_those_that_are_paid_enough_pass() -> None:
-    made = ready(keep=2, threshold=1.0)
+    made = ready(max_kept=2, threshold=1.0)
     assert said(made._passed(answered([1.0, 3.0, 0.5], [2, 3, 4]))) == ["a1", "a0"]
     assert said(made._passed(answered([1.0, 1.0, 1.0], [2, 3, 4]))) == ["a0", "a1"], "of equal ones the first"
-    assert said(ready(threshold=1.0)._passed(answered([1.0, 0.0, 2.0], [2, 3, 4]))) == ["a2", "a0"], "all that pass"
+    assert said(ready(max_kept=None, threshold=1.0)._passed(answered([1.0, 0.0, 2.0], [2, 3, 4]))) == ["a2", "a0"], (
+        "all that pass"
+    )
     assert said(made._passed(answered([0.9, NAN, 1.0], [2, 3, 4]))) == ["a2"], "without a reward none passes"
     assert said(made._passed(answered([2.0, 0.0, 1.0], [6, 3, 6]))) == [], "what is cut off does not pass"
     (row,) = ready()._passed(answered([0.0, 0.0, 1.0], [2, 2, 2]))
@@ -102,7 +104,7 @@ def test_nothing_to_learn_stops_before_the_first_step() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
-    [({"keep": 0}, "keep must be at least 1"), ({"minibatches": 0}, "minibatches must be from 1")],
+    [({"max_kept": 0}, "max_kept must be at least 1"), ({"minibatches": 0}, "minibatches must be from 1")],
 )
 def test_bad_settings_are_told(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):

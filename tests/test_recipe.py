@@ -118,6 +118,17 @@ def test_settings_of_what_is_named(tmp_path: Path) -> None:
     assert told == ["bad.yaml:5: reward.powr: no such setting; did you mean 'reward.power'?"]
 
 
+def test_a_field_that_every_run_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom rllab.algos import DQN\n\n\n"
+        "@dataclass(kw_only=True)\nclass Mine(DQN):\n    keep: int = 1\n"
+    )
+    told = mistakes(GOOD.replace("algo: DQN", "algo: mine.py:Mine"), folder=tmp_path)
+    assert any("algo: has a field 'keep', which is a setting of every run: give it another name" in t for t in told), (
+        told
+    )
+
+
 def test_plain_recipe_says_everything_and_reads_back() -> None:
     for name in recipe_names():
         recipe = load_recipe(name)

@@ -1,7 +1,7 @@
 """Distillation by rejection sampling: a student learns those answers of a teacher that pass (DeepSeek-AI 2025, R1).
 
 The teacher answers each prompt `num_generations` times. The answers that are paid at least `threshold`, or the best
-`keep` of them, are learned, by the loss of supervised fine-tuning:
+`max_kept` of them, are learned, by the loss of supervised fine-tuning:
 
     loss = -mean log pi(token of a kept answer)
 
@@ -41,7 +41,7 @@ class Distill(Policy):
 
     teacher: Annotated[str, Model()] = ""  # as `model`; "": the student as it was when training began
     threshold: float = 1.0  # the least that an answer is paid to be kept
-    keep: int | None = None  # at most so many answers of a prompt, those that are paid most; None: all that pass
+    max_kept: int | None = None  # at most so many answers of a prompt, those that are paid most; None: all that pass
     num_generations: int = 4  # answers to choose from
     num_iterations: int = 1  # passes over a round's answers
     minibatches: int = 1  # optimizer steps of a pass
@@ -50,8 +50,8 @@ class Distill(Policy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is not None and self.keep < 1:
-            raise ValueError(f"keep must be at least 1, got {self.keep}")
+        if self.max_kept is not None and self.max_kept < 1:
+            raise ValueError(f"max_kept must be at least 1, got {self.max_kept}")
         if not 1 <= self.minibatches <= self.batch_size:
             raise ValueError(f"minibatches must be from 1 to batch_size, got {self.minibatches}")
 
@@ -92,7 +92,7 @@ class Distill(Policy):
     def _passed(self, group: Group) -> list[dict[str, Any]]:
         """The answers of a group that are learned, as rows of supervised fine-tuning."""
         totals_G = np.nan_to_num(self.total(group), nan=-np.inf)
-        best = np.argsort(-totals_G, kind="stable")[: self.keep]
+        best = np.argsort(-totals_G, kind="stable")[: self.max_kept]
         finished = [c.finished for c in group.completions]
         return [_row(group, int(i)) for i in best if totals_G[i] >= self.threshold and finished[i]]
 

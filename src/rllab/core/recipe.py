@@ -181,6 +181,10 @@ def _read(reader: Reader, root: yaml.MappingNode) -> tuple[Any, Any]:
             reader.note(node or root, "algo", "is no algorithm: a dataclass that subclasses rllab.Algorithm")
         found = None
     own = dataclass_settings(found) if found else {}
+    for name in sorted(run.keys() & own.keys()):
+        reader.note(
+            node or root, "algo", f"has a field {name!r}, which is a setting of every run: give it another name"
+        )
     both = {**run, **own}
     if found is None:  # without the algorithm its settings are unknown: check the run's alone
         root = yaml.MappingNode(root.tag, [(k, v) for k, v in root.value if k.value in run], root.start_mark)
