@@ -49,6 +49,7 @@ def test_the_best_of_those_that_are_paid_enough_pass() -> None:
     )
     assert said(made._passed(answered([0.9, NAN, 1.0], [2, 3, 4]))) == ["a2"], "without a reward none passes"
     assert said(made._passed(answered([2.0, 0.0, 1.0], [6, 3, 6]))) == [], "what is cut off does not pass"
+    assert said(made._passed(answered([3.0, 2.0, 1.0], [6, 3, 4]))) == ["a1", "a2"], "nor does it take another's place"
     (row,) = ready()._passed(answered([0.0, 0.0, 1.0], [2, 2, 2]))
     assert row.keys() == {"prompt", "style", "completion"}, "the target is nothing to learn from"
 

@@ -92,9 +92,9 @@ class Distill(Policy):
     def _passed(self, group: Group) -> list[dict[str, Any]]:
         """The answers of a group that are learned, as rows of supervised fine-tuning."""
         totals_G = np.nan_to_num(self.total(group), nan=-np.inf)
-        best = np.argsort(-totals_G, kind="stable")[: self.max_kept]
-        finished = [c.finished for c in group.completions]
-        return [_row(group, int(i)) for i in best if totals_G[i] >= self.threshold and finished[i]]
+        best = np.argsort(-totals_G, kind="stable").tolist()
+        passed = [i for i in best if totals_G[i] >= self.threshold and group.completions[i].finished]
+        return [_row(group, i) for i in passed[: self.max_kept]]
 
     def _batch(self, rows: list[dict[str, Any]], spare: Group) -> Batch:
         """Packed rows; all tokens that are learned count alike. Ranks yield equally often: a rank may have none."""
