@@ -24,6 +24,7 @@ from rllab.core.precision import multiplies_bf16
 from rllab.core.recipe import Settings
 
 T = TypeVar("T")
+_THREADS = torch.get_num_threads()  # torch's own choice
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -50,8 +51,7 @@ class Engine:
         self.rank, self.world, self.local_rank = ranks()
         self.device = _device(settings.device, self.local_rank)
         self.micro_batch = settings.micro_batch
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+        torch.set_num_threads(settings.threads or _THREADS)  # whatever a run before it in this process had
         if large_products and self.device.type == "cpu":
             _keep_memory()
         torch.set_flush_denormal(True)  # numbers below 1e-38 cost a hundred times as much to add, and mean nothing
