@@ -255,3 +255,15 @@ def test_no_warning_in_an_ordinary_run(toy, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(toy(), tmp_path)
+
+
+def test_a_runs_threads_do_not_depend_on_the_run_before(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = torch.get_num_threads()
+    monkeypatch.setattr("rllab.core.engine._THREADS", 3)
+    try:
+        run(toy("threads=1"), tmp_path / "one")
+        assert torch.get_num_threads() == 1
+        run(toy(), tmp_path / "other")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
