@@ -166,7 +166,7 @@ def demo(
     runs: Runs = Path("runs"),
     smoke: Annotated[bool, typer.Option(help="Each at its smallest size: does it run at all?")] = False,
 ) -> None:
-    """See the five capstones learn, in a quarter of an hour on two cores. Given again it goes on where it was stopped."""
+    """See the five capstones learn, in a quarter of an hour on two cores; the same command goes on after a stop."""
     from rllab.core.stop import Stop
 
     stop = Stop().install()
