@@ -16,7 +16,7 @@ from rllab.core.trainer import Trainer
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("r1-zero", "r1-distill"):
+    for name in ("r1-zero", "r1-distill", "r1-cold-start"):
         list(Trainer(load_recipe(name, smoke=True), folder / name))
     return folder
 
@@ -44,6 +44,14 @@ def test_by_default_what_the_recipe_expects_is_shown(runs: Path) -> None:
     done = curves(runs, "r1-zero")
     assert done.exit_code == 0 and done.stdout.splitlines()[0].split() == ["run", "step", "eval/accuracy"]
     assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["2", "4"]
+
+
+def test_runs_of_which_other_things_are_expected_show_those_of_the_first(runs: Path) -> None:
+    done = curves(runs, "r1-distill", "r1-cold-start")
+    assert done.exit_code == 0, done.output
+    assert (
+        done.stdout.splitlines()[0].split() == ["run", "step", "eval/accuracy"] and len(done.stdout.splitlines()) == 5
+    )
 
 
 def test_what_was_not_measured_is_told_with_what_was(runs: Path) -> None:

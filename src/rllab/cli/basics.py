@@ -113,7 +113,7 @@ def curves(
     run: Annotated[list[str], typer.Argument(help="Runs: name, folder, or last.")],
     of: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A metric, such as rollout/tokens; several times. By default what the recipe expects."),
+        typer.Option(help="A metric, such as rollout/tokens; several times. By default what the first recipe expects."),
     ] = None,
     over: Annotated[str, typer.Option(help="What they are shown over, such as data/tokens.")] = "step",
     figure: Annotated[str, typer.Option(help="A file for a figure, such as curves.svg.")] = "",
@@ -125,7 +125,9 @@ def curves(
     from rllab.evals.curves import draw, of_run
     from rllab.tables import table
 
-    rows = [row for name in run for row in of_run(find_run(name, runs), of or [], over)]
+    folders = [find_run(name, runs) for name in run]
+    metrics = of or list(folders[0].recipe().settings.expect)
+    rows = [row for folder in folders for row in of_run(folder, metrics, over)]
     if figure:
         draw(rows, Path(figure))
     table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)

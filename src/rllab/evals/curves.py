@@ -14,18 +14,17 @@ Row = dict[str, Any]
 def of_run(run: RunFolder, metrics: Sequence[str], over: str = "step") -> list[Row]:
     """A row for each round of a run in which all of the metrics, and `over`, were measured.
 
-    metrics: as they stand in metrics.jsonl; none: what the run's recipe expects something of.
+    metrics: as they stand in metrics.jsonl.
 
     Raises:
         Mistake: there is no such round; tells what was measured.
     """
-    wanted = list(metrics) or list(run.recipe().settings.expect)
     rows = run.rows()
-    found = [r for r in rows if all(k in r for k in (over, *wanted))]
+    found = [r for r in rows if all(k in r for k in (over, *metrics))]
     if not found:
         known = sorted({k for r in rows for k in r})
-        raise Mistake(f"{run.path} has no round with {', '.join((over, *wanted))}; it measured {', '.join(known)}")
-    return [{"run": run.path.name, over: r[over]} | {k: r[k] for k in wanted} for r in found]
+        raise Mistake(f"{run.path} has no round with {', '.join((over, *metrics))}; it measured {', '.join(known)}")
+    return [{"run": run.path.name, over: r[over]} | {k: r[k] for k in metrics} for r in found]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -34,12 +33,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
     """
-    over = list(rows[0])[1]
-    metrics = list(dict.fromkeys(k for r in rows for k in list(r)[2:]))
+    _, over, *metrics = rows[0]
     figure, panels = canvas((2 + 4 * len(metrics), 4), len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         for name in dict.fromkeys(r["run"] for r in rows):
-            seen = [(r[over], r[metric]) for r in rows if r["run"] == name and metric in r]
+            seen = [(r[over], r[metric]) for r in rows if r["run"] == name]
             axes.plot(*zip(*seen, strict=True), marker=".", label=name)
         axes.set_xlabel(over)
         axes.set_ylabel(metric)
