@@ -3,14 +3,13 @@
 from rllab.testing.algorithms import (
     check_algorithm,
     check_evaluate,
-    check_moves,
     check_resume,
     check_seeds,
     check_split,
+    check_updates,
     digest,
     finish,
     outcome,
-    updates,
 )
 from rllab.testing.broken import Broken
 from rllab.testing.games import check_game, compare_speed
@@ -21,14 +20,13 @@ __all__ = [
     "check_algorithm",
     "check_evaluate",
     "check_game",
-    "check_moves",
     "check_resume",
     "check_seeds",
     "check_split",
     "check_task",
+    "check_updates",
     "compare_speed",
     "digest",
     "finish",
     "outcome",
-    "updates",
 ]

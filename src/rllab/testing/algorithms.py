@@ -7,8 +7,6 @@ first makes sure that something moved: a run in which nothing happens resumes pe
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rllab.core.algorithm import Metrics, Update, split
-from rllab.core.checkpoint import Checkpoints, Segment
+from rllab.core.checkpoint import Segment
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
@@ -32,13 +30,14 @@ def check_algorithm(recipe: Recipe, folder: Path) -> list[str]:
     Raises:
         Broken: says what does not hold, and where to look.
     """
-    whole = finish(recipe, folder / "whole")
+    trainer = Trainer(recipe, folder / "whole")
+    checked = check_updates(trainer)
+    whole = outcome(trainer)
     return [
-        check_moves(recipe, folder / "whole"),
-        check_split(recipe, folder / "split"),
-        *(check_resume(recipe, whole, folder / f"cut-{cut}", cut) for cut in range(1, recipe.settings.total_steps)),
+        *checked,
+        check_evaluate(trainer),
+        check_resume(recipe, whole, folder / "cut"),
         check_seeds(recipe, whole, folder / "seed"),
-        check_evaluate(recipe, folder / "evaluate"),
     ]
 
 
@@ -61,54 +60,70 @@ def outcome(trainer: Trainer) -> tuple[str, list[Metrics]]:
         "optim": shared["optim"],
         "own": checkpoint.state(f"rank-{trainer.engine.rank}"),
     }
-    rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in trainer.folder.rows()]
-    return digest(state), rows
+    return digest(state), _rows(trainer.folder)
 
 
-def check_moves(recipe: Recipe, folder: Path) -> str:
-    """Training changes every part's weights, and at least one optimizer step has a gradient."""
-    trainer = Trainer(recipe, folder.with_name("start"))
-    trainer.restore()
-    start = {name: digest(dict(part.state_dict())) for name, part in trainer.algorithm.parts().items()}
-    checkpoint = Checkpoints(folder / "checkpoints").newest()
-    assert checkpoint is not None
-    still = [name for name, before in start.items() if digest(checkpoint.part(name)) == before]
+def _rows(folder: RunFolder) -> list[Metrics]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in folder.rows()]
+
+
+def check_updates(trainer: Trainer) -> tuple[str, str]:
+    """Runs to the end, and looks at every update before it is done.
+
+    A batch in pieces has the gradient of the whole batch, for every loss of a round, and every part changes.
+    """
+    parts, do, start, checked = trainer.algorithm.parts, trainer.engine.update, dict[str, str](), 0
+
+    def look(update: Update, optimizers: Any) -> Any:
+        nonlocal checked
+        start.update({name: digest(dict(part.state_dict())) for name, part in parts().items() if name not in start})
+        checked += check_split(trainer, update)
+        return do(update, optimizers)
+
+    trainer.engine.update = look  # type: ignore[method-assign]
+    for _ in trainer:
+        pass
+    still = [name for name, part in parts().items() if start.get(name) in (None, digest(dict(part.state_dict())))]
     if still:
-        raise Broken(f"the part {still[0]!r} has not changed; in {recipe.name}'s smoke size nothing is learned")
-    return "every part is trained"
+        raise Broken(f"the part {still[0]!r} has not changed; in {trainer.recipe.name}'s smoke size nothing is learned")
+    if not checked:
+        raise Broken("no update of the run had a gradient")
+    return "every part is trained", f"split batches have the same gradient ({checked} updates)"
 
 
-def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path, cut: int) -> str:
-    """A run stopped after round `cut`, or killed some rounds later, and started again ends as one left alone."""
-    stop = Stop()
-    for row in Trainer(recipe, folder, stop=stop):
-        if row["step"] == cut:
-            stop.reason = "check_resume"
-    _compare(finish(recipe, folder), whole, f"stopped after round {cut} and resumed")
-    _pretend_killed(folder, cut)
-    _compare(finish(recipe, folder), whole, f"killed after the checkpoint of round {cut} and resumed")
-    return f"stopped or killed after round {cut} it resumes to the same"
+def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) -> str:
+    """A run that is stopped or killed after every round, and started again, ends as one left alone.
+
+    By turns it is stopped, killed before its last row is written, and killed with rows that are newer than its
+    checkpoint.
+    """
+    left_alone = RunFolder(folder.with_name("whole"))
+    for cut in range(1, len(whole[1])):
+        stop = Stop()
+        trainer = Trainer(recipe, folder, stop=stop)
+        for row in trainer:
+            if row["step"] == cut:
+                stop.reason = "check_resume"
+        _compare(_rows(trainer.folder), whole[1][:cut], f"resumed in round {cut}")
+        if cut % 3 == 2:
+            trainer.folder.cut(cut - 1)
+        if cut % 3 == 0:
+            newer = next(r for r in left_alone.rows() if r["step"] == cut + 1)
+            trainer.folder.append(newer, [s for s in left_alone.samples() if s["step"] == cut + 1])
+            trainer.folder.close()
+    found, rows = finish(recipe, folder)
+    _compare(rows, whole[1], "resumed in the last round")
+    if found != whole[0]:
+        raise Broken("resumed after every round, the final state differs; the rows are the same")
+    return f"stopped or killed after each of {len(rows) - 1} rounds it resumes to the same"
 
 
-def _pretend_killed(folder: Path, cut: int) -> None:
-    """Leaves a finished run as a kill would have: only the checkpoint of `cut`, its row missing or newer ones there."""
-    run = RunFolder(folder)
-    for step in Checkpoints(folder / "checkpoints").steps():
-        if step > cut:
-            shutil.rmtree(folder / "checkpoints" / f"{step:08d}")
-    if cut % 2:
-        run.cut(cut - 1)
-    run.write_status("running", {"step": cut})
-
-
-def _compare(found: tuple[str, list[Metrics]], whole: tuple[str, list[Metrics]], how: str) -> None:
-    for mine, its in zip(found[1], whole[1], strict=False):
+def _compare(found: list[Metrics], expected: list[Metrics], how: str) -> None:
+    for mine, its in zip(found, expected, strict=False):
         if different := _different(mine, its):
             raise Broken(f"{how}, {different} in round {mine['step']}: a draw or a state was lost")
-    if len(found[1]) != len(whole[1]):
-        raise Broken(f"{how}, the run has {len(found[1])} rows instead of {len(whole[1])}")
-    if found[0] != whole[0]:
-        raise Broken(f"{how}, the final state differs; the rows are the same")
+    if len(found) != len(expected):
+        raise Broken(f"{how}, the run has {len(found)} rows instead of {len(expected)}")
 
 
 def check_seeds(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) -> str:
@@ -125,35 +140,29 @@ def check_seeds(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) 
     return "two seeds differ"
 
 
-def check_split(recipe: Recipe, folder: Path) -> str:
-    """A batch in pieces has the gradient of the whole batch, for every loss of a round."""
-    checked = 0
-    for trainer, update in updates(recipe, folder):
-        whole = _gradient(trainer, update, None)
-        if not any(g.abs().sum() > 0 for g in whole.values()):
-            continue
-        checked += 1
-        terms = {name: torch.zeros_like(g) for name, g in whole.items()}  # a sum is as exact as its terms
-        for entry in split(update.batch, 1):
-            for name, g in _gradient(trainer, replace(update, batch=entry), None).items():
-                terms[name] += g.abs()
-        for size in (1, 3):
-            for name, g in _gradient(trainer, update, size).items():
-                if float((g - whole[name]).abs().max()) > 1e-5 * max(float(terms[name].max()), 1e-6):
-                    raise Broken(
-                        f"split in pieces of {size}, {name} has another gradient: the loss must be a sum of weight x "
-                        "loss over entries, and draw nothing"
-                    )
-    if not checked:
-        raise Broken("no update of the run had a gradient")
-    return f"split batches have the same gradient ({checked} updates)"
+def check_split(trainer: Trainer, update: Update) -> bool:
+    """A batch in pieces has the gradient of the whole batch; returns whether that has one at all."""
+    whole = _gradient(trainer, update, None)
+    if not any(g.abs().sum() > 0 for g in whole.values()):
+        return False
+    alone = {name: torch.zeros_like(g) for name, g in whole.items()}
+    terms = {name: torch.zeros_like(g) for name, g in whole.items()}  # a sum is as exact as its terms
+    for entry in split(update.batch, 1):
+        for name, g in _gradient(trainer, replace(update, batch=entry), None).items():
+            alone[name] += g
+            terms[name] += g.abs()
+    for size, pieces in ((1, alone), (3, _gradient(trainer, update, 3))):
+        for name, g in pieces.items():
+            if float((g - whole[name]).abs().max()) > 1e-5 * max(float(terms[name].max()), 1e-6):
+                raise Broken(
+                    f"split in pieces of {size}, {name} has another gradient: the loss must be a sum of weight x "
+                    "loss over entries, and draw nothing"
+                )
+    return True
 
 
-def check_evaluate(recipe: Recipe, folder: Path) -> str:
-    """Evaluating changes nothing, and says the same twice."""
-    trainer = Trainer(recipe, folder)
-    for _ in trainer:
-        pass
+def check_evaluate(trainer: Trainer) -> str:
+    """Evaluating a run that has ended changes nothing, and says the same twice."""
     before = digest(trainer.algorithm.state()), _weights(trainer)
     first, second = trainer.algorithm.evaluate(trainer.step), trainer.algorithm.evaluate(trainer.step)
     if (digest(trainer.algorithm.state()), _weights(trainer)) != before:
@@ -161,23 +170,6 @@ def check_evaluate(recipe: Recipe, folder: Path) -> str:
     if different := _different(first, second):
         raise Broken(f"evaluated twice, {different}: draw from ctx.rng, with the step as index")
     return "evaluating changes nothing"
-
-
-def updates(recipe: Recipe, folder: Path) -> Iterator[tuple[Trainer, Update]]:
-    """Every update of a run, before it is done."""
-    trainer = Trainer(recipe, folder)
-    engine, seen = trainer.engine, list[Update]()
-    do = engine.update
-
-    def spy(update: Update, optimizers: Any) -> Any:
-        seen.append(update)
-        return do(update, optimizers)
-
-    engine.update = spy  # type: ignore[method-assign]
-    for _ in trainer:
-        for update in seen:
-            yield trainer, update
-        seen.clear()
 
 
 def _gradient(trainer: Trainer, update: Update, size: int | None) -> dict[str, Tensor]:
