@@ -1,23 +1,20 @@
 """Rewards from elsewhere: a service over HTTP, a judge with OpenAI's interface, the policy as its own judge."""
 
 import asyncio
-import json
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import Server
 from test_rewards import paid, rewards
 from transformers import AutoModelForCausalLM
 
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
-from rllab.rewards import remote
 from rllab.rewards.http import http
 from rllab.rewards.judge import judge, verdict
 from rllab.rewards.own import SelfJudge
@@ -25,48 +22,6 @@ from rllab.rewards.pairwise import Contest
 from rllab.rewards.scoring import RewardFailed
 from rllab.testing import check_algorithm
 from rllab.text.models import load
-
-Answer = Callable[[Any], tuple[int, Any]]
-
-
-class Server:
-    """A service on this machine: answers what it is told to, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[str, str], Any]] = []
-        self.answer: Answer = lambda body: (200, [0.0] * len(body["prompts"]))
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                status, said = outer.answer(body)
-                text = (said if isinstance(said, str) else json.dumps(said)).encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(text)))
-                self.send_header("retry-after", "0")
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(remote, "_FIRST_WAIT", 0.01)
-    found = Server()
-    yield found
-    found.close()
 
 
 def ask(server: Server, said: list[str], **settings: Any) -> list[Any]:
@@ -142,7 +97,7 @@ def test_the_last_letter_alone_is_the_verdict() -> None:
     assert {k: verdict(k) for k in said} == said
 
 
-def prefers(better: Callable[[str, str], str]) -> Answer:
+def prefers(better: Callable[[str, str], str]) -> Callable[[Any], tuple[int, Any]]:
     def answer(body: Any) -> tuple[int, Any]:
         text = body["messages"][0]["content"]
         one, other = (text.split(f"[Answer {x}]\n")[1].split("\n\n")[0] for x in "AB")

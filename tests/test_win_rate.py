@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Server
 from typer.testing import CliRunner
 
 from rllab.cli import app
 from rllab.core.recipe import load_recipe
-from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
 from rllab.evals.win_rate import both, play, preferred
 from rllab.rewards.rollouts import Group
@@ -66,7 +66,7 @@ def test_a_run_stands_beside_what_it_began_with(runs: Path) -> None:
     rows = told(runs, "dpo", *(word for judge in judges for word in ("--by", judge)))
     assert [(r["model"], r["against"], r["prompts"]) for r in rows] == [("dpo", "began", 6)] * 3
     assert rows[2]["win_rate"] == 1.0 and rows[2]["interval"] == [1.0, 1.0]
-    pairs = play(RunFolder(runs / "dpo"), "", 6, 0, runs).pairs
+    pairs = play("dpo", "", 6, 0, runs).pairs
     gold = [0.5 + 0.5 * np.sign(a - b) for a, b in (pair.gold for pair in pairs)]
     assert rows[0]["win_rate"] == pytest.approx(np.mean(gold)) and rows[0]["ties"] == np.mean(np.array(gold) == 0.5)
     assert [rows[0][k] for k in ("tokens", "tokens_against")] == [
@@ -75,10 +75,35 @@ def test_a_run_stands_beside_what_it_began_with(runs: Path) -> None:
     assert any(a != b for a, b in (pair.texts for pair in pairs))
 
 
+def test_judges_see_both_answers_in_both_orders(runs: Path, server: Server, qwen: Path) -> None:
+    def longer(body: Any) -> tuple[int, Any]:
+        asked = body["messages"][0]["content"]
+        first, second = asked.partition("[Answer A]")[2].split("[Answer B]")
+        said = "A" if len(first.strip()) >= len(second.partition("Which answer is better?")[0].strip()) else "B"
+        return 200, {"choices": [{"message": {"content": said}}]}
+
+    server.answer = longer
+    service = f"{{name: judge, url: '{server.url}/v1', model: m}}"
+    (judged,) = told(runs, "dpo", "--by", service)
+    pairs = play("dpo", "", 6, 0, runs).pairs
+    lengths = [(len(a.strip()), len(b.strip())) for a, b in (pair.texts for pair in pairs)]
+    assert judged["win_rate"] == pytest.approx(np.mean([0.5 + 0.5 * np.sign(a - b) for a, b in lengths]))
+    assert len(server.asked) == 2 * sum(a != b for a, b in (pair.texts for pair in pairs))
+    list(Trainer(load_recipe("dpo", [f"model={qwen}", "shape={}"], smoke=True), runs / "lettered"))
+    (own,) = told(runs, "lettered", "--by", "self_judge")
+    assert own["prompts"] == 6 and 0.0 <= own["interval"][0] <= own["win_rate"] <= own["interval"][1] <= 1.0
+
+
+def test_a_figure_shows_every_row(runs: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "wins.svg"
+    told(runs, "dpo", "--by", "gold", "--by", "brevity", "--figure", str(figure))
+    assert figure.read_text().count('<g id="ytick_') == 2
+
+
 def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path) -> None:
     (row,) = told(runs, "dpo", "--against", "dpo")
     assert (row["win_rate"], row["ties"], row["interval"]) == (0.5, 1.0, [0.5, 0.5])
-    one, two = (play(RunFolder(runs / "dpo"), "", 6, seed, runs).pairs for seed in (0, 1))
+    one, two = (play("dpo", "", 6, seed, runs).pairs for seed in (0, 1))
     assert [p.texts for p in one] != [p.texts for p in two]
 
 
@@ -87,8 +112,9 @@ def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path)
     [
         (["cartpole"], "which trains no language model that answers"),
         (["reward-model"], "which trains no language model that answers"),
-        (["began"], "began with a new model: say with --against"),
+        (["began"], "began with no model, but made a new one: say with --against"),
         (["dpo", "--by", "mine.py:nothing"], "says nothing of the answers"),
+        (["dpo", "--by", "self_judge"], "this model's tokenizer has no such letters"),
         (["nobody"], "no run 'nobody'"),
     ],
 )

@@ -43,8 +43,6 @@ class Distill(Policy):
     threshold: float = 1.0  # the least that an answer is paid to be kept
     max_kept: int | None = None  # at most so many answers of a prompt, those that are paid most; None: all that pass
     num_generations: int = 4  # answers to choose from
-    num_iterations: int = 1  # passes over a round's answers
-    minibatches: int = 1  # optimizer steps of a pass
     mixed: Annotated[Callable[..., Any], TASKS] | None = None  # rows that are learned as they stand
     mixed_rows: int = 8  # of them with each update
 
@@ -52,8 +50,6 @@ class Distill(Policy):
         super().__post_init__()
         if self.max_kept is not None and self.max_kept < 1:
             raise ValueError(f"max_kept must be at least 1, got {self.max_kept}")
-        if not 1 <= self.minibatches <= self.batch_size:
-            raise ValueError(f"minibatches must be from 1 to batch_size, got {self.minibatches}")
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)

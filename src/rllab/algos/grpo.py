@@ -45,8 +45,6 @@ class GRPO(Policy):
     scale_rewards: Literal["group", "batch", "none"] = "group"  # by whose standard deviation advantages are divided
     combine: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"  # of several rewards
     beta: float = 0.0  # of the KL to the model that training begins with
-    num_iterations: int = 1  # passes over a round's completions
-    minibatches: int = 1  # optimizer steps of a pass
     mask_truncated: bool = False  # completions that were cut off teach nothing
     importance_cap: float | None = None  # tokens count pi_old / pi_sampler at most this much (truncated importance)
 
@@ -54,8 +52,6 @@ class GRPO(Policy):
         super().__post_init__()
         if self.num_generations < 2:
             raise ValueError(f"num_generations must be at least 2, got {self.num_generations}")
-        if not 1 <= self.minibatches <= self.batch_size:
-            raise ValueError(f"minibatches must be from 1 to batch_size, got {self.minibatches}")
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)

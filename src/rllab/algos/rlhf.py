@@ -71,7 +71,6 @@ class RLHF(Policy):
     clip_range_value: float = 0.2  # c
     vf_coef: float = 0.1
     num_iterations: int = 4  # passes over a round's completions
-    minibatches: int = 1  # optimizer steps of a pass
     whiten_rewards: bool = False  # to deviation 1 over a round's tokens, before advantages are estimated
     missing_eos_penalty: float = 0.0  # off the score of an answer that was cut off
     ptx: Pretraining | None = None  # PPO-ptx
@@ -86,8 +85,6 @@ class RLHF(Policy):
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if self.kl_target is not None and self.kl_target <= 0:
             raise ValueError(f"kl_target must be positive, got {self.kl_target}")
-        if not 1 <= self.minibatches <= self.batch_size:
-            raise ValueError(f"minibatches must be from 1 to batch_size, got {self.minibatches}")
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)

@@ -151,16 +151,18 @@ def winrate(
     ] = None,
     prompts: Annotated[int, typer.Option(help="Test prompts that both answer.", min=1)] = 200,
     seed: Annotated[int, typer.Option(help="Of the answers, sampled at temperature 1.")] = 0,
+    figure: Annotated[str, typer.Option(help="A file for a figure, such as wins.svg.")] = "",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Show how often a model's answers are liked better than those of another, and how long both are."""
-    from rllab.core.run import find_run
-    from rllab.evals.win_rate import GOLD, play, result
+    from rllab.evals.win_rate import GOLD, draw, play, result
     from rllab.tables import table
 
-    matches = [play(find_run(name, runs), against, prompts, seed, runs) for name in run]
+    matches = [play(name, against, prompts, seed, runs) for name in run]
     rows = [result(match, judge, seed, runs) for match in matches for judge in by or [GOLD]]
+    if figure:
+        draw(rows, Path(figure))
     table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)
 
 
@@ -173,11 +175,11 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Show how well a model grades derivations, and how often it names what is wrong, by their number of steps."""
-    from rllab.evals.proofs import Speaker
     from rllab.evals.proofs import verify as verified
+    from rllab.evals.speaker import Speaker, began_with
     from rllab.tables import table
 
-    found = verified(Speaker(run, runs, base), rows)
+    found = verified(Speaker(run, runs, began_with(run, runs, "leave --base out") if base else ""), rows)
     table(found if as_json else [{k: shown(v) for k, v in row.items()} for row in found], as_json)
 
 
@@ -192,9 +194,10 @@ def refine(
     as_json: AsJson = False,
 ) -> None:
     """Show what refining its own derivations is worth to a model, and whether it knows its best."""
-    from rllab.evals.proofs import Speaker
     from rllab.evals.proofs import refine as refined
+    from rllab.evals.speaker import Speaker, began_with
     from rllab.tables import table
 
-    found = list(refined(Speaker(run, runs, base), rounds, problems, samples))
+    speaker = Speaker(run, runs, began_with(run, runs, "leave --base out") if base else "")
+    found = list(refined(speaker, rounds, problems, samples))
     table(found if as_json else [{k: shown(v) for k, v in row.items()} for row in found], as_json)

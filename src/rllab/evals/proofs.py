@@ -4,65 +4,13 @@ Axes: P problems, N threads of each.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from rllab.core.algorithm import Context
-from rllab.core.errors import Mistake
-from rllab.core.load import model_folder
-from rllab.core.run import find_run
 from rllab.evals.over_optimisation import expected_best
+from rllab.evals.speaker import Row, Speaker
 from rllab.rewards.self_verification import read_evaluation, read_proof, verifier_reward
 from rllab.stats import Interval, paired_difference, stratified_bootstrap
-from rllab.text.algorithm import TextAlgorithm
-from rllab.text.models import LanguageModel, load
-from rllab.text.sampler import Sampling
-from rllab.text.turns import converse
-
-Row = dict[str, Any]
-
-
-class Speaker:
-    """The model of a run, its task, and how it is sampled: at temperature 1, by chance that is a function of `seed`.
-
-    base: the model that the run began with in its place.
-
-    Raises:
-        Mistake: there is no such run, it is none of a language model, or it began with none.
-    """
-
-    def __init__(self, run: str, runs: Path, base: bool = False, seed: int = 0) -> None:
-        algorithm = find_run(run.partition("@")[0], runs).recipe().algorithm
-        if not isinstance(algorithm, TextAlgorithm):
-            raise Mistake(f"{run} is a run of {type(algorithm).__name__}, which has no language model")
-        self.run, self.task, self._tokens = run, algorithm.task(), algorithm.max_new_tokens
-        if base and not algorithm.model:
-            raise Mistake(f"{run} began with no model, but made a new one")
-        self._lm: LanguageModel = load(algorithm.model if base else model_folder(run, runs))
-        self._ctx = Context(seed, torch.device("cpu"))
-
-    def rows(self, count: int, needs: str) -> list[Row]:
-        """The first test rows.
-
-        Raises:
-            Mistake: they have not the column that is needed.
-        """
-        rows = [self.task.row(i, "test") for i in range(min(count, self.task.size("test")))]
-        if needs not in rows[0]:
-            raise Mistake(f"the task of {self.run} has no column {needs!r}, but {', '.join(rows[0])}")
-        return rows
-
-    def says(self, rows: Sequence[Row], turn: int, samples: int = 1) -> list[str]:
-        """`samples` completions of each row's prompt, in order."""
-
-        def uniforms(row: int, sample: int) -> np.ndarray:
-            return self._ctx.rng("says", turn, row, sample).random(self._tokens)
-
-        sampling = Sampling(max_new_tokens=self._tokens, temperature=1.0)
-        return [t.text for t in converse(self._lm, self.task, rows, sampling, samples, uniforms)[1]]
 
 
 def verify(speaker: Speaker, count: int) -> list[Row]:

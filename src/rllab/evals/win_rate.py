@@ -5,26 +5,21 @@ more is preferred, a tie is half a win (Stiennon et al. 2020; Ouyang et al. 2022
 them in both orders.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from rllab.algos.reward_model import RewardModel
-from rllab.core.algorithm import Context
 from rllab.core.errors import Mistake
-from rllab.core.load import model_folder
-from rllab.core.run import RunFolder
+from rllab.evals.figures import canvas, save
 from rllab.evals.reward import read_reward
-from rllab.rewards.rollouts import Group, pay, roll_out
+from rllab.evals.speaker import Speaker, began_with
+from rllab.rewards.rollouts import Group, pay
 from rllab.rewards.scoring import Rewards
 from rllab.stats import bootstrap
-from rllab.text.algorithm import TextAlgorithm
-from rllab.text.models import LanguageModel, load
-from rllab.text.rows import Rows
-from rllab.text.sampler import Sampling
+from rllab.text.models import LanguageModel
 
 GOLD = "gold"  # the judge that every task brings along: its score of an answer, or whether it is right
 
@@ -33,14 +28,14 @@ GOLD = "gold"  # the judge that every task brings along: its score of an answer,
 class Match:
     """What a run's model answered beside another: a group of two for each prompt, its own first."""
 
-    run: RunFolder
+    run: str
     against: str
     model: LanguageModel
     pairs: list[Group]
 
 
-def play(run: RunFolder, against: str, prompts: int, seed: int, runs: Path) -> Match:
-    """Has a run's model and another answer so many test prompts of the run's task, at temperature 1.
+def play(run: str, against: str, prompts: int, seed: int, runs: Path) -> Match:
+    """Has a run's model and another answer so many test prompts of the run's task.
 
     against: a model as a person names it; "": the one that the run began with. Both draw the same numbers, so that a
     model ties with itself.
@@ -48,28 +43,11 @@ def play(run: RunFolder, against: str, prompts: int, seed: int, runs: Path) -> M
     Raises:
         Mistake: the run trains no language model, or began with none.
     """
-    recipe = run.recipe()
-    algorithm = recipe.algorithm
-    if not isinstance(algorithm, TextAlgorithm) or isinstance(algorithm, RewardModel):
-        raise Mistake(f"{run.path} is a run of {type(algorithm).__name__}, which trains no language model that answers")
-    began = against or algorithm.model
-    if not began:
-        raise Mistake(
-            f"{run.path} began with a new model: say with --against which other one it is to be compared with"
-        )
-    task, ctx = algorithm.task(), Context(seed, torch.device("cpu"))
-    rows = Rows(task, ctx).held_out("test", prompts)
-    sampling = Sampling(max_new_tokens=algorithm.max_new_tokens, temperature=1.0)
-
-    def uniforms(row: int, sample: int) -> np.ndarray:
-        return ctx.rng("answers", row, sample).random(algorithm.max_new_tokens)
-
-    def answers(lm: LanguageModel) -> list[Group]:
-        return roll_out(lm, task, rows, range(len(rows)), sampling, 1, uniforms)
-
-    model, other = (load(model_folder(name, runs)) for name in (str(run.path), began))
-    pairs = [both(a, b) for a, b in zip(answers(model), answers(other), strict=True)]
-    return Match(run, title(began), model, pairs)
+    against = against or began_with(run, runs, "say with --against which other one it is to be compared with")
+    mine, other = Speaker(run, runs, seed=seed), Speaker(run, runs, against, seed)
+    rows = mine.rows(prompts)
+    pairs = [both(a, b) for a, b in zip(mine.answers(rows), other.answers(rows), strict=True)]
+    return Match(run, title(against), mine.lm, pairs)
 
 
 def title(model: str) -> str:
@@ -95,10 +73,10 @@ def result(match: Match, by: str, seed: int, runs: Path) -> dict[str, Any]:
     paid_P2 = gold_of(match) if by == GOLD else paid_by(read_reward(by, runs), match, seed)
     won = preferred(paid_P2)
     if not len(won):
-        raise Mistake(f"{by} says nothing of the answers of {match.run.path}")
+        raise Mistake(f"{by} says nothing of the answers of {match.run}")
     tokens_P2 = np.array([[len(c.logp) for c in pair.completions] for pair in match.pairs])
     mine, other = tokens_P2.mean(0).tolist()
-    told = {"model": match.run.path.name, "against": match.against, "by": by, "win_rate": float(won.mean())}
+    told = {"model": match.run, "against": match.against, "by": by, "win_rate": float(won.mean())}
     told |= {"interval": bootstrap(won), "ties": float((won == 0.5).mean()), "prompts": len(won)}
     return told | {"tokens": mine, "tokens_against": other}
 
@@ -107,7 +85,7 @@ def gold_of(match: Match) -> np.ndarray:
     """What the task itself thinks of the answers [P, 2]."""
     pairs = match.pairs
     if not pairs[0].gold and pairs[0].correct[0] is None:
-        raise Mistake(f"the task of {match.run.path} has no gold scorer: name a reward or a judge with --by")
+        raise Mistake(f"the task of {match.run} has no gold scorer: name a reward or a judge with --by")
     return np.array([pair.gold or pair.correct for pair in pairs], float)
 
 
@@ -124,3 +102,20 @@ def preferred(paid_P2: np.ndarray) -> np.ndarray:
     known = paid_P2[~np.isnan(paid_P2).any(1)]
     won: np.ndarray = 0.5 + 0.5 * np.sign(known[:, 0] - known[:, 1])
     return won
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """A bar for each row, with its interval, beside the half that equal models have; .svg, .png or .pdf.
+
+    Raises:
+        Mistake: matplotlib is not installed, or does not write such files.
+    """
+    figure, (axes,) = canvas((6, 1 + 0.4 * len(rows)))
+    names, won = [f"{r['model']}, {r['by']}" for r in rows], np.array([r["win_rate"] for r in rows])
+    low, high = np.array([r["interval"] for r in rows]).T
+    axes.barh(names, won, xerr=np.stack([won - low, high - won]))
+    axes.axvline(0.5, color="black", linestyle=":")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"win rate against {', '.join(dict.fromkeys(r['against'] for r in rows))}")
+    axes.invert_yaxis()
+    save(figure, path)

@@ -38,6 +38,8 @@ class Policy(TextAlgorithm):
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all
+    num_iterations: int = 1  # passes over a round's completions
+    minibatches: int = 1  # optimizer steps of a pass
     dynamic_sampling: int = 0  # how often prompts are drawn in place of groups that all score the same
     reward_seconds: float = 60.0  # for one call of a reward
     reward_on_error: OnError = "stop"
@@ -52,6 +54,8 @@ class Policy(TextAlgorithm):
             raise ValueError(f"length must be more than max_new_tokens ({self.max_new_tokens}), got {self.length}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not 1 <= self.minibatches <= self.batch_size:
+            raise ValueError(f"minibatches must be from 1 to batch_size, got {self.minibatches}")
 
     def open_policy(self, ctx: Context) -> None:
         """Starts the rewards, makes or loads the model, and looks at the rows."""

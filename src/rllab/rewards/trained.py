@@ -44,7 +44,7 @@ class Trained:
             Mistake: its tokenizer does not know most of what is said.
         """
         rows = [_row(p, c) for p, c in zip(prompts, completions, strict=True)]
-        if not self._knows:
+        if not self._knows:  # one call tells
             shown = documents(self._lm.tokenizer, rows)
             check_words(self._lm, [t for d in shown for t in (*d.prompt, *d.completions[0])], self._name)
             self._knows = True
@@ -62,8 +62,8 @@ def check_words(lm: LanguageModel, said: Sequence[int], name: str) -> None:
     missed = sum(t == unknown for t in said) / max(1, len(said)) if unknown is not None else 0.0
     if missed > MOST_UNKNOWN:
         raise Mistake(
-            f"the tokenizer of the reward model {name} does not know {missed:.0%} of the tokens of prompts "
-            "and answers, and what it pays would be noise: train one on such rows, from a model with these words"
+            f"the tokenizer of {name}, which is to judge, does not know {missed:.0%} of the tokens of prompts and "
+            "answers, and what it says would be noise: train a judge on such rows, from a model with these words"
         )
 
 
