@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rllab.core.recipe import Recipe, read_recipe
+from rllab.core.recipe import Recipe, load_recipe, read_recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
@@ -50,6 +50,13 @@ def run(recipe: Recipe, folder: Path, *, stop_after: int | None = None, **more: 
         if row["step"] == stop_after:
             stop.reason = "test"
     return trainer
+
+
+def smoke_runs(folder: Path, *names: str) -> Path:
+    """A folder with a run of each recipe's smallest size, under the recipe's name."""
+    for name in names:
+        run(load_recipe(name, smoke=True), folder / name)
+    return folder
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

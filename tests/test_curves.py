@@ -5,20 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import read_jsonl
+from conftest import read_jsonl, smoke_runs
 from typer.testing import CliRunner
 
 from rllab.cli import app
-from rllab.core.recipe import load_recipe
-from rllab.core.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("r1-zero", "r1-distill", "r1-cold-start"):
-        list(Trainer(load_recipe(name, smoke=True), folder / name))
-    return folder
+    return smoke_runs(tmp_path_factory.mktemp("runs"), "r1-zero", "r1-distill", "r1-cold-start")
 
 
 def curves(runs: Path, *words: str) -> Any:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import smoke_runs
 from typer.testing import CliRunner
 
 from rllab.cli import app
-from rllab.core.recipe import load_recipe
-from rllab.core.trainer import Trainer
 from rllab.evals.over_optimisation import expected_best
 
 
@@ -27,10 +26,7 @@ def test_the_best_of_n_is_the_mean_over_all_choices() -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("rlhf", "rlhf-rloo", "grpo", "pocket"):
-        list(Trainer(load_recipe(name, smoke=True), folder / name))
-    return folder
+    return smoke_runs(tmp_path_factory.mktemp("runs"), "rlhf", "rlhf-rloo", "grpo", "pocket")
 
 
 def told(runs: Path, *words: str) -> Any:

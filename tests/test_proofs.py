@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import smoke_runs
 from rllab_envs import text as tasks
 from rllab_envs.text.derivations import Problem, Step, examine, read
 from typer.testing import CliRunner
@@ -15,7 +16,6 @@ from rllab.cli import app
 from rllab.core.errors import Mistake
 from rllab.core.load import resolve_models
 from rllab.core.recipe import load_recipe
-from rllab.core.trainer import Trainer
 from rllab.evals.proofs import balanced_accuracy, refine, verify
 from rllab.rewards.self_verification import BETA, read_evaluation
 
@@ -28,10 +28,7 @@ BLIND = "Proof: 1: 12 + 5 = 17; 2: 17 * 2 = 44. Evaluation: 12 + 5 = 17 yes; 17 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("verifier", "prover"):
-        list(Trainer(load_recipe(name, smoke=True), folder / name))
-    return folder
+    return smoke_runs(tmp_path_factory.mktemp("runs"), "verifier", "prover")
 
 
 def folder_of(recipe: Any) -> str:

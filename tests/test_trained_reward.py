@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import smoke_runs
 
 import rllab
 from rllab.core.errors import Mistake
@@ -19,10 +20,7 @@ TICKETS = {"task": {"name": "ticket_preferences"}, "length": 256}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs, with a reward model and an SFT model in it, both of the smallest size."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("reward-model", "pocket"):
-        list(Trainer(load_recipe(name, smoke=True), folder / name))
-    return folder
+    return smoke_runs(tmp_path_factory.mktemp("runs"), "reward-model", "pocket")
 
 
 def checkpoint(run: Path) -> Path:
