@@ -85,7 +85,7 @@ def check_updates(trainer: Trainer) -> tuple[str, str]:
         pass
     still = [name for name, part in parts().items() if start.get(name) in (None, digest(dict(part.state_dict())))]
     if still:
-        raise Broken(f"the part {still[0]!r} has not changed; in {trainer.recipe.name}'s smoke size nothing is learned")
+        raise Broken(f"the part {still[0]!r} has not changed; at this size nothing is learned")
     if not checked:
         raise Broken("no update of the run had a gradient")
     return "every part is trained", f"split batches have the same gradient ({checked} updates)"
