@@ -17,6 +17,7 @@ from rllab.core.trainer import Trainer
 from rllab.evals.reward import of_run, read_reward, report
 from rllab.rewards.rollouts import Group
 from rllab.testing import check_algorithm
+from rllab.text.logprobs import next_token_logp
 from rllab.text.sampler import Completion
 
 NAN = float("nan")
@@ -197,3 +198,22 @@ def test_long_groups_are_read_in_several_rows() -> None:
 def test_wrong_settings_are_told(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):
         load_recipe("grpo", changes, smoke=True)
+
+
+@pytest.mark.parametrize("name", ["grpo", "rlhf", "dpo"])
+def test_what_is_compared_with_a_loss_is_computed_as_one(name: str) -> None:
+    recipe = load_recipe(name, {"precision": "bf16"} | ({"beta": 0.1} if name == "grpo" else {}), smoke=True)
+    algorithm: Any = recipe.algorithm
+    algorithm.setup(Engine(recipe.settings, True).context(recipe.settings))
+    batch: Any = next(algorithm.collect(0))
+
+    @torch.no_grad()
+    def logp() -> torch.Tensor:
+        if name == "dpo":
+            return algorithm._logp(algorithm._lm, batch)  # type: ignore[no-any-return]
+        return next_token_logp(algorithm._lm, batch, algorithm.temperature)
+
+    for key in ("reference",) if name == "dpo" else ("old_logp", "reference_logp"):
+        with algorithm.ctx.as_in_a_loss():
+            assert torch.equal(logp(), batch[key]), key
+        assert not torch.equal(logp(), batch[key]), "in whole precision it is the same: this shows nothing"

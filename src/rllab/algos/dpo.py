@@ -71,7 +71,8 @@ class DPO(TextAlgorithm):
         """Packed rows of answers, with the reference's log-probability of each answer."""
         packed = pack_pairs(self._lm.tokenizer, rows, self.length)
         batch = {k: v.to(self.ctx.device) for k, v in packed.items()}
-        reference = self._reference_logp(batch)
+        with self.ctx.as_in_a_loss():
+            reference = self._reference_logp(batch)
         z = self._kl_elsewhere(rows) if self.form == "kto" else torch.zeros((), device=self.ctx.device)
         return batch | {"reference": reference, "z": z.expand(len(reference))}
 
@@ -111,7 +112,8 @@ class DPO(TextAlgorithm):
         mixed = [Document(d.prompt, [o.completions[0]]) for d, o in zip(found, others, strict=True)]
         batch, _ = pack([cut(d, self.length) for d in mixed], self.length)
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
-        ratio = (self._logp(self._lm, batch) - self._reference_logp(batch)).sum()
+        with self.ctx.as_in_a_loss():
+            ratio = (self._logp(self._lm, batch) - self._reference_logp(batch)).sum()
         return (self.ctx.total(ratio) / (len(rows) * self.ctx.world)).clamp(min=0)
 
     def evaluate(self, step: int) -> Metrics:
@@ -139,7 +141,8 @@ class DPO(TextAlgorithm):
         found = []
         for first in range(0, len(rows), self.batch_size):
             batch = self.batch(rows[first : first + self.batch_size])
-            better, worse = of_pairs(self._logp(self._lm, batch) - batch["reference"], batch)
+            with self.ctx.as_in_a_loss():
+                better, worse = of_pairs(self._logp(self._lm, batch) - batch["reference"], batch)
             found += (better > worse)[batch["weight"] > 0].tolist()
         return found
 

@@ -147,13 +147,14 @@ class GRPO(Policy):
     def _with_old(self, batch: Batch) -> Batch:
         """With the policy's log-probabilities before this round's updates, and the reference's."""
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
-        batch["old_logp"] = next_token_logp(self._lm, batch, self.temperature)
+        with self.ctx.as_in_a_loss():
+            batch["old_logp"] = next_token_logp(self._lm, batch, self.temperature)
+            if self.beta:
+                with self.reference() as lm:
+                    batch["reference_logp"] = next_token_logp(lm, batch, self.temperature)
         if self.importance_cap:
             apart = (batch["old_logp"] - batch["sampled_logp"]).exp()
             batch["weight"] = batch["weight"] * apart.clamp(max=self.importance_cap)
-        if self.beta:
-            with self.reference() as lm:
-                batch["reference_logp"] = next_token_logp(lm, batch, self.temperature)
         return batch
 
 

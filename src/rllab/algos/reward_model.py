@@ -36,6 +36,11 @@ class RewardModel(TextAlgorithm):
 
     center: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kept is not None:
+            raise ValueError("kept: a reward model answers nothing, so that no skill of it can be looked at")
+
     def setup(self, ctx: Context) -> None:
         self.open(ctx, head="reward")
         self.pairs = 0  # over all ranks

@@ -149,9 +149,10 @@ class RLHF(Policy):
             list(groups), scores_PG - self.missing_eos_penalty * cut_off_PG, _some(scores_PG), self.length
         )
         batch = {k: v.to(self.ctx.device) for k, v in packed.items()}
-        batch["old_logp"], batch["old_value"] = self._policy_and_value(batch)
-        with self.reference() as lm:
-            batch["reference_logp"] = next_token_logp(lm, batch, self.temperature)
+        with self.ctx.as_in_a_loss():
+            batch["old_logp"], batch["old_value"] = self._policy_and_value(batch)
+            with self.reference() as lm:
+                batch["reference_logp"] = next_token_logp(lm, batch, self.temperature)
         batch["weight"] = ((batch["learned"] != 0) & ~batch["value"].isnan()).float()
         batch["value"] = batch["value"].nan_to_num()
         return batch

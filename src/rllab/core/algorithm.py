@@ -8,6 +8,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.core.errors import Mistake
+from rllab.core.precision import products_in
 
 Batch = dict[str, Tensor]
 """Tensors with a shared first axis; batch["weight"] says how much each entry counts."""
@@ -75,6 +77,10 @@ class Context:
     total_steps: int = 1
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
     dtype: torch.dtype = torch.float32
+
+    def as_in_a_loss(self) -> AbstractContextManager[object]:
+        """Large products are as exact as in a loss, for what is compared with one; else a first ratio is not 1."""
+        return products_in(self.dtype, self.device)
 
     def rng(self, purpose: str, *index: int, shared: bool = False) -> np.random.Generator:
         """NumPy's generator for a purpose; ranks draw apart unless `shared`."""

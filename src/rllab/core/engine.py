@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.checkpoint import save_batch
 from rllab.core.errors import Failed, MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
-from rllab.core.precision import multiplies_bf16
+from rllab.core.precision import multiplies_bf16, products_in
 from rllab.core.recipe import Settings
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ class Engine:
         losses, outputs = [], []
         pieces = split(update.batch, self.micro_batch) if self.micro_batch else [update.batch]
         for batch in pieces:
-            with self._autocast():
+            with products_in(_DTYPES[self.precision], self.device):
                 loss, out = update.loss(batch)
             _backward(self.scaler.scale(loss) if self.precision == "fp16" else loss)
             losses.append(loss.detach())
@@ -149,11 +149,6 @@ class Engine:
         if len(losses) == 1:
             return losses[0], outputs[0]
         return torch.stack(losses).sum(), {k: torch.cat([o[k] for o in outputs]) for k in outputs[0]}
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, _DTYPES[self.precision])
 
     def _step(self, trained: list[PartOptimizer], loss: Tensor, batch: Batch) -> float:
         """Clips and steps; returns the norm of the gradient of all trained parts, before clipping."""

@@ -1,8 +1,14 @@
-"""Which numbers a machine multiplies quickly."""
+"""In which numbers products are computed, and which of them a machine multiplies quickly."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+
+
+def products_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """In this context large products are computed in `dtype`."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 @cache
