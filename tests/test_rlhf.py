@@ -10,7 +10,7 @@ import torch
 from test_grpo import groups
 
 import rllab
-from rllab.algos.rlhf import adapted, apart_from_reference, gae, token_rewards
+from rllab.algos.rlhf import adapted, gae, token_rewards
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
@@ -18,7 +18,7 @@ from rllab.core.load import model_folder
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.reward import of_run
-from rllab.rewards.rollouts import Group, pack_groups
+from rllab.rewards.rollouts import Group, apart_from_reference, pack_groups
 from rllab.talk import base_of
 from rllab.testing import check_algorithm
 from rllab.text.models import load

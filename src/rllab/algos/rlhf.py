@@ -34,12 +34,12 @@ from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
 from rllab.rewards.policy import Policy
-from rllab.rewards.rollouts import Group, pack_groups
+from rllab.rewards.rollouts import Group, apart_from_reference, pack_groups
 from rllab.text.algorithm import TASKS
 from rllab.text.chat import documents
 from rllab.text.forward import exact
 from rllab.text.logprobs import logp_and_hidden, next_token_logp
-from rllab.text.packing import ends, pack, per_completion, stacked
+from rllab.text.packing import ends, pack, stacked
 from rllab.text.rows import Rows, cut
 
 
@@ -222,12 +222,6 @@ class RanAway(Failed):
             f"round {step}: {self}; stopped before it was learned from. The round's answers are kept in {path}. Raise "
             "kl_coef, name a kl_target, or lower optim.lr; kl_limit says where a run stops"
         )
-
-
-def apart_from_reference(batch: Batch) -> Tensor:
-    """(the KL to the reference of all answers, estimated on them, in nats; how many they are) [2]."""
-    answers = (per_completion(batch["learned"], batch) > 0).sum()
-    return torch.stack([(batch["old_logp"] - batch["reference_logp"]).sum().cpu(), answers.float().cpu()])
 
 
 def token_rewards(batch: Batch, beta: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from rllab.core.algorithm import Context, Headline, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
-from rllab.rewards.rollouts import Group, mean, measures, pack_groups, pay, roll_out
+from rllab.rewards.rollouts import Group, apart_from_reference, mean, measures, pack_groups, pay, roll_out
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
@@ -193,16 +193,16 @@ class Policy(TextAlgorithm):
         """How far answers are from the reference, where one is kept, estimated on them in nats an answer."""
         if self._reference is None and self._lm.adapters is None:
             return {}
-        every = np.ones((len(groups), len(groups[0].completions)), bool)
-        total = 0.0
+        every, told = np.ones((len(groups), len(groups[0].completions)), bool), torch.zeros(2)
         for first in range(0, len(groups), self.batch_size):
             some = slice(first, first + self.batch_size)
-            batch = pack_groups(groups[some], np.zeros(every.shape)[some], every[some], self.length)
-            batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
+            packed = pack_groups(groups[some], np.zeros(every.shape)[some], every[some], self.length)
+            batch = {k: v.to(self.ctx.device) for k, v in packed.items()}
+            batch["old_logp"] = next_token_logp(self._lm, batch, self.temperature)
             with self.reference() as lm:
-                reference_BL = next_token_logp(lm, batch, self.temperature)
-            total += float((next_token_logp(self._lm, batch, self.temperature) - reference_BL).sum())
-        return {"eval/kl": total / every.size}
+                batch["reference_logp"] = next_token_logp(lm, batch, self.temperature)
+            told += apart_from_reference(batch)
+        return {"eval/kl": float(told[0] / told[1])}
 
     def headline(self) -> Headline:
         """Share of test problems that a sampled answer solves; without targets the gold score, or the mean reward."""

@@ -16,7 +16,7 @@ from rllab.core.algorithm import Batch
 from rllab.rewards.scoring import Rewards
 from rllab.text.evaluation import is_right
 from rllab.text.models import LanguageModel
-from rllab.text.packing import Document, pack
+from rllab.text.packing import Document, pack, per_completion
 from rllab.text.sampler import Completion, Sampling
 from rllab.text.turns import Message, converse
 
@@ -153,6 +153,12 @@ def pack_groups(groups: Sequence[Group], values: np.ndarray, kept: np.ndarray, l
     batch["sampled_logp"] = _filled(batch, [p for logp, _ in each for p in logp])
     batch["value"] = _filled(batch, [v for logp, v in each for _ in logp])
     return batch
+
+
+def apart_from_reference(batch: Batch) -> Tensor:
+    """(the KL to the reference of all answers, estimated on them, in nats; how many they are) [2]."""
+    answers = (per_completion(batch["learned"], batch) > 0).sum()
+    return torch.stack([(batch["old_logp"] - batch["reference_logp"]).sum().cpu(), answers.float().cpu()])
 
 
 def _document(group: Group, which: Sequence[int]) -> Document:
