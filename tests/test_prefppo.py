@@ -1,10 +1,12 @@
 """Preferences for control: the parts against formulas written down independently, and a reward learned from answers."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import run
 
 from rllab.algos import prefppo
 from rllab.algos.ppo import gae
@@ -13,6 +15,7 @@ from rllab.bradley_terry import comparison_loss
 from rllab.core.algorithm import Context, Update
 from rllab.core.errors import FieldMistake
 from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
 
 CTX = Context(3, torch.device("cpu"))
 
@@ -223,3 +226,14 @@ def test_settings_that_cannot_be_are_told(setting: str, told: str) -> None:
 def test_no_comparison_before_the_first_update_is_told() -> None:
     with pytest.raises(FieldMistake, match="0 are asked first"):
         started(asked_first=0.0)
+
+
+def test_what_it_learned_is_where_others_begin(tmp_path: Path) -> None:
+    control = run(load_recipe("rlhf-control", smoke=True), tmp_path / "control")
+    net: torch.nn.Module = control.algorithm.parts()["model"]
+    words = {"model": "run:control", "hidden": control.recipe.plain["hidden"]}
+    recipe = load_recipe("cartpole-ppo", words, smoke=True)
+    other = Trainer(recipe, tmp_path / "other", runs=tmp_path)
+    other.restore()
+    begun = other.algorithm.parts()["model"].state_dict()
+    assert all(torch.equal(begun[name], weights) for name, weights in net.state_dict().items())

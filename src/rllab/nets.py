@@ -108,14 +108,17 @@ class QNetwork(nn.Module):
 
 
 def load_weights(part: nn.Module, folder: str) -> None:
-    """Starts a part from the weights in a checkpoint's folder.
+    """Starts a part from the weights in a checkpoint's folder; of several parts from those of `model`.
 
     Raises:
         FieldMistake: the folder has none, or they are of another network.
     """
-    path = Path(folder) / "model.safetensors"
-    if not path.is_file():
-        raise FieldMistake("model", f"{path} is not there; name a run, a recipe (run:NAME), or a checkpoint's folder")
+    files = [p for p in (Path(folder) / "model.safetensors", Path(folder) / "model/model.safetensors") if p.is_file()]
+    if not files:
+        raise FieldMistake(
+            "model", f"{folder} has no model.safetensors; name a run, a recipe (run:NAME), or a checkpoint's folder"
+        )
+    path = files[0]
     try:
         part.load_state_dict(load_file(path))
     except RuntimeError as error:
