@@ -267,3 +267,8 @@ def test_broken_tasks_are_found_out(fault: str, told: str) -> None:
     check_task(Odd(""))
     with pytest.raises(Broken, match=told):
         check_task(Odd(fault))
+
+
+def test_a_target_may_be_a_number() -> None:
+    row = {"prompt": "2 + 3", "target": 5, "kind": "number"}
+    assert is_right(object(), row, "#### 5") and not is_right(object(), row, "#### 6")

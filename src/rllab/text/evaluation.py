@@ -50,7 +50,7 @@ def is_right(task: Any, row: Row, completion: str) -> bool:
     """Whether a completion answers a row: as the task itself says, or by `rllab.answers`."""
     if hasattr(task, "correct"):
         return bool(task.correct(row, completion))
-    return judge(completion, row["target"], row["kind"]).correct
+    return judge(completion, str(row["target"]), row["kind"]).correct
 
 
 def check_targets(task: Any, rows: Sequence[Row]) -> None:
