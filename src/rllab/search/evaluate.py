@@ -51,14 +51,15 @@ class Judge:
         one = game.start(1)
         shape, actions = game.observe(one).shape[1:], game.legal(one).shape[1]
         cells, moved = getattr(game, "symmetries", (np.arange(shape[1] * shape[2])[None], np.arange(actions)[None]))
-        self._cells, self._back = np.ascontiguousarray(cells, np.int32), np.argsort(moved, 1).astype(np.int32)
-        factors = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, shape) | 1  # of each number that is seen
-        flat, order = factors.reshape(len(factors), -1), np.argsort(self._cells, 1)
-        self._factors = np.stack([flat[:, cells].reshape(-1) for cells in order])
+        planes = np.arange(shape[0])[None, :, None] * cells.shape[1]
+        self._cells = (planes + cells[:, None]).reshape(len(cells), -1).astype(np.int32)  # of all planes
+        self._back = np.argsort(moved, 1).astype(np.int32)
+        factors = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, self._cells.shape[1]) | 1  # of each number
+        self._factors = factors[np.argsort(self._cells, 1)]
         self._views = min(views, len(self._cells))
         self.asked = self.known = 0  # positions, and how many of them were kept
         self._used, self._keys = 0, np.zeros(entries, np.int64)
-        self._logits, self._values = np.empty((entries, actions), np.float32), np.empty(entries, np.float32)
+        self._kept = np.empty((entries, actions + 1), np.float32)  # logits, and the value last
 
     def __call__(self, board: Board, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(logits [B, A], values [B]).
@@ -72,27 +73,28 @@ class Judge:
             return self._said(observation)
         if 2 * (self._used + count) > len(self._keys):
             self._keys[:], self._used = 0, 0
-        keys, view, slots, new = np.empty(count, np.int64), *np.empty((3, count), np.int32)
-        _see(observation.reshape(count, -1), self._factors, keys, view)
-        first = new[: _place(keys, self._keys, slots, new)]
+        slots, view, new = np.empty((3, count), np.int32)
+        turned, logits, values = np.empty(observation.shape, np.float32), *self._blank(count)
+        seen = observation.reshape(count, -1), turned.reshape(count, -1)
+        first = _look_up(*seen, self._factors, self._cells, self._keys, slots, view, new)
         self.asked += count
-        self.known += count - len(first)
-        self._used += len(first)
-        if len(first):
-            turned = np.empty((len(first), *observation.shape[1:]), np.float32)
-            _turn(observation.reshape(*observation.shape[:2], -1), first, self._cells[view[first]], turned)
-            _keep(slots[first], *self._said(turned), self._logits, self._values)
-        logits, values = np.empty((count, self._logits.shape[1]), np.float32), np.empty(count, np.float32)
-        _recall(slots, view, self._back, self._logits, self._values, logits, values)
+        self.known += count - first
+        self._used += first
+        said = self._said(turned[:first]) if first else self._blank(0)
+        _recall(new, *said, slots, view, self._back, self._kept, logits, values)
         return logits, values
+
+    def _blank(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Room for so many answers."""
+        return np.empty((count, self._back.shape[1]), np.float32), np.empty(count, np.float32)
 
     def _said(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The network's answer, or the mean of those to several views."""
         if self._views == 1:
             return self._judge(observation)
-        flat, views = observation.reshape(*observation.shape[:2], -1), range(self._views)
-        seen = np.concatenate([flat[..., self._cells[s]] for s in views]).reshape(-1, *observation.shape[1:])
-        logits, values = self._judge(np.ascontiguousarray(seen))
+        flat = observation.reshape(len(observation), -1)
+        seen = np.concatenate([flat[:, cells] for cells in self._cells[: self._views]])
+        logits, values = self._judge(seen.reshape(-1, *observation.shape[1:]))
         turned = [part[:, self._back[s]] for s, part in enumerate(np.split(logits, self._views))]
         return np.mean(turned, 0), values.reshape(self._views, -1).mean(0)
 
@@ -107,67 +109,62 @@ class Judge:
 
 
 @njit(cache=True, nogil=True)
-def _see(seen: np.ndarray, factors: np.ndarray, keys: np.ndarray, view: np.ndarray) -> None:
-    """Fills in a hash of each observation [B, C x cells], and the symmetry [B] by which it is the lowest."""
+def _look_up(
+    seen: np.ndarray,
+    turned: np.ndarray,
+    factors: np.ndarray,
+    cells: np.ndarray,
+    table: np.ndarray,
+    slots: np.ndarray,
+    view: np.ndarray,
+    new: np.ndarray,
+) -> int:
+    """Finds or gives each observation [B, C x cells] a place in the table of hashes, by its symmetry of the lowest.
+
+    Returns how many are new, whose numbers begin `new`, and which begin `turned`, seen through that symmetry.
+    """
+    count, last = 0, len(table) - 1
     for b in range(len(seen)):
+        key = np.int64(0)
         for s in range(len(factors)):
             h = np.int64(0)
             for i in range(seen.shape[1]):
-                h += np.int64(np.int32(seen[b, i] * 65536.0)) * factors[s, i]
+                h += np.int64(np.int32(seen[b, i] * np.float32(65536.0))) * factors[s, i]
             h = h if h != 0 else np.int64(1)  # 0 is an empty place
-            if s == 0 or h < keys[b]:
-                keys[b], view[b] = h, s
-
-
-@njit(cache=True, nogil=True)
-def _place(keys: np.ndarray, table: np.ndarray, slots: np.ndarray, new: np.ndarray) -> int:
-    """Finds or gives each key a place in the table; returns how many are new, whose numbers begin `new`."""
-    count, last = 0, len(table) - 1
-    for i in range(len(keys)):
-        at = (keys[i] ^ (keys[i] >> 32)) & last
-        while table[at] != 0 and table[at] != keys[i]:
+            if s == 0 or h < key:
+                key, view[b] = h, s
+        at = (key ^ (key >> 32)) & last
+        while table[at] != 0 and table[at] != key:
             at = (at + 1) & last
+        slots[b] = at
         if table[at] == 0:
-            table[at] = keys[i]
-            new[count] = i
+            table[at], new[count] = key, b
+            for i in range(seen.shape[1]):
+                turned[count, i] = seen[b, cells[view[b], i]]
             count += 1
-        slots[i] = at
     return count
 
 
 @njit(cache=True, nogil=True)
-def _turn(planes: np.ndarray, which: np.ndarray, cells: np.ndarray, turned: np.ndarray) -> None:
-    """Observations [B, C, cells] of some boards as they look through a symmetry, the cells [n, cells] of each."""
-    flat = turned.reshape(len(which), planes.shape[1], -1)
-    for k in range(len(which)):
-        for c in range(planes.shape[1]):
-            for i in range(planes.shape[2]):
-                flat[k, c, i] = planes[which[k], c, cells[k, i]]
-
-
-@njit(cache=True, nogil=True)
-def _keep(
-    slots: np.ndarray, logits: np.ndarray, values: np.ndarray, kept_logits: np.ndarray, kept_values: np.ndarray
-) -> None:
-    for k in range(len(slots)):
-        kept_logits[slots[k]], kept_values[slots[k]] = logits[k], values[k]
-
-
-@njit(cache=True, nogil=True)
 def _recall(
+    new: np.ndarray,
+    said: np.ndarray,
+    worth: np.ndarray,
     slots: np.ndarray,
     view: np.ndarray,
     back: np.ndarray,
-    kept_logits: np.ndarray,
-    kept_values: np.ndarray,
+    kept: np.ndarray,
     logits: np.ndarray,
     values: np.ndarray,
 ) -> None:
-    """Fills in the kept answers, turned back as the boards stand."""
+    """Keeps what was said of what is new; fills in all answers, turned back as the boards stand."""
+    actions = logits.shape[1]
+    for k in range(len(worth)):
+        kept[slots[new[k]], :actions], kept[slots[new[k]], actions] = said[k], worth[k]
     for b in range(len(slots)):
-        values[b] = kept_values[slots[b]]
-        for a in range(logits.shape[1]):
-            logits[b, a] = kept_logits[slots[b], back[view[b], a]]
+        values[b] = kept[slots[b], actions]
+        for a in range(actions):
+            logits[b, a] = kept[slots[b], back[view[b], a]]
 
 
 class Rollout:

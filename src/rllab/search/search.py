@@ -11,7 +11,7 @@ import numpy as np
 
 from rllab.core.games import rows
 from rllab.core.protocols import Board, Game
-from rllab.search.tree import KNOWN, PUCT, UCB, add, back_up, descend, known_edges, new_tree
+from rllab.search.tree import KNOWN, PUCT, UCB, add, back_up, descend, judge, known_edges, new_tree
 
 Evaluate = Callable[[Board, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(positions, legal actions [B, A]) -> (logits of a policy [B, A], values for the side to move [B])."""
@@ -55,11 +55,11 @@ def puct(
     """
     trees = Trees(game, board, evaluate, simulations, proofs, rival)
     if noise is not None:
-        prior = trees.tree.prior[:, 0]
+        prior = trees.tree.edge["prior"][:, 0]
         prior += noise_share * (noise - prior)
     for _ in range(simulations):
         trees.simulate(PUCT, c_puct, fpu)
-    return trees.found(trees.tree.visits[:, 0])
+    return trees.found(trees.tree.edge["visits"][:, 0])
 
 
 def uct(game: Game, board: Board, evaluate: Evaluate, simulations: int, *, c: float = 1.4) -> Found:
@@ -67,7 +67,7 @@ def uct(game: Game, board: Board, evaluate: Evaluate, simulations: int, *, c: fl
     trees = Trees(game, board, evaluate, simulations, proofs=False)
     for _ in range(simulations):
         trees.simulate(UCB, c, 0.0)
-    return trees.found(trees.tree.visits[:, 0])
+    return trees.found(trees.tree.edge["visits"][:, 0])
 
 
 def gumbel(
@@ -91,13 +91,13 @@ def gumbel(
     the root PUCT chooses. `noise` of None draws nothing: the best action of the search alone.
     """
     trees = Trees(game, board, evaluate, simulations, proofs, rival)
-    tree, legal = trees.tree, trees.tree.legal[:, 0]
-    logits = np.log(np.maximum(tree.prior[:, 0], 1e-9))
+    tree, legal = trees.tree, trees.tree.edge["legal"][:, 0]
+    logits = np.log(np.maximum(tree.edge["prior"][:, 0], 1e-9))
     drawn = logits if noise is None else logits + noise
     plan = halving(np.minimum(considered, legal.sum(1)), simulations)
     for step in range(simulations):
         score = drawn + trees.sigma(c_visit, c_scale)
-        visits = tree.visits[:, 0]
+        visits = tree.edge["visits"][:, 0]
         due = legal & (visits == plan[:, step, None])
         due |= ~due.any(1, keepdims=True) & legal  # proofs have ended an action's walks: whichever is left
         trees.simulate(PUCT, c_puct, fpu, np.where(due, score, -np.inf).argmax(1))
@@ -153,61 +153,52 @@ class Trees:
         self.game, self.evaluate, self.proofs, self.rival = game, evaluate, proofs, rival
         self.sign = -1.0 if game.players == 2 else 1.0
         self.tree = new_tree(games, simulations + 1, actions)
-        self.boards = {k: np.empty((games, simulations + 1, *v.shape[1:]), v.dtype) for k, v in board.items()}
+        self.boards = {k: np.empty((simulations + 1, games, *v.shape[1:]), v.dtype) for k, v in board.items()}
         self._wins = getattr(game, "wins", None) if proofs else None
-        self._node, self._action = np.empty(games, np.int32), np.empty(games, np.int32)
-        self._free = np.full(games, -1, np.int32)
-        every, none = np.arange(games), np.full(games, -1, np.int32)
-        self._add(every, none, none, board, np.zeros(games, np.float32), np.logical_not(legal.any(1)))
+        self._new, self._node = 0, np.zeros(games, np.int64)
+        self._action, self._judged = np.empty((2, games), np.int64)
+        self._free = np.full(games, -1)
+        none, over = np.zeros(games, np.float32), np.logical_not(legal.any(1))
+        self._add(np.arange(games), self._free, board, none, over)
 
     def simulate(self, rule: int, c: float, fpu: float, forced: np.ndarray | None = None) -> None:
         """One simulation in each game; forced [B]: the first action, in place of the rule's."""
-        first = self._free if forced is None else forced.astype(np.int32)
+        self._new += 1
+        first = self._free if forced is None else forced
         descend(self.tree, self.sign, rule, c, fpu, first, self._node, self._action)
         games = np.flatnonzero(self._action >= 0)
         if len(games):
-            nodes, actions = self._node[games], self._action[games]
-            parents = {k: v[games, nodes] for k, v in self.boards.items()}
-            self._add(games, nodes, actions, *self.game.play(parents, actions))
-        back_up(self.tree, self.sign, self._node, self._action, self.proofs)
+            at, action = self._node[games] * len(self._node) + games, self._action[games]
+            parents = {k: v.reshape(-1, *v.shape[2:])[at] for k, v in self.boards.items()}
+            self._add(games, action, *self.game.play(parents, action))
+        back_up(self.tree, self.sign, self._node, self.proofs)
 
-    def _add(
-        self,
-        games: np.ndarray,
-        nodes: np.ndarray,
-        actions: np.ndarray,
-        board: Board,
-        reward: np.ndarray,
-        over: np.ndarray,
-    ) -> None:
-        """Adds positions to the trees of `games`, behind the edges (nodes, actions)."""
+    def _add(self, games: np.ndarray, action: np.ndarray, board: Board, reward: np.ndarray, over: np.ndarray) -> None:
+        """Adds positions to the trees of `games`, behind their nodes and these actions."""
         legal = self.game.legal(board)
-        at = self.tree.size[games]
         for name, value in board.items():
-            self.boards[name][games, at] = value
-        exact = np.where(over, np.float32(0.0), np.float32(np.nan))
-        theirs = np.zeros(len(games), np.bool_)
+            self.boards[name][self._new][games] = value
+        wins = np.empty((len(games), 0), np.bool_) if self._wins is None else self._wins(board)
+        rival, edge = self.rival is not None, (self._node, games, action)
+        count = add(self.tree, self._new, rival, *edge, legal, wins, reward, over, self._judged)
+        which = self._judged[:count]
+        asked = [(self.evaluate, which)]
         if self.rival is not None:
-            theirs = (nodes >= 0) & ~self.tree.theirs[games, nodes]
-        if self._wins is not None:
-            exact[self._wins(board).any(1) & ~theirs] = 1.0
-        logits, value = np.zeros(legal.shape, np.float32), np.zeros(len(games), np.float32)
-        judged = np.isnan(exact)
-        for judge, which in ((self.evaluate, judged & ~theirs), (self.rival, judged & theirs)):
-            if judge is None:
-                continue
-            if which.all():
-                logits, value = judge(board, legal)
-            elif which.any():
-                logits[which], value[which] = judge(rows(board, which), legal[which])
-        add(self.tree, games, nodes, actions, legal, logits, value, reward, exact, theirs)
+            theirs = self.tree.node["theirs"][games[which], self._new]
+            asked = [(self.evaluate, which[~theirs]), (self.rival, which[theirs])]
+        for evaluate, part in asked:
+            if len(part) == len(games):
+                judge(self.tree, self._new, games, *evaluate(board, legal))
+            elif len(part):
+                judge(self.tree, self._new, games[part], *evaluate(rows(board, part), legal[part]))
 
     def sigma(self, c_visit: float, c_scale: float) -> np.ndarray:
         """How much more an action counts for what it is worth [B, A]: a root value stands in where it is not known.
 
         Values are scaled to lie between 0 and 1 (Danihelka et al. 2022, equation 8, and appendix F).
         """
-        visits, total, edges = self.tree.visits[:, 0], self.tree.total[:, 0], self.edges()
+        root, edges = self.tree.edge[:, 0], self.edges()
+        visits, total = root["visits"], root["total"]
         seen = visits > 0
         q = np.where(seen, total / np.maximum(visits, 1), self._mixed(visits, total)[:, None])
         q = np.where(np.isnan(edges), q, edges)
@@ -216,26 +207,27 @@ class Trees:
 
     def _mixed(self, visits: np.ndarray, total: np.ndarray) -> np.ndarray:
         """The value of the root [B] from its network and its children, by their priors (equation 33)."""
-        prior = np.where(visits > 0, self.tree.prior[:, 0], 0.0)
+        prior = np.where(visits > 0, self.tree.edge["prior"][:, 0], 0.0)
         weighted = (prior * total / np.maximum(visits, 1)).sum(1) / np.maximum(prior.sum(1), 1e-9)
         count = visits.sum(1)
-        mixed: np.ndarray = (self.tree.value[:, 0] + count * weighted) / (1 + count)
+        mixed: np.ndarray = (self.tree.node["value"][:, 0] + count * weighted) / (1 + count)
         return mixed
 
     def edges(self) -> np.ndarray:
         """What the root's actions are worth where that is proven, not a number elsewhere [B, A]."""
-        found = np.empty(self.tree.legal[:, 0].shape, np.float32)
+        found = np.empty(self.tree.edge[:, 0].shape, np.float32)
         known_edges(self.tree, self.sign, found)
         if self._wins is not None:
-            won = self._wins({k: v[:, 0] for k, v in self.boards.items()})
+            won = self._wins({k: v[0] for k, v in self.boards.items()})
             found[won] = 1.0
         return found
 
     def found(self, weights: np.ndarray) -> Found:
         """What the search has found; weights [B, A] are the policy's where nothing is proven."""
-        legal, visits, exact = self.tree.legal[:, 0], self.tree.visits[:, 0], self.tree.exact[:, 0]
+        root, exact = self.tree.edge[:, 0], self.tree.node["exact"][:, 0]
+        legal, visits = root["legal"], root["visits"]
         edges = self.edges()
-        value = (self.tree.value[:, 0] + self.tree.total[:, 0].sum(1)) / (1 + visits.sum(1))
+        value = (self.tree.node["value"][:, 0] + root["total"].sum(1)) / (1 + visits.sum(1))
         policy = weights.astype(np.float64)
         if self.proofs:
             best = legal & (edges >= exact[:, None] - 1e-6)  # nothing, where the root is not proven

@@ -15,45 +15,27 @@ PUCT, UCB = 0, 1
 KNOWN = 1.0 - 1e-6  # from which a value is the highest that there is
 
 
-class Tree(NamedTuple):
-    """parent, action [B, N]: the edge that leads to a node. child [B, N, A]: -1 where there is none yet.
+EDGE = np.dtype([("child", "i4"), ("visits", "i4"), ("prior", "f4"), ("total", "f4"), ("legal", "?")])
+NODE = np.dtype(
+    [("parent", "i4"), ("action", "i4"), ("reward", "f4"), ("value", "f4"), ("exact", "f4"), ("theirs", "?")]
+)
 
-    legal, prior, visits, total [B, N, A]: of edges; total is the sum of the values that were backed up through it.
-    reward [B, N]: of whoever moved to a node. value [B, N]: of a node, as it was judged when it was new. exact [B, N]:
-    not a number where it is not known. theirs [B, N]: where a known opponent moves. size [B]: nodes in use.
+
+class Tree(NamedTuple):
+    """edge [B, N, A], of EDGE: child is 0 where there is none yet; total is the sum of the values backed up through it.
+
+    node [B, N], of NODE, of which 0 is the root. parent, action: the edge that leads to it. reward: of whoever moved to
+    it. value: as it was judged when it was new. exact: not a number where it is not known. theirs: a known opponent
+    moves. Node i comes with the i-th simulation; it stays empty in games in which that adds none.
     """
 
-    parent: np.ndarray
-    action: np.ndarray
-    child: np.ndarray
-    legal: np.ndarray
-    prior: np.ndarray
-    visits: np.ndarray
-    total: np.ndarray
-    reward: np.ndarray
-    value: np.ndarray
-    exact: np.ndarray
-    theirs: np.ndarray
-    size: np.ndarray
+    edge: np.ndarray
+    node: np.ndarray
 
 
 def new_tree(games: int, nodes: int, actions: int) -> Tree:
     """Trees without a node."""
-    of_node, of_edge = (games, nodes), (games, nodes, actions)
-    return Tree(
-        parent=np.full(of_node, -1, np.int32),
-        action=np.full(of_node, -1, np.int32),
-        child=np.full(of_edge, -1, np.int32),
-        legal=np.zeros(of_edge, np.bool_),
-        prior=np.zeros(of_edge, np.float32),
-        visits=np.zeros(of_edge, np.int32),
-        total=np.zeros(of_edge, np.float32),
-        reward=np.zeros(of_node, np.float32),
-        value=np.zeros(of_node, np.float32),
-        exact=np.full(of_node, np.nan, np.float32),
-        theirs=np.zeros(of_node, np.bool_),
-        size=np.zeros(games, np.int32),
-    )
+    return Tree(np.zeros((games, nodes, actions), EDGE), np.zeros((games, nodes), NODE))
 
 
 @njit(cache=True, nogil=True)
@@ -68,40 +50,41 @@ def descend(
         n, a = 0, forced[b]
         while True:
             node[b], action[b] = n, -1
-            if not math.isnan(tree.exact[b, n]):
+            if not math.isnan(tree.node[b, n].exact):
                 break
             if a < 0:
-                if tree.theirs[b, n]:
+                if tree.node[b, n].theirs:
                     a = _follow(tree, b, n)
                 else:
                     a = _puct(tree, b, n, sign, c, fpu) if rule == PUCT else _ucb(tree, b, n, c)
-            if tree.child[b, n, a] < 0:
+            if tree.edge[b, n, a].child == 0:
                 action[b] = a
                 break
-            n, a = tree.child[b, n, a], -1
+            n, a = tree.edge[b, n, a].child, -1
 
 
 @njit(cache=True, nogil=True, inline="always")  # a call would hand over all of the tree's arrays
 def _puct(tree: Tree, b: int, n: int, sign: float, c: float, fpu: float) -> int:
     """The action of the highest bound; an edge that is known to lose everything comes last."""
     count, total = 0, 0.0
-    for a in range(tree.legal.shape[2]):
-        count += tree.visits[b, n, a]
-        total += tree.total[b, n, a]
-    unseen = (tree.value[b, n] + total) / (1 + count) - fpu  # first-play urgency: a little worse than the node so far
+    for a in range(tree.edge.shape[2]):
+        count += tree.edge[b, n, a].visits
+        total += tree.edge[b, n, a].total
+    unseen = (tree.node[b, n].value + total) / (1 + count) - fpu  # first-play urgency: a little worse than it so far
     scale = c * math.sqrt(max(1, count))
     best, chosen = -math.inf, -1
-    for a in range(tree.legal.shape[2]):
-        if not tree.legal[b, n, a]:
+    for a in range(tree.edge.shape[2]):
+        edge = tree.edge[b, n, a]
+        if not edge.legal:
             continue
-        v = tree.visits[b, n, a]
-        q = tree.total[b, n, a] / v if v else unseen
-        child = tree.child[b, n, a]
-        if child >= 0 and not math.isnan(tree.exact[b, child]):
-            q = tree.reward[b, child] + sign * tree.exact[b, child]
+        v = edge.visits
+        q = edge.total / v if v else unseen
+        child = tree.node[b, edge.child]
+        if edge.child > 0 and not math.isnan(child.exact):
+            q = child.reward + sign * child.exact
             if q <= -KNOWN:
                 q = -1e3
-        bound = q + scale * tree.prior[b, n, a] / (1 + v)
+        bound = q + scale * edge.prior / (1 + v)
         if bound > best:
             best, chosen = bound, a
     return chosen
@@ -111,13 +94,14 @@ def _puct(tree: Tree, b: int, n: int, sign: float, c: float, fpu: float) -> int:
 def _ucb(tree: Tree, b: int, n: int, c: float) -> int:
     """The action of the highest bound of plain UCT, which asks for visits alone; each action once first."""
     count = 0
-    for a in range(tree.legal.shape[2]):
-        count += tree.visits[b, n, a]
+    for a in range(tree.edge.shape[2]):
+        count += tree.edge[b, n, a].visits
     width, best, chosen = c * math.sqrt(math.log(count + 1.0)), -math.inf, -1
-    for a in range(tree.legal.shape[2]):
-        v = tree.visits[b, n, a]
-        if tree.legal[b, n, a]:
-            bound = tree.total[b, n, a] / v + width / math.sqrt(v) if v else math.inf
+    for a in range(tree.edge.shape[2]):
+        edge = tree.edge[b, n, a]
+        v = edge.visits
+        if edge.legal:
+            bound = edge.total / v + width / math.sqrt(v) if v else math.inf
             if bound > best:
                 best, chosen = bound, a
     return chosen
@@ -127,11 +111,12 @@ def _ucb(tree: Tree, b: int, n: int, c: float) -> int:
 def _follow(tree: Tree, b: int, n: int) -> int:
     """The action that has had least of its share of the visits, which is its prior."""
     count, best, chosen = 0, -math.inf, -1
-    for a in range(tree.legal.shape[2]):
-        count += tree.visits[b, n, a]
-    for a in range(tree.legal.shape[2]):
-        due = tree.prior[b, n, a] * (count + 1) - tree.visits[b, n, a]
-        if tree.legal[b, n, a] and due > best:
+    for a in range(tree.edge.shape[2]):
+        count += tree.edge[b, n, a].visits
+    for a in range(tree.edge.shape[2]):
+        edge = tree.edge[b, n, a]
+        due = edge.prior * (count + 1) - edge.visits
+        if edge.legal and due > best:
             best, chosen = due, a
     return chosen
 
@@ -139,58 +124,86 @@ def _follow(tree: Tree, b: int, n: int) -> int:
 @njit(cache=True, nogil=True)
 def add(
     tree: Tree,
+    new: int,
+    rival: bool,
+    node: np.ndarray,
     games: np.ndarray,
-    nodes: np.ndarray,
-    actions: np.ndarray,
+    action: np.ndarray,
     legal: np.ndarray,
-    logits: np.ndarray,
-    value: np.ndarray,
+    wins: np.ndarray,
     reward: np.ndarray,
-    exact: np.ndarray,
-    theirs: np.ndarray,
-) -> None:
-    """Adds a node behind an edge of each of some games; a node that has no parent (-1) is a root.
+    over: np.ndarray,
+    judged: np.ndarray,
+) -> int:
+    """Adds node `new` to some games, the root (0) or behind `node` [B] and `action` [n]; `node` then is the new one.
 
-    legal, logits [n, A]; value, reward, exact, theirs [n].
+    legal [n, A]; wins [n, A], or [n, 0]; reward, over [n]. Returns how many of them are not exact, whose numbers begin
+    `judged`; the priors of the others are all the same.
     """
+    count = 0
     for i in range(len(games)):
-        b = games[i]
-        n = tree.size[b]
-        tree.size[b] += 1
-        if nodes[i] >= 0:
-            tree.parent[b, n], tree.action[b, n] = nodes[i], actions[i]
-            tree.child[b, nodes[i], actions[i]] = n
-        tree.reward[b, n] = reward[i]
-        tree.value[b, n], tree.exact[b, n], tree.theirs[b, n] = value[i], exact[i], theirs[i]
-        most, whole = -math.inf, 0.0
+        b, moves, won = games[i], 0, False
+        parent, node[b] = node[b], new
+        added = tree.node[b, new]
+        if new > 0:
+            added.parent, added.action = parent, action[i]
+            tree.edge[b, parent, action[i]].child = new
+        added.reward, added.exact = reward[i], math.nan
+        added.theirs = rival and new > 0 and not tree.node[b, parent].theirs
         for a in range(legal.shape[1]):
-            tree.legal[b, n, a] = legal[i, a]
-            if legal[i, a]:
-                most = max(most, logits[i, a])
+            tree.edge[b, new, a].legal = legal[i, a]
+            moves += legal[i, a]
+        for a in range(wins.shape[1]):
+            won = won or wins[i, a]
+        if won and not added.theirs:
+            added.exact = 1.0
+        elif over[i]:
+            added.exact = 0.0
+        else:
+            judged[count] = i
+            count += 1
+            continue
         for a in range(legal.shape[1]):
-            if legal[i, a]:
-                tree.prior[b, n, a] = math.exp(logits[i, a] - most)
-                whole += tree.prior[b, n, a]
-        for a in range(legal.shape[1]):
-            tree.prior[b, n, a] /= max(whole, 1e-30)
+            tree.edge[b, new, a].prior = legal[i, a] / max(moves, 1)
+    return count
 
 
 @njit(cache=True, nogil=True)
-def back_up(tree: Tree, sign: float, node: np.ndarray, action: np.ndarray, proofs: bool) -> None:
-    """Tells the edges on the way what each game's new node is worth, or the exact node where the walk ended."""
+def judge(tree: Tree, new: int, games: np.ndarray, logits: np.ndarray, value: np.ndarray) -> None:
+    """Tells node `new` of some games how it was judged: logits [n, A], value [n]."""
+    for i in range(len(games)):
+        b = games[i]
+        most, whole = -math.inf, 0.0
+        tree.node[b, new].value = value[i]
+        for a in range(logits.shape[1]):
+            if tree.edge[b, new, a].legal:
+                most = max(most, logits[i, a])
+        for a in range(logits.shape[1]):
+            edge = tree.edge[b, new, a]
+            if edge.legal:
+                edge.prior = math.exp(logits[i, a] - most)
+                whole += edge.prior
+        for a in range(logits.shape[1]):
+            tree.edge[b, new, a].prior /= max(whole, 1e-30)
+
+
+@njit(cache=True, nogil=True)
+def back_up(tree: Tree, sign: float, node: np.ndarray, proofs: bool) -> None:
+    """Tells the edges on the way what the node [B] is worth at which each game's walk has ended."""
     for b in range(len(node)):
-        n = node[b] if action[b] < 0 else tree.child[b, node[b], action[b]]
-        known = not math.isnan(tree.exact[b, n])
-        v = tree.exact[b, n] if known else tree.value[b, n]
-        while tree.parent[b, n] >= 0:
-            p, a = tree.parent[b, n], tree.action[b, n]
-            v = tree.reward[b, n] + sign * v
-            tree.visits[b, p, a] += 1
-            tree.total[b, p, a] += v
+        n = node[b]
+        known = not math.isnan(tree.node[b, n].exact)
+        v = tree.node[b, n].exact if known else tree.node[b, n].value
+        while n > 0:
+            p = tree.node[b, n].parent
+            edge = tree.edge[b, p, tree.node[b, n].action]
+            v = tree.node[b, n].reward + sign * v
+            edge.visits += 1
+            edge.total += v
             if known and proofs:
-                tree.exact[b, p] = prove(tree, b, p, sign)
-                known = not math.isnan(tree.exact[b, p])
-                v = tree.exact[b, p] if known else v
+                tree.node[b, p].exact = prove(tree, b, p, sign)
+                known = not math.isnan(tree.node[b, p].exact)
+                v = tree.node[b, p].exact if known else v
             else:
                 known = False
             n = p
@@ -203,15 +216,16 @@ def prove(tree: Tree, b: int, n: int, sign: float) -> float:
     A known opponent need not play its best: where it moves, all have to be worth the same.
     """
     best, worst, whole = -math.inf, math.inf, True
-    for a in range(tree.legal.shape[2]):
-        if tree.legal[b, n, a]:
-            child = tree.child[b, n, a]
-            if child < 0 or math.isnan(tree.exact[b, child]):
+    for a in range(tree.edge.shape[2]):
+        edge = tree.edge[b, n, a]
+        if edge.legal:
+            child = tree.node[b, edge.child]
+            if edge.child == 0 or math.isnan(child.exact):
                 whole = False
             else:
-                found = tree.reward[b, child] + sign * tree.exact[b, child]
+                found = child.reward + sign * child.exact
                 best, worst = max(best, found), min(worst, found)
-    if tree.theirs[b, n]:
+    if tree.node[b, n].theirs:
         return best if whole and best == worst else math.nan
     return best if whole or best >= KNOWN else math.nan
 
@@ -221,7 +235,6 @@ def known_edges(tree: Tree, sign: float, found: np.ndarray) -> None:
     """Fills [B, A] with what the root's edges are known to be worth, not a number elsewhere."""
     for b in range(found.shape[0]):
         for a in range(found.shape[1]):
-            child = tree.child[b, 0, a]
-            found[b, a] = math.nan
-            if child >= 0 and not math.isnan(tree.exact[b, child]):
-                found[b, a] = tree.reward[b, child] + sign * tree.exact[b, child]
+            at = tree.edge[b, 0, a].child
+            child = tree.node[b, at]
+            found[b, a] = child.reward + sign * child.exact if at > 0 else math.nan
