@@ -54,6 +54,7 @@ def kill_twenty_times(train: Callable[[], object], folder: Path, longest: float)
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert killed == 20, "the run was over too soon for the kills to mean anything"
+    assert saved(folder), "no life reached a checkpoint"
 
 
 def saved(folder: Path) -> set[Path]:

@@ -1,6 +1,7 @@
 """A run's model asked about its own task, as `rllab winrate`, `verify` and `refine` hear it."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ class Speaker:
         self.run, self.task, self._tokens = run, algorithm.task(), algorithm.max_new_tokens
         self.lm = load(model_folder(model or run, runs))
         self._ctx = Context(seed, torch.device("cpu"))
+
+    def with_model(self, model: str, runs: Path) -> "Speaker":
+        """The same task and chance for another model."""
+        other = copy(self)
+        other.lm = load(model_folder(model, runs))
+        return other
 
     def rows(self, count: int, needs: str = "prompt") -> list[Row]:
         """The first test rows.

@@ -44,8 +44,8 @@ def play(run: str, against: str, prompts: int, seed: int, runs: Path) -> Match:
         Mistake: the run trains no language model, or began with none.
     """
     against = against or began_with(run, runs, "say with --against which other one it is to be compared with")
-    mine, other = Speaker(run, runs, seed=seed), Speaker(run, runs, against, seed)
-    rows = mine.rows(prompts)
+    mine = Speaker(run, runs, seed=seed)
+    rows, other = mine.rows(prompts), mine.with_model(against, runs)
     pairs = [both(a, b) for a, b in zip(mine.answers(rows), other.answers(rows), strict=True)]
     return Match(run, title(against), mine.lm, pairs)
 
