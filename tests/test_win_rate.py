@@ -103,6 +103,7 @@ def test_a_figure_shows_every_row(runs: Path, tmp_path: Path) -> None:
 def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path) -> None:
     (row,) = told(runs, "dpo", "--against", "dpo")
     assert (row["win_rate"], row["ties"], row["interval"]) == (0.5, 1.0, [0.5, 0.5])
+    assert told(runs, str(runs / "dpo"), "--against", "dpo") == [row]
     one, two = (play("dpo", "", 6, seed, runs).pairs for seed in (0, 1))
     assert [p.texts for p in one] != [p.texts for p in two]
 

@@ -32,8 +32,9 @@ class Speaker:
     """
 
     def __init__(self, run: str, runs: Path, model: str = "", seed: int = 0) -> None:
-        algorithm = answering(run, runs)
-        self.run, self.task, self._tokens = run, algorithm.task(), algorithm.max_new_tokens
+        algorithm, (name, at, step) = answering(run, runs), run.partition("@")
+        self.run = find_run(name, runs).path.name + at + step  # also of `last`, and of a folder
+        self.task, self._tokens = algorithm.task(), algorithm.max_new_tokens
         self.lm = load(model_folder(model or run, runs))
         self._ctx = Context(seed, torch.device("cpu"))
 

@@ -47,7 +47,7 @@ def play(run: str, against: str, prompts: int, seed: int, runs: Path) -> Match:
     mine = Speaker(run, runs, seed=seed)
     rows, other = mine.rows(prompts), mine.with_model(against, runs)
     pairs = [both(a, b) for a, b in zip(mine.answers(rows), other.answers(rows), strict=True)]
-    return Match(run, title(against), mine.lm, pairs)
+    return Match(mine.run, title(against), mine.lm, pairs)
 
 
 def title(model: str) -> str:
