@@ -147,11 +147,11 @@ def prepare(folder: Path) -> None:
     """The rows, and the model that both sides load."""
     import shutil
 
-    from rllab_envs.text.pocket import Pocket
+    from rllab_envs.tasks.pocket import Pocket
 
-    from rllab.core.load import _model, train
+    from rllab.core.load import model_folder
 
-    shutil.copytree(_model("pocket", Path("runs"), train), folder / "model", ignore=shutil.ignore_patterns("trainer"))
+    shutil.copytree(model_folder("run:pocket"), folder / "model", ignore=shutil.ignore_patterns("trainer"))
     template = folder / "model" / "chat_template.jinja"
     asked = "<|think|><|assistant|>"  # TRL hands no style on
     template.write_text(template.read_text().replace("{{ '<|assistant|>' }}", f"{{{{ '{asked}' }}}}"))

@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 PROMPTS, SAMPLES, TOKENS, TIMES = 64, 4, 64, 3
@@ -24,7 +23,7 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
 
 def prompts(lm: Any) -> list[list[int]]:
-    from rllab_envs.text.pocket import Pocket
+    from rllab_envs.tasks.pocket import Pocket
 
     from rllab.text.chat import prompt_ids
 
@@ -90,9 +89,9 @@ def measure(who: str, args: argparse.Namespace, cache: str = "") -> float:
 
 
 def side(args: argparse.Namespace) -> float:
-    from rllab.text.models import load
+    from rllab.text.open import open_model
 
-    lm, run = load(args.model), {"ours": ours, "hf": theirs}[args.side]
+    lm, run = open_model(args.model), {"ours": ours, "hf": theirs}[args.side]
     run(lm, args.cache)  # what is only slow the first time
     clock = time.perf_counter if args.threads > 1 else time.process_time
     start = clock()
@@ -111,12 +110,11 @@ def main() -> None:
     if args.side:
         print(side(args))
         return
-    from rllab.core.load import resolve_models
-    from rllab.core.recipe import load_recipe
+    from rllab.core.load import model_folder
     from rllab.core.run import processor
 
     if not args.model:
-        args.model = resolve_models(load_recipe("dpo"), Path("runs")).algorithm.model
+        args.model = model_folder("run:pocket")
     pairs = 1 if args.quick else 5
     print(f"{processor()}; {args.threads} threads, {PROMPTS} prompts x {SAMPLES}, {pairs} pairs")
     tried = {c: measure("hf", args, c) for c in CACHES}

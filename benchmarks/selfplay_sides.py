@@ -101,7 +101,7 @@ class Ours:
     def __init__(self, args: argparse.Namespace) -> None:
         import numpy as np
         import torch
-        from rllab_envs.games.connect_four import ConnectFour
+        from rllab_envs.games.connect_four.game import ConnectFour
 
         from rllab.core.algorithm import Context
 

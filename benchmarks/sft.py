@@ -147,7 +147,7 @@ def measure(who: str, folder: Path, args: argparse.Namespace, precision: str, se
 def prepare(folder: Path) -> None:
     """The rows, and a model that both sides load."""
     import torch
-    from rllab_envs.text.pocket import Pocket
+    from rllab_envs.tasks.pocket import Pocket
 
     from rllab.text.models import make
     from rllab.text.tokenizers import tokenizer_for

@@ -7,7 +7,7 @@ for the contract of the cartpole recipe, else a test).
 
 MUTANTS = [
     ("optimizer is not restored", "core/trainer.py", "self.optimizers.load_state(shared[\"optim\"])", "pass", ""),
-    ("weights are not restored", "core/trainer.py", "load_parts(self.algorithm, checkpoint)", "pass", ""),
+    ("weights are not restored", "core/trainer.py", "load_parts(self.algorithm.parts(), checkpoint)", "pass", ""),
     ("state is not restored", "core/trainer.py", "self.algorithm.load_state(", "len(", ""),
     ("step is saved one too high", "core/trainer.py", 'shared = {"step": self.step,', 'shared = {"step": self.step + 1,', ""),
     ("rows are not cut", "core/run.py", 'if r["step"] <= step]', "]", ""),

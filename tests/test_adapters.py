@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from rllab_envs.text import pocket
+from rllab_envs.tasks import pocket
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
-from rllab.text.adapters import adapt, merge, open_adapter
 from rllab.text.chat import documents
 from rllab.text.logprobs import next_token_logp
-from rllab.text.models import LanguageModel, Lora, load, make
+from rllab.text.lora import Lora
+from rllab.text.models import LanguageModel, make
+from rllab.text.open import adapt, merge, open_adapter, open_model
 from rllab.text.packing import pack
 from rllab.text.tokenizers import tokenizer_for
 
@@ -70,7 +71,7 @@ def test_dropout_is_drawn_anew_each_round_and_never_when_evaluating(tmp_path: Pa
 
 
 def test_new_adapters_change_nothing_and_trained_ones_do(base: Path, tmp_path: Path) -> None:
-    lm = load(str(base))
+    lm = open_model(str(base))
     ids = torch.arange(20)[None]
     before = logp(lm)
     adapted = adapt(lm, Lora(r=4))
@@ -86,11 +87,11 @@ def test_only_adapters_are_saved_and_they_merge(base: Path, tmp_path: Path) -> N
     folder = trainer.checkpoints.newest().folder  # type: ignore[union-attr]
     assert not (folder / "model.safetensors").exists() and (folder / "adapter_config.json").is_file()
     mine = logp(trainer.algorithm._lm)  # type: ignore[attr-defined]
-    assert not torch.allclose(mine, logp(load(str(base))))
+    assert not torch.allclose(mine, logp(open_model(str(base))))
     torch.testing.assert_close(logp(open_adapter(str(folder))), mine)
-    torch.testing.assert_close(logp(load(str(folder))), mine, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logp(open_model(str(folder))), mine, rtol=1e-4, atol=1e-4)
     assert merge(str(folder), tmp_path / "whole") < 1e-4
-    torch.testing.assert_close(logp(load(str(tmp_path / "whole"))), mine, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logp(open_model(str(tmp_path / "whole"))), mine, rtol=1e-4, atol=1e-4)
     with pytest.raises(Mistake, match="is there already"):
         merge(str(folder), tmp_path / "whole")
     with pytest.raises(FieldMistake, match="holds no adapters"):
@@ -114,20 +115,20 @@ def test_adapters_on_adapters(base: Path, tmp_path: Path) -> None:
     first = trained(base, tmp_path / "first").checkpoints.newest().folder  # type: ignore[union-attr]
     second = trained(first, tmp_path / "second")
     folder = second.checkpoints.newest().folder  # type: ignore[union-attr]
-    torch.testing.assert_close(logp(load(str(folder))), logp(second.algorithm._lm), rtol=1e-4, atol=1e-4)  # type: ignore[attr-defined]
+    torch.testing.assert_close(logp(open_model(str(folder))), logp(second.algorithm._lm), rtol=1e-4, atol=1e-4)  # type: ignore[attr-defined]
 
 
 def test_another_base_is_found_out(base: Path, tmp_path: Path) -> None:
     folder = trained(base, tmp_path / "run").checkpoints.newest().folder  # type: ignore[union-attr]
     shutil.rmtree(base)
     with pytest.raises(FieldMistake, match="there is no such folder"):
-        load(str(folder))
+        open_model(str(folder))
     save(base, 1)
     with pytest.raises(FieldMistake, match="were trained on another base than"):
-        load(str(folder))
+        open_model(str(folder))
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(FieldMistake, match="pickled adapters are not read"):
-        load(str(folder))
+        open_model(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_bad_settings_are_told(lora: dict[str, Any], fault: str, base: Path, tmp
 def test_broken_folders_are_told(spoil: Any, fault: str, base: Path) -> None:
     spoil(base)
     with pytest.raises(FieldMistake, match=fault):
-        load(str(base))
+        open_model(str(base))
 
 
 def remote_code(folder: Path) -> None:
@@ -181,5 +182,5 @@ def test_a_tokenizer_without_padding_pads_with_its_end(base: Path) -> None:
             settings = json.loads((base / name).read_text())
             settings.pop("pad_token", None)
             (base / name).write_text(json.dumps(settings))
-    tokenizer = load(str(base)).tokenizer
+    tokenizer = open_model(str(base)).tokenizer
     assert tokenizer.pad_token_id == tokenizer.eos_token_id

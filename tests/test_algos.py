@@ -9,13 +9,14 @@ import torch
 from conftest import run
 
 from rllab.algos.dqn import DQN, linear
-from rllab.algos.ppo import PPO, gae
+from rllab.algos.ppo import PPO
 from rllab.algos.sac import SAC
-from rllab.control import masked, move
+from rllab.control.algorithm import masked, move
+from rllab.control.networks import Encoder, QNetwork
+from rllab.control.replay import Replay, n_step_return
+from rllab.control.rollouts import gae
 from rllab.core.algorithm import Context
 from rllab.core.recipe import load_recipe
-from rllab.nets import Encoder, QNetwork
-from rllab.replay import Replay, n_step_return
 
 CTX = Context(3, torch.device("cpu"))
 

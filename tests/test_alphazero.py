@@ -13,14 +13,14 @@ from torch import nn
 from typer.testing import CliRunner
 
 from rllab.cli import app
+from rllab.control.replay import Window
 from rllab.core.checkpoint import Segment
 from rllab.core.errors import Mistake
 from rllab.core.games import moves, named_game
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
-from rllab.play import loaded
-from rllab.replay import Window
+from rllab.evals.strength import load_player
 from rllab.search.evaluate import drawn
 from rllab.search.match import Player, match, perfect, rollouts, total
 from rllab.search.networks import Convolutions, Lines, board_network
@@ -295,7 +295,7 @@ def test_a_game_in_plain_python_is_learned_and_what_it_does_wrong_is_told(tmp_pa
 
 def test_strength_is_told_beside_players_that_know_nothing(tmp_path: Any) -> None:
     list(Trainer(load_recipe("tictactoe", smoke=True), tmp_path / "run"))
-    algorithm = loaded("run", tmp_path)
+    algorithm = load_player("run", tmp_path)
     rows = list(strength.positions(algorithm, [0, 30], [50], "test"))
     assert [r["player"] for r in rows] == ["random", "UCT 50", "policy alone", "30 simulations"]
     assert rows[0]["keeps"] < rows[1]["keeps"] and rows[0]["keeps"] < rows[3]["keeps"] <= 1.0

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rllab_envs.text as text
+import rllab_envs.tasks as text
 
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
-from rllab.core.sandbox import guards
 from rllab.core.trainer import Trainer
+from rllab.sandbox.program import guards
 from rllab.testing import check_task
 
 SUMS = """
@@ -62,7 +62,7 @@ def test_an_answer_that_is_a_program_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_scorer_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("reasoning_gym")
-    monkeypatch.setattr("rllab_envs.text.scorers._SECONDS", 2.0)
+    monkeypatch.setattr("rllab_envs.tasks.scorers._SECONDS", 2.0)
     task = text.reasoning_gym(dataset="countdown")
     row = task.row(0, "train")
     assert task.score(row, "<answer>9**9**9**9</answer>") == 0.0 and task.correct(row, task.gold(row))
@@ -106,7 +106,7 @@ def test_a_taskset_of_verifiers_by_name(taskset: str, tmp_path: Path) -> None:
 
 
 def test_a_scorer_that_fails_on_the_gold_answer_is_told() -> None:
-    from rllab_envs.text.scorers import Scorer
+    from rllab_envs.tasks.scorers import Scorer
 
     scorer = Scorer("json:loads", {})  # which is made by a call that fails
     with pytest.raises(Mistake, match="the scorer json:loads fails on the gold answer '5'"):

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-import rllab_envs.classic  # noqa: F401 - registers them
+import rllab_envs.control  # noqa: F401 - registers them
 from gymnasium.vector import AutoresetMode
 
 IDS = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1"]

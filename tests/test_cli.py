@@ -138,7 +138,7 @@ def test_the_demo_goes_on_where_it_was_stopped_and_ends_with_what_was_learnt(tmp
 
 
 def test_the_pole_is_drawn() -> None:
-    from rllab.demo import draw
+    from rllab.cli.demo import draw
 
     drawn = draw([0.0, 0.0, 0.0, 0.0], 21)
     assert drawn.splitlines()[-1] == "-" * 8 + "[===]" + "-" * 8

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from test_rewards import paid, rewards
 
-from rllab.core.sandbox import guards, run
 from rllab.rewards.code import code, program
+from rllab.sandbox.program import guards, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the sandbox needs fork and limits on resources")
 TEST = ["assert double(2) == 4", "assert [double(3)] == [6]"]

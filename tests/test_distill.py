@@ -10,13 +10,13 @@ import torch
 from conftest import read_jsonl, run
 from test_grpo import groups
 
+from rllab.algos.rollouts import Group
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
-from rllab.rewards.rollouts import Group
 from rllab.text.chat import documents
 from rllab.text.evaluation import held_out_nll
-from rllab.text.models import load
+from rllab.text.open import open_model
 from rllab.text.packing import pack
 
 NAN = float("nan")
@@ -90,7 +90,7 @@ def test_a_teacher_with_other_tokens_is_heard_as_text(qwen: Path, tmp_path: Path
     recipe = load_recipe("r1-distill", {"teacher": str(qwen), "reward": "brevity", "threshold": 0.0}, smoke=True)
     trainer = run(recipe, tmp_path / "a")
     rollouts = [r for r in read_jsonl(tmp_path / "a/samples.jsonl") if "split" not in r]
-    teacher = load(str(qwen)).tokenizer
+    teacher = open_model(str(qwen)).tokenizer
     known = set(trainer.algorithm._lm.tokenizer.get_vocab())  # type: ignore[attr-defined]
     foreign = [t for r in rollouts for t in teacher.tokenize(r["completion"]) if t not in known]
     assert len(foreign) > 20, "a teacher that spells byte by byte says what the student has no words for"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from rllab_envs import text as tasks
-from rllab_envs.text.arithmetic import DEEPEST, LONGEST, answered, numbers_in, parse, shown, value
-from rllab_envs.text.countdown import reaches, solved
+from rllab_envs.tasks.arithmetic import DEEPEST, LONGEST, answered, numbers_in, parse, shown, value
+from rllab_envs.tasks.countdown import reaches, solved
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from plain_games import Plain, PlainConnectFour, PlainGo, PlainOthello, PlainTicTacToe
 from rllab_envs import games
-from rllab_envs.games.connect_four import four, over
+from rllab_envs.games.connect_four.bits import four, over
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.games import OneBoard, moves, rows

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from rllab.algos.grpo import above_others, kl
+from rllab.algos.rollouts import Group
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.evals.reward import of_run, read_reward, report
-from rllab.rewards.rollouts import Group
 from rllab.testing import check_algorithm
 from rllab.text.logprobs import next_token_logp
 from rllab.text.sampler import Completion

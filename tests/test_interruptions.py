@@ -17,8 +17,8 @@ from conftest import TESTS, run
 
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import MachineFault
-from rllab.core.load import resolve_models
 from rllab.core.recipe import load_recipe
+from rllab.core.stages import resolve_models
 from rllab.testing import outcome
 
 
@@ -111,7 +111,7 @@ def test_twenty_kills_over_a_chain_of_stages(tmp_path: Path, monkeypatch: pytest
 
     def train(where: Path) -> tuple[str, list[dict[str, float]]]:
         monkeypatch.setenv("RLLAB_HOME", str(where))
-        return outcome(run(resolve_models(load_recipe("student"), where), where / "student"))
+        return outcome(run(resolve_models(load_recipe("student"), where, train), where / "student"))
 
     cut, start = tmp_path / "cut", time.monotonic()
     whole = train(tmp_path / "whole")

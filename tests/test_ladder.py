@@ -16,8 +16,7 @@ from rllab.core.games import named_game
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.ladder import Entrant, checkpoints, entrants, few, ladder
-from rllab.evals.strength import predictions
-from rllab.play import loaded
+from rllab.evals.strength import load_player, predictions
 from rllab.search.evaluate import drawn
 from rllab.search.match import Player, perfect, same_rules
 
@@ -111,10 +110,10 @@ def test_a_teacher_is_imitated(runs: Path, tmp_path: Path) -> None:
     assert isinstance(teacher, Imitation)
     one, again = teacher.held_out("test"), teacher.recorded(60, "held out, test", shared=True)
     np.testing.assert_array_equal(one.keeps, again["policy"] > 0)
-    by = {r["player"]: r["predicts"] for r in predictions(loaded("tictactoe", runs), teacher, [0], [200], "test")}
+    by = {r["player"]: r["predicts"] for r in predictions(load_player("tictactoe", runs), teacher, [0], [200], "test")}
     assert by["random"] < 0.4 < by["UCT 200"]
     with pytest.raises(Mistake, match="a run of AlphaZero has no teacher"):
-        list(predictions(teacher, loaded("tictactoe", runs), [0], [], "test"))
+        list(predictions(teacher, load_player("tictactoe", runs), [0], [], "test"))
 
 
 def _rng() -> np.random.Generator:

@@ -13,7 +13,7 @@ from rllab.core.games import OneBoard, moves, named_game
 from rllab.core.recipe import read_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
-from rllab.play import loaded
+from rllab.evals.strength import load_player
 from rllab.search.evaluate import Rollout, drawn
 from rllab.search.match import rollouts, total
 from rllab.search.search import Found, gumbel, puct, uct
@@ -177,7 +177,7 @@ def test_it_is_learned_what_wins_for_the_one(tmp_path: Path) -> None:
     trainer = Trainer(read_recipe(RECIPE, "toy.yaml", tmp_path, "toy"), tmp_path / "run")
     rows = list(trainer)
     assert rows[-1]["eval/return"] == pytest.approx(1.0) and rows[-1]["eval/score"] >= 0.5
-    algorithm = loaded("run", tmp_path)
+    algorithm = load_player("run", tmp_path)
     game = algorithm.board_game
     board, value = game.start(1), []
     for k in range(5):

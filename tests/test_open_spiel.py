@@ -12,7 +12,7 @@ from rllab.core.games import moves, named_game
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
-from rllab.play import loaded
+from rllab.evals.strength import load_player
 from rllab.search.evaluate import drawn
 from rllab.search.match import rollouts
 from rllab.search.outside import match_outside, outsider
@@ -177,7 +177,7 @@ def test_its_search_is_as_good_as_ours(said: Any) -> None:
 
 def test_a_run_plays_them(tmp_path: Path) -> None:
     list(Trainer(load_recipe("tictactoe", smoke=True), tmp_path / "run"))
-    row, other = strength.games(loaded("run", tmp_path), 20, ["{name: mcts, simulations: 20}", "minimax"], 6)
+    row, other = strength.games(load_player("run", tmp_path), 20, ["{name: mcts, simulations: 20}", "minimax"], 6)
     assert row["against"] == "{name: mcts, simulations: 20}" and row["won"] + row["drawn"] + row["lost"] == 6
     assert other["against"] == "minimax"
 

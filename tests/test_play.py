@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from rllab.cli.play import analyse, analyse_file, play
 from rllab.core.errors import Mistake
 from rllab.core.games import moves
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
-from rllab.play import analyse, analyse_file, loaded, play
+from rllab.evals.strength import load_player
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def four(runs: Path) -> Any:
-    return loaded("four", runs)
+    return load_player("four", runs)
 
 
 def test_positions_are_analysed(four: Any, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_lines_that_are_no_games_are_told_and_the_others_analysed(runs: Path, tm
 
 def test_runs_that_play_no_board_game_are_told(runs: Path) -> None:
     with pytest.raises(Mistake, match="pole is a run of DQN, which plays no board game"):
-        loaded("pole", runs)
+        load_player("pole", runs)
 
 
 def said_in(algorithm: Any, typed: list[str], second: bool = False) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rllab_envs.text import ticket_preferences
+from rllab_envs.tasks import ticket_preferences
 
 import rllab
 from rllab.algos.dpo import DPO
@@ -14,8 +14,8 @@ from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
-from rllab.text.judging import calibration_error, judge_rewards
-from rllab.text.preferences import of_pairs, pack_pairs
+from rllab.text.pairs import of_pairs, pack_pairs
+from rllab.text.reward_metrics import calibration_error, judge_rewards
 from rllab.text.tokenizers import tokenizer_for
 
 SHAPE = load_recipe("dpo", smoke=True).plain["shape"]

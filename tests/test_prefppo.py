@@ -9,9 +9,9 @@ import torch
 from conftest import run
 
 from rllab.algos import prefppo
-from rllab.algos.ppo import gae
+from rllab.algos.preference_loss import comparison_loss
 from rllab.algos.prefppo import PrefPPO, answers, asked_by, better, clips, moments
-from rllab.bradley_terry import comparison_loss
+from rllab.control.rollouts import gae
 from rllab.core.algorithm import Context, Update
 from rllab.core.errors import FieldMistake
 from rllab.core.recipe import load_recipe

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from conftest import smoke_runs
 from rllab_envs import text as tasks
-from rllab_envs.text.derivations import Problem, Step, examine, read
+from rllab_envs.tasks.derivations import Problem, Step, examine, read
 from typer.testing import CliRunner
 
 from rllab import rewards
 from rllab.cli import app
 from rllab.core.errors import Mistake
-from rllab.core.load import resolve_models
 from rllab.core.recipe import load_recipe
+from rllab.core.stages import resolve_models
+from rllab.core.trainer import train
 from rllab.evals.proofs import balanced_accuracy, refine, verify
 from rllab.rewards.self_verification import BETA, read_evaluation
 
@@ -37,7 +38,7 @@ def folder_of(recipe: Any) -> str:
 
 def test_a_recipe_names_the_verifier_in_a_setting_of_its_reward(runs: Path) -> None:
     asked = load_recipe("prover", {"model": str(runs / "prover")})
-    found = resolve_models(asked, runs)
+    found = resolve_models(asked, runs, train)
     assert folder_of(asked) == folder_of(found) == str((runs / "verifier/checkpoints/00000004").resolve())
     assert found.plain["reward"] == {"name": "proving", "verifier": folder_of(found)}
 

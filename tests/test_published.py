@@ -16,7 +16,7 @@ SMALL = {"batch_size": 4, "micro_batch": 2, "eval_rows": 4, "headline_rows": 4, 
 
 
 def test_gsm8k(data: Path) -> None:
-    from rllab_envs.text import gsm8k
+    from rllab_envs.tasks import gsm8k
 
     task = gsm8k()
     thinks = gsm8k(think=True).row(0, "test")
@@ -30,7 +30,7 @@ def test_gsm8k(data: Path) -> None:
 
 
 def test_llmbar(data: Path) -> None:
-    from rllab_envs.text import llmbar
+    from rllab_envs.tasks import llmbar
 
     sizes = [
         sum(llmbar(part=p).size(s) for s in ("train", "validation", "test"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rllab_envs.text import pocket
+from rllab_envs.tasks import pocket
 from typer.testing import CliRunner
 
 from rllab.cli import app

@@ -11,6 +11,8 @@ from test_grpo import groups
 
 import rllab
 from rllab.algos.rlhf import adapted, gae, token_rewards
+from rllab.algos.rollouts import Group, apart_from_reference, pack_groups
+from rllab.cli.talk import base_of
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
@@ -18,10 +20,8 @@ from rllab.core.load import model_folder
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.reward import of_run
-from rllab.rewards.rollouts import Group, apart_from_reference, pack_groups
-from rllab.talk import base_of
 from rllab.testing import check_algorithm
-from rllab.text.models import load
+from rllab.text.open import open_model
 
 SCORES, LENGTHS = [[1.0, -0.5, 2.0], [0.0, 3.0, 1.0]], [[2, 4, 3], [5, 1, 6]]
 
@@ -219,7 +219,7 @@ def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
     list(Trainer(load_recipe("rlhf", smoke=True), tmp_path / "one"))
     folder = model_folder("one", tmp_path)
     assert Path(folder).name == "model" and model_folder("run:one", tmp_path) == folder
-    assert load(folder).model.config.model_type == "qwen3"
+    assert open_model(folder).model.config.model_type == "qwen3"
     with pytest.raises(Mistake, match="does not say what it was trained from"):
         base_of(folder)
     again = load_recipe("rlhf", {"model": folder, "shape": {}}, smoke=True)

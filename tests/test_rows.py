@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rllab_envs.text import pocket, ticket_preferences
-from rllab_envs.text.dataset import Dataset
+from rllab_envs.tasks import pocket, ticket_preferences
+from rllab_envs.tasks.dataset import Dataset
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe, read_recipe
@@ -20,8 +20,8 @@ from rllab.text import chat
 from rllab.text.chat import checked_template, documents, prompt_texts
 from rllab.text.models import make
 from rllab.text.packing import Document
+from rllab.text.preflight import activations
 from rllab.text.rows import cut
-from rllab.text.survey import activations
 from rllab.text.tokenizers import CHAT, byte_pair_tokenizer, tokenizer_for
 
 SHAPE: dict[str, Any] = {

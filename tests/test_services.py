@@ -21,7 +21,7 @@ from rllab.rewards.own import SelfJudge
 from rllab.rewards.pairwise import Contest
 from rllab.rewards.scoring import RewardFailed
 from rllab.testing import check_algorithm
-from rllab.text.models import load
+from rllab.text.open import open_model
 
 
 def ask(server: Server, said: list[str], **settings: Any) -> list[Any]:
@@ -136,7 +136,7 @@ def test_what_is_wrong_with_a_judge_is_told(server: Server) -> None:
 
 
 def test_the_policy_judges_by_how_likely_it_finds_the_letters(qwen: Path) -> None:
-    lm = load(str(qwen))
+    lm = open_model(str(qwen))
     own = SelfJudge(asks="Which?", opponents=1)
     own.begin(lm)
     scores = own(["How many?"] * 2, ["seventy two clips", "no"])

@@ -4,10 +4,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from rllab_envs.games import connect_four_solver
-from rllab_envs.games.connect_four_exam import FILE, SIZES, exam, position, read
-from rllab_envs.games.connect_four_opening import _known, perfect
-from rllab_envs.games.connect_four_solver import ILLEGAL, best, best_moves, keeps, mirrored, scores, solve
+from rllab_envs.games.connect_four import solver
+from rllab_envs.games.connect_four.bits import position
+from rllab_envs.games.connect_four.exam import FILE, SIZES, exam, read
+from rllab_envs.games.connect_four.opening import _known, perfect
+from rllab_envs.games.connect_four.solver import ILLEGAL, best, best_moves, keeps, mirrored, scores, solve
 
 # Some of Pascal Pons's test sets (blog.gamesolver.org/solving-connect-four/02-test-protocol): moves and score.
 PUBLISHED = """
@@ -124,7 +125,7 @@ def test_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, theirs = boards(random_games(40, 20, 30))
     found = []
     for threads in (1, 3):
-        monkeypatch.setattr(connect_four_solver, "THREADS", threads)
+        monkeypatch.setattr(solver, "THREADS", threads)
         found.append(np.concatenate([scores(mine, theirs), best_moves(mine, theirs), solve(mine, theirs)[:, None]], 1))
     np.testing.assert_array_equal(*found)
     assert best_moves(mine[:0], theirs[:0]).shape == (0, 7)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from rllab_envs.text import pocket
+from rllab_envs.tasks import pocket
 
+from rllab.cli.talk import fold, samples, shown, talk
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.likelihood import evaluate_file, multiple_choice, perplexity
-from rllab.talk import fold, samples, shown, talk
-from rllab.text.models import LanguageModel, load
+from rllab.text.models import LanguageModel
+from rllab.text.open import open_model
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_samples_of_a_resumed_run_are_those_of_a_whole_one(run: Path, tmp_path: 
 def test_merge_from_the_command_line(tuned: Path, tmp_path: Path) -> None:
     done = rllab("merge", str(tuned), "--out", str(tmp_path / "whole"), cwd=tmp_path)
     assert "merged; the largest difference of a logit is" in done.stdout, done.stderr
-    assert load(str(tmp_path / "whole")).adapters is None
+    assert open_model(str(tmp_path / "whole")).adapters is None
 
 
 def reference(lm: LanguageModel, prompt: str, said: str) -> float:
@@ -96,7 +97,7 @@ def reference(lm: LanguageModel, prompt: str, said: str) -> float:
 
 
 def test_multiple_choice_and_perplexity(run: Path, tmp_path: Path) -> None:
-    lm = load(str(run / "checkpoints" / "00000004"))
+    lm = open_model(str(run / "checkpoints" / "00000004"))
     texts = [pocket().row(i, "test")["prompt"][0]["content"] for i in range(40)]
     choices = ["books", "cups and books and cups", "keys ."]
     rows = [{"prompt": t, "choices": choices, "answer": i % 3} for i, t in enumerate(texts)]
@@ -140,4 +141,4 @@ def test_eval_from_the_command_line(run: Path, tmp_path: Path) -> None:
     done = rllab("eval", "small", "rows.jsonl", "--json", "--runs", str(run.parent), cwd=tmp_path)
     assert json.loads(done.stdout)["rows"] == 1, done.stderr
     with pytest.raises(Mistake, match="no such file"):
-        evaluate_file(load(str(run / "checkpoints" / "00000004")), tmp_path / "none.jsonl")
+        evaluate_file(open_model(str(run / "checkpoints" / "00000004")), tmp_path / "none.jsonl")

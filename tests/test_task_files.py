@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from rllab_envs import text as tasks
-from rllab_envs.text.countdown import reaches
+from rllab_envs.tasks.countdown import reaches
 
 from rllab.answers import judge
 from rllab.core.errors import FieldMistake

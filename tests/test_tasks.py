@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from rllab_envs import text as tasks
-from rllab_envs.text.arithmetic import parse, value
-from rllab_envs.text.pocket import NAMES
+from rllab_envs.tasks.arithmetic import parse, value
+from rllab_envs.tasks.pocket import NAMES
 
 from rllab.answers import judge
 from rllab.core.errors import FieldMistake

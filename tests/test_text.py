@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rllab_envs.text.pocket import Pocket
-from rllab_envs.text.tickets import Tickets, score
+from rllab_envs.tasks.pocket import Pocket
+from rllab_envs.tasks.tickets import Tickets, score
 from safetensors import safe_open
 
 import rllab
@@ -21,7 +21,8 @@ from rllab.text.attention import Packed
 from rllab.text.chat import documents, prompt_ids
 from rllab.text.forward import hidden_states
 from rllab.text.logprobs import _logp, next_token_logp, token_logp
-from rllab.text.models import LanguageModel, load, make, native_shape
+from rllab.text.models import LanguageModel, make, native_shape
+from rllab.text.open import open_model
 from rllab.text.packing import Document, ends, pack, per_completion, sees
 from rllab.text.sampler import Sampling, choose, generate
 from rllab.text.tokenizers import tokenizer_for
@@ -247,7 +248,7 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
     folder = trainer.checkpoints.newest().folder  # type: ignore[union-attr]
     with safe_open(folder / "model.safetensors", "pt") as saved:
         assert "lm_head.weight" not in saved.keys()  # noqa: SIM118 - tied, and saved once
-    again = load(str(folder))
+    again = open_model(str(folder))
     batch, _ = pack(documents(again.tokenizer, ROWS), 160)
     with torch.no_grad():
         mine = next_token_logp(trainer.algorithm._lm, batch)  # type: ignore[attr-defined]
@@ -260,10 +261,10 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
         assert row["loss/total"] > 0
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(FieldMistake, match="cannot be loaded"):
-        load(str(folder))
+        open_model(str(folder))
     shutil.rmtree(folder)
     with pytest.raises(FieldMistake, match="cannot be loaded"):
-        load(str(folder))
+        open_model(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from conftest import TESTS, run
 from safetensors.torch import load_file
 
 import rllab
+from rllab.core import stages
 from rllab.core.checkpoint import Checkpoints, Segment
 from rllab.core.errors import MachineFault, Mistake
 from rllab.core.run import RunFolder
-from rllab.core.trainer import Trainer
+from rllab.core.trainer import Trainer, train
 from rllab.testing import outcome
 
 
@@ -211,7 +212,6 @@ def test_load_acts(tmp_path: Path) -> None:
 
 def test_run_name_as_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`run:NAME` takes a run's weights; a recipe of that name is trained first, once."""
-    from rllab.core import load
 
     monkeypatch.setenv("RLLAB_HOME", str(tmp_path / "home"))
     small = ["total_steps=2", "train_freq=1", "learning_starts=10_000", "eval_every=0"]
@@ -223,32 +223,31 @@ def test_run_name_as_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(torch.equal(weights[k], v) for k, v in parent.algorithm.q.state_dict().items())
 
     real, made = rllab.load_recipe, []
-    monkeypatch.setattr(load, "load_recipe", lambda name: real(name, smoke=True))
+    monkeypatch.setattr(stages, "load_recipe", lambda name: real(name, smoke=True))
     for i in range(2):
-        recipe = load.resolve_models(
+        recipe = stages.resolve_models(
             rllab.load_recipe("cartpole", ["model=run:cartpole", *small]),
             tmp_path / "nothing",
-            lambda r, f: (made.append(f.path), load.train(r, f)),
+            lambda r, f: (made.append(f.path), train(r, f)),
         )
         assert Path(recipe.algorithm.model).is_relative_to(tmp_path / "home"), i
     assert len(made) == 1
-    assert not load.made_otherwise(RunFolder(made[0]))
-    assert load.made_otherwise(RunFolder(made[0].with_name("cartpole-0123456789ab")))
-    assert not load.made_otherwise(RunFolder(made[0].with_name("cart-0123456789ab"))), "another recipe's"
+    assert not stages.made_otherwise(RunFolder(made[0]))
+    assert stages.made_otherwise(RunFolder(made[0].with_name("cartpole-0123456789ab")))
+    assert not stages.made_otherwise(RunFolder(made[0].with_name("cart-0123456789ab"))), "another recipe's"
     with pytest.raises(Mistake, match=r"command line: model=run:nothing.*no run 'nothing'"):
         Trainer(rllab.load_recipe("cartpole", ["model=run:nothing", *small]), tmp_path / "x", runs=tmp_path)
 
 
 def test_a_stage_that_fails_is_named_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rllab.core import load
 
     monkeypatch.setenv("RLLAB_HOME", str(tmp_path / "home"))
     real, small = rllab.load_recipe, ["model=run:cartpole", "total_steps=2", "eval_every=0"]
-    monkeypatch.setattr(load, "load_recipe", lambda name: real(name, ["optim.lr=1e38"], smoke=True))
+    monkeypatch.setattr(stages, "load_recipe", lambda name: real(name, ["optim.lr=1e38"], smoke=True))
     with pytest.raises(
         Mistake, match=r"model=run:cartpole.*run:cartpole, a stage .* stays in .*cartpole-\w+: .*norm is nan"
     ):
-        load.resolve_models(real("cartpole", small), tmp_path)
+        stages.resolve_models(real("cartpole", small), tmp_path, train)
 
 
 def test_no_warning_in_an_ordinary_run(toy, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from rllab_envs.text import gsm8k, hh_rlhf, pocket, ticket_preferences
+from rllab_envs.tasks import gsm8k, hh_rlhf, pocket, ticket_preferences
 from torch import Tensor
 from torch.nn.functional import rms_norm
 from torch.nn.utils.rnn import pad_sequence
@@ -21,16 +21,16 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from rllab.algos.dpo import DPO
 from rllab.algos.grpo import GRPO
 from rllab.algos.reward_model import RewardModel
+from rllab.algos.rollouts import Group
 from rllab.algos.sft import SFT
 from rllab.core.algorithm import Batch
 from rllab.core.engine import Engine
 from rllab.core.names import Term
 from rllab.core.recipe import Settings
-from rllab.rewards.rollouts import Group
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
 from rllab.text.packing import pack
-from rllab.text.preferences import pack_pairs
+from rllab.text.pairs import pack_pairs
 from rllab.text.sampler import Completion
 
 SHAPE: dict[str, Any] = {

@@ -14,7 +14,8 @@ from rllab.core.recipe import load_recipe
 from rllab.testing import check_algorithm
 from rllab.text.chat import documents, reply_ids
 from rllab.text.evaluation import is_right
-from rllab.text.models import LanguageModel, open_model
+from rllab.text.models import LanguageModel
+from rllab.text.open import open_for_training
 from rllab.text.packing import Document, pack
 from rllab.text.sampler import Sampling
 from rllab.text.tokenizers import byte_pair_tokenizer, tokenizer_for
@@ -44,7 +45,7 @@ class Echo:
 
 def made(task: Any) -> LanguageModel:
     torch.manual_seed(0)
-    return open_model("", SHAPE, None, lambda: tokenizer_for(task), Context(0, torch.device("cpu")))
+    return open_for_training("", SHAPE, None, lambda: tokenizer_for(task), Context(0, torch.device("cpu")))
 
 
 def uniforms(row: int, sample: int) -> np.ndarray:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import run
 
+from rllab.control.vector import Envs, EnvSpec, play
 from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe, read_recipe
 from rllab.testing import check_algorithm
-from rllab.vector import Envs, EnvSpec, play
 
 CTX = Context(5, torch.device("cpu"))
 

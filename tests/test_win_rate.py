@@ -9,11 +9,11 @@ import pytest
 from conftest import Server
 from typer.testing import CliRunner
 
+from rllab.algos.rollouts import Group
 from rllab.cli import app
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.win_rate import both, play, preferred
-from rllab.rewards.rollouts import Group
 
 ORDERLY = '''
 def first(prompts, completions):

@@ -9,7 +9,7 @@ from typing import Any
 from rllab.core.errors import Mistake
 from rllab.core.games import OneBoard, title
 from rllab.core.protocols import Game, Outsider
-from rllab_envs.games.connect_four import ConnectFour
+from rllab_envs.games.connect_four.game import ConnectFour
 from rllab_envs.games.go import Go
 from rllab_envs.games.open_spiel import OpenSpiel, Position
 from rllab_envs.games.othello import Othello

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rllab.control.replay import Window
 from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, Outputs, Round, split
 from rllab.core.games import GAMES, make_game, rows
 from rllab.core.protocols import Board, Exam, Game
-from rllab.replay import Window
 from rllab.search.evaluate import Judge, Network, drawn
 from rllab.search.match import Player, match, perfect, rollouts, total
 from rllab.search.networks import board_network

@@ -23,14 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rllab.algos.online import Policy
+from rllab.algos.rollouts import Group
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.names import Model
-from rllab.rewards.policy import Policy
-from rllab.rewards.rollouts import Group
 from rllab.text.algorithm import TASKS
 from rllab.text.chat import documents
 from rllab.text.logprobs import next_token_logp
-from rllab.text.models import LanguageModel, load
+from rllab.text.models import LanguageModel
+from rllab.text.open import open_model
 from rllab.text.packing import pack
 from rllab.text.rows import Rows, cut
 
@@ -53,7 +54,7 @@ class Distill(Policy):
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)
-        self._teacher = load(self.teacher) if self.teacher else None
+        self._teacher = open_model(self.teacher) if self.teacher else None
         if self._teacher is None:
             self.keep_reference()
         else:

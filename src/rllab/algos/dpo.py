@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rllab.bradley_terry import comparison_loss
+from rllab.algos.preference_loss import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.stats import bootstrap
 from rllab.text.algorithm import TextAlgorithm
@@ -31,7 +31,7 @@ from rllab.text.evaluation import sampled, share
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack, per_completion
-from rllab.text.preferences import of_pairs, pack_pairs
+from rllab.text.pairs import of_pairs, pack_pairs
 from rllab.text.rows import cut
 from rllab.text.sampler import Sampling
 

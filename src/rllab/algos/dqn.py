@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control import Control, discrete_actions, masked, move
+from rllab.control.algorithm import Control, discrete_actions, masked, move
+from rllab.control.networks import QNetwork, load_weights
+from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round, split
-from rllab.nets import QNetwork, load_weights
-from rllab.replay import Replay
 
 
 @dataclass(kw_only=True)

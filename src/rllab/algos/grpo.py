@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rllab.algos.online import Policy
+from rllab.algos.rollouts import Group, pack_groups
 from rllab.core.algorithm import Batch, Context, Outputs, Round
-from rllab.rewards.policy import Policy
-from rllab.rewards.rollouts import Group, pack_groups
 from rllab.text.logprobs import next_token_logp
 from rllab.text.packing import per_completion
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control import Control, discrete_actions, masked
+from rllab.control.algorithm import Control, discrete_actions, masked
+from rllab.control.networks import MLP, Encoder, load_weights
+from rllab.control.rollouts import gae
 from rllab.core.algorithm import Batch, Context, Outputs, Round
-from rllab.nets import MLP, Encoder, load_weights
 
 
 @dataclass(kw_only=True)
@@ -171,18 +172,3 @@ class ActorCritic(nn.Module):
         logp_BA = masked(out_BA, mask_BA).log_softmax(-1)
         entropy_B = -(logp_BA.exp() * logp_BA.clamp(min=-1e9)).sum(-1)  # what is not allowed adds 0, not 0 x inf
         return logp_BA.gather(1, action[:, None]).squeeze(1), entropy_B
-
-
-def gae(rollout: Batch, next_value_TN: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Generalized advantage estimates [T, N].
-
-    At a terminal state nothing follows; at a time limit the value of the last observation does, and the sum ends.
-    """
-    live_TN = 1.0 - rollout["terminated"].float()
-    goes_on_TN = 1.0 - (rollout["terminated"] | rollout["truncated"]).float()
-    delta_TN = rollout["reward"].float() + gamma * live_TN * next_value_TN - rollout["value"]
-    advantage_TN, following_N = torch.empty_like(delta_TN), torch.zeros_like(delta_TN[0])
-    for t in reversed(range(len(delta_TN))):
-        following_N = delta_TN[t] + gamma * gae_lambda * goes_on_TN[t] * following_N
-        advantage_TN[t] = following_N
-    return advantage_TN

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from rllab.algos.ppo import PPO
-from rllab.bradley_terry import comparison_loss
+from rllab.algos.preference_loss import comparison_loss
+from rllab.control.networks import MLP, Encoder
+from rllab.control.replay import Window
 from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round, Update
 from rllab.core.errors import FieldMistake
-from rllab.nets import MLP, Encoder
-from rllab.replay import Window
 
 _PATIENCE = 100  # rollouts without a clip
 

@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from rllab.bradley_terry import comparison_loss
+from rllab.algos.preference_loss import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.stats import wilson
 from rllab.text.algorithm import TextAlgorithm
-from rllab.text.judging import judge_rewards
-from rllab.text.preferences import of_pairs, pack_pairs
-from rllab.text.values import rate, values_at_ends
+from rllab.text.pairs import of_pairs, pack_pairs
+from rllab.text.reward_metrics import judge_rewards
+from rllab.text.value_head import rate, values_at_ends
 
 
 @dataclass(kw_only=True)

@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rllab.algos.online import Policy
+from rllab.algos.rollouts import Group, apart_from_reference, pack_groups
 from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
-from rllab.rewards.policy import Policy
-from rllab.rewards.rollouts import Group, apart_from_reference, pack_groups
 from rllab.text.algorithm import TASKS
 from rllab.text.chat import documents
 from rllab.text.forward import exact

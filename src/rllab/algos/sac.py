@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control import Control, move
+from rllab.control.algorithm import Control, move
+from rllab.control.networks import MLP, Encoder, load_weights
+from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round, Update, split
 from rllab.core.errors import FieldMistake
-from rllab.nets import MLP, Encoder, load_weights
-from rllab.replay import Replay
 
 
 @dataclass(kw_only=True)

@@ -20,8 +20,8 @@ EXPECTATION_MISSED = 4
 @app.command("list")
 def list_recipes(as_json: AsJson = False) -> None:
     """Show the recipes that come with the lab."""
+    from rllab.cli.tables import table
     from rllab.core.recipe import recipe_names, recipes_folder
-    from rllab.tables import table
 
     rows = []
     for name in recipe_names():
@@ -54,9 +54,9 @@ def train(
     from rllab.core.stop import Stop
 
     stop = Stop().install()  # before torch is loaded
+    from rllab.cli.progress import to_the_end
     from rllab.core.recipe import expand_seeds, load_recipe, recipe_path
     from rllab.core.run import RunFolder
-    from rllab.progress import to_the_end
 
     words = list(changes or [])
     seeds = expand_seeds(words, recipe_path(recipe).read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def train(
 
 def _report(results: "list[RunFolder]", as_json: bool) -> None:
     """What finished runs reached; of several seeds their mean too."""
-    from rllab.progress import result
+    from rllab.cli.progress import result
 
     if os.environ.get("RANK", "0") != "0":
         return
@@ -101,9 +101,9 @@ def _report(results: "list[RunFolder]", as_json: bool) -> None:
 @app.command()
 def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Show the runs in a folder: what state they are in, and what they reached."""
+    from rllab.cli.progress import summary
+    from rllab.cli.tables import table
     from rllab.core.run import list_runs
-    from rllab.progress import summary
-    from rllab.tables import table
 
     table([summary(run) for run in list_runs(runs)], as_json)
 
@@ -121,9 +121,9 @@ def curves(
     as_json: AsJson = False,
 ) -> None:
     """Show how runs went: their metrics over rounds, or over tokens, steps or seconds."""
+    from rllab.cli.tables import table
     from rllab.core.run import find_run
     from rllab.evals.curves import draw, of_run
-    from rllab.tables import table
 
     folders = [find_run(name, runs) for name in run]
     metrics = of or list(folders[0].recipe().settings.expect)
@@ -157,7 +157,7 @@ def check(recipe: RecipeName, changes: Changes = None) -> None:
 @app.command()
 def doctor(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Show machine, versions and what will be used, to paste into a question."""
-    from rllab.doctor import examine
+    from rllab.cli.doctor import examine
 
     found = examine(runs)
     print(json.dumps(found) if as_json else "\n".join(f"{k:<12} {v}" for k, v in found.items()))
@@ -172,7 +172,7 @@ def demo(
     from rllab.core.stop import Stop
 
     stop = Stop().install()
-    from rllab.demo import capstones
+    from rllab.cli.demo import capstones
 
     capstones(runs, stop, smoke)
 

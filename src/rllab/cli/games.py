@@ -19,11 +19,11 @@ def play(
     runs: Runs = Path("runs"),
 ) -> None:
     """Play a board game against a run."""
-    from rllab.play import loaded
-    from rllab.play import play as play_game
-    from rllab.talk import typed
+    from rllab.cli.play import play as play_game
+    from rllab.cli.talk import typed
+    from rllab.evals.strength import load_player
 
-    play_game(loaded(run, runs), simulations, second, typed(), print)
+    play_game(load_player(run, runs), simulations, second, typed(), print)
 
 
 @app.command()
@@ -35,10 +35,11 @@ def analyse(
     runs: Runs = Path("runs"),
 ) -> None:
     """Say what a run would play in positions, and what it thinks of them."""
-    from rllab.play import analyse_file, loaded
-    from rllab.tables import table
+    from rllab.cli.play import analyse_file
+    from rllab.cli.tables import table
+    from rllab.evals.strength import load_player
 
-    found, problems = analyse_file(loaded(run, runs), file, simulations, Path(out) if out else None)
+    found, problems = analyse_file(load_player(run, runs), file, simulations, Path(out) if out else None)
     if not out:
         table([row | {"visits": " ".join(f"{k}:{v}" for k, v in row["visits"].items() if v)} for row in found], False)
     if problems:
@@ -69,11 +70,11 @@ def strength(
     as_json: AsJson = False,
 ) -> None:
     """Say how strong a run plays: positions whose best moves are known, or games; with --uct 0 against perfect play."""
+    from rllab.cli.tables import table
     from rllab.evals import strength as found
-    from rllab.play import loaded
-    from rllab.tables import table
+    from rllab.evals.strength import load_player
 
-    algorithm, counts, others = loaded(run, runs), numbers(simulations, "simulations"), numbers(uct, "uct")
+    algorithm, counts, others = load_player(run, runs), numbers(simulations, "simulations"), numbers(uct, "uct")
     if opponent and not games:
         raise Mistake("--opponent plays games: say how many, as in --games 40")
     if predict and games:
@@ -82,7 +83,7 @@ def strength(
         against = [opponent] if opponent else others
         rows = [row for count in counts for row in found.games(algorithm, count, against, games, perfect_from, opening)]
     elif predict:
-        rows = list(found.predictions(algorithm, loaded(predict, runs), counts, [n for n in others if n], split))
+        rows = list(found.predictions(algorithm, load_player(predict, runs), counts, [n for n in others if n], split))
     else:
         rows = list(found.positions(algorithm, counts, [n for n in others if n], split))
     table(rows if as_json else [{k: shown(v) for k, v in row.items()} for row in rows], as_json)

@@ -15,9 +15,9 @@ def evaluate(model: ModelName, file: Path, runs: Runs = Path("runs"), as_json: A
     """What a model finds likely: multiple choice (prompt, choices, answer) or perplexity (text) of a JSONL file."""
     from rllab.core.load import model_folder
     from rllab.evals.likelihood import evaluate_file
-    from rllab.text.models import load
+    from rllab.text.open import open_model
 
-    found = evaluate_file(load(model_folder(model, runs)), file)
+    found = evaluate_file(open_model(model_folder(model, runs)), file)
     print(json.dumps(found) if as_json else "\n".join(f"{k:<18} {shown(v)}" for k, v in found.items()))
 
 
@@ -27,7 +27,7 @@ def merge(
 ) -> None:
     """Write a model with its LoRA adapters in its weights, as an ordinary Hugging Face folder."""
     from rllab.core.load import model_folder
-    from rllab.text.adapters import merge as merge_adapters
+    from rllab.text.open import merge as merge_adapters
 
     difference = merge_adapters(model_folder(model, runs), out)
     print(f"{out}: merged; the largest difference of a logit is {difference:.1e}")
@@ -42,8 +42,8 @@ def chat(
     runs: Runs = Path("runs"),
 ) -> None:
     """Talk to a language model; its thinking is folded away."""
+    from rllab.cli.talk import talk, typed
     from rllab.core.load import model_folder
-    from rllab.talk import talk, typed
 
     talk(model_folder(model, runs), base, style, max_new_tokens, typed(), print)
 
@@ -58,8 +58,8 @@ def samples(
     as_json: AsJson = False,
 ) -> None:
     """Show what a language model answered when its run was last evaluated."""
-    from rllab.talk import samples as found
-    from rllab.talk import shown
+    from rllab.cli.talk import samples as found
+    from rllab.cli.talk import shown
 
     for sample in found(run, runs, worst, count, step):
         print(json.dumps(sample, ensure_ascii=False) if as_json else shown(sample) + "\n")
@@ -83,13 +83,13 @@ def reward(
     """Show what a reward pays for answers that are there, before any training."""
     from rllab.core.load import model_folder
     from rllab.evals.reward import extremes, of_run, of_task, read_reward, read_task, report
-    from rllab.text.models import load
+    from rllab.text.open import open_model
 
     if bool(on) == bool(task) or (on and model):
         raise Mistake("say where the answers come from: --on RUN, or --task NAME, and with it perhaps --model NAME")
     rewards = read_reward(name, runs)
     policy = model or (on if rewards.see_the_policy else "")
-    lm = load(model_folder(policy, runs)) if policy else None
+    lm = open_model(model_folder(policy, runs)) if policy else None
     if lm is not None:
         rewards.begin(lm)
     found = of_run(on, runs, step) if on else of_task(read_task(task), lm)
@@ -126,9 +126,9 @@ def overoptimise(
     as_json: AsJson = False,
 ) -> None:
     """Show what a reward has bought, and what it is worth, against the distance from where runs began."""
+    from rllab.cli.tables import table
     from rllab.core.run import find_run
     from rllab.evals.over_optimisation import best_of_n, draw, of_run
-    from rllab.tables import table
 
     folders = [find_run(name, runs) for name in run]
     rows = [row for folder in folders for row in of_run(folder)]
@@ -156,8 +156,8 @@ def winrate(
     as_json: AsJson = False,
 ) -> None:
     """Show how often a model's answers are liked better than those of another, and how long both are."""
+    from rllab.cli.tables import table
     from rllab.evals.win_rate import GOLD, draw, play, result
-    from rllab.tables import table
 
     matches = [play(name, against, prompts, seed, runs) for name in run]
     rows = [result(match, judge, seed, runs) for match in matches for judge in by or [GOLD]]
@@ -175,9 +175,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Show how well a model grades derivations, and how often it names what is wrong, by their number of steps."""
+    from rllab.cli.tables import table
     from rllab.evals.proofs import verify as verified
     from rllab.evals.speaker import Speaker, began_with
-    from rllab.tables import table
 
     found = verified(Speaker(run, runs, began_with(run, runs, "leave --base out") if base else ""), rows)
     table(found if as_json else [{k: shown(v) for k, v in row.items()} for row in found], as_json)
@@ -194,9 +194,9 @@ def refine(
     as_json: AsJson = False,
 ) -> None:
     """Show what refining its own derivations is worth to a model, and whether it knows its best."""
+    from rllab.cli.tables import table
     from rllab.evals.proofs import refine as refined
     from rllab.evals.speaker import Speaker, began_with
-    from rllab.tables import table
 
     speaker = Speaker(run, runs, began_with(run, runs, "leave --base out") if base else "")
     found = list(refined(speaker, rounds, problems, samples))

@@ -18,10 +18,10 @@ def score(
     out: Annotated[str, typer.Option("--json", help="A file for the results: JSONL, one row an item.")] = "",
 ) -> None:
     """Score recorded completions, without a model."""
+    from rllab.cli.tables import table
     from rllab.evals.recordings import Problems
     from rllab.evals.score import disagreements, summaries, write_results
     from rllab.evals.score import score as score_files
-    from rllab.tables import table
 
     problems = Problems()
     Path(out).parent.mkdir(parents=True, exist_ok=True)  # a folder that may not be written is told before the work
@@ -42,9 +42,9 @@ def calibration(
     as_json: AsJson = False,
 ) -> None:
     """Show what a verifier's scores of proofs are worth, beside the points that people gave them."""
+    from rllab.cli.tables import table
     from rllab.evals.calibration import agreement, bins, contests, draw, read_judged
     from rllab.evals.recordings import Problems
-    from rllab.tables import table
 
     problems = Problems()
     judged = read_judged(files, problems)
@@ -98,8 +98,8 @@ def _results(a: Path, b: Path, as_json: bool) -> None:
 def _ladder(
     words: list[str], runs: Path, simulations: list[int], uct: list[int], games: int, most: int, as_json: bool
 ) -> None:
+    from rllab.cli.tables import table
     from rllab.evals.ladder import HOW, checkpoints, entrants, few, ladder
-    from rllab.tables import table
 
     names = checkpoints(words, runs, most)
     rows = ladder(*entrants(names, runs, simulations, uct), games)

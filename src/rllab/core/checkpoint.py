@@ -227,6 +227,13 @@ def weights_of(part: nn.Module) -> dict[str, Tensor]:
     return {k: state[k] for k in state if k in kept}
 
 
+def load_parts(parts: Mapping[str, nn.Module], checkpoint: Checkpoint) -> None:
+    """Puts a checkpoint's weights into the parts of an algorithm that is set up."""
+    for name, part in parts.items():
+        saved = checkpoint.part(name)
+        part.load_state_dict({k: saved[first] for k, first in tied(part).items() if first in saved})
+
+
 def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:
     """A checkpoint with its segments, for a run that forks from it."""
     (to / "segments").mkdir(parents=True, exist_ok=True)

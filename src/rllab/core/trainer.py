@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
-from rllab.core.checkpoint import Checkpoints
+from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import Failed, FieldMistake, machine_faults
-from rllab.core.load import load_parts, resolve_models
 from rllab.core.optim import Optimizers
 from rllab.core.recipe import Recipe, load_recipe
 from rllab.core.run import RunFolder, next_run, open_run
+from rllab.core.stages import resolve_models
 from rllab.core.stop import Stop
 from rllab.core.tally import Tally
 
@@ -46,7 +46,7 @@ class Trainer:
     ) -> None:
         asked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
         self.engine = Engine(asked.settings, asked.algorithm.large_products)
-        asked = resolve_models(asked, Path(runs))
+        asked = resolve_models(asked, Path(runs), train)
         if run is None:
             run = self.engine.first(lambda: next_run(asked, Path(runs)).path)
         self.folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
@@ -132,7 +132,7 @@ class Trainer:
         self.algorithm.check_state()
         self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
         if checkpoint := self.checkpoints.to_resume():
-            load_parts(self.algorithm, checkpoint)
+            load_parts(self.algorithm.parts(), checkpoint)
             self.algorithm.load_state(checkpoint.state(f"rank-{self.engine.rank}"))
             shared = checkpoint.state("state")
             self.step, self.seconds, self.row = shared["step"], shared["seconds"], shared["row"]
@@ -177,3 +177,9 @@ class Trainer:
     def _status(self, state: str, at_most_every: float = 0.0) -> None:
         if self.engine.rank == 0:
             self.folder.write_status(state, self.row, self.headline, self.settings.expect, at_most_every=at_most_every)
+
+
+def train(recipe: Recipe, folder: RunFolder) -> None:
+    """Trains a recipe in a folder, to its end, and shows nothing."""
+    for _ in Trainer(recipe, folder):
+        pass

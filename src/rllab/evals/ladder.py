@@ -15,7 +15,7 @@ from rllab.core.errors import Mistake
 from rllab.core.games import title
 from rllab.core.protocols import Game
 from rllab.core.run import find_run
-from rllab.play import loaded
+from rllab.evals.strength import load_player
 from rllab.search.match import Player, match, rollouts, same_rules
 from rllab.stats import bradley_terry
 
@@ -64,7 +64,7 @@ def entrants(
     Raises:
         Mistake: a run plays no board game, or another one than the first; or there are fewer than two players.
     """
-    algorithms = {name: loaded(name, runs) for name in names}
+    algorithms = {name: load_player(name, runs) for name in names}
     game = next(iter(algorithms.values())).board_game
     found = list[Entrant]()
     for name, algorithm in algorithms.items():

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from rllab.algos.online import Policy
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
-from rllab.rewards.policy import Policy
 
 Row = dict[str, Any]
 _COLUMNS = {"kl": "eval/kl", "reward": "eval/reward/total", "gold": "eval/gold"}

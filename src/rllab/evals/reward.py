@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from rllab.algos.rollouts import roll_out
 from rllab.core.algorithm import Context
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
-from rllab.core.load import model_folder, model_of
+from rllab.core.load import model_folder
 from rllab.core.names import Term
 from rllab.core.run import RunFolder, find_run
+from rllab.core.stages import model_of
 from rllab.core.typed import Reader, compose
-from rllab.rewards.rollouts import roll_out
 from rllab.rewards.scoring import REWARDS, Rewards
 from rllab.stats import pearson
 from rllab.text.algorithm import TASKS

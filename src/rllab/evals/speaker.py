@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from rllab.algos.reward_model import RewardModel
+from rllab.algos.rollouts import Group, roll_out
 from rllab.core.algorithm import Context
 from rllab.core.errors import Mistake
 from rllab.core.load import model_folder
 from rllab.core.run import find_run
-from rllab.rewards.rollouts import Group, roll_out
 from rllab.text.algorithm import TextAlgorithm
-from rllab.text.models import load
+from rllab.text.open import open_model
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling
 
@@ -35,13 +35,13 @@ class Speaker:
         algorithm, (name, at, step) = answering(run, runs), run.partition("@")
         self.run = find_run(name, runs).path.name + at + step  # also of `last`, and of a folder
         self.task, self._tokens = algorithm.task(), algorithm.max_new_tokens
-        self.lm = load(model_folder(model or run, runs))
+        self.lm = open_model(model_folder(model or run, runs))
         self._ctx = Context(seed, torch.device("cpu"))
 
     def with_model(self, model: str, runs: Path) -> "Speaker":
         """The same task and chance for another model."""
         other = copy(self)
-        other.lm = load(model_folder(model, runs))
+        other.lm = open_model(model_folder(model, runs))
         return other
 
     def rows(self, count: int, needs: str = "prompt") -> list[Row]:

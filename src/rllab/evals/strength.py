@@ -5,6 +5,7 @@ teacher played in its recorded games can be asked in their place: who predicts i
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rllab.algos.alphazero import AlphaZero
 from rllab.algos.imitation import Imitation
 from rllab.core.errors import Mistake
 from rllab.core.games import rows, title
+from rllab.core.load import load_run
 from rllab.core.protocols import Exam
 from rllab.search.match import OPENING, Player, match, perfect, rollouts, same_rules, total
 from rllab.search.outside import match_outside, outsider
@@ -20,6 +22,21 @@ from rllab.stats import bootstrap, wilson
 
 Row = dict[str, Any]
 AT_ONCE = 1024  # positions whose trees are in memory
+
+
+def load_player(run: str, runs: Path) -> AlphaZero:
+    """The algorithm of a run that plays a board game: RUN, or RUN@STEP.
+
+    Raises:
+        Mistake: it plays none, or has no such checkpoint.
+    """
+    name, at, step = run.partition("@")
+    if at and not step.isdigit():
+        raise Mistake(f"{run}: expected RUN or RUN@STEP, as in connect-four-1@130")
+    algorithm = load_run(name, runs, int(step) if step else None)
+    if not isinstance(algorithm, AlphaZero):
+        raise Mistake(f"{run} is a run of {type(algorithm).__name__}, which plays no board game; AlphaZero's runs do")
+    return algorithm
 
 
 def positions(algorithm: AlphaZero, simulations: Sequence[int], uct: Sequence[int], split: str) -> Iterator[Row]:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from rllab.algos.rollouts import Group, pay
 from rllab.core.errors import Mistake
 from rllab.evals.figures import canvas, save
 from rllab.evals.reward import read_reward
 from rllab.evals.speaker import Speaker, began_with
-from rllab.rewards.rollouts import Group, pay
 from rllab.rewards.scoring import Rewards
 from rllab.stats import bootstrap
 from rllab.text.models import LanguageModel

@@ -19,7 +19,7 @@ import numpy as np
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
 from rllab.core.names import Named, Term, accepted, is_model
-from rllab.core.process import CallFailed, Process
+from rllab.sandbox.process import CallFailed, Process
 
 if TYPE_CHECKING:
     from rllab.text.models import LanguageModel

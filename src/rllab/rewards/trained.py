@@ -8,8 +8,9 @@ from safetensors import safe_open
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.chat import documents
-from rllab.text.models import LanguageModel, load
-from rllab.text.values import rate
+from rllab.text.models import LanguageModel
+from rllab.text.open import open_model
+from rllab.text.value_head import rate
 
 MOST_UNKNOWN = 0.3  # share of tokens
 
@@ -28,7 +29,7 @@ class Trained:
 
     def __init__(self, model: str, *, length: int = 1024, at_once: int = 64) -> None:
         _check_head(model)
-        self._lm = load(model, head="reward")
+        self._lm = open_model(model, head="reward")
         self._name, self._knows = model, False
         limit = self._lm.model.config.max_position_embeddings
         self._length, self._at_once = min(length, limit or length), at_once

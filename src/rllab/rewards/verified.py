@@ -7,7 +7,8 @@ from rllab.rewards.self_verification import Evaluation, prover_reward, read_eval
 from rllab.rewards.texts import texts
 from rllab.rewards.trained import check_words
 from rllab.text.chat import prompt_ids
-from rllab.text.models import LanguageModel, load
+from rllab.text.models import LanguageModel
+from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, generate
 
 _NOT_UNDERSTOOD = 0.5  # share of a call's verdicts, from which the verifier is at fault
@@ -22,7 +23,7 @@ class Proving:
     in_trainer: ClassVar[bool] = True
 
     def __init__(self, *, verifier: str, max_new_tokens: int = 80) -> None:
-        self._name, self._lm, self._sampling = verifier, load(verifier), Sampling(max_new_tokens=max_new_tokens)
+        self._name, self._lm, self._sampling = verifier, open_model(verifier), Sampling(max_new_tokens=max_new_tokens)
 
     def begin(self, policy: LanguageModel) -> None:
         """Goes where the policy is."""

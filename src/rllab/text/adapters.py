@@ -6,11 +6,10 @@ were trained on, so that another base is found out.
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.errors import FieldMistake
 from rllab.core.files import write_atomic
-from rllab.text.models import Head, LanguageModel, Lora, load, native_shape
+from rllab.text.lora import Lora
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -116,91 +115,55 @@ class RowDropout(nn.Module):
         return x * torch.cat(masks).view(x.shape) / (1.0 - self.p)
 
 
-def adapt(lm: LanguageModel, lora: Lora, *, also: list[str] | None = None) -> LanguageModel:
-    """The model with new adapters, which change nothing yet; drawn from torch's own generator.
+def new_adapters(model: PreTrainedModel, lora: Lora, base: str, also: list[str] | None = None) -> Adapters:
+    """New adapters on a model, which change nothing yet; drawn from torch's own generator.
 
-    also: modules that are trained whole, such as a new head.
+    base: the name that the model was loaded by. also: modules that are trained whole, such as a new head.
 
     Raises:
         FieldMistake: peft finds none of the target modules, or does not take these settings.
     """
     settings = {k: v for k, v in asdict(lora).items() if k != "quantize"}
-    task = "CAUSAL_LM" if hasattr(lm.model, "lm_head") else "SEQ_CLS"
+    task = "CAUSAL_LM" if hasattr(model, "lm_head") else "SEQ_CLS"
     try:
-        peft = _with_adapters(lm.model, LoraConfig(task_type=task, modules_to_save=also, **settings))
+        return Adapters(_peft(model, LoraConfig(task_type=task, modules_to_save=also, **settings)), base)
     except ValueError as error:
         raise FieldMistake("lora", str(error).splitlines()[0]) from None
-    return replace(lm, adapters=Adapters(peft, lm.name))
 
 
-def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """A base with the adapters of a folder on it.
+def base_of(folder: Path) -> str:
+    """The name of the base that a folder of adapters was trained on.
 
     Raises:
-        FieldMistake: the base is not there or is another one, or the adapters are pickled or do not fit.
+        FieldMistake: the adapters are pickled, or the base now holds other weights.
     """
-    path = Path(folder)
-    if not (path / WEIGHTS).is_file():
+    if not (folder / WEIGHTS).is_file():
         raise FieldMistake("model", f"{folder} cannot be loaded: it has no {WEIGHTS} (pickled adapters are not read)")
-    config = PeftConfig.from_pretrained(folder)
-    named = str(config.base_model_name_or_path)
-    _check_base(path, named)
-    lm = load(named, head=head, dtype=dtype)
-    peft = _with_adapters(lm.model, config)
-    adapters = Adapters(peft, named)
-    found = adapters.load_state_dict(load_file(path / WEIGHTS))
-    if found.unexpected_keys:
-        raise FieldMistake("model", f"{folder}: its adapters do not fit {named}; they were trained on another base")
-    return replace(lm, name=folder, adapters=adapters)
+    base, record = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path), folder / "base.json"
+    if record.is_file():
+        wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], content(base)
+        if wanted and now and wanted != now:
+            raise FieldMistake("model", f"{folder}: these adapters were trained on another base than {base} now holds")
+    return base
 
 
-def _with_adapters(model: PreTrainedModel, config: PeftConfig) -> Any:
+def read_adapters(model: PreTrainedModel, folder: Path, base: str) -> Adapters:
+    """The adapters of a folder on their base.
+
+    Raises:
+        FieldMistake: they do not fit this base.
+    """
+    adapters = Adapters(_peft(model, PeftConfig.from_pretrained(str(folder))), base)
+    loaded = adapters.load_state_dict(load_file(folder / WEIGHTS))
+    if loaded.unexpected_keys:
+        raise FieldMistake("model", f"{folder}: its adapters do not fit {base}; they were trained on another base")
+    return adapters
+
+
+def _peft(model: PreTrainedModel, config: PeftConfig) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft's own call
         return get_peft_model(model, config)
-
-
-def merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The base that a folder of adapters names, with the adapters added to its weights."""
-    lm = open_adapter(folder, head=head, dtype=dtype)
-    assert lm.adapters is not None
-    model: Any = lm.adapters.peft.merge_and_unload()
-    model.name_or_path = folder  # so that peft names it as the base of further adapters
-    return replace(lm, model=model, adapters=None, shape=native_shape(model))
-
-
-def merge(folder: str, out: Path) -> float:
-    """Writes the base of a folder of adapters with the adapters in its weights, as an ordinary Hugging Face folder.
-
-    Returns the largest difference of a logit between the two, on a few tokens.
-
-    Raises:
-        FieldMistake: the folder holds no adapters.
-        Mistake: `out` is there already.
-    """
-    if not (Path(folder) / "adapter_config.json").is_file():
-        raise FieldMistake("model", f"{folder} holds no adapters, so there is nothing to merge")
-    if out.exists():
-        raise Mistake(f"{out} is there already; name another folder")
-    apart, together = open_adapter(folder), merged(folder)
-    ids = torch.arange(32)[None] * 7919 % apart.model.config.vocab_size
-    with torch.no_grad():
-        logits = [lm.model(input_ids=ids, use_cache=False).logits for lm in (apart, together)]
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    aside.mkdir(parents=True)
-    together.model.save_pretrained(aside)
-    together.write_files(aside)
-    os.replace(aside, out)
-    return float((logits[0] - logits[1]).abs().max())
-
-
-def _check_base(path: Path, named: str) -> None:
-    """Sees that the base is what the adapters were trained on."""
-    record = path / "base.json"
-    if record.is_file():
-        wanted, found = json.loads(record.read_text(encoding="utf-8"))["content"], content(named)
-        if wanted and found and wanted != found:
-            raise FieldMistake("model", f"{path}: these adapters were trained on another base than {named} now holds")
 
 
 def content(base: str) -> str:

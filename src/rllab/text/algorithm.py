@@ -15,14 +15,16 @@ from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.text.chat import documents, prompt_ids
 from rllab.text.evaluation import answers, check_targets, share
-from rllab.text.models import Head, LanguageModel, Lora, open_model
+from rllab.text.lora import Lora
+from rllab.text.models import Head, LanguageModel
+from rllab.text.open import open_for_training
 from rllab.text.packing import Document
+from rllab.text.preflight import activations, survey
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, generate
-from rllab.text.survey import activations, survey
 from rllab.text.tokenizers import tokenizer_for
 
-TASKS = Named("rllab_envs.text", data="rllab_envs.text:dataset")
+TASKS = Named("rllab_envs.tasks", data="rllab_envs.tasks:dataset")
 
 _THOUGHTS = 96  # tokens that an answer of the old skill may take
 
@@ -44,7 +46,7 @@ class TextAlgorithm(Algorithm):
     eval_rows: int = 100  # held-out rows of an evaluation
     headline_rows: int = 1000
     max_new_tokens: int = 96  # of a sampled answer
-    kept: Annotated[Callable[..., Any], Named("rllab_envs.text")] | None = None  # an old skill to keep an eye on
+    kept: Annotated[Callable[..., Any], Named("rllab_envs.tasks")] | None = None  # an old skill to keep an eye on
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):
@@ -59,7 +61,9 @@ class TextAlgorithm(Algorithm):
         self.ctx = ctx
         self._task, self._kept = self.task(), self.kept() if self.kept else None
         ctx.seed_torch("weights")
-        self._lm = open_model(self.model, self.shape, self.lora, lambda: tokenizer_for(self._task), ctx, head=head)
+        self._lm = open_for_training(
+            self.model, self.shape, self.lora, lambda: tokenizer_for(self._task), ctx, head=head
+        )
         if self.gradient_checkpointing:
             self._lm.compute_again()
         self.rows = Rows(self._task, ctx)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rllab.text.steps import Gather
+from rllab.text.kernels import Gather
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, queries [T, H, E], keys [T, KV, E], values [T, KV, E]) -> what each token gathers [T, H * E]."""

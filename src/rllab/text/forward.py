@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rllab.text.attention import Attention
-from rllab.text.steps import RMSNorm, Rotary, SwiGLU
+from rllab.text.kernels import RMSNorm, Rotary, SwiGLU
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 

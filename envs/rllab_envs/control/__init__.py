@@ -1,0 +1,23 @@
+"""Gymnasium's classic control environments, stepped many at a time by array programs.
+
+Importing this registers them: `gymnasium.make_vec("rllab_envs.control:rllab/CartPole-v1", 8)`. They agree with
+Gymnasium's own step for step from the same seed, and can save and load their exact state.
+"""
+
+from gymnasium.envs.registration import register, registry
+
+_ENVS = {  # id: (class, time limit in steps, return at which it counts as solved), as Gymnasium has them
+    "rllab/CartPole-v1": ("cartpole:CartPole", 500, 475.0),
+    "rllab/Acrobot-v1": ("acrobot:Acrobot", 500, -100.0),
+    "rllab/MountainCar-v0": ("mountaincar:MountainCar", 200, -110.0),
+    "rllab/Pendulum-v1": ("pendulum:Pendulum", 200, None),
+}
+
+for _id, (_where, _limit, _solved) in _ENVS.items():
+    if _id not in registry:
+        register(
+            _id,
+            vector_entry_point=f"rllab_envs.control.{_where}",
+            max_episode_steps=_limit,
+            reward_threshold=_solved,
+        )

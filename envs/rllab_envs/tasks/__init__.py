@@ -1,0 +1,43 @@
+"""Verifiable tasks in text (`rllab.core.protocols.Task`); a bare name in a recipe is an attribute of this module."""
+
+from rllab_envs.tasks.calculator import Calculator as calculator
+from rllab_envs.tasks.countdown import Countdown as countdown
+from rllab_envs.tasks.dataset import Dataset as dataset
+from rllab_envs.tasks.guessing import Guessing as guessing
+from rllab_envs.tasks.paren_sums import ParenSums as paren_sums
+from rllab_envs.tasks.pocket import Pocket as pocket
+from rllab_envs.tasks.preferences import TicketPreferences as ticket_preferences
+from rllab_envs.tasks.proving import Proving as proving
+from rllab_envs.tasks.proving import Verification as verification
+from rllab_envs.tasks.published import GSM8K as gsm8k
+from rllab_envs.tasks.published import HHRLHF as hh_rlhf
+from rllab_envs.tasks.published import MATH as math500
+from rllab_envs.tasks.published import LLMBar as llmbar
+from rllab_envs.tasks.reasoning_gym import ReasoningGym as reasoning_gym
+from rllab_envs.tasks.symbolic import CoinFlip as coin_flip
+from rllab_envs.tasks.symbolic import LastLetters as last_letters
+from rllab_envs.tasks.symbolic import Sorting as sorting
+from rllab_envs.tasks.tickets import Tickets as tickets
+from rllab_envs.tasks.verifiers import Verifiers as verifiers
+
+__all__ = [
+    "calculator",
+    "coin_flip",
+    "countdown",
+    "dataset",
+    "gsm8k",
+    "guessing",
+    "hh_rlhf",
+    "last_letters",
+    "llmbar",
+    "math500",
+    "paren_sums",
+    "pocket",
+    "proving",
+    "reasoning_gym",
+    "sorting",
+    "ticket_preferences",
+    "tickets",
+    "verification",
+    "verifiers",
+]

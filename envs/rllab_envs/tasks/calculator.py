@@ -1,0 +1,87 @@
+"""Sums too large to do in the head, and a calculator that answers when it is asked.
+
+'What is 482 + 77 - 305?' The model may say `<calc> 482 + 77 - 305 </calc>`, is told `254`, and answers `#### 254`. It
+may also ask in several steps, or not at all. What it asks is parsed, never run as code.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rllab.core.errors import FieldMistake
+from rllab_envs.tasks.arithmetic import parse, value
+from rllab_envs.tasks.draws import one, row_rng, split_of
+from rllab_envs.tasks.problems import SIZES, check_range
+
+_CALL = re.compile(r"<calc>([^<]*)</calc>")
+ASK = "<calc> 1 + 2 </calc> asks the calculator. End with #### and the number."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calculator:
+    """A task of several turns.
+
+    terms: how many numbers a sum has, from least to most. digits: of each number. calls: how often a conversation to
+    train on asks the calculator, rather than giving the answer at once.
+
+    Raises:
+        FieldMistake: a setting is out of range.
+    """
+
+    salt: int = 0
+    terms: tuple[int, int] = (2, 3)
+    digits: int = 3
+    calls: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_range("terms", self.terms, 2, 10)
+        if not 1 <= self.digits <= 9 or not 0.0 <= self.calls <= 1.0:
+            raise FieldMistake("task", f"digits: 1 to 9, calls: 0 to 1; got {self.digits} and {self.calls}")
+
+    def size(self, split: str) -> int:
+        """Rows of `train`, `validation`, `test`."""
+        return SIZES[split]
+
+    def row(self, index: int, split: str) -> dict[str, Any]:
+        """`prompt` and `messages`, a conversation to learn from; `target`, `kind`, `problem`."""
+        rng = row_rng(self.salt, split, index)
+        problem = next(p for p in self._problems(rng) if split_of(p) == split)
+        target = str(value(parse(problem)))
+        prompt = [{"role": "user", "content": f"What is {problem}? {ASK}"}]
+        talk = [{"role": "assistant", "content": f"#### {target}"}]
+        if rng.random() < self.calls:
+            call = {"role": "assistant", "content": f"<calc> {problem} </calc>"}
+            talk = [call, {"role": "user", "content": target}, *talk]
+        return {"prompt": prompt, "messages": prompt + talk, "target": target, "kind": "number", "problem": problem}
+
+    def reply(self, row: Mapping[str, Any], messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """What the calculator says to the last message; nothing where it was not asked."""
+        asked = _CALL.findall(messages[-1]["content"])
+        return [{"role": "user", "content": _calculated(asked[-1])}] if asked else []
+
+    def gold(self, row: Mapping[str, Any]) -> str:
+        """The answer that is right."""
+        return f"#### {row['target']}"
+
+    def texts(self) -> Iterator[str]:
+        """What there is to read."""
+        for i in range(500):
+            yield from (m["content"] for m in self.row(i, "train")["messages"])
+
+    def _problems(self, rng: np.random.Generator) -> Iterator[str]:
+        while True:
+            count = int(rng.integers(self.terms[0], self.terms[1] + 1))
+            numbers = [str(rng.integers(10 ** (self.digits - 1), 10**self.digits)) for _ in range(count)]
+            problem = " ".join([numbers[0], *(f"{one(rng, '+-')} {n}" for n in numbers[1:])])
+            if value(parse(problem)) >= 0:
+                yield problem
+
+
+def _calculated(asked: str) -> str:
+    try:
+        return str(value(parse(asked)))
+    except (ValueError, ZeroDivisionError) as error:
+        return f"error: {error}"

@@ -1,0 +1,116 @@
+"""The numbers game of the television show Countdown: reach a target with + - * / and each number once.
+
+'Use each of 60, 5, 2 once with + - * / and brackets to make 290.' `#### (60 - 2) * 5` is right, and so is every other
+expression that gets there. The game is where TinyZero (Pan et al. 2025) saw small models learn to check themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rllab.core.errors import FieldMistake
+from rllab.core.files import read_jsonl
+from rllab_envs.tasks.arithmetic import Expression, Operation, answered, numbers_in, parse, shown, value, worked
+from rllab_envs.tasks.draws import one
+from rllab_envs.tasks.problems import Problem, PublishedProblems, check_range, pieces
+
+SAID = "Use each of , once with + - * / and brackets ( ) to make . = ; <think> </think>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Countdown(PublishedProblems):
+    """The task. A drawn problem has a solution whose every step is a whole number above 0.
+
+    numbers: how many a problem has at least and at most. max_number, max_target: the largest that is drawn.
+    path: a JSONL file of rows with `numbers`, `target` and a `solution`, such as `countdown/countdown_3to4.jsonl`.
+    """
+
+    kind: ClassVar[str] = "expression"  # which `rllab.answers` does not judge: `correct` does
+    ask: ClassVar[str] = "End with #### and the expression."
+
+    numbers: tuple[int, int] = (3, 4)
+    max_number: int = 99
+    max_target: int = 999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("numbers", self.numbers, 2, 8)
+        if not 1 <= self.max_number <= self.max_target:
+            raise FieldMistake("task", "max_number: from 1 to max_target, so that there always is a step to take")
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """Numbers, joined two by two until one is left: the target."""
+        count = int(rng.integers(self.numbers[0], self.numbers[1] + 1))
+        numbers = rng.integers(1, self.max_number + 1, count).tolist()
+        left: list[tuple[int, Expression]] = [(n, n) for n in numbers]
+        while len(left) > 1:
+            pair = [left.pop(int(rng.integers(len(left)))) for _ in range(2)]
+            (a, x), (b, y) = sorted(pair, key=lambda each: -each[0])
+            results = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if a % b == 0 else 0}
+            sign = one(rng, [s for s, result in results.items() if 0 < result <= self.max_target])
+            left.append((results[sign], Operation(sign, x, y)))
+        return _problem(numbers, *left[0])
+
+    def read(self, file: Path) -> list[Problem]:
+        """The problems of a file."""
+
+        def broken(line: int, fault: str) -> None:
+            raise FieldMistake("task", f"{file}:{line}: {fault}")
+
+        problems = []
+        for line, row in read_jsonl(file, broken):
+            try:
+                problems.append(_published(row))
+            except (KeyError, TypeError, ValueError, ZeroDivisionError):
+                broken(line, "a row has numbers, a target, and a solution that reaches it with each number once")
+        return problems
+
+    def correct(self, row: Mapping[str, Any], completion: str) -> bool:
+        """Whether the marked answer is an expression of the row's numbers, each once, that makes its target."""
+        return reaches(answered(completion) or "", row["numbers"], int(row["target"]))
+
+    def words(self) -> list[str]:
+        """Every number and word that a text of this task can hold."""
+        read = (text for problems in self._published.values() for p in problems for text in (p.text, p.chain))
+        return [*pieces(SAID, self.ask, *read), *map(str, range(self.max_target + 1))]
+
+
+def reaches(expression: str, numbers: Sequence[int], target: int) -> bool:
+    """Whether an expression uses each number once and comes to the target; False of whatever is no expression."""
+    try:
+        tree = parse(expression)
+        return sorted(numbers_in(tree)) == sorted(numbers) and value(tree) == target
+    except (ValueError, ZeroDivisionError):
+        return False
+
+
+def solved(completions: Sequence[Any], numbers: Sequence[Sequence[int]], target: Sequence[str]) -> list[float]:
+    """The reward: 1 where a completion's expression makes the target. A recipe names it with its module."""
+    said = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+    each = zip(said, numbers, target, strict=True)
+    return [float(reaches(answered(text) or "", given, int(goal))) for text, given, goal in each]
+
+
+def _published(row: Mapping[str, Any]) -> Problem:
+    solution = str(row["solution"])
+    if solution.startswith("-"):  # '-3 + 66' is '66 - 3': no number has a sign of its own here
+        first, _, rest = solution[1:].partition(" + ")
+        solution = f"{rest} - {first}"
+    if not reaches(solution, row["numbers"], row["target"]):
+        raise ValueError("it does not reach its target")
+    return _problem(row["numbers"], row["target"], parse(solution))
+
+
+def _problem(numbers: Sequence[int], target: int, solution: Expression) -> Problem:
+    told = ", ".join(map(str, numbers))
+    return Problem(
+        text=f"Use each of {told} once with + - * / and brackets to make {target}.",
+        chain=" ; ".join(worked(solution)),
+        answer=shown(solution),
+        target=str(target),
+        same=f"{sorted(numbers)} {target}",  # in whatever order they are given
+        columns={"numbers": list(numbers), "steps": len(numbers) - 1},
+    )

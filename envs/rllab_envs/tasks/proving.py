@@ -1,0 +1,151 @@
+"""Two tasks about derivations: to write one with an evaluation of one's own, and to evaluate one that somebody wrote.
+
+They are what DeepSeekMath-V2's generator and verifier do (2025, sections 2.2 and 2.1), in small. Row i of a split is a
+function of i; the split of a problem is a function of its text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rllab.core.errors import FieldMistake
+from rllab_envs.tasks import derivations
+from rllab_envs.tasks.derivations import (
+    REFINE,
+    Line,
+    Problem,
+    Step,
+    careless,
+    draw_problem,
+    examine,
+    read,
+    right,
+    with_flaw,
+    with_gap,
+    written,
+)
+from rllab_envs.tasks.draws import row_rng
+from rllab_envs.tasks.problems import SIZES
+
+GRADES = (1.0, 0.5, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proving:
+    """To derive and to evaluate what was derived, anew or from an attempt that has a flaw.
+
+    Those to learn from were written by somebody careless, who does evaluate them rightly. slips: how often a step goes
+    wrong; half as often it is left out. refine: the share of rows to train on that begin with a flawed attempt; its
+    lines before the flaw are kept, and the rest is written as carelessly as before.
+
+    Raises:
+        FieldMistake: a setting is out of range.
+    """
+
+    salt: int = 0
+    slips: float = 0.1
+    refine: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not (0.01 <= self.slips <= 0.5 and 0.0 <= self.refine <= 1.0):
+            raise FieldMistake("task", f"slips: 0.01 to 0.5, refine: 0 to 1; got {self.slips} and {self.refine}")
+
+    def size(self, split: str) -> int:
+        """Rows of `train`, `validation`, `test`."""
+        return SIZES[split]
+
+    def row(self, index: int, split: str) -> dict[str, Any]:
+        """`prompt` and `completion` as conversations; `problem`, and the same as `start` and `moves`.
+
+        Held-out rows ask for a first attempt.
+        """
+        rng = row_rng(self.salt, split, index)
+        problem = draw_problem(rng, split)
+        lines, asked = careless(rng, problem, self.slips), str(problem)
+        if split == "train" and rng.random() < self.refine:
+            while (finding := examine(problem, lines)).line is None:
+                lines = careless(rng, problem, self.slips)
+            asked = _to_refine(asked, f"{written(lines)} {finding}")
+            lines = careless(rng, problem, self.slips, lines[: finding.sound])
+        return {
+            "prompt": [{"role": "user", "content": asked}],
+            "completion": [{"role": "assistant", "content": f"{written(lines)} {examine(problem, lines)}"}],
+            "problem": str(problem),
+            "start": problem.start,
+            "moves": [list(step) for step in problem.steps],
+        }
+
+    def gold(self, row: Mapping[str, Any]) -> str:
+        """The derivation with nothing left out, and its evaluation."""
+        lines = right(_problem(row))
+        return f"{written(lines)} {examine(_problem(row), lines)}"
+
+    def score(self, row: Mapping[str, Any], completion: str) -> float:
+        """The grade of the derivation in a completion, whatever it says of itself; 0 where there is none."""
+        lines = read(completion)
+        return 0.0 if lines is None else examine(_problem(row), lines).grade
+
+    def refinement(self, row: Mapping[str, Any], completion: str) -> dict[str, Any]:
+        """The row that asks for something better than a completion of this one."""
+        return {**row, "prompt": [{"role": "user", "content": _to_refine(row["problem"], completion)}]}
+
+    def words(self) -> list[str]:
+        """Every word, number and sign of the task."""
+        return derivations.words()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """To evaluate derivations, of which a third each is right, has a gap, and has a planted wrong line.
+
+    In held-out splits each grade comes exactly as often, so that accuracy is balanced accuracy. proving: the share of
+    rows to train on that are of `Proving` instead: who only reads derivations copies their results, and learns no sums.
+    """
+
+    salt: int = 0
+    proving: float = 0.0
+
+    def size(self, split: str) -> int:
+        """Rows of `train`, `validation`, `test`."""
+        return SIZES[split]
+
+    def row(self, index: int, split: str) -> dict[str, Any]:
+        """`prompt` and `completion` as conversations; `target` (the grade), `kind`; `line`, the flawed one; `steps`."""
+        rng, grade = row_rng(self.salt, split, index), GRADES[index % len(GRADES)]
+        if split == "train" and rng.random() < self.proving:
+            return Proving(salt=self.salt).row(index, split)
+        problem = draw_problem(rng, split, fewest=2 if grade == 0.5 else 1)
+        lines = _of_grade(rng, problem, grade)
+        finding = examine(problem, lines)
+        return {
+            "prompt": [{"role": "user", "content": f"{problem} {written(lines)}"}],
+            "completion": [{"role": "assistant", "content": str(finding)}],
+            "target": f"{finding.grade:g}",
+            "kind": "number",
+            "line": finding.line,
+            "steps": len(problem.steps),
+        }
+
+    def gold(self, row: Mapping[str, Any]) -> str:
+        """The row's own evaluation."""
+        return str(row["completion"][0]["content"])
+
+    def words(self) -> list[str]:
+        """Every word, number and sign of the task."""
+        return derivations.words()
+
+
+def _of_grade(rng: np.random.Generator, problem: Problem, grade: float) -> list[Line]:
+    if grade == 0.5:
+        return with_gap(rng, problem)
+    return right(problem) if grade else with_flaw(rng, problem)
+
+
+def _problem(row: Mapping[str, Any]) -> Problem:
+    return Problem(row["start"], tuple(Step(*move) for move in row["moves"]))
+
+
+def _to_refine(problem: str, attempt: str) -> str:
+    return f"{problem} {attempt} {REFINE}"

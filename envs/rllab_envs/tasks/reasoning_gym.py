@@ -1,0 +1,114 @@
+"""The tasks of reasoning-gym (Stojanovski et al. 2025) by name: over a hundred generators with their own scorers.
+
+Its scorers evaluate some answers as Python, so they are confined to a process of their own. An answer stands between
+<answer> and </answer>.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+from rllab.core.errors import FieldMistake
+from rllab.core.names import did_you_mean
+from rllab_envs.tasks.draws import row_rng, split_of
+from rllab_envs.tasks.problems import SIZES
+from rllab_envs.tasks.scorers import Scorer
+
+ASK = "Think step by step, and give the answer between <answer> and </answer>."
+_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_DRAWS = 1000  # until a problem falls into a split
+
+
+class ReasoningGym:
+    """One of its datasets as a task; a problem is in one split alone, by a hash of its text.
+
+    dataset: such as chain_sum. settings: of the dataset, as in {max_terms: 4}. salt: another one draws other problems.
+
+    Raises:
+        FieldMistake: it is not installed, or has no such dataset or setting.
+    """
+
+    def __init__(self, *, dataset: str, settings: dict[str, Any] | None = None, salt: int = 0) -> None:
+        self._dataset, self._settings, self._salt = dataset, settings or {}, salt
+        self._seeds: dict[tuple[str, int], int] = {}  # of the rows that were drawn, since that can take a while
+        _drawn(dataset, self._settings, 0)
+
+    def size(self, split: str) -> int:
+        """Rows of `train`, `validation`, `test`."""
+        return SIZES[split]
+
+    def row(self, index: int, split: str) -> dict[str, Any]:
+        """`prompt` and `completion` as conversations, `target`, `kind`, and `seed`, which its dataset draws it with.
+
+        Raises:
+            FieldMistake: the dataset has so few problems that none falls into the split.
+        """
+        if (split, index) in self._seeds:
+            seed = self._seeds[split, index]
+            return _row(_drawn(self._dataset, self._settings, seed)[0], seed)
+        rng = row_rng(self._salt, split, index)
+        for _ in range(_DRAWS):
+            seed = int(rng.integers(1 << 31))
+            entry = _drawn(self._dataset, self._settings, seed)[0]
+            if split_of(entry["question"]) == split:
+                self._seeds[split, index] = seed
+                return _row(entry, seed)
+        raise FieldMistake("task", f"{self._dataset} has too few problems: none is in {split!r}")
+
+    def gold(self, row: Mapping[str, Any]) -> str:
+        """The dataset's own answer, as a model would give it; a few datasets have none."""
+        return f"<answer>{row['target']}</answer>"
+
+    def correct(self, row: Mapping[str, Any], completion: str) -> bool:
+        """Whether the dataset's scorer gives the marked answer all it can; without an answer, no."""
+        return self.score(row, completion) >= 1.0
+
+    def score(self, row: Mapping[str, Any], completion: str) -> float:
+        """What the dataset's scorer gives the marked answer, from 0 to 1; 0 without one."""
+        answers = _TAG.findall(completion.rpartition("</think>")[2])
+        return self._scorer.score(answers[-1].strip(), row["target"], {"seed": row["seed"]}) if answers else 0.0
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        settings = {"dataset": self._dataset, "settings": self._settings}
+        return Scorer("rllab_envs.tasks.reasoning_gym:Scores", settings)
+
+
+class Scores:
+    """The scorer of a dataset, for a process that is confined."""
+
+    def __init__(self, dataset: str, settings: dict[str, Any]) -> None:
+        self._drawn = partial(_drawn, dataset, settings)
+        self._drawn(0)
+
+    def __call__(self, completions: Sequence[str], seed: Sequence[int]) -> list[float]:
+        """What each answer to the problem of a seed is worth."""
+        each = [(answer, self._drawn(of)) for answer, of in zip(completions, seed, strict=True)]
+        return [float(data.score_answer(answer, data[0])) for answer, data in each]
+
+
+def _drawn(dataset: str, settings: Mapping[str, Any], seed: int) -> Any:
+    """A dataset of one problem: many of theirs draw all of their problems at once."""
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise FieldMistake("task", f"reasoning_gym is not here ({error}): pip install reasoning-gym") from None
+    if dataset not in DATASETS:
+        raise FieldMistake("task", f"reasoning-gym has no dataset {dataset!r}{did_you_mean(dataset, DATASETS)}")
+    try:
+        return reasoning_gym.create_dataset(dataset, size=1, seed=seed, **settings)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise FieldMistake("task", f"reasoning-gym does not make {dataset} with {dict(settings)}: {error}") from None
+
+
+def _row(entry: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    answer = "" if entry["answer"] is None else str(entry["answer"])
+    return {
+        "prompt": [{"role": "user", "content": f"{entry['question'].strip()}\n{ASK}"}],
+        "completion": [{"role": "assistant", "content": f"<answer>{answer}</answer>"}],
+        "target": answer,
+        "kind": "reasoning_gym",
+        "seed": seed,
+    }

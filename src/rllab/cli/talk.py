@@ -1,0 +1,153 @@
+"""Language models in a terminal: talk to one, beside its base if asked; look at what a run sampled."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rllab.core.errors import Mistake
+from rllab.core.run import find_run
+from rllab.text.chat import prompt_ids
+from rllab.text.models import LanguageModel
+from rllab.text.open import open_model
+from rllab.text.sampler import Sampling, generate
+
+Message = dict[str, str]
+COMMANDS = "/think shows the last thinking, /new begins again, /direct, /cot and /free set the style, Ctrl-D ends"
+_STYLES = {"/direct": "direct", "/cot": "think", "/free": "free"}
+
+
+def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens: int) -> str:
+    """What the model says next, greedily.
+
+    Raises:
+        Mistake: the conversation leaves no room in the model's context.
+    """
+    (ids,) = prompt_ids(lm.tokenizer, [{"prompt": messages, "style": style}])
+    context = getattr(lm.model.config, "max_position_embeddings", None)
+    room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
+    if room < 1:
+        raise Mistake(
+            f"the conversation has {len(ids)} tokens, and the model reads {context} at most; /new begins again"
+        )
+    (found,) = generate(lm, [ids], Sampling(max_new_tokens=room))
+    return str(lm.tokenizer.decode(found.ids, skip_special_tokens=True)).strip()
+
+
+def fold(said: str) -> tuple[str, str]:
+    """(what is shown, the thinking that is folded away).
+
+    >>> fold("<think> 20 + 5 = 25 </think> #### 25")
+    ('[thought 5 words] #### 25', '20 + 5 = 25')
+    """
+    before, begun, rest = said.partition("<think>")
+    thinking, ended, answer = rest.partition("</think>")
+    if not begun:
+        return said, ""
+    note = f"[thought {len(thinking.split())} words{'' if ended else ', and did not finish'}]"
+    return " ".join(part for part in (before.strip(), note, answer.strip()) if part), thinking.strip()
+
+
+def talk(
+    folder: str, base: bool, style: str, max_new_tokens: int, lines: Iterator[str], say: Callable[[str], None]
+) -> None:
+    """A conversation: a line of the user's, then what the model says, and with `base` what its base says."""
+    models = {"": open_model(folder)}
+    if base:
+        models = {"model: ": models[""], "base:  ": open_model(base_of(folder))}
+    messages: dict[str, list[Message]] = {who: [] for who in models}
+    thoughts: list[str] = []
+    say(COMMANDS)
+    for line in lines:
+        asked = line.strip()
+        if asked == "/new":
+            messages = {who: [] for who in models}
+        elif asked == "/think":
+            say("\n".join(thoughts) or "there was no thinking")
+        elif asked in _STYLES:
+            style = _STYLES[asked]
+        elif asked.startswith("/"):
+            say(COMMANDS)
+        elif asked:
+            thoughts = [_turn(lm, who, messages[who], asked, style, max_new_tokens, say) for who, lm in models.items()]
+
+
+def _turn(
+    lm: LanguageModel,
+    who: str,
+    messages: list[Message],
+    asked: str,
+    style: str,
+    max_new_tokens: int,
+    say: Callable[[str], None],
+) -> str:
+    """One model's turn; returns its thinking."""
+    messages.append({"role": "user", "content": asked})
+    try:
+        said = reply(lm, messages, style, max_new_tokens)
+    except Mistake as error:
+        messages.pop()
+        say(f"{who}{error}")
+        return ""
+    messages.append({"role": "assistant", "content": said})
+    shown, thinking = fold(said)
+    say(f"{who}{shown}")
+    return f"{who}{thinking}"
+
+
+def base_of(folder: str) -> str:
+    """What the model in a checkpoint's folder was trained from.
+
+    Raises:
+        Mistake: the folder does not say.
+    """
+    import yaml
+
+    above = [p / "recipe.yaml" for p in Path(folder).parents[1:3]]  # the second where the model is one of several parts
+    recipe = next((p for p in above if p.is_file()), None)
+    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe else {}
+    if not settings.get("model"):
+        raise Mistake(f"{folder} does not say what it was trained from, so there is no base to show")
+    return str(settings["model"])
+
+
+def typed() -> Iterator[str]:
+    """Lines of the terminal, until its end."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
+
+
+def samples(run: str, runs: Path, worst: bool, count: int, step: int | None) -> list[dict[str, Any]]:
+    """What a run sampled at its last evaluation, or at that of a step; the worst first if asked.
+
+    Raises:
+        Mistake: it sampled nothing then.
+    """
+    folder = find_run(run, runs)
+    found = folder.samples()
+    steps = sorted({s["step"] for s in found})
+    if not steps:
+        raise Mistake(f"{folder.path} has no samples; language models write them when they are evaluated (eval_every)")
+    chosen = steps[-1] if step is None else step
+    if chosen not in steps:
+        raise Mistake(f"{folder.path} has no samples of step {chosen}; it has: {', '.join(map(str, steps))}")
+    found = [s for s in found if s["step"] == chosen]
+    return sorted(found, key=lambda s: s.get("score") or 0.0)[:count] if worst else found[:count]
+
+
+def shown(sample: dict[str, Any]) -> str:
+    """A sample as a person reads it."""
+    texts = ("prompt", "completion", "better", "worse")
+    facts = ", ".join(f"{k} {_short(v)}" for k, v in sample.items() if k not in texts)
+    return "\n".join([f"-- {facts}", *(f"{k}: {str(sample[k]).strip()}" for k in texts if k in sample)])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "/".join(map(_short, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""What DQN, PPO and SAC share: environments, replay, rollouts, small networks."""

@@ -1,0 +1,112 @@
+"""What algorithms for Gymnasium environments share: which environment, how it is measured, how a finished run acts."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rllab.control.vector import Envs, EnvSpec, evaluation_envs, play
+from rllab.core.algorithm import Algorithm, Context, Headline, Metrics
+from rllab.core.errors import FieldMistake
+from rllab.core.names import Model, Named
+from rllab.stats import bootstrap
+
+HEADLINE_EPISODES = 100
+
+
+@dataclass(kw_only=True)
+class Control(Algorithm):
+    """An algorithm that acts in Gymnasium environments.
+
+    A subclass calls `make_envs` in its `setup`, and says in `greedy` how it acts when it is measured.
+    """
+
+    env: str  # a Gymnasium id; rllab/CartPole-v1 and its like are the same environments, stepped by array programs
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    wrappers: list[Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]] = field(default_factory=list)
+    reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # in place of the environment's
+    num_envs: int = 8
+    eval_episodes: int = 20
+    model: Annotated[str, Model()] = ""  # start from these weights: run:NAME, or a checkpoint's folder
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def make_envs(self, ctx: Context) -> None:
+        """Makes `envs` to learn in; those to be measured in are made when they are first needed."""
+        self.ctx = ctx
+        self._spec = EnvSpec(self.env, self.env_kwargs, self.wrappers, self.reward)
+        self.envs = Envs(self._spec, self.num_envs, ctx, "episode")
+        self._test_envs: Envs | None = None
+        self.env_steps = 0  # over all ranks
+
+    @abstractmethod
+    def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        """The best actions [N, ...] for observations [N, ...], of those that the mask [N, A] allows."""
+
+    def evaluate(self, step: int) -> Metrics:
+        """Greedy episodes in environments of their own; the return is the environment's, not the reward function's."""
+        returns, lengths = self._measure(self.eval_episodes, 0, step)
+        low, high = bootstrap(returns)
+        measured = {"return": float(returns.mean()), "return_low": low, "return_high": high}
+        return {f"eval/{k}": v for k, v in measured.items()} | {"eval/length": float(lengths.mean())}
+
+    def headline(self) -> Headline:
+        """The mean return of 100 greedy episodes that no evaluation has played."""
+        returns, _ = self._measure(HEADLINE_EPISODES, 1)
+        return Headline("eval/return", float(returns.mean()), bootstrap(returns))
+
+    def act(self, obs: Any) -> Any:
+        """The greedy action for one observation as Gymnasium gives it."""
+        return self._greedy(np.asarray(obs)[None], None)[0]
+
+    def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._test_envs is None:
+            self._test_envs = evaluation_envs(self._spec, self.ctx)
+        return play(self._test_envs, self._greedy, episodes, *index)
+
+    def _greedy(self, obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        with torch.inference_mode():
+            return self.greedy(self.tensor(obs), None if mask is None else self.tensor(mask)).cpu().numpy()
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """An array on the run's device."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.ctx.device)
+
+    def finished_episodes(self) -> Metrics:
+        """Mean return and length of the episodes that ended since the last call; nothing where none did."""
+        finished, self.envs.finished = self.envs.finished, []
+        if not finished:
+            return {"env/steps": self.env_steps}
+        returns, lengths = (np.array(x, float) for x in zip(*finished, strict=True))
+        return {"env/steps": self.env_steps, "env/return": returns.mean(), "env/length": lengths.mean()}
+
+
+def discrete_actions(space: gym.Space[Any]) -> int:
+    """How many actions there are; ids of environments whose actions begin at 0.
+
+    Raises:
+        FieldMistake: actions are not discrete.
+    """
+    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
+        raise FieldMistake("env", f"its actions are {space}; this algorithm needs Discrete(n)")
+    return int(space.n)
+
+
+def masked(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Values [B, A] with what is not allowed at minus infinity."""
+    return values if mask is None else values.masked_fill(~mask, -torch.inf)
+
+
+@torch.no_grad()
+def move(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """target += tau (source - target)."""
+    for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
+        slow.lerp_(fast, tau)

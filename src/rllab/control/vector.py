@@ -1,0 +1,254 @@
+"""Gymnasium's vector environments with exact state.
+
+Environments run with autoreset disabled: a step returns the true last observation of an episode, and what has ended is
+reset here, each episode with a seed that is a function of (seed, purpose, environment, episode). An environment that
+can save its state does; any other is replayed: the actions since the oldest open episode began are its state.
+"""
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from rllab.core.algorithm import Context
+from rllab.core.errors import FieldMistake, Mistake
+
+RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
+"""fn(obs, action, next_obs, reward, terminated, info) -> reward, of one transition of one environment."""
+Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+"""(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
+
+_HOMES = {"rllab/Game-v0": "rllab_envs.games.gymnasium"}  # of the lab's environments that are not classic
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What environments to make: Gymnasium id, keyword arguments, wrappers from the inside out, reward function."""
+
+    env: str
+    kwargs: Mapping[str, Any]
+    wrappers: Sequence[Callable[..., gym.Wrapper[Any, Any, Any, Any]]] = ()
+    reward: RewardFunction | None = None
+
+    @property
+    def batched(self) -> bool:
+        """Whether all copies are stepped by one array program; such an environment has no single copy to wrap."""
+        return self._spec().entry_point is None
+
+    def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """Gymnasium's vector environment.
+
+        Raises:
+            FieldMistake: there is no such environment, or it does not take these arguments or wrappers.
+        """
+        if self.batched and self.wrappers:
+            raise FieldMistake("wrappers", f"{self.env} is batched and takes no wrappers; use env: {self._spec().name}")
+        disabled: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}
+        try:
+            if self.batched:
+                return gym.make_vec(self.env, num_envs, **disabled, **self.kwargs)
+            return gym.make_vec(
+                self.env,
+                num_envs,
+                "sync",
+                vector_kwargs=disabled | {"copy": False},
+                wrappers=self.wrappers,
+                **self.kwargs,
+            )
+        except (gym.error.Error, TypeError) as error:
+            raise FieldMistake("env", f"{self.env} cannot be made: {error}") from error
+
+    def _spec(self) -> gym.envs.registration.EnvSpec:
+        if self.env.startswith("rllab/"):
+            importlib.import_module(_HOMES.get(self.env, "rllab_envs.control"))  # registers them
+        try:
+            return gym.spec(self.env)
+        except (gym.error.Error, ModuleNotFoundError) as error:
+            raise FieldMistake("env", str(error)) from None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of every environment; arrays have the environments as first axis.
+
+    next_obs is never that of a new episode; next_mask: actions allowed there [N, A], None where all are.
+    """
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_obs: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    next_mask: np.ndarray | None
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """By name, for a replay buffer."""
+        return {k: v for k, v in vars(self).items() if v is not None}
+
+
+class Envs:
+    """`num_envs` environments, always ready to be stepped: `obs` and `mask` are what to act on.
+
+    `finished` collects (return, length) of the episodes that ended; the return is the environment's own, whatever
+    reward function stands in for it.
+    """
+
+    def __init__(self, spec: EnvSpec, num_envs: int, ctx: Context, purpose: str) -> None:
+        self.spec, self.num_envs, self.ctx, self.purpose = spec, num_envs, ctx, purpose
+        self.env: Any = spec.make(num_envs)  # Gymnasium's own annotation of `reset` forgets lists of seeds
+        self.observation_space, self.action_space = self.env.single_observation_space, self.env.single_action_space
+        self.finished: list[tuple[float, int]] = []
+        self.begin()
+
+    def begin(self, *index: int) -> None:
+        """A first episode in every environment; `index` tells one beginning from another."""
+        self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index)
+        self.episode = np.zeros(self.num_envs, np.int64)
+        self.returns, self.lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+        self._actions: list[np.ndarray] = []  # since the oldest open episode began
+        obs, info = self.env.reset(seed=[self._seed(i) for i in range(self.num_envs)])
+        self.obs = np.array(obs)
+        mask = info.get("action_mask")
+        self.mask = None if mask is None else np.array(mask, bool)
+
+    def step(self, action: np.ndarray) -> Transition:
+        """Steps all environments, and begins a new episode where one ended."""
+        obs = self.obs
+        raw, reward, terminated, truncated, info = self.env.step(action)
+        next_obs = raw if self.spec.batched else np.array(raw)
+        if not self._exact:
+            self._actions.append(np.array(action))
+        self.returns += reward
+        self.lengths += 1
+        if self.spec.reward is not None:
+            reward = self._reward(obs, action, next_obs, reward, terminated, info)
+        if self.mask is not None:
+            self.mask = _merge(self.mask, info)
+        transition = Transition(obs, action, reward, next_obs, terminated, truncated, self.mask)
+        self.obs = next_obs
+        over = terminated | truncated
+        if over.any():
+            self._reset(over)
+        return transition
+
+    def _reset(self, over: np.ndarray) -> None:
+        where = np.flatnonzero(over)
+        self.finished += zip(self.returns[where].tolist(), self.lengths[where].tolist(), strict=True)
+        self.returns[where], self.lengths[where] = 0.0, 0
+        self.episode[where] += 1
+        del self._actions[: len(self._actions) - int(self.lengths.max())]
+        seeds: list[int | None] = [None] * self.num_envs
+        for i in where.tolist():
+            seeds[i] = self._seed(i)
+        obs, info = self.env.reset(seed=seeds, options={"reset_mask": over})
+        self.obs = np.array(obs)
+        if self.mask is not None:
+            self.mask = _merge(self.mask, info)
+
+    def _seed(self, i: int) -> int:
+        return self._seeds(i, int(self.episode[i]))
+
+    def _reward(self, obs: Any, action: Any, next_obs: Any, reward: Any, terminated: Any, info: Any) -> np.ndarray:
+        """The user's reward of each transition; what is no finite number stops the run."""
+        fn = self.spec.reward
+        assert fn is not None
+        values = np.empty(self.num_envs)
+        for i in range(self.num_envs):
+            own = {
+                k: v[i] for k, v in info.items() if not k.startswith("_") and info.get(f"_{k}", [False] * (i + 1))[i]
+            }
+            arguments = (obs[i], action[i], next_obs[i], float(reward[i]), bool(terminated[i]), own)
+            name = getattr(fn, "__name__", str(fn))
+            try:
+                values[i] = value = fn(*arguments)
+            except Exception as error:
+                raise Mistake(
+                    f"the reward function {name} failed: {type(error).__name__}: {error}{_told(arguments)}"
+                ) from error
+            if not np.isfinite(values[i]):
+                raise Mistake(f"the reward function {name} returned {value!r}, no finite number{_told(arguments)}")
+        return values
+
+    @property
+    def _exact(self) -> bool:
+        return hasattr(self.env.unwrapped, "state_dict")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        state: dict[str, Any] = {k: getattr(self, k) for k in ("episode", "returns", "lengths", "obs")}
+        state |= {"index": list(self.index), "mask": self.mask}
+        if self._exact:
+            return state | {"env": self.env.unwrapped.state_dict()}
+        return state | {"actions": np.array(self._actions)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self.index, self.episode = tuple(state["index"]), state["episode"]
+        self._seeds = self.ctx.seeds(self.purpose, *self.index)
+        if self._exact:
+            self.env.unwrapped.load_state_dict(state["env"])
+        else:
+            self._replay(state)
+        self.returns, self.lengths, self.obs, self.mask = (state[k] for k in ("returns", "lengths", "obs", "mask"))
+
+    def _replay(self, state: Mapping[str, Any]) -> None:
+        """Repeats the open episodes; an environment whose episode began later is reset when it did."""
+        self._actions, lengths = list(state["actions"]), state["lengths"]
+        seeds = [self._seed(i) for i in range(self.num_envs)]
+        obs, _ = self.env.reset(seed=list(seeds))
+        for t, action in enumerate(self._actions):
+            obs, _, terminated, truncated, _ = self.env.step(action)
+            begins = lengths == len(self._actions) - t - 1
+            stale = (terminated | truncated) & (lengths < len(self._actions) - t - 1)
+            if (begins | stale).any():
+                obs, _ = self.env.reset(seed=list(seeds), options={"reset_mask": begins | stale})
+        if not np.array_equal(np.array(obs), state["obs"], equal_nan=True):
+            warnings.warn(
+                f"{self.spec.env} does not repeat an episode from its seed and actions: the run goes on, "
+                "but not as it would have without the interruption",
+                stacklevel=2,
+            )
+
+
+def play(envs: Envs, policy: Policy, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and lengths [episodes]; short episodes are not favoured, as each environment plays its share of them.
+
+    index: tells this evaluation's episodes from another's.
+    """
+    envs.begin(*index)
+    share = -(-episodes // envs.num_envs)
+    results: list[list[tuple[float, int]]] = [[] for _ in range(envs.num_envs)]
+    while min(map(len, results)) < share:
+        before = envs.episode.copy()
+        envs.finished.clear()
+        envs.step(policy(envs.obs, envs.mask))
+        for i, result in zip(np.flatnonzero(envs.episode != before).tolist(), envs.finished, strict=True):
+            results[i].append(result)
+    envs.finished.clear()
+    flat = [results[i][k] for k in range(share) for i in range(envs.num_envs)][:episodes]
+    return np.array([r for r, _ in flat]), np.array([n for _, n in flat])
+
+
+def evaluation_envs(spec: EnvSpec, ctx: Context) -> Envs:
+    """Environments for `play`, as many as are fastest; every rank plays the same episodes."""
+    alike = Context(ctx.seed, ctx.device, 0, 1, ctx.total_steps)
+    return Envs(spec, 100 if spec.batched else 20, alike, "evaluation")
+
+
+def _merge(mask: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
+    """The action masks with those that `info` brings; `_action_mask` says of which environments."""
+    if "action_mask" not in info:
+        return mask
+    told = np.asarray(info.get("_action_mask", np.ones(len(mask), bool)))
+    return np.where(told[:, None], np.asarray(info["action_mask"], bool), mask)
+
+
+def _told(arguments: tuple[Any, ...]) -> str:
+    names = ("obs", "action", "next_obs", "reward", "terminated", "info")
+    return "".join(f"\n  {n} = {a!r}" for n, a in zip(names, arguments, strict=True))

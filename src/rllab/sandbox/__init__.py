@@ -1,0 +1,1 @@
+"""Other people's code: processes with a deadline, and programs with few rights."""

@@ -1,0 +1,23 @@
+"""The settings of LoRA adapters; `rllab.text.adapters` puts them on a model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(kw_only=True, frozen=True)
+class Lora:
+    """peft's settings, by peft's names."""
+
+    r: int = 8
+    lora_alpha: int = 16  # adapters count lora_alpha / r times (with use_rslora: lora_alpha / sqrt(r))
+    target_modules: str | list[str] = "all-linear"
+    lora_dropout: float = 0.0
+    use_dora: bool = False  # Liu et al. 2024
+    use_rslora: bool = False  # Kalajdzievski 2023
+    quantize: Literal["none", "nf4"] = "none"  # of the base (QLoRA); needs a GPU and bitsandbytes
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ValueError(f"r must be at least 1, got {self.r}")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise ValueError(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")

@@ -1,0 +1,112 @@
+"""Opens a language model, whatever it is: a whole model, adapters on a base, or a new one that a recipe describes."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from rllab.core.algorithm import Context
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.text.load import load_base
+from rllab.text.lora import Lora
+from rllab.text.models import Head, LanguageModel, make, native_shape
+
+
+def open_model(
+    name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, quantize: bool = False
+) -> LanguageModel:
+    """The model in a folder, or of that name on the hub; adapters are merged into the base that they name.
+
+    head: "lm", or "reward" for one number a token (`score`), newly drawn where the folder has none.
+
+    Raises:
+        FieldMistake: there is none, its weights are not safetensors, or its tokenizer cannot be used.
+    """
+    if (Path(name) / "adapter_config.json").is_file():
+        return merged(name, head=head, dtype=dtype)
+    return load_base(name, head=head, dtype=dtype, quantize=quantize)
+
+
+def open_for_training(
+    name: str,
+    shape: dict[str, Any],
+    lora: Lora | None,
+    tokenizer: Callable[[], PreTrainedTokenizerFast],
+    ctx: Context,
+    *,
+    head: Head = "lm",
+) -> LanguageModel:
+    """The model that a recipe names, or a new one of `shape` with `tokenizer()`, on the run's device.
+
+    With `lora` it gets new adapters, and its own weights are kept in bf16 on a GPU that multiplies it.
+    """
+    frozen = torch.bfloat16 if lora and ctx.device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if shape:
+        lm = make(shape, tokenizer(), head=head)
+    else:
+        lm = open_model(name, head=head, dtype=frozen, quantize=lora is not None and lora.quantize != "none")
+    if lora is None or lora.quantize == "none":
+        nn.Module.to(lm.model, ctx.device)
+    if lora is None:
+        return lm
+    ctx.seed_torch("adapters")
+    return adapt(lm, lora, also=["score"] if head == "reward" else None)
+
+
+def adapt(lm: LanguageModel, lora: Lora, *, also: list[str] | None = None) -> LanguageModel:
+    """The model with new adapters (`rllab.text.adapters.new_adapters`)."""
+    from rllab.text.adapters import new_adapters  # peft is imported only where adapters are used
+
+    return replace(lm, adapters=new_adapters(lm.model, lora, lm.name, also))
+
+
+def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """A base with the adapters of a folder on it.
+
+    Raises:
+        FieldMistake: the base is not there or is another one, or the adapters are pickled or do not fit.
+    """
+    from rllab.text.adapters import base_of, read_adapters
+
+    base = base_of(Path(folder))
+    lm = open_model(base, head=head, dtype=dtype)
+    return replace(lm, name=folder, adapters=read_adapters(lm.model, Path(folder), base))
+
+
+def merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The base that a folder of adapters names, with the adapters added to its weights."""
+    lm = open_adapter(folder, head=head, dtype=dtype)
+    assert lm.adapters is not None
+    model: Any = lm.adapters.peft.merge_and_unload()
+    model.name_or_path = folder  # so that peft names it as the base of further adapters
+    return replace(lm, model=model, adapters=None, shape=native_shape(model))
+
+
+def merge(folder: str, out: Path) -> float:
+    """Writes the base of a folder of adapters with the adapters in its weights, as an ordinary Hugging Face folder.
+
+    Returns the largest difference of a logit between the two, on a few tokens.
+
+    Raises:
+        FieldMistake: the folder holds no adapters.
+        Mistake: `out` is there already.
+    """
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise FieldMistake("model", f"{folder} holds no adapters, so there is nothing to merge")
+    if out.exists():
+        raise Mistake(f"{out} is there already; name another folder")
+    apart, together = open_adapter(folder), merged(folder)
+    ids = torch.arange(32)[None] * 7919 % apart.model.config.vocab_size
+    with torch.no_grad():
+        logits = [lm.model(input_ids=ids, use_cache=False).logits for lm in (apart, together)]
+    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    aside.mkdir(parents=True)
+    together.model.save_pretrained(aside)
+    together.write_files(aside)
+    os.replace(aside, out)
+    return float((logits[0] - logits[1]).abs().max())
