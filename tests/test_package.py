@@ -33,7 +33,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
 
 
 def test_wheel_brings_the_exam_of_games(wheel: zipfile.ZipFile) -> None:
-    files = [p.relative_to(ROOT / "envs").as_posix() for p in (ROOT / "envs/rllab_envs/games").glob("*.txt")]
+    files = [p.relative_to(ROOT / "envs").as_posix() for p in (ROOT / "envs/rllab_envs/games").rglob("*.txt")]
     assert files and set(files) <= set(wheel.namelist())
 
 
