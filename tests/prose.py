@@ -9,9 +9,23 @@ VAGUE = {"said", "told", "found"}  # a name says what it holds: rows, metrics, a
 ARRAY = re.compile(r"\b(Tensor|ndarray|Floats)\b")
 SHAPE = re.compile(r"\[[A-Z0-9.*][^\]]*\]|\bscalar\b|\bany shape\b|\bsame shape\b")
 # methods whose shapes stand where they are declared: rllab.core.protocols, rllab.core.algorithm, Control, torch
-DECLARED = set(
-    "start legal play observe wins rollout perfect show exam loss greedy act parts state_dict load_state_dict".split()
-)
+DECLARED = {
+    "start",
+    "legal",
+    "play",
+    "observe",
+    "wins",
+    "rollout",
+    "perfect",
+    "show",
+    "exam",
+    "loss",
+    "greedy",
+    "act",
+    "parts",
+    "state_dict",
+    "load_state_dict",
+}
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
