@@ -31,7 +31,7 @@ def run(rank: str, seed: int, runs: Path) -> dict[str, float]:
     (weights,) = (runs / name / "checkpoints").glob("00000189/*.safetensors")
     return {
         "new": json.loads((runs / name / "status.json").read_text())["headline"]["value"],
-        "old": row["eval/kept"],
+        "old": row["eval/retention"],
         "share": row.get("lora/share", 1.0),
         "kB": weights.stat().st_size / 1000,
         "MB": usage.ru_maxrss / 1000,

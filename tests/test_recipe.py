@@ -93,6 +93,19 @@ def test_mistakes_on_the_command_line_quote_it(words: list[str], told: str) -> N
     assert told in "\n".join(mistakes(GOOD, words))
 
 
+def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path) -> None:
+    text = "algo: {}\ntask: pocket\nmodel: run:pocket\ntotal_steps: 1\nkept: pocket\n"
+    refused = "bad.yaml:5: kept: no such setting; kept is now retention_task"
+    assert mistakes(text.format("SFT")) == [refused]
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom rllab.algos import SFT\n\n\n"
+        "@dataclass(kw_only=True)\nclass Mine(SFT):\n    new: int = 1\n    renamed = {'old': 'new'}\n"
+    )
+    both = mistakes(text.format("mine.py:Mine") + "old: 3\n", folder=tmp_path)
+    assert both == [refused, "bad.yaml:6: old: no such setting; old is now new"]
+    assert "kept: no such setting" in mistakes(GOOD + "kept: 1\n")[0] and "now" not in mistakes(GOOD + "kept: 1\n")[0]
+
+
 def test_what_must_be_set() -> None:
     assert mistakes("total_steps: 3") == ["bad.yaml:1: algo: must be set"]
     assert mistakes("algo: DQN\ntotal_steps: 3") == ["bad.yaml:1: env: must be set"]

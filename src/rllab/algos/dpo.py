@@ -124,7 +124,7 @@ class DPO(TextAlgorithm):
             gold, self._samples, found = self._answers(rows)
             metrics |= {"eval/gold": float(gold.mean()), "eval/kl": self._kl(found)}
             metrics["eval/tokens"] = float(np.mean([s["tokens"] for s in self._samples]))
-        return metrics | self.old_skill()
+        return metrics | self.retention()
 
     def headline(self) -> Headline:
         """Gold score of answers to test prompts, sampled; pairs in order where there is no gold scorer."""

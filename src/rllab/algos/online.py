@@ -186,7 +186,7 @@ class Policy(TextAlgorithm):
         self._samples = [{"split": "validation"} | told for g in groups for told in g.told(self._rewards)]
         each = [measures(g, self._rewards) for g in groups]
         means = {k.removeprefix("rollout/"): mean([m[k] for m in each]) for k in each[0]}
-        return {f"eval/{k}": v for k, v in means.items() if not np.isnan(v)} | self.apart(groups) | self.old_skill()
+        return {f"eval/{k}": v for k, v in means.items() if not np.isnan(v)} | self.apart(groups) | self.retention()
 
     @torch.no_grad()
     def apart(self, groups: list[Group]) -> Metrics:

@@ -38,8 +38,8 @@ class RewardModel(TextAlgorithm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kept is not None:
-            raise ValueError("kept: a reward model answers nothing, so that no skill of it can be looked at")
+        if self.retention_task is not None:
+            raise ValueError("retention_task: a reward model generates no answers, so no skill of it can be measured")
 
     def setup(self, ctx: Context) -> None:
         self.open(ctx, head="reward")

@@ -62,7 +62,7 @@ class SFT(TextAlgorithm):
             self._samples += said
             if style == "free":
                 metrics["eval/think_share"] = share("<think>" in s["completion"] for s in said)
-        metrics |= self.old_skill()
+        metrics |= self.retention()
         if self._lm.adapters is not None:
             ids = torch.tensor([documents(self._lm.tokenizer, rows[:1])[0].prompt], device=self.ctx.device)
             change = self._lm.adapters.largest_change(self._lm.model, ids)

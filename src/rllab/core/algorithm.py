@@ -149,6 +149,9 @@ class Algorithm(ABC):
     """The metric that counts the work done; the trainer gives its speed as `time/<name>_per_second`."""
     large_products: ClassVar[bool] = False
     """Whether its matrix products are large enough for bf16 to pay on a CPU that has instructions for it."""
+    renamed: ClassVar[dict[str, str]] = {}
+    """Recipe keys that have another name now, old -> new: the old one is refused with the new one named. A subclass
+    lists its own; those of its base classes hold as well."""
 
     @abstractmethod
     def setup(self, ctx: Context) -> None:

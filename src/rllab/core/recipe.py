@@ -188,10 +188,16 @@ def _read(reader: Reader, root: yaml.MappingNode) -> tuple[Any, Any]:
     both = {**run, **own}
     if found is None:  # without the algorithm its settings are unknown: check the run's alone
         root = yaml.MappingNode(root.tag, [(k, v) for k, v in root.value if k.value in run], root.start_mark)
-    values = reader.keywords(root, both, "")
+    values = reader.keywords(root, both, "", _renamed_keys(found))
     settings = reader.build(root, Settings, {k: v for k, v in values.items() if k in run}, "")
     algorithm = reader.build(root, found, {k: v for k, v in values.items() if k in own}, "") if found else None
     return settings, algorithm
+
+
+def _renamed_keys(algorithm: Any) -> dict[str, str]:
+    """Old -> new recipe keys, from `renamed` of an algorithm's class and its base classes."""
+    classes = algorithm.__mro__ if isinstance(algorithm, type) else ()
+    return {old: new for c in reversed(classes) for old, new in vars(c).get("renamed", {}).items()}
 
 
 def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, yaml.Node]]:

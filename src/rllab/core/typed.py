@@ -208,8 +208,17 @@ class Reader:
         values = self.keywords(node, dataclass_settings(type_), key)
         return self.build(node, type_, values, key)
 
-    def keywords(self, node: yaml.MappingNode, known: dict[str, tuple[Any, bool]], key: str) -> dict[str, Any]:
-        """The settings of a mapping, each as its type; unknown and missing ones are noted."""
+    def keywords(
+        self,
+        node: yaml.MappingNode,
+        known: dict[str, tuple[Any, bool]],
+        key: str,
+        renamed_keys: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The settings of a mapping, each as its type; unknown and missing ones are noted.
+
+        renamed_keys: keys that were known once, with their name today, which the message gives.
+        """
         prefix, values = f"{key}." if key else "", {}
         for name, key_node, value in pairs(node):
             if name in known:
@@ -219,6 +228,8 @@ class Reader:
                 inner = [n for n in nested if n.rpartition(".")[2] == name]
                 known_here = [prefix + k for k in known]
                 hint = f"; did you mean {prefix + inner[0]!r}?" if inner else did_you_mean(prefix + name, known_here)
+                if renamed_keys and name in renamed_keys:
+                    hint = f"; {name} is now {renamed_keys[name]}"
                 self.note(key_node, prefix + name, f"no such setting{hint}")
         for name, (_, required) in known.items():
             if required and name not in values:

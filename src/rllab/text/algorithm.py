@@ -34,6 +34,7 @@ class TextAlgorithm(Algorithm):
     """An algorithm on rows of text; a subclass calls `open` in its `setup`."""
 
     large_products: ClassVar[bool] = True
+    renamed: ClassVar[dict[str, str]] = {"kept": "retention_task"}
 
     task: Annotated[Callable[..., Any], TASKS]  # or mine.jsonl
     model: Annotated[str, Model()] = ""  # a folder, a hub's name, or run:NAME; "": a new one of `shape`
@@ -46,7 +47,8 @@ class TextAlgorithm(Algorithm):
     eval_rows: int = 100  # held-out rows of an evaluation
     headline_rows: int = 1000
     max_new_tokens: int = 96  # of a sampled answer
-    kept: Annotated[Callable[..., Any], Named("rllab_envs.tasks")] | None = None  # an old skill to keep an eye on
+    # a task of an old skill that is measured in every evaluation
+    retention_task: Annotated[Callable[..., Any], Named("rllab_envs.tasks")] | None = None
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):
@@ -59,7 +61,8 @@ class TextAlgorithm(Algorithm):
             FieldMistake: the model cannot be used, or the rows do not fit it.
         """
         self.ctx = ctx
-        self._task, self._kept = self.task(), self.kept() if self.kept else None
+        self._task = self.task()
+        self._retention_task = self.retention_task() if self.retention_task else None
         ctx.seed_torch("weights")
         self._lm = open_for_training(
             self.model, self.shape, self.lora, lambda: tokenizer_for(self._task), ctx, head=head
@@ -111,13 +114,13 @@ class TextAlgorithm(Algorithm):
     def write_files(self, part: str, folder: Path) -> None:
         self._lm.write_files(folder)
 
-    def old_skill(self) -> Metrics:
+    def retention(self) -> Metrics:
         """What is left of the skill to keep an eye on: problems solved by thinking first."""
-        if self._kept is None:
+        if self._retention_task is None:
             return {}
-        rows = [self._kept.row(i, "validation") for i in range(self.eval_rows)]
+        rows = [self._retention_task.row(i, "validation") for i in range(self.eval_rows)]
         sampling = Sampling(max_new_tokens=max(self.max_new_tokens, _THOUGHTS))
-        return {"eval/kept": share(answers(self._lm, self._kept, rows, "think", sampling)[0])}
+        return {"eval/retention": share(answers(self._lm, self._retention_task, rows, "think", sampling)[0])}
 
     def samples(self) -> list[dict[str, Any]]:
         found, self._samples = self._samples, []
