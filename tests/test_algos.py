@@ -11,11 +11,12 @@ from conftest import run
 from rllab.algos.dqn import DQN, linear
 from rllab.algos.ppo import PPO
 from rllab.algos.sac import SAC
-from rllab.control.algorithm import masked, move
+from rllab.control.algorithm import masked
 from rllab.control.networks import Encoder, QNetwork
 from rllab.control.replay import Replay, n_step_return
 from rllab.control.rollouts import gae
 from rllab.core.algorithm import Context
+from rllab.core.optim import soft_update
 from rllab.core.recipe import load_recipe
 
 CTX = Context(3, torch.device("cpu"))
@@ -149,7 +150,7 @@ def test_dqn_epsilon_counts_environment_steps() -> None:
 def test_target_network_moves_as_asked(tmp_path: Path) -> None:
     a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     start = [p.clone() for p in a.parameters()]
-    move(a, b, 0.25)
+    soft_update(a, b, 0.25)
     for p, old, new in zip(a.parameters(), start, b.parameters(), strict=True):
         torch.testing.assert_close(p, 0.75 * old + 0.25 * new)
     words = ["target_update_interval=1000", "total_steps=3", "until={}"]

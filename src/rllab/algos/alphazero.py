@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rllab.control.replay import Window
 from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, Outputs, Round, split
 from rllab.core.games import GAMES, make_game, rows
+from rllab.core.optim import soft_update
 from rllab.core.protocols import Board, Exam, Game
 from rllab.search.evaluate import Judge, Network, drawn
 from rllab.search.match import Player, match, perfect, rollouts, total
@@ -103,7 +104,7 @@ class AlphaZero(Algorithm):
             for batch in self.minibatches(step):
                 yield batch
                 if not self.gate:
-                    self._follow(1.0 - self.average)
+                    soft_update(self.model["player"], self.model["learner"], 1.0 - self.average)
             if self.gate and (step + 1) % self.gate_every == 0:
                 metrics |= self.arena(step)
         return metrics
@@ -142,7 +143,7 @@ class AlphaZero(Algorithm):
         points, games = self.ctx.total(torch.tensor([won.sum(), len(won)], dtype=torch.float64)).tolist()
         passed = points / games > self.gate
         if passed:
-            self._follow(1.0)
+            soft_update(self.model["player"], self.model["learner"], 1.0)
         return {"gate/score": points / games, "gate/passed": float(passed)}
 
     def searched(
@@ -235,12 +236,6 @@ class AlphaZero(Algorithm):
             "policy": policy_B,
             "value": value_B,
         }
-
-    @torch.no_grad()
-    def _follow(self, share: float) -> None:
-        """The weights that play go towards those that learn."""
-        for slow, fast in zip(self.model["player"].parameters(), self.model["learner"].parameters(), strict=True):
-            slow.lerp_(fast, share)
 
     def preflight(self) -> dict[str, Any]:
         one, size = self._game.start(1), sum(p.numel() for p in self.model["learner"].parameters())

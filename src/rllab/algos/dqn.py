@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control, discrete_actions, masked, move
+from rllab.control.algorithm import Control, discrete_actions, masked
 from rllab.control.networks import QNetwork, load_weights
 from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round, split
+from rllab.core.optim import soft_update
 
 
 @dataclass(kw_only=True)
@@ -64,7 +65,7 @@ class DQN(Control):
                 yield batch
                 self.updates += 1
                 if self.updates % self.target_update_interval == 0:
-                    move(self.target, self.q, self.tau)
+                    soft_update(self.target, self.q, self.tau)
         return self.finished_episodes() | {"policy/epsilon": self.epsilon()}
 
     def interact(self, step: int) -> None:

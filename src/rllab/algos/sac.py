@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control, move
+from rllab.control.algorithm import Control
 from rllab.control.networks import MLP, Encoder, load_weights
 from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round, Update, split
 from rllab.core.errors import FieldMistake
+from rllab.core.optim import soft_update
 
 
 @dataclass(kw_only=True)
@@ -65,7 +66,7 @@ class SAC(Control):
                 yield Update(batch, self.critic_loss, ("critic",))
                 yield Update(batch, self.loss, ("actor",))
                 yield Update(batch, self.temperature_loss, ("temperature",))
-                move(self.target, self.critic, self.tau)
+                soft_update(self.target, self.critic, self.tau)
         return self.finished_episodes() | {"policy/temperature": self.log_alpha().exp().item()}
 
     def interact(self, step: int) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rllab.control.vector import Envs, EnvSpec, evaluation_envs, play
 from rllab.core.algorithm import Algorithm, Context, Headline, Metrics
@@ -103,10 +103,3 @@ def discrete_actions(space: gym.Space[Any]) -> int:
 def masked(values: Tensor, mask: Tensor | None) -> Tensor:
     """Values [B, A] with what is not allowed at minus infinity."""
     return values if mask is None else values.masked_fill(~mask, -torch.inf)
-
-
-@torch.no_grad()
-def move(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """target += tau (source - target)."""
-    for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
-        slow.lerp_(fast, tau)

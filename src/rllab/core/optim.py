@@ -26,6 +26,13 @@ def schedule(optim: Optim, step: int, total_steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * done)) if optim.decay == "cosine" else 1.0
 
 
+@torch.no_grad()
+def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """target += tau (source - target), parameter by parameter; buffers stay. Both modules have the same shapes."""
+    for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
+        slow.lerp_(fast, tau)
+
+
 class PartOptimizer:
     """The optimizers of one part: Muon takes its matrices and AdamW the rest, any other optimizer takes all.
 
