@@ -68,6 +68,51 @@ def test_first_call_sets_up_and_hands_every_word_over(clone: Path) -> None:
     assert second.stderr == "" and json.loads(second.stdout)[1:] == ["list"]
 
 
+def test_python_and_shell_are_those_of_the_lab(clone: Path, tmp_path: Path) -> None:
+    (clone / "src/rllab/name.py").write_text("NAME = 'the lab'")
+    (tmp_path / "mine.py").write_text(
+        "import json, sys, rllab.name as n; print(json.dumps([n.NAME, sys.prefix, *sys.argv]))"
+    )
+    first = call(clone / "lab", "python", "mine.py", "a b", "--help", cwd=tmp_path)
+    assert json.loads(first.stdout) == ["the lab", str(clone / ".venv"), "mine.py", "a b", "--help"], first.stderr
+    assert "./lab python FILE" in first.stderr.splitlines()[-1] and "./lab shell" in first.stderr.splitlines()[-1]
+    failed = call(clone / "lab", "python", "-c", "raise SystemExit(7)")
+    assert (failed.returncode, failed.stderr) == (7, "")
+    for shell in ("/bin/sh", "/bin/bash"):
+        inside = call(clone / "lab", "shell", env={"SHELL": shell}, cwd=tmp_path, input="python mine.py; exit 5")
+        assert json.loads(inside.stdout) == ["the lab", str(clone / ".venv"), "mine.py"], inside.stderr
+        assert inside.returncode == 5 and "`exit` leaves it" in inside.stderr
+
+
+def test_a_start_up_file_does_not_hide_the_labs_programs(clone: Path, tmp_path: Path) -> None:
+    """On a terminal bash reads ~/.bashrc, in which conda puts its own python first on PATH."""
+    import pty
+
+    call(clone / "lab")
+    (tmp_path / ".bashrc").write_text("PATH=/conda/bin:$PATH\nalias hello='echo read'\n")
+    terminal, inner = pty.openpty()
+    env = environment(HOME=str(tmp_path), SHELL="/bin/bash", TERM="dumb")
+    line = [sys.executable, str(clone / "lab"), "shell"]
+    process = subprocess.Popen(line, env=env, stdin=inner, stdout=inner, stderr=inner, start_new_session=True)
+    os.close(inner)
+    os.write(terminal, b"hello; echo first:${PATH%%:*}:; exit\n")
+    output = b""
+    while chunk := _read(terminal):
+        output += chunk
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    lines = output.decode().split("\r\n")
+    assert "read" in lines and f"first:{clone / '.venv/bin'}:" in lines, output
+
+
+def _read(terminal: int) -> bytes:
+    """What a terminal shows next; nothing once its programs have ended."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
+
+
 def test_through_a_symlink_from_elsewhere(clone: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(clone / "lab")
     called = call(tmp_path / "link", "list", cwd="/")
