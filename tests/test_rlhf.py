@@ -211,7 +211,9 @@ def test_it_learns_what_is_paid(tmp_path: Path) -> None:
     rows = list(Trainer(load_recipe("rlhf", changes | {"optim": optim}, smoke=True), tmp_path / "run"))
     paid, explained = ([r[k] for r in rows] for k in ("reward/total", "value/explained"))
     assert np.mean(paid[-5:]) > np.mean(paid[:5]) + 0.5
-    assert np.mean(explained[-10:]) > 0.1
+    assert (
+        np.median(explained[-10:]) > 0.1
+    )  # a round whose returns hardly vary has an explained variance near -infinity
 
 
 def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
