@@ -4,7 +4,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from rllab_envs import text as tasks
+from rllab_envs import tasks
 from rllab_envs.tasks.arithmetic import DEEPEST, LONGEST, answered, numbers_in, parse, shown, value
 from rllab_envs.tasks.countdown import reaches, solved
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import smoke_runs
-from rllab_envs import text as tasks
+from rllab_envs import tasks
 from rllab_envs.tasks.derivations import Problem, Step, examine, read
 from typer.testing import CliRunner
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rllab_envs import text as tasks
+from rllab_envs import tasks
 from typer.testing import CliRunner
 
 from rllab import rewards

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rllab_envs import text as tasks
+from rllab_envs import tasks
 from rllab_envs.tasks.countdown import reaches
 
 from rllab.answers import judge

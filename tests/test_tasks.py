@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rllab_envs import text as tasks
+from rllab_envs import tasks
 from rllab_envs.tasks.arithmetic import parse, value
 from rllab_envs.tasks.pocket import NAMES
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rllab_envs import text as tasks
+from rllab_envs import tasks
 
 import rllab
 from rllab.core.algorithm import Context
