@@ -166,7 +166,7 @@ def test_failures_are_skipped_and_counted_where_asked(mine: Path) -> None:
     assert [f.index for f in faults] == [9] and math.isnan(scores[9, 0]) and scores[:9, 0].tolist() == [1.0] * 9
     with pytest.raises(RewardFailed, match="ZeroDivisionError") as failed:
         found(["p"] * 10, ["c", "c", *said[2:]], [[1]] * 10, [{"prompt": "p"}] * 10)
-    told = str(failed.value.kept(mine.parent, 3))
+    told = str(failed.value.save_evidence(mine.parent, 3))
     assert "30% of the completions have no score, more than reward_max_skipped allows" in told
     with pytest.raises(RewardFailed, match="too many") as failed:
         rewards("mine.py:together", mine.parent, on_error="skip")(["p"] * 4, said[:4], [[1]] * 4, [{}] * 4)

@@ -14,7 +14,7 @@ import rllab
 from rllab.core import stages
 from rllab.core.checkpoint import Checkpoints, Segment
 from rllab.core.errors import MachineFault, Mistake
-from rllab.core.run import RunFolder
+from rllab.core.run import RunFolder, parse_run
 from rllab.core.trainer import Trainer, train
 from rllab.testing import outcome
 
@@ -98,6 +98,24 @@ def test_fork_draws_as_its_parent(toy, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "other/env.json").read_text())["from"] == "parent@3"
     with pytest.raises(Mistake, match="no checkpoint of step 77; it has: 1, 2, 3, 4, 5, 6"):
         Trainer(toy(), tmp_path / "x", fork="parent@77", runs=tmp_path)
+    with pytest.raises(Mistake, match="no run 'parent@three' in .*: expected RUN or RUN@STEP, as in cartpole-1@120"):
+        Trainer(toy(), tmp_path / "x", fork="parent@three", runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "run_and_step"),
+    [
+        ("last", ("last", None)),
+        ("cartpole-1@120", ("cartpole-1", 120)),
+        ("/home/me@uni/runs/a", ("/home/me@uni/runs/a", None)),
+        ("/home/me@uni/runs/a@7", ("/home/me@uni/runs/a", 7)),
+        ("a@", ("a@", None)),
+        ("a@-1", ("a@-1", None)),
+        ("@3", ("@3", None)),
+    ],
+)
+def test_a_run_and_its_step(text: str, run_and_step: tuple[str, int | None]) -> None:
+    assert parse_run(text) == run_and_step
 
 
 def test_numbered_runs(toy, tmp_path: Path) -> None:
@@ -182,6 +200,19 @@ def test_chance_is_a_function_of_seed_purpose_and_index() -> None:
     assert draws(0, 0, "a", 1, shared=True) == draws(0, 1, "a", 1, shared=True)
     seed = rllab.Context(0, torch.device("cpu")).seeds("a")
     assert len({seed(i, j) for i in range(100) for j in range(100)}) == 10_000
+
+
+def test_sums_and_moments_over_ranks() -> None:
+    """Of two ranks that hold the same numbers: sums double, the mean and the population's deviation stay."""
+    one, two = (rllab.Context(0, torch.device("cpu"), 0, n, sum_over_ranks=lambda x, n=n: x * n) for n in (1, 2))
+    assert (one.sum(3), two.sum(3), two.sum(2**24 + 1)) == (3.0, 6.0, 2.0**25 + 2)
+    x = torch.tensor([[1.0, 10.0], [2.0, 20.0], [6.0, 60.0]], dtype=torch.float64)
+    for ctx, rows in ((one, x), (two, torch.cat([x, x]))):
+        for correction in (0, 1):
+            mean, std = ctx.moments(x, correction)
+            torch.testing.assert_close(mean, rows.mean(0))
+            torch.testing.assert_close(std, rows.std(0, correction=correction))
+    assert [m.tolist() for m in one.moments(x[:0], correction=1)] == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_segments_are_written_once(tmp_path: Path) -> None:

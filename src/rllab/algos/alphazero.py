@@ -100,7 +100,7 @@ class AlphaZero(Algorithm):
     def collect(self, step: int) -> Round:
         metrics = self.self_play(step)
         missing = max(0, self.batch_size - len(self.seen))
-        if float(self.ctx.total(torch.tensor(float(missing)))) == 0:
+        if self.ctx.sum(missing) == 0:
             for batch in self.minibatches(step):
                 yield batch
                 if not self.gate:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rllab.algos.online import Policy
@@ -65,7 +64,7 @@ class Distill(Policy):
     def collect(self, step: int) -> Round:
         groups, metrics = self.groups()
         rows = [row for group in groups for row in self._passed(group)]
-        if not self.ctx.total(torch.tensor(float(len(rows)))):
+        if not self.ctx.sum(len(rows)):
             return metrics
         for _ in range(self.num_iterations):
             for part in np.array_split(np.arange(len(rows)), self.minibatches):

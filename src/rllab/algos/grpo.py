@@ -119,11 +119,11 @@ class GRPO(Policy):
         """The minibatches; none without signal. What teaches nothing counts in the weights, and is not read."""
         ended = np.array([[c.finished or not self.mask_truncated for c in g.completions] for g in groups])
         kept = ended & ((advantages_PG != 0) | (self.beta > 0))
-        if float(self.ctx.total(torch.tensor(float(kept.sum())))) == 0:
+        if self.ctx.sum(int(kept.sum())) == 0:
             return []
         batches = []
         for part in np.array_split(np.arange(len(groups)), self.minibatches):
-            mine, tokens = [groups[i] for i in part], 0
+            mine = [groups[i] for i in part]
             tokens = sum(
                 len(c.logp) for i in part for c, yes in zip(groups[i].completions, ended[i], strict=True) if yes
             )

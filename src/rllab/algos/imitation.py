@@ -58,7 +58,7 @@ class Imitation(AlphaZero):
             positions = len(found["value"])
             boards = [f"board.{k}" for k in observed(self._game, self._game.start(1))]
             self.seen.add({k: found[k] for k in (*boards, "policy", "value")})
-        self.positions += int(self.ctx.total(torch.tensor(positions)))
+        self.positions += int(self.ctx.sum(positions))
         return {"data/positions": self.positions, "play/games": max(0, count) * self.ctx.world}
 
     def recorded(self, games: int, purpose: str, *index: int, shared: bool = False) -> Arrays:

@@ -85,10 +85,10 @@ class Policy(TextAlgorithm):
             self.prompts += self.batch_size * self.ctx.world
             self.completions += self.batch_size * self.num_generations * self.ctx.world
             sampled = sum(len(c.logp) for g in drawn for c in g.completions)
-            self.tokens += int(self.ctx.total(torch.tensor(sampled, dtype=torch.float64)))
+            self.tokens += int(self.ctx.sum(sampled))
             found += drawn
             missing = self.batch_size - sum(self._has_signal(g) for g in found)
-            if float(self.ctx.total(torch.tensor(float(max(0, missing))))) == 0:
+            if self.ctx.sum(max(0, missing)) == 0:
                 break
         mine = [told | {"seed": self.ctx.seed} for group in found for told in group.told(self._rewards)]
         every = sorted(self.ctx.rows_of_all(mine), key=lambda told: (told["row"], told["sample"]))
@@ -176,7 +176,7 @@ class Policy(TextAlgorithm):
         sums = np.stack([np.nansum(table, 0), (~np.isnan(table)).sum(0)])
         totals, counts = self.ctx.total(torch.from_numpy(sums)).tolist()
         told = {k: t / n for k, t, n in zip(each[0], totals, counts, strict=True) if n}
-        lost = float(self.ctx.total(torch.tensor(float(skipped))))
+        lost = self.ctx.sum(skipped)
         drawn = {"data/prompts": self.prompts, "data/samples": self.completions, "data/tokens": self.tokens}
         return drawn | {"reward/skipped": lost} | told
 
@@ -229,11 +229,8 @@ class Policy(TextAlgorithm):
 
     def moments(self, values: np.ndarray) -> tuple[float, float]:
         """(mean, standard deviation) over all ranks, of those that are numbers."""
-        known = values[~np.isnan(values)]
-        sums = torch.tensor([len(known), known.sum(), (known**2).sum()], dtype=torch.float64)
-        count, total, squares = self.ctx.total(sums).tolist()
-        mean = total / max(count, 1)
-        return mean, (max(0.0, squares - count * mean**2) / max(count - 1, 1)) ** 0.5
+        mean, std = self.ctx.moments(torch.from_numpy(values[~np.isnan(values)]), correction=1)
+        return float(mean), float(std)
 
     def _answers(self, split: str, count: int, samples: int = 1) -> list[Group]:
         rows = self.rows.held_out(split, count)

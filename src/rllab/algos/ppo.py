@@ -135,9 +135,8 @@ class PPO(Control):
 
     def standardized(self, x: Tensor) -> Tensor:
         """To mean 0 and deviation 1, over ranks too."""
-        mean = self.ctx.total(x.mean()) / self.ctx.world
-        variance = self.ctx.total((x - mean).square().mean()) / self.ctx.world
-        return (x - mean) / (variance.sqrt() + 1e-8)
+        mean, std = self.ctx.moments(x.flatten())
+        return (x - mean) / (std + 1e-8)
 
 
 class ActorCritic(nn.Module):

@@ -263,7 +263,5 @@ def answers(better_B: np.ndarray, error_rate: float, rng: np.random.Generator) -
 
 def moments(x_NF: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
     """Mean and deviation [F] over all ranks; what does not vary has deviation 1."""
-    count = ctx.total(torch.tensor(float(len(x_NF)), device=x_NF.device))
-    mean_F = ctx.total(x_NF.sum(0)) / count
-    std_F = (ctx.total((x_NF - mean_F).square().sum(0)) / count).sqrt()
+    mean_F, std_F = ctx.moments(x_NF)
     return mean_F, torch.where(std_F > 1e-6, std_F, 1.0)

@@ -213,7 +213,7 @@ class RanAway(Failed):
         super().__init__(f"answers are {kl:.0f} nats from the reference, with a KL coefficient of {beta:.3g}")
         self._said = [{"prompt": g.row["prompt"], "completions": g.texts} for g in groups]
 
-    def kept(self, folder: Path, step: int) -> Mistake:
+    def save_evidence(self, folder: Path, step: int) -> Mistake:
         """What to tell the user, with the round's answers kept in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"answers-{step}.json"

@@ -111,8 +111,22 @@ class Context:
         torch.manual_seed(int(self._entropy(purpose, (), True).generate_state(1, np.uint32)[0]))
 
     def total(self, x: Tensor) -> Tensor:
-        """The sum of `x` over ranks; every rank must call it."""
+        """The sum of `x`, of any shape, over ranks. Every rank must call it, with the same shape and dtype."""
         return self.sum_over_ranks(x)
+
+    def sum(self, x: float) -> float:
+        """The sum of a number over ranks. Every rank must call it."""
+        return float(self.total(torch.tensor(float(x), dtype=torch.float64)))
+
+    def moments(self, x: Tensor, correction: int = 0) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of x [N, ...] over N and over ranks, each [...]. Every rank must call it.
+
+        correction: the variance divides by N - correction, as in `torch.std`. Where N is 0 both are 0.
+        """
+        count = self.total(torch.tensor(float(len(x)), device=x.device))
+        mean = self.total(x.sum(0)) / count.clamp(min=1)
+        squares = self.total((x - mean).square().sum(0))
+        return mean, (squares / (count - correction).clamp(min=1)).sqrt()
 
     def rows_of_all(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What JSON can hold of every rank's rows, in the order of ranks; every rank must call it."""

@@ -35,7 +35,7 @@ class NotFinite(Failed):
         super().__init__(what)
         self.batch = batch
 
-    def kept(self, folder: Path, step: int) -> Mistake:
+    def save_evidence(self, folder: Path, step: int) -> Mistake:
         """What to tell the user, with the batch kept in a folder."""
         path = save_batch(folder, self.batch)
         return Mistake(

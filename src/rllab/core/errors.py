@@ -46,7 +46,7 @@ class Failed(Exception):
     """What ends a round before its weights change, with something to look at; the trainer keeps that in the run."""
 
     @abstractmethod
-    def kept(self, folder: Path, step: int) -> Mistake:
+    def save_evidence(self, folder: Path, step: int) -> Mistake:
         """What to tell the user, once the evidence lies in a folder."""
 
 

@@ -8,7 +8,7 @@ from rllab.core.checkpoint import load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe
-from rllab.core.run import RunFolder, find_run
+from rllab.core.run import RunFolder, find_run, parse_run
 from rllab.core.stages import checkpoint_of, model_of, resolve_models, stage_folder
 from rllab.core.trainer import train
 
@@ -18,17 +18,18 @@ def load_run(
 ) -> Algorithm:
     """The algorithm of a run with its trained weights, as in `rllab.load("last").act(obs)`.
 
-    run: name, folder or `last`; step: which checkpoint, by default the newest. ctx: of a run that asks it, by default
-    one as its recipe has it.
+    run: `RUN` or `RUN@STEP`, where RUN is a name, a folder or `last`. step: the checkpoint; by default that of
+    RUN@STEP, else the newest. ctx: by default one made from the recipe's settings.
 
     Raises:
         Mistake: there is no such run, or it has no checkpoint.
     """
-    folder = find_run(str(run), Path(runs))
+    name, at = parse_run(str(run))
+    folder = find_run(name, Path(runs))
     recipe = folder.recipe()
     own = ctx or Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings)
     recipe.algorithm.setup(own)
-    load_parts(recipe.algorithm.parts(), checkpoint_of(folder, step))
+    load_parts(recipe.algorithm.parts(), checkpoint_of(folder, at if step is None else step))
     return recipe.algorithm
 
 
@@ -55,9 +56,9 @@ def model_folder(name: str, runs: str | Path = "runs") -> str:
     """
     if name.startswith("run:"):
         return str(stage_folder(name.removeprefix("run:"), Path(runs), train))
-    run, _, step = name.partition("@")
+    run, step = parse_run(name)
     if run == "last" or any((p / "recipe.yaml").is_file() for p in (Path(runs) / run, Path(run))):
-        return str(model_of(checkpoint_of(find_run(run, Path(runs)), int(step) if step else None)))
+        return str(model_of(checkpoint_of(find_run(run, Path(runs)), step)))
     return name
 
 

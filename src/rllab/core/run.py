@@ -233,20 +233,28 @@ def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) ->
 
 def _fork(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> None:
     """Begins a run at another one's checkpoint, with the rows that led to it."""
-    name, _, step = fork.partition("@")
+    name, step = parse_run(fork)
     parent = find_run(name, runs)
-    if step and not step.isdigit():
-        raise Mistake(f"--from {fork}: expected RUN or RUN@STEP, as in cartpole-1@120")
     theirs, ours = parent.plain()["algo"], _renamed(recipe.settings.algo, _kept_names(recipe))
     if theirs != ours:
         raise Mistake(f"--from {fork}: that run's algorithm is {theirs}, this recipe's is {ours}")
     checkpoints = Checkpoints(parent.path / "checkpoints")
-    checkpoint = checkpoints.at(int(step)) if step else checkpoints.newest()
+    checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
     if checkpoint is None:
         raise Mistake(f"--from {fork}: {parent.path} has no checkpoint yet")
     copy_checkpoint(checkpoint, folder.path / "checkpoints")
     rows = [json.dumps(r) + "\n" for r in parent.rows() if r["step"] <= checkpoint.step]
     write_atomic(folder.path / "metrics.jsonl", "".join(rows))
+
+
+def parse_run(text: str) -> tuple[str, int | None]:
+    """(name, step) of what names a run: `RUN@STEP`, or `RUN`, which gives no step. RUN is a name, a folder or `last`.
+
+    >>> parse_run("cartpole-1@120"), parse_run("last")
+    (('cartpole-1', 120), ('last', None))
+    """
+    match = re.fullmatch(r"(.+)@([0-9]+)", text)
+    return (match[1], int(match[2])) if match else (text, None)
 
 
 def find_run(name: str, runs: Path) -> RunFolder:
@@ -261,6 +269,8 @@ def find_run(name: str, runs: Path) -> RunFolder:
     for path in (runs / name, Path(name)):
         if (path / "recipe.yaml").is_file():
             return RunFolder(path)
+    if "@" in name:
+        raise Mistake(f"no run {name!r} in {runs}: expected RUN or RUN@STEP, as in cartpole-1@120")
     near = did_you_mean(name, [r.path.name for r in known])
     raise Mistake(f"no run {name!r} in {runs}{near or '; rllab runs shows what there is'}")
 

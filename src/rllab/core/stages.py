@@ -12,7 +12,7 @@ from rllab.core.checkpoint import Checkpoint, Checkpoints
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.names import Model, Term
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
-from rllab.core.run import RunFolder, find_run
+from rllab.core.run import RunFolder, find_run, parse_run
 
 Train = Callable[[Recipe, RunFolder], None]
 """Trains a recipe in a folder, to its end."""
@@ -61,9 +61,9 @@ def _put(value: Any, found: Mapping[str, str]) -> Any:
 
 def stage_folder(name: str, runs: Path, train: Train) -> Path:
     """The checkpoint's folder of a run, or of a recipe that is trained if it has not been."""
-    name, _, step = name.partition("@")
+    name, step = parse_run(name)
     if (runs / name / "recipe.yaml").is_file() or name not in recipe_names():
-        return model_of(checkpoint_of(find_run(name, runs), int(step) if step else None))
+        return model_of(checkpoint_of(find_run(name, runs), step))
     recipe = load_recipe(name)
     home = Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
     folder = RunFolder(home / "runs" / f"{name}-{identity(recipe)}")
@@ -73,7 +73,7 @@ def stage_folder(name: str, runs: Path, train: Train) -> Path:
         except Mistake as error:
             said = f"run:{name}, a stage that comes first, failed; what is done stays in {folder.path}: {error}"
             raise Mistake(said) from error
-    return model_of(checkpoint_of(folder, None))
+    return model_of(checkpoint_of(folder, step))
 
 
 def made_otherwise(folder: RunFolder) -> bool:

@@ -78,7 +78,7 @@ class Trainer:
             except FieldMistake as error:
                 raise self.recipe.at(error) from error
             except Failed as error:
-                raise error.kept(self.folder.path / "failed", self.step + 1) from None
+                raise error.save_evidence(self.folder.path / "failed", self.step + 1) from None
             finally:
                 self._status(state)
 

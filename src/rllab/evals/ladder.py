@@ -14,7 +14,7 @@ from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
 from rllab.core.games import title
 from rllab.core.protocols import Game
-from rllab.core.run import find_run
+from rllab.core.run import find_run, parse_run
 from rllab.evals.strength import load_player
 from rllab.search.match import Player, match, rollouts, same_rules
 from rllab.stats import bradley_terry
@@ -38,20 +38,21 @@ def checkpoints(words: Sequence[str], runs: Path, most: int) -> list[str]:
     """
     found = list[str]()
     for word in words:
-        name, at, step = word.partition("@")
+        name, step = parse_run(word)
         folder = find_run(name, runs)
         kept = Checkpoints(folder.path / "checkpoints").steps()
         if not kept:
             raise Mistake(f"{folder.path} has no checkpoint yet; rllab train goes on with it")
         which = np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int).tolist()
         name = folder.path.name if name == "last" else name
-        found += [f"{name}@{s}" for s in ([step] if at else [kept[i] for i in which])]
+        found += [f"{name}@{s}" for s in ([step] if step is not None else [kept[i] for i in which])]
     return list(dict.fromkeys(found))
 
 
 def few(words: Sequence[str], names: Sequence[str]) -> list[str]:
     """A line for each RUN without a step of which there was one checkpoint or two: how to keep more."""
-    found = {w: [n.partition("@")[2] for n in names if n.startswith(f"{w}@")] for w in words if "@" not in w}
+    runs = [w for w in words if parse_run(w)[1] is None]
+    found = {run: [str(step) for name, step in map(parse_run, names) if name == run] for run in runs}
     more = "a run keeps ten with save_every=TOTAL_STEPS/10 keep=10"
     return [f"{w} keeps no checkpoint but {' and '.join(s)}; {more}" for w, s in found.items() if 0 < len(s) < 3]
 

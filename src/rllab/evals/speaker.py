@@ -13,7 +13,7 @@ from rllab.algos.rollouts import Group, roll_out
 from rllab.core.algorithm import Context
 from rllab.core.errors import Mistake
 from rllab.core.load import model_folder
-from rllab.core.run import find_run
+from rllab.core.run import find_run, parse_run
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.open import open_model
 from rllab.text.rows import Rows
@@ -32,8 +32,9 @@ class Speaker:
     """
 
     def __init__(self, run: str, runs: Path, model: str = "", seed: int = 0) -> None:
-        algorithm, (name, at, step) = answering(run, runs), run.partition("@")
-        self.run = find_run(name, runs).path.name + at + step  # also of `last`, and of a folder
+        algorithm, (name, step) = answering(run, runs), parse_run(run)
+        folder = find_run(name, runs).path  # also of `last`
+        self.run = folder.name if step is None else f"{folder.name}@{step}"
         self.task, self._tokens = algorithm.task(), algorithm.max_new_tokens
         self.lm = open_model(model_folder(model or run, runs))
         self._ctx = Context(seed, torch.device("cpu"))
@@ -75,7 +76,7 @@ def answering(run: str, runs: Path) -> TextAlgorithm:
     Raises:
         Mistake: there is no such run, or it trains no language model that answers.
     """
-    algorithm = find_run(run.partition("@")[0], runs).recipe().algorithm
+    algorithm = find_run(parse_run(run)[0], runs).recipe().algorithm
     if not isinstance(algorithm, TextAlgorithm) or isinstance(algorithm, RewardModel):
         raise Mistake(f"{run} is a run of {type(algorithm).__name__}, which trains no language model that answers")
     return algorithm

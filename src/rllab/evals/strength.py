@@ -30,10 +30,7 @@ def load_player(run: str, runs: Path) -> AlphaZero:
     Raises:
         Mistake: it plays none, or has no such checkpoint.
     """
-    name, at, step = run.partition("@")
-    if at and not step.isdigit():
-        raise Mistake(f"{run}: expected RUN or RUN@STEP, as in connect-four-1@130")
-    algorithm = load_run(name, runs, int(step) if step else None)
+    algorithm = load_run(run, runs)
     if not isinstance(algorithm, AlphaZero):
         raise Mistake(f"{run} is a run of {type(algorithm).__name__}, which plays no board game; AlphaZero's runs do")
     return algorithm

@@ -50,7 +50,7 @@ class RewardFailed(Failed):
         super().__init__(faults[0].reason)
         self.faults, self.share = faults, share
 
-    def kept(self, folder: Path, step: int) -> Mistake:
+    def save_evidence(self, folder: Path, step: int) -> Mistake:
         """What to tell the user; functions, prompts, completions and tracebacks lie in the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"reward-{step}.json"

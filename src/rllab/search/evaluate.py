@@ -26,7 +26,7 @@ class NoAnswer(Failed):
         super().__init__(f"the network's answer to a position of {title(game)} is no number")
         self.observation = observation
 
-    def kept(self, folder: Path, step: int) -> Mistake:
+    def save_evidence(self, folder: Path, step: int) -> Mistake:
         """What to tell the user, with what the network saw [C, H, W] kept in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"position-{step}.json"
