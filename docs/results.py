@@ -1,0 +1,129 @@
+"""Collects what finished runs reached, and writes docs/results.md from it.
+
+    ./lab python docs/results.py runs/cartpole-*    # adds these runs to docs/results.jsonl
+    ./lab python docs/results.py                    # writes the tables of docs/results.md and README.md anew
+
+A run counts if it is done and differs from its recipe in nothing but the seed. A newer run of the same recipe and seed
+replaces the older one. Every number comes from the run's status.json, env.json and metrics.jsonl.
+"""
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from rllab.core.recipe import load_recipe, recipe_names
+from rllab.core.run import RunFolder
+
+DOCS = Path(__file__).parent
+RECORDS = DOCS / "results.jsonl"
+PAGES = (DOCS / "results.md", DOCS.parent / "README.md")
+CAPSTONES = ("cartpole", "connect-four-quick", "sft-lora", "rlhf", "grpo")
+
+Record = dict[str, Any]
+
+
+def record(folder: Path) -> Record:
+    """One line of results.jsonl for a finished run.
+
+    Raises:
+        SystemExit: the run is not done, or it differs from its recipe in more than the seed.
+    """
+    run = RunFolder(folder)
+    status, recipe, environment = run.status(), run.recipe(), json.loads((folder / "env.json").read_text("utf-8"))
+    if status.get("state") != "done":
+        raise SystemExit(f"{folder}: its state is {status.get('state')}, and only finished runs count")
+    original = load_recipe(recipe.name, [f"seed={recipe.settings.seed}"])
+    differing = sorted(k for k in {*recipe.plain, *original.plain} if recipe.plain.get(k) != original.plain.get(k))
+    if set(differing) - {"model", "reward"}:  # `run:NAME` is a folder in a run
+        raise SystemExit(f"{folder}: differs from the recipe {recipe.name} in {', '.join(differing)}")
+    return {
+        "recipe": recipe.name,
+        "algorithm": type(recipe.algorithm).__name__,
+        "seed": recipe.settings.seed,
+        "headline": status["headline"],
+        "expect": {e["metric"]: e["wanted"] for e in status["expect"]},
+        "seconds": round(run.rows()[-1]["time/total"], 1),
+        "processor": environment["processor"],
+    }
+
+
+def read_records() -> list[Record]:
+    return [json.loads(line) for line in RECORDS.read_text("utf-8").splitlines()] if RECORDS.exists() else []
+
+
+def add(folders: list[Path]) -> None:
+    """Adds runs to results.jsonl."""
+    records = {(r["recipe"], r["seed"]): r for r in read_records()}
+    records |= {(r["recipe"], r["seed"]): r for r in map(record, folders)}
+    RECORDS.write_text("".join(json.dumps(records[k], ensure_ascii=False) + "\n" for k in sorted(records)), "utf-8")
+
+
+def results_table(records: list[Record]) -> str:
+    """Markdown: a row a recipe, in the order of algorithms and names."""
+    lines = [
+        "| recipe | algorithm | metric | expects | reached, by seed | 95 % intervals | training, median |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    recipes = sorted({r["recipe"] for r in records}, key=lambda n: (_of(records, n)[0]["algorithm"], n))
+    for name in recipes:
+        runs = _of(records, name)
+        metric = runs[0]["headline"]["name"]
+        cells = [
+            f"`{name}`",
+            runs[0]["algorithm"],
+            f"`{metric}`",
+            f"{runs[0]['expect'].get(metric, '')}",
+            ", ".join(f"{number(r['headline']['value'])} ({r['seed']})" for r in runs),
+            ", ".join(" to ".join(map(number, r["headline"]["interval"])) for r in runs),
+            f"{statistics.median(r['seconds'] for r in runs):.0f} s",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    processors = sorted({r["processor"] for r in records})
+    return "\n".join([*lines, "", f"Measured on: {'; '.join(processors)}."])
+
+
+def capstones_table(records: list[Record]) -> str:
+    """Markdown: the five capstones, with the file to read and what the recipe reached."""
+    lines = ["| capstone | algorithm | recipe | expects | reached, seeds 0, 1, 2 |", "|---|---|---|---|---|"]
+    names = ("DQN on CartPole", "AlphaZero on connect four", "LoRA fine-tuning", "RLHF with a reward model", "GRPO")
+    for title, name in zip(names, CAPSTONES, strict=True):
+        recipe, runs = load_recipe(name), _of(records, name)
+        file = Path(sys.modules[type(recipe.algorithm).__module__].__file__ or "").name
+        metric, wanted = next(iter(recipe.settings.expect.items()))
+        reached = ", ".join(number(r["headline"]["value"]) for r in runs)
+        source, yaml = f"[{file}](src/rllab/algos/{file})", f"[{name}](recipes/{name}.yaml)"
+        lines.append(f"| {title} | {source} | {yaml} | `{metric}` {wanted} | {reached} |")
+    return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def pages() -> dict[Path, str]:
+    """The pages with their tables written anew."""
+    records, texts = read_records(), {}
+    tables = {"results": results_table(records), "capstones": capstones_table(records)}
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for name, table in tables.items():
+            pattern = rf"(<!-- {name}: .*?-->\n).*?(<!-- end -->)"
+            text = re.sub(pattern, lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)  # type: ignore[misc]
+        texts[page] = text
+    return texts
+
+
+def _of(records: list[Record], recipe: str) -> list[Record]:
+    return sorted((r for r in records if r["recipe"] == recipe), key=lambda r: r["seed"])
+
+
+if __name__ == "__main__":
+    assert set(CAPSTONES) <= set(recipe_names())
+    if len(sys.argv) > 1:
+        add([Path(a) for a in sys.argv[1:]])
+    for page, text in pages().items():
+        page.write_text(text, "utf-8")
