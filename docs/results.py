@@ -1,26 +1,29 @@
-"""Collects what finished runs reached, and writes docs/results.md from it.
+"""Collects what finished runs reached in docs/results.jsonl, from which docs/generate.py writes the tables.
 
-    ./lab python docs/results.py runs/cartpole-*    # adds these runs to docs/results.jsonl
-    ./lab python docs/results.py                    # writes the tables of docs/results.md and README.md anew
+    ./lab python docs/results.py runs/cartpole-*    # adds these runs
 
 A run counts if it is done and differs from its recipe in nothing but the seed. A newer run of the same recipe and seed
 replaces the older one. Every number comes from the run's status.json, env.json and metrics.jsonl.
 """
 
 import json
-import re
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from rllab.core.recipe import load_recipe, recipe_names
+from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder
 
 DOCS = Path(__file__).parent
 RECORDS = DOCS / "results.jsonl"
-PAGES = (DOCS / "results.md", DOCS.parent / "README.md")
-CAPSTONES = ("cartpole", "connect-four-quick", "sft-lora", "rlhf", "grpo")
+CAPSTONES = {
+    "cartpole": "DQN on CartPole",
+    "connect-four-quick": "AlphaZero on connect four",
+    "sft-lora": "LoRA fine-tuning",
+    "rlhf": "RLHF with a reward model",
+    "grpo": "GRPO: reasoning from rewards",
+}
 
 Record = dict[str, Any]
 
@@ -35,12 +38,11 @@ def record(folder: Path) -> Record:
     status, recipe, environment = run.status(), run.recipe(), json.loads((folder / "env.json").read_text("utf-8"))
     if status.get("state") != "done":
         raise SystemExit(f"{folder}: its state is {status.get('state')}, and only finished runs count")
-    original = load_recipe(recipe.name, [f"seed={recipe.settings.seed}"])
-    differing = sorted(k for k in {*recipe.plain, *original.plain} if recipe.plain.get(k) != original.plain.get(k))
-    if set(differing) - {"model", "reward"}:  # `run:NAME` is a folder in a run
-        raise SystemExit(f"{folder}: differs from the recipe {recipe.name} in {', '.join(differing)}")
+    name = recipe_of(recipe)
+    if name is None:
+        raise SystemExit(f"{folder}: its settings are those of no recipe; a run counts if it differs in the seed alone")
     return {
-        "recipe": recipe.name,
+        "recipe": name,
         "algorithm": type(recipe.algorithm).__name__,
         "seed": recipe.settings.seed,
         "headline": status["headline"],
@@ -48,6 +50,17 @@ def record(folder: Path) -> Record:
         "seconds": round(run.rows()[-1]["time/total"], 1),
         "processor": environment["processor"],
     }
+
+
+def recipe_of(run: Recipe) -> str | None:
+    """The recipe of a run: the one that differs from it in nothing but the seed, and in the folder of a `run:NAME`."""
+    names = [n for n in recipe_names() if run.name.startswith(n)]
+    for name in sorted(names, key=len, reverse=True):
+        plain = load_recipe(name, [f"seed={run.settings.seed}"]).plain
+        differing = {k for k in {*plain, *run.plain} if plain.get(k) != run.plain.get(k)}
+        if all(str(plain.get(k)).startswith("run:") for k in differing):
+            return name
+    return None
 
 
 def read_records() -> list[Record]:
@@ -88,8 +101,7 @@ def results_table(records: list[Record]) -> str:
 def capstones_table(records: list[Record]) -> str:
     """Markdown: the five capstones, with the file to read and what the recipe reached."""
     lines = ["| capstone | algorithm | recipe | expects | reached, seeds 0, 1, 2 |", "|---|---|---|---|---|"]
-    names = ("DQN on CartPole", "AlphaZero on connect four", "LoRA fine-tuning", "RLHF with a reward model", "GRPO")
-    for title, name in zip(names, CAPSTONES, strict=True):
+    for name, title in CAPSTONES.items():
         recipe, runs = load_recipe(name), _of(records, name)
         file = Path(sys.modules[type(recipe.algorithm).__module__].__file__ or "").name
         metric, wanted = next(iter(recipe.settings.expect.items()))
@@ -104,17 +116,10 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def pages() -> dict[Path, str]:
-    """The pages with their tables written anew."""
-    records, texts = read_records(), {}
-    tables = {"results": results_table(records), "capstones": capstones_table(records)}
-    for page in PAGES:
-        text = page.read_text("utf-8")
-        for name, table in tables.items():
-            pattern = rf"(<!-- {name}: .*?-->\n).*?(<!-- end -->)"
-            text = re.sub(pattern, lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)  # type: ignore[misc]
-        texts[page] = text
-    return texts
+def tables() -> dict[str, str]:
+    """The generated tables by name."""
+    records = read_records()
+    return {"results": results_table(records), "capstones": capstones_table(records)}
 
 
 def _of(records: list[Record], recipe: str) -> list[Record]:
@@ -122,8 +127,4 @@ def _of(records: list[Record], recipe: str) -> list[Record]:
 
 
 if __name__ == "__main__":
-    assert set(CAPSTONES) <= set(recipe_names())
-    if len(sys.argv) > 1:
-        add([Path(a) for a in sys.argv[1:]])
-    for page, text in pages().items():
-        page.write_text(text, "utf-8")
+    add([Path(a) for a in sys.argv[1:]])
