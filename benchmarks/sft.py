@@ -149,7 +149,7 @@ def prepare(folder: Path) -> None:
     import torch
     from rllab_envs.tasks.pocket import Pocket
 
-    from rllab.text.models import make
+    from rllab.text.models import new_model
     from rllab.text.tokenizers import tokenizer_for
 
     task = Pocket(tickets=0.0)
@@ -157,7 +157,7 @@ def prepare(folder: Path) -> None:
     kept = [{k: r[k] for k in ("prompt", "completion")} for r in rows]
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept))
     torch.manual_seed(0)
-    made = make(SHAPE, tokenizer_for(task))
+    made = new_model(SHAPE, tokenizer_for(task))
     made.model.save_pretrained(folder / "model")
     made.tokenizer.save_pretrained(folder / "model")
 

@@ -16,8 +16,8 @@ from rllab.testing import check_algorithm
 from rllab.text.chat import documents
 from rllab.text.logprobs import next_token_logp
 from rllab.text.lora import Lora
-from rllab.text.models import LanguageModel, make
-from rllab.text.open import adapt, merge, open_adapter, open_model
+from rllab.text.models import LanguageModel, new_model
+from rllab.text.open import add_adapters, merge, open_adapter, open_model
 from rllab.text.packing import pack
 from rllab.text.tokenizers import tokenizer_for
 
@@ -28,7 +28,7 @@ ROWS = [pocket().row(i, "train") for i in range(6)]
 
 def save(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
-    made = make(SHAPE, tokenizer_for(pocket()))
+    made = new_model(SHAPE, tokenizer_for(pocket()))
     made.model.save_pretrained(folder)
     made.tokenizer.save_pretrained(folder)
     return folder
@@ -74,7 +74,7 @@ def test_new_adapters_change_nothing_and_trained_ones_do(base: Path, tmp_path: P
     lm = open_model(str(base))
     ids = torch.arange(20)[None]
     before = logp(lm)
-    adapted = adapt(lm, Lora(r=4))
+    adapted = add_adapters(lm, Lora(r=4))
     assert adapted.adapters is not None and torch.equal(logp(adapted), before)
     with pytest.warns(UserWarning, match="the adapters on .* change nothing"):
         assert adapted.adapters.largest_change(adapted.model, ids) == 0.0

@@ -79,7 +79,7 @@ def test_the_loss_is_that_of_fine_tuning_on_what_passed() -> None:
 
 def test_rows_of_other_kinds_are_mixed_in() -> None:
     made = ready(mixed={"name": "paren_sums", "operands": [2, 2], "salt": 5}, mixed_rows=2)
-    other = [made._mixed.drawn(i) for i in range(2)]
+    other = [made._mixed.row(i) for i in range(2)]
     batch = made._batch([made._task.row(0, "train")], answered([1.0], [2]))
     expected, _ = pack(documents(made._lm.tokenizer, [made._task.row(0, "train"), *other]), made.length)
     assert torch.equal(batch["input_ids"], expected["input_ids"])

@@ -14,8 +14,8 @@ from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
-from rllab.text.pairs import of_pairs, pack_pairs
-from rllab.text.reward_metrics import calibration_error, judge_rewards
+from rllab.text.pairs import gather_pairs, pack_pairs
+from rllab.text.reward_metrics import calibration_error, pairwise_metrics
 from rllab.text.tokenizers import tokenizer_for
 
 SHAPE = load_recipe("dpo", smoke=True).plain["shape"]
@@ -31,7 +31,7 @@ def test_all_pairs_of_a_prompt_count_one_together() -> None:
     assert float(batch["weight"].sum()) == pytest.approx(5.0)
     assert sorted(set(batch["margin"].flatten().tolist())) == [0.0, 0.5]
     place = torch.arange(float(batch["completion"].max()) + 1).expand(len(batch["weight"]), -1)
-    better, worse = of_pairs(place, batch)
+    better, worse = gather_pairs(place, batch)
     assert (better < worse)[batch["weight"] > 0].all()  # answers come best first
 
 
@@ -64,7 +64,7 @@ def test_losses_are_the_papers() -> None:
 def test_metrics_of_rewards_with_known_answers() -> None:
     rows = [{"prompt": "p", "chosen": "a b c", "rejected": "d", "gold": [2.0, 1.0]} for _ in range(4)]
     rewards = [np.array(r) for r in ([3.0, 1.0], [2.0, 0.0], [1.0, 2.0], [5.0, 4.0])]
-    metrics, said = judge_rewards(rows, rewards, [[3, 1]] * 4)
+    metrics, said = pairwise_metrics(rows, rewards, [[3, 1]] * 4)
     assert metrics["eval/accuracy"] == metrics["eval/gold_order"] == 0.75
     assert [p["score"] for p in said] == [2.0, 2.0, -1.0, 1.0] and said[0]["gold"] == 1.0
     assert 0.5 < metrics["eval/length_bias"] < 0.9  # longer answers are rewarded more, but for one

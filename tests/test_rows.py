@@ -18,10 +18,10 @@ from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.text import chat
 from rllab.text.chat import checked_template, documents, prompt_texts
-from rllab.text.models import make
+from rllab.text.models import new_model
 from rllab.text.packing import Document
-from rllab.text.preflight import activations
-from rllab.text.rows import cut
+from rllab.text.preflight import activation_bytes
+from rllab.text.rows import truncate
 from rllab.text.tokenizers import CHAT, byte_pair_tokenizer, tokenizer_for
 
 SHAPE: dict[str, Any] = {
@@ -244,20 +244,20 @@ def test_chat_templates_that_fail_or_loop_are_told(monkeypatch: pytest.MonkeyPat
 
 
 def test_cut_shares_the_room_evenly() -> None:
-    document = cut(Document([1, 2], [[3] * 10, [4] * 2, [5] * 20]), 2 + 2 + 16)
+    document = truncate(Document([1, 2], [[3] * 10, [4] * 2, [5] * 20]), 2 + 2 + 16)
     assert document.size <= 20 and [len(c) for c in document.completions] == [6, 2, 6]
-    document = cut(Document(list(range(30)), [[1] * 9]), 20)
+    document = truncate(Document(list(range(30)), [[1] * 9]), 20)
     assert document.size == 20 and document.prompt == list(range(15, 30)) and len(document.completions[0]) == 5
     whole = Document([1, 2], [[3]])
-    assert cut(whole, 3) is whole
+    assert truncate(whole, 3) is whole
     rng = np.random.default_rng(0)
     for _ in range(300):
         sizes = rng.integers(1, 40, rng.integers(1, 6))
         row = int(rng.integers(4 * len(sizes), 80))
-        found = cut(Document([7] * int(rng.integers(1, 60)), [[8] * int(n) for n in sizes]), row)
+        found = truncate(Document([7] * int(rng.integers(1, 60)), [[8] * int(n) for n in sizes]), row)
         assert found.size <= row and all(found.completions)
     with pytest.raises(Mistake, match="3 completions do not go into a row of 4 tokens"):
-        cut(Document([1], [[1], [2], [3]]), 4)
+        truncate(Document([1], [[1], [2], [3]]), 4)
 
 
 def test_transcripts_are_conversations(data: Path) -> None:
@@ -290,9 +290,9 @@ def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
 
 def test_activations_are_measured() -> None:
     shape = SHAPE | {"hidden_size": 64, "num_hidden_layers": 3}
-    all_kept, again = (make(shape, tokenizer_for(pocket())) for _ in range(2))
-    again.compute_again()
-    kept, less = activations(all_kept), activations(again)
+    all_kept, again = (new_model(shape, tokenizer_for(pocket())) for _ in range(2))
+    again.enable_gradient_checkpointing()
+    kept, less = activation_bytes(all_kept), activation_bytes(again)
     layers = 4 * 64 * 3  # a layer's input, in bytes a token
     logits = 4 * len(all_kept.tokenizer)
     assert layers + logits < less < layers + 3 * logits

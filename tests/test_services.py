@@ -90,6 +90,7 @@ def test_the_last_letter_alone_is_the_verdict() -> None:
         "A": 1.0,
         "It is **B**.": 0.0,
         "<think>A?</think> Neither: C": 0.5,
+        "<think>A": None,  # the thinking is not closed
         "A Bad one": 1.0,
         "none": None,
         "": None,

@@ -20,7 +20,7 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.testing import Broken, check_task
 from rllab.text.chat import documents
-from rllab.text.evaluation import is_right
+from rllab.text.evaluation import is_correct
 from rllab.text.tokenizers import tokenizer_for
 
 SPLITS = ("train", "validation", "test")
@@ -105,10 +105,10 @@ def test_gold_is_right_and_a_tokenizer_of_the_task_can_say_it(task: Any) -> None
         rows = [task.row(i, split) for i in range(60)]
         for row, document in zip(rows, documents(tokenizer, rows), strict=True):
             assert task.gold(row).startswith("<think> ") and content(row, "completion").startswith(("<think>", "####"))
-            assert is_right(task, row, task.gold(row)) and is_right(task, row, content(row, "completion"))
+            assert is_correct(task, row, task.gold(row)) and is_correct(task, row, content(row, "completion"))
             ids = tokenizer(task.gold(row))["input_ids"]
             assert tokenizer.unk_token_id not in document.prompt + document.completions[0] + ids
-            assert is_right(task, row, str(tokenizer.decode(ids)))
+            assert is_correct(task, row, str(tokenizer.decode(ids)))
             if not hasattr(task, "correct"):
                 assert judge(task.gold(row), row["target"], row["kind"]).marked
 
@@ -118,11 +118,11 @@ def test_no_answer_is_right_for_other_rows(task: Any) -> None:
     rows = [task.row(i, "train") for i in range(40)]
     for one in rows:
         for other in rows:
-            assert is_right(task, one, task.gold(other)) == is_right(task, other, task.gold(one))
-            if is_right(task, one, task.gold(other)):
+            assert is_correct(task, one, task.gold(other)) == is_correct(task, other, task.gold(one))
+            if is_correct(task, one, task.gold(other)):
                 assert one["target"] == other["target"]
-    assert not any(is_right(task, r, f"<think> {r['chain']} </think>") for r in rows)
-    assert not any(is_right(task, r, task.gold(r).replace("</think>", "")) for r in rows)
+    assert not any(is_correct(task, r, f"<think> {r['chain']} </think>") for r in rows)
+    assert not any(is_correct(task, r, task.gold(r).replace("</think>", "")) for r in rows)
 
 
 def test_styles_are_drawn_as_often_as_asked() -> None:
@@ -194,7 +194,7 @@ def test_hostile_completions_are_wrong_and_cost_nothing(task: Any) -> None:
     row = task.row(0, "train")
     for completion in HOSTILE:
         start = time.perf_counter()
-        assert not is_right(task, row, completion), completion[:50]
+        assert not is_correct(task, row, completion), completion[:50]
         if hasattr(task, "steps_right"):
             assert task.steps_right(row, completion) == 0.0
         assert time.perf_counter() - start < 2.0, completion[:50]
@@ -271,4 +271,4 @@ def test_broken_tasks_are_found_out(fault: str, told: str) -> None:
 
 def test_a_target_may_be_a_number() -> None:
     row = {"prompt": "2 + 3", "target": 5, "kind": "number"}
-    assert is_right(object(), row, "#### 5") and not is_right(object(), row, "#### 6")
+    assert is_correct(object(), row, "#### 5") and not is_correct(object(), row, "#### 6")

@@ -21,10 +21,10 @@ from rllab.text.attention import Packed
 from rllab.text.chat import documents, prompt_ids
 from rllab.text.forward import hidden_states
 from rllab.text.logprobs import _logp, next_token_logp, token_logp
-from rllab.text.models import LanguageModel, make, native_shape
+from rllab.text.models import LanguageModel, native_shape, new_model
 from rllab.text.open import open_model
-from rllab.text.packing import Document, ends, pack, per_completion, sees
-from rllab.text.sampler import Sampling, choose, generate
+from rllab.text.packing import Document, attention_mask, completion_ends, pack, sum_per_completion
+from rllab.text.sampler import Sampling, choose_tokens, generate
 from rllab.text.tokenizers import tokenizer_for
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -39,7 +39,7 @@ ROWS = [Pocket().row(i, "train") for i in range(12)]
 @pytest.fixture(params=KINDS)
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
     torch.manual_seed(1)
-    made = make(SMALL | KINDS[request.param], tokenizer_for(Pocket()))
+    made = new_model(SMALL | KINDS[request.param], tokenizer_for(Pocket()))
     for p in made.model.parameters():  # weights as a trained model's, with biases and norms that are not 0 and 1
         torch.nn.init.normal_(p, 1.0 if p.ndim == 1 else 0.0, 0.2)
     return made
@@ -53,7 +53,7 @@ def in_transformers(lm: LanguageModel) -> LanguageModel:
 def test_the_forward_pass_is_transformers(lm: LanguageModel) -> None:
     assert lm.shape is not None
     batch, _ = pack(documents(lm.tokenizer, ROWS), 160)
-    real, mask = batch["document"] >= 0, sees(batch)
+    real, mask = batch["document"] >= 0, attention_mask(batch)
     with torch.no_grad():
         hidden = hidden_states(
             lm.model, lm.shape, batch["input_ids"][real], batch["position_ids"][real], Packed(real, mask)
@@ -79,7 +79,7 @@ def test_completions_of_a_shared_prompt_do_not_see_each_other(lm: LanguageModel)
     assert (batch["document"] >= 0).sum() < sum(d.size for d in apart)
     weight, gradients = torch.linspace(-1.0, 1.0, len(apart)), list[torch.Tensor]()
     for way in (lm, in_transformers(lm)):
-        sums = per_completion(next_token_logp(way, batch), batch)
+        sums = sum_per_completion(next_token_logp(way, batch), batch)
         found = [
             sums[row, first + k]
             for d, (row, first) in zip(shared, places, strict=True)
@@ -96,7 +96,7 @@ def test_completions_of_a_shared_prompt_do_not_see_each_other(lm: LanguageModel)
 def test_a_completion_ends_where_it_ends() -> None:
     shared, _ = shared_and_apart()
     batch, places = pack(shared, 128)
-    last = ends(batch)
+    last = completion_ends(batch)
     for document, (row, first) in zip(shared, places, strict=True):
         for k, completion in enumerate(document.completions):
             assert batch["input_ids"][row, last[row, first + k]] == completion[-1]
@@ -108,7 +108,7 @@ def test_packed_documents_do_not_see_each_other(lm: LanguageModel) -> None:
     assert len(batch["learned"]) < len(found) and len(places) == len(found)
     alone = torch.stack([next_token_logp(lm, pack([d], d.size)[0]).sum() for d in found])
     for way in (lm, in_transformers(lm)):
-        sums = per_completion(next_token_logp(way, batch), batch)
+        sums = sum_per_completion(next_token_logp(way, batch), batch)
         together = torch.stack([sums[row, first] for row, first in places])
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
@@ -138,14 +138,14 @@ def test_gradient_checkpointing_changes_no_gradient(lm: LanguageModel) -> None:
         lm.model.zero_grad()
         next_token_logp(lm, batch).sum().backward()
         found.append([p.grad.clone() for p in lm.model.parameters() if p.grad is not None])
-        lm.compute_again()
+        lm.enable_gradient_checkpointing()
     for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_model_that_only_looks_known_is_left_to_transformers() -> None:
     torch.manual_seed(0)
-    made = make(SMALL | KINDS["llama"], tokenizer_for(Pocket()))
+    made = new_model(SMALL | KINDS["llama"], tokenizer_for(Pocket()))
     rotary = made.model.model.rotary_emb
     rotary.inv_freq = rotary.inv_freq * 0.5
     with pytest.warns(UserWarning, match=r"llama: our forward pass differs .* transformers' own is used"):
@@ -156,11 +156,11 @@ def test_a_model_that_only_looks_known_is_left_to_transformers() -> None:
 def test_any_architecture_is_trained_and_sampled(kind: str) -> None:
     torch.manual_seed(0)
     names = {"gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4}}
-    made = make({"model_type": kind} | names.get(kind, SMALL), tokenizer_for(Pocket()))
+    made = new_model({"model_type": kind} | names.get(kind, SMALL), tokenizer_for(Pocket()))
     assert made.shape is None
     found = documents(made.tokenizer, ROWS[:3])
     batch, places = pack(found, 160)
-    sums = per_completion(next_token_logp(made, batch), batch)
+    sums = sum_per_completion(next_token_logp(made, batch), batch)
     sums.sum().backward()
     for document, (row, first) in zip(found, places, strict=True):
         ids = torch.tensor([document.prompt + document.completions[0]])
@@ -226,14 +226,14 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     uniform = (torch.arange(4000) + 0.5) / 4000
 
     def shares(**how: float) -> list[float]:
-        chosen, _ = choose(logits, Sampling(temperature=1.0, **how), uniform)  # type: ignore[arg-type]
+        chosen, _ = choose_tokens(logits, Sampling(temperature=1.0, **how), uniform)  # type: ignore[arg-type]
         return (torch.bincount(chosen, minlength=4) / 4000).tolist()
 
     p = torch.tensor([2.0, 1.0, 0.0, -1.0]).softmax(0)
     assert shares() == pytest.approx(p.tolist(), abs=1e-3)
     assert shares(top_k=2) == pytest.approx([*(p[:2] / p[:2].sum()).tolist(), 0, 0], abs=1e-3)
     assert shares(top_p=0.6) == [1.0, 0, 0, 0] and sum(shares(top_p=0.7)[2:]) == 0
-    assert choose(logits, Sampling(), None)[0].unique().tolist() == [0]
+    assert choose_tokens(logits, Sampling(), None)[0].unique().tolist() == [0]
 
 
 def test_documents_longer_than_a_row_are_told() -> None:

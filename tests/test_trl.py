@@ -79,7 +79,7 @@ def check_same(
         inputs = trainer.data_collator([trainer.train_dataset[i] for i in range(rows)])
     model = algorithm._lm.model
     model.zero_grad()
-    loss, _ = algorithm.loss(batch | {"noise": torch.zeros(len(batch["weight"]), dtype=torch.long)})
+    loss, _ = algorithm.loss(batch | {"dropout_seed": torch.zeros(len(batch["weight"]), dtype=torch.long)})
     loss.backward()
     theirs.train()
     expected = trainer.compute_loss(theirs, inputs)

@@ -13,13 +13,13 @@ from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
 from rllab.testing import check_algorithm
 from rllab.text.chat import documents, reply_ids
-from rllab.text.evaluation import is_right
+from rllab.text.evaluation import is_correct
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_for_training
 from rllab.text.packing import Document, pack
 from rllab.text.sampler import Sampling
 from rllab.text.tokenizers import byte_pair_tokenizer, tokenizer_for
-from rllab.text.turns import Talk, converse
+from rllab.text.turns import Conversation, converse
 
 SHAPE = {
     "model_type": "qwen3",
@@ -52,7 +52,7 @@ def uniforms(row: int, sample: int) -> np.ndarray:
     return np.random.default_rng([row, sample]).random(64)
 
 
-def talks(lm: LanguageModel, task: Any, budget: int, samples: int = 2) -> tuple[list[list[int]], list[Talk]]:
+def talks(lm: LanguageModel, task: Any, budget: int, samples: int = 2) -> tuple[list[list[int]], list[Conversation]]:
     rows = [task.row(i, "train") for i in range(4)]
     return converse(lm, task, rows, Sampling(max_new_tokens=budget, temperature=1.0), samples, uniforms)
 
@@ -143,7 +143,7 @@ def test_the_calculator_answers_and_evaluates_nothing() -> None:
     assert said("<calc> __import__('os') </calc>")[0]["content"].startswith("error: ")
     assert said("<calc> " + "9*" * 5000 + "9 </calc>")[0]["content"].startswith("error: ")
     assert said("#### 12") == [] and said("<calc> 1 + 1") == []
-    assert is_right(task, row, task.gold(row)) and not is_right(task, row, "#### 1")
+    assert is_correct(task, row, task.gold(row)) and not is_correct(task, row, "#### 1")
     called = [r for r in (task.row(i, "train") for i in range(200)) if len(r["messages"]) == 4]
     assert 50 < len(called) < 110
     for r in called:

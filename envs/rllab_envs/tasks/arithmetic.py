@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rllab.core.messages import after_thinking
+
 LONGEST, DEEPEST = 200, 20  # characters of an expression, and brackets inside each other; beyond these it is an attack
 _TOKEN = re.compile(r"0|[1-9][0-9]*|[-+*/()]")  # digits of other scripts are none
 _LEVELS = ("+-", "*/")  # from the loosest
@@ -115,14 +117,9 @@ def worked(tree: Expression) -> Iterator[str]:
         yield f"{value(tree.left)} {tree.sign} {value(tree.right)} = {value(tree)}"
 
 
-def spoken(completion: str) -> str:
-    """A completion without its thinking; of thinking that is not closed nothing is left."""
-    return completion.rpartition("</think>")[2].partition("<think>")[0]
-
-
 def answered(completion: str) -> str | None:
     """What stands behind the last `####`, `<answer>` or `\\boxed{` once the thinking is over; None without a mark."""
-    said = spoken(completion)
+    said = after_thinking(completion)
     marks = list(_MARK.finditer(said))
     if not marks:
         return None

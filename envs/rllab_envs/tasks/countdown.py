@@ -13,6 +13,7 @@ import numpy as np
 
 from rllab.core.errors import FieldMistake
 from rllab.core.files import read_jsonl
+from rllab.core.messages import last_text
 from rllab_envs.tasks.arithmetic import Expression, Operation, answered, numbers_in, parse, shown, value, worked
 from rllab_envs.tasks.draws import one
 from rllab_envs.tasks.problems import Problem, PublishedProblems, check_range, pieces
@@ -89,7 +90,7 @@ def reaches(expression: str, numbers: Sequence[int], target: int) -> bool:
 
 def solved(completions: Sequence[Any], numbers: Sequence[Sequence[int]], target: Sequence[str]) -> list[float]:
     """The reward: 1 where a completion's expression makes the target. A recipe names it with its module."""
-    said = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+    said = map(last_text, completions)
     each = zip(said, numbers, target, strict=True)
     return [float(reaches(answered(text) or "", given, int(goal))) for text, given, goal in each]
 

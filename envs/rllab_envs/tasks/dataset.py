@@ -13,6 +13,7 @@ from typing import Any
 
 from rllab.core.errors import FieldMistake
 from rllab.core.files import read_jsonl
+from rllab.core.messages import last_text
 from rllab_envs.tasks.draws import split_of
 
 FORMATS = (
@@ -72,7 +73,7 @@ class Dataset:
     def gold(self, row: Mapping[str, Any]) -> str:
         """The row's own completion, or its best; of a prompt alone its target."""
         best = next((row[c] for c in ("completion", "chosen", "text", "target") if c in row), "")
-        return str(best if isinstance(best, str) else best[-1]["content"])
+        return last_text(best)
 
     def _hold_out(self) -> None:
         missing = [s for s in SPLITS[1:] if not self._rows.get(s)]

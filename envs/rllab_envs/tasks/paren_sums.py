@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rllab.core.errors import FieldMistake
-from rllab_envs.tasks.arithmetic import Expression, Operation, answered, parse, spoken, unmarked
+from rllab.core.messages import after_thinking
+from rllab_envs.tasks.arithmetic import Expression, Operation, answered, parse, unmarked
 from rllab_envs.tasks.problems import Problem, Problems, check_range, pieces
 
 
@@ -43,7 +44,7 @@ class ParenSums(Problems):
         """Whether the final number is right: the marked one; without a mark, what the text ends in."""
         final = answered(completion)
         if final is None:
-            final = (spoken(completion).rpartition("=")[2].rstrip(" \n.").split() or [""])[-1]
+            final = (after_thinking(completion).rpartition("=")[2].rstrip(" \n.").split() or [""])[-1]
         return bool(final == row["target"])
 
     def steps_right(self, row: Mapping[str, Any], completion: str) -> float:

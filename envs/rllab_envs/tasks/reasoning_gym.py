@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from rllab.core.errors import FieldMistake
+from rllab.core.messages import after_thinking
 from rllab.core.names import did_you_mean
 from rllab_envs.tasks.draws import row_rng, split_of
 from rllab_envs.tasks.problems import SIZES
@@ -66,7 +67,7 @@ class ReasoningGym:
 
     def score(self, row: Mapping[str, Any], completion: str) -> float:
         """What the dataset's scorer gives the marked answer, from 0 to 1; 0 without one."""
-        answers = _TAG.findall(completion.rpartition("</think>")[2])
+        answers = _TAG.findall(after_thinking(completion))
         return self._scorer.score(answers[-1].strip(), row["target"], {"seed": row["seed"]}) if answers else 0.0
 
     @cached_property

@@ -32,7 +32,7 @@ from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.packing import pack
-from rllab.text.rows import Rows, cut
+from rllab.text.rows import Rows, truncate
 
 
 @dataclass(kw_only=True)
@@ -73,7 +73,7 @@ class Distill(Policy):
         return metrics
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch)
+        self._lm.seed_dropout(batch)
         logp_BL = next_token_logp(self._lm, batch)
         return -(batch["weight"] * logp_BL).sum(), {"nll": -logp_BL}
 
@@ -96,7 +96,7 @@ class Distill(Policy):
         """Packed rows; all tokens that are learned count alike. Ranks yield equally often: a rank may have none."""
         mixed = self._mixed.of_round(self.updates, self.mixed_rows) if self._mixed else []
         found = documents(self._lm.tokenizer, rows + mixed or [_row(spare, 0)])
-        batch, _ = pack([cut(d, self.length) for d in found], self.length)
+        batch, _ = pack([truncate(d, self.length) for d in found], self.length)
         learned_BL = batch["learned"] * bool(rows + mixed)
         batch["weight"] = learned_BL / self.ctx.total(learned_BL.sum()).clamp(min=1.0)
         return batch

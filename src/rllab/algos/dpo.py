@@ -27,12 +27,12 @@ from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Rou
 from rllab.stats import bootstrap
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
-from rllab.text.evaluation import sampled, share
+from rllab.text.evaluation import sample_completions, share
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
-from rllab.text.packing import Document, pack, per_completion
-from rllab.text.pairs import of_pairs, pack_pairs
-from rllab.text.rows import cut
+from rllab.text.packing import Document, pack, sum_per_completion
+from rllab.text.pairs import gather_pairs, pack_pairs
+from rllab.text.rows import truncate
 from rllab.text.sampler import Sampling
 
 
@@ -77,9 +77,9 @@ class DPO(TextAlgorithm):
         return batch | {"reference": reference, "z": z.expand(len(reference))}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch)
+        self._lm.seed_dropout(batch)
         ratio_BS = self._logp(self._lm, batch) - batch["reference"][:, : int(batch["completion"].max()) + 1]
-        better_BP, worse_BP = of_pairs(ratio_BS, batch)
+        better_BP, worse_BP = gather_pairs(ratio_BS, batch)
         loss_BP = self.preference_loss(better_BP, worse_BP, batch["z"][:, None])
         h_BP = better_BP - worse_BP
         outputs = {"better": self.beta * better_BP, "worse": self.beta * worse_BP, "accuracy": (h_BP > 0).float()}
@@ -98,8 +98,8 @@ class DPO(TextAlgorithm):
 
     def _logp(self, lm: LanguageModel, batch: Batch) -> Tensor:
         """The log-probability of each answer [B, S]; for ipo, of a token of it in the mean."""
-        sums = per_completion(next_token_logp(lm, batch), batch)
-        return sums / per_completion(batch["learned"], batch).clamp(min=1) if self.form == "ipo" else sums
+        sums = sum_per_completion(next_token_logp(lm, batch), batch)
+        return sums / sum_per_completion(batch["learned"], batch).clamp(min=1) if self.form == "ipo" else sums
 
     def _reference_logp(self, batch: Batch) -> Tensor:
         with self.reference() as lm:
@@ -107,10 +107,10 @@ class DPO(TextAlgorithm):
 
     def _kl_elsewhere(self, rows: list[dict[str, Any]]) -> Tensor:
         """KTO's z: what the policy has come to say of answers that belong to other prompts, at least 0."""
-        found = [cut(d, self.length) for d in documents(self._lm.tokenizer, rows)]
+        found = [truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)]
         others = found[1:] + found[:1]
         mixed = [Document(d.prompt, [o.completions[0]]) for d, o in zip(found, others, strict=True)]
-        batch, _ = pack([cut(d, self.length) for d in mixed], self.length)
+        batch, _ = pack([truncate(d, self.length) for d in mixed], self.length)
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
         with self.ctx.as_in_a_loss():
             ratio = (self._logp(self._lm, batch) - self._reference_logp(batch)).sum()
@@ -142,14 +142,14 @@ class DPO(TextAlgorithm):
         for first in range(0, len(rows), self.batch_size):
             batch = self.batch(rows[first : first + self.batch_size])
             with self.ctx.as_in_a_loss():
-                better, worse = of_pairs(self._logp(self._lm, batch) - batch["reference"], batch)
+                better, worse = gather_pairs(self._logp(self._lm, batch) - batch["reference"], batch)
             found += (better > worse)[batch["weight"] > 0].tolist()
         return found
 
     def _answers(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[dict[str, Any]], list[Document]]:
         """Gold scores of sampled answers, what was said, and the tokens of it."""
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
-        said, found = sampled(self._lm, self._task, rows, sampling, self._uniforms)
+        said, found = sample_completions(self._lm, self._task, rows, sampling, self._uniforms)
         gold = np.array([self._task.score(row, s["completion"]) for row, s in zip(rows, said, strict=True)])
         return gold, [s | {"score": float(g)} for s, g in zip(said, gold, strict=True)], found
 
@@ -160,7 +160,7 @@ class DPO(TextAlgorithm):
         for first in range(0, len(found), self.batch_size):
             batch, _ = pack(found[first : first + self.batch_size], self.length)
             batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
-            learned = per_completion(batch["learned"], batch) if self.form == "ipo" else 1.0
+            learned = sum_per_completion(batch["learned"], batch) if self.form == "ipo" else 1.0
             total += float(((self._logp(self._lm, batch) - self._reference_logp(batch)) * learned).sum())
         return total / len(found)
 

@@ -30,7 +30,7 @@ from rllab.algos.online import Policy
 from rllab.algos.rollouts import Group, pack_groups
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.text.logprobs import next_token_logp
-from rllab.text.packing import per_completion
+from rllab.text.packing import sum_per_completion
 
 
 @dataclass(kw_only=True)
@@ -69,7 +69,7 @@ class GRPO(Policy):
         return metrics
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch)
+        self._lm.seed_dropout(batch)
         logp_BL, advantage_BL = next_token_logp(self._lm, batch, self.temperature), batch["value"]
         old_BL = batch.get("old_logp", logp_BL.detach())
         ratio_BL = self._log_ratio(logp_BL - old_BL, batch).exp()
@@ -92,8 +92,8 @@ class GRPO(Policy):
         if self.importance == "token":
             return difference_BL
         learned_BL = (batch["learned"] != 0).float()
-        lengths_BS = per_completion(learned_BL, batch).clamp(min=1.0)
-        mean_BS = per_completion(difference_BL * learned_BL, batch) / lengths_BS
+        lengths_BS = sum_per_completion(learned_BL, batch).clamp(min=1.0)
+        mean_BS = sum_per_completion(difference_BL * learned_BL, batch) / lengths_BS
         return mean_BS.gather(1, batch["completion"].clamp(min=0)) * learned_BL
 
     def _advantages(self, groups: list[Group]) -> np.ndarray:
@@ -136,7 +136,7 @@ class GRPO(Policy):
         all_completions, all_tokens = self.ctx.total(torch.tensor([completions, tokens], dtype=torch.float64)).tolist()
         count: float | Tensor = tokens * self.ctx.world if self.loss_type == "bnpo" else all_tokens
         if self.loss_type == "grpo":
-            lengths_BS = per_completion(batch["learned"], batch).clamp(min=1.0)
+            lengths_BS = sum_per_completion(batch["learned"], batch).clamp(min=1.0)
             count = all_completions * lengths_BS.gather(1, batch["completion"].clamp(min=0))
         if self.loss_type == "dr_grpo":
             count = all_completions * self.max_new_tokens

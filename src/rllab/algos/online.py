@@ -78,9 +78,9 @@ class Policy(TextAlgorithm):
         """This round's completions, rewarded; where asked, prompts are drawn anew in place of groups without signal."""
         found, skipped, first = list[Group](), 0, not self.prompts
         for _ in range(1 + self.dynamic_sampling):
-            draws = self.rows.places(self.prompts, self.batch_size)
+            draws = self.rows.draws_of_rank(self.prompts, self.batch_size)
             with self.sampler() as lm:
-                drawn = self._sampled(lm, [self.rows.drawn(i) for i in draws], draws, self.num_generations, "rollout")
+                drawn = self._sampled(lm, [self.rows.row(i) for i in draws], draws, self.num_generations, "rollout")
             skipped += pay(self._rewards, drawn, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
             self.prompts += self.batch_size * self.ctx.world
             self.completions += self.batch_size * self.num_generations * self.ctx.world
@@ -126,7 +126,7 @@ class Policy(TextAlgorithm):
 
     def preflight(self) -> dict[str, Any]:
         """With what the model says to some prompts, and what the rewards make of it."""
-        rows = [self.rows.drawn(i) for i in range(_FEWEST)]
+        rows = [self.rows.row(i) for i in range(_FEWEST)]
         with self.sampler() as lm:
             groups = self._sampled(lm, rows, range(_FEWEST), self.num_generations, "preflight")
         pay(self._rewards, groups, 0)

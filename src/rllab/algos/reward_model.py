@@ -23,9 +23,9 @@ from rllab.algos.preference_loss import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.stats import wilson
 from rllab.text.algorithm import TextAlgorithm
-from rllab.text.pairs import of_pairs, pack_pairs
-from rllab.text.reward_metrics import judge_rewards
-from rllab.text.value_head import rate, values_at_ends
+from rllab.text.pairs import gather_pairs, pack_pairs
+from rllab.text.reward_head import score_completions, scores_at_ends
+from rllab.text.reward_metrics import pairwise_metrics
 
 
 @dataclass(kw_only=True)
@@ -54,8 +54,8 @@ class RewardModel(TextAlgorithm):
         return {"data/pairs": self.pairs}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch)
-        better_BP, worse_BP = of_pairs(values_at_ends(self._lm, batch), batch)
+        self._lm.seed_dropout(batch)
+        better_BP, worse_BP = gather_pairs(scores_at_ends(self._lm, batch), batch)
         nll_BP = comparison_loss(better_BP - worse_BP - batch["margin"])
         loss_BP = nll_BP + self.center * (better_BP + worse_BP) ** 2
         outputs = {"nll": nll_BP, "accuracy": (better_BP > worse_BP).float(), "difference": better_BP - worse_BP}
@@ -64,13 +64,13 @@ class RewardModel(TextAlgorithm):
     def evaluate(self, step: int) -> Metrics:
         """Pairs in order, calibration, length bias, agreement with the gold scorer where the rows have one."""
         rows = self.rows.held_out("validation", self.eval_rows)
-        metrics, self._samples = judge_rewards(rows, *self._of_rows(rows))
+        metrics, self._samples = pairwise_metrics(rows, *self._of_rows(rows))
         return metrics
 
     def headline(self) -> Headline:
         """Share of test pairs in gold order; in the order of their labels where there is no gold."""
         rows = self.rows.held_out("test", self.headline_rows)
-        metrics, said = judge_rewards(rows, *self._of_rows(rows))
+        metrics, said = pairwise_metrics(rows, *self._of_rows(rows))
         name = "eval/gold_order" if "eval/gold_order" in metrics else "eval/accuracy"
         return Headline(name, metrics[name], wilson(round(metrics[name] * len(said)), len(said)))
 
@@ -82,4 +82,4 @@ class RewardModel(TextAlgorithm):
 
     def _of_rows(self, rows: Sequence[dict[str, Any]]) -> tuple[list[np.ndarray], list[list[int]]]:
         """The reward and the length in tokens of each answer of each row."""
-        return rate(self._lm, rows, self.length, self.batch_size)
+        return score_completions(self._lm, rows, self.length, self.batch_size)

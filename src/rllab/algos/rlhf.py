@@ -37,10 +37,10 @@ from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
 from rllab.text.algorithm import TASKS
 from rllab.text.chat import documents
-from rllab.text.forward import exact
+from rllab.text.forward import upcast
 from rllab.text.logprobs import logp_and_hidden, next_token_logp
-from rllab.text.packing import ends, pack, stacked
-from rllab.text.rows import Rows, cut
+from rllab.text.packing import completion_ends, pack, stack_rows
+from rllab.text.rows import Rows, truncate
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -116,7 +116,7 @@ class RLHF(Policy):
         return metrics
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch)
+        self._lm.seed_dropout(batch)
         logp_BL, value_BL = self._policy_and_value(batch)
         advantage_BL, return_BL, old_BL = batch["advantage"], batch["return"], batch["old_value"]
         ratio_BL = (logp_BL - batch["old_logp"]).exp()
@@ -184,9 +184,9 @@ class RLHF(Policy):
         if self.ptx is None or self.pretraining is None:
             return batch
         rows = self.pretraining.of_round(self.updates, self.ptx.batch_size)
-        packed, _ = pack([cut(d, self.length) for d in documents(self._lm.tokenizer, rows)], self.length)
+        packed, _ = pack([truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)], self.length)
         packed["pretraining"] = packed["learned"] / self.ctx.total(packed["learned"].sum())
-        return stacked({k: v.cpu() for k, v in batch.items()}, packed)
+        return stack_rows({k: v.cpu() for k, v in batch.items()}, packed)
 
     def _has_signal(self, group: Group) -> bool:
         """A value stands in for the others of a group."""
@@ -203,7 +203,7 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
-        return exact(self.head(hidden_TD)).squeeze(-1)
+        return upcast(self.head(hidden_TD)).squeeze(-1)
 
 
 class RanAway(Failed):
@@ -227,7 +227,7 @@ class RanAway(Failed):
 def token_rewards(batch: Batch, beta: float) -> Tensor:
     """What each token earns [B, L]: the KL penalty at every token, and the answer's score at its last."""
     penalty_BL = -beta * (batch["old_logp"] - batch["reference_logp"])
-    last_BS = (ends(batch) - 1).clamp(min=0)  # where the last token is predicted
+    last_BS = (completion_ends(batch) - 1).clamp(min=0)  # where the last token is predicted
     is_last_BL = torch.zeros_like(penalty_BL).scatter(1, last_BS, 1.0) * (batch["learned"] != 0)
     return penalty_BL + is_last_BL * batch["value"]
 

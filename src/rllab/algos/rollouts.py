@@ -13,10 +13,11 @@ from torch import Tensor
 
 from rllab.answers import KINDS, extract
 from rllab.core.algorithm import Batch
+from rllab.core.messages import last_text, thinks
 from rllab.rewards.scoring import Rewards
-from rllab.text.evaluation import is_right
+from rllab.text.evaluation import is_correct
 from rllab.text.models import LanguageModel
-from rllab.text.packing import Document, pack, per_completion
+from rllab.text.packing import Document, pack, sum_per_completion
 from rllab.text.sampler import Completion, Sampling
 from rllab.text.turns import Message, converse
 
@@ -48,7 +49,7 @@ class Group:
 
     def told(self, rewards: Rewards) -> list[dict[str, Any]]:
         """The completions for samples.jsonl."""
-        prompt, target = _plain(self.row["prompt"]), self.row.get("target")
+        prompt, target = last_text(self.row["prompt"]), self.row.get("target")
         each = zip(self.completions, self.texts, self.correct, self.scores, self.total(rewards.weights), strict=True)
         told = []
         for i, (completion, text, right, scores, total) in enumerate(each):
@@ -90,7 +91,7 @@ def roll_out(
     groups = []
     for i, (row, draw, prompt) in enumerate(zip(rows, draws, prompts, strict=True)):
         mine = talks[i * samples : (i + 1) * samples]
-        right = [is_right(task, row, t.text) if "target" in row else None for t in mine]
+        right = [is_correct(task, row, t.text) if "target" in row else None for t in mine]
         each = [t.completion for t in mine], [t.text for t in mine]
         scored = "target" not in row and hasattr(task, "score")
         gold = [float(task.score(row, t.text)) for t in mine] if scored else []
@@ -120,7 +121,7 @@ def measures(group: Group, rewards: Rewards) -> dict[str, float]:
     said = {
         "rollout/tokens": sum(len(c.logp) for c in group.completions) / size,
         "rollout/truncated": sum(not c.finished for c in group.completions) / size,
-        "rollout/think_share": sum("<think>" in t for t in group.texts) / size,
+        "rollout/think_share": sum(thinks(t) for t in group.texts) / size,
     }
     if group.correct[0] is not None:
         said["rollout/accuracy"] = sum(map(bool, group.correct)) / size
@@ -157,7 +158,7 @@ def pack_groups(groups: Sequence[Group], values: np.ndarray, kept: np.ndarray, l
 
 def apart_from_reference(batch: Batch) -> Tensor:
     """(the KL to the reference of all answers, estimated on them, in nats; how many they are) [2]."""
-    answers = (per_completion(batch["learned"], batch) > 0).sum()
+    answers = (sum_per_completion(batch["learned"], batch) > 0).sum()
     return torch.stack([(batch["old_logp"] - batch["reference_logp"]).sum().cpu(), answers.float().cpu()])
 
 
@@ -188,7 +189,3 @@ def _filled(batch: Batch, numbers: Sequence[float]) -> Tensor:
 
 def _number(score: float) -> float | None:
     return None if np.isnan(score) else float(score)
-
-
-def _plain(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])

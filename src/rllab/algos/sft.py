@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
+from rllab.core.messages import thinks
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
-from rllab.text.evaluation import METRIC, Style, answers, held_out_nll, share
+from rllab.text.evaluation import METRIC, Style, held_out_nll, sample_and_grade, share
 from rllab.text.logprobs import next_token_logp
 from rllab.text.packing import pack
-from rllab.text.rows import cut
+from rllab.text.rows import truncate
 from rllab.text.sampler import Sampling
 
 
@@ -40,14 +41,14 @@ class SFT(TextAlgorithm):
 
     def collect(self, step: int) -> Round:
         rows = self.rows.of_round(step, self.batch_size)
-        batch, _ = pack([cut(d, self.length) for d in documents(self._lm.tokenizer, rows)], self.length)
+        batch, _ = pack([truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)], self.length)
         batch["weight"] = batch["learned"] / self.ctx.total(batch["learned"].sum())
         yield self.on_device(batch, step)
         self.tokens += int(self.ctx.total((batch["document"] >= 0).sum()))
         return {"data/tokens": self.tokens}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.drop_out(batch)
+        self._lm.seed_dropout(batch)
         logp_BL = next_token_logp(self._lm, batch)
         return -(batch["weight"] * logp_BL).sum(), {"nll": -logp_BL}
 
@@ -57,16 +58,16 @@ class SFT(TextAlgorithm):
         metrics = {"eval/nll": float(held_out_nll(self._lm, rows, self.length).mean())}
         self._samples = []
         for style in self.styles if "target" in rows[0] else []:
-            right, said = answers(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
+            right, said = sample_and_grade(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
             metrics[METRIC[style]] = share(right)
             self._samples += said
             if style == "free":
-                metrics["eval/think_share"] = share("<think>" in s["completion"] for s in said)
+                metrics["eval/think_share"] = share(thinks(s["completion"]) for s in said)
         metrics |= self.retention()
         if self._lm.adapters is not None:
             ids = torch.tensor([documents(self._lm.tokenizer, rows[:1])[0].prompt], device=self.ctx.device)
             change = self._lm.adapters.largest_change(self._lm.model, ids)
-            metrics |= {"lora/share": self._lm.adapters.share(), "lora/largest_change": change}
+            metrics |= {"lora/share": self._lm.adapters.trained_share(), "lora/largest_change": change}
         return metrics
 
     def headline(self) -> Headline:
@@ -76,7 +77,7 @@ class SFT(TextAlgorithm):
             each = held_out_nll(self._lm, rows, self.length)
             return Headline("eval/nll", float(each.mean()), bootstrap(each))
         style: Style = "think" if "think" in self.styles else self.styles[0]
-        right, _ = answers(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
+        right, _ = sample_and_grade(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
         return Headline(METRIC[style], share(right), wilson(sum(right), len(right)))
 
     def _sampling(self, style: Style) -> Sampling:

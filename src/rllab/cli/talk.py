@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import Mistake
+from rllab.core.messages import END_THINK, THINK, thinks
 from rllab.core.run import find_run
 from rllab.text.chat import prompt_ids
 from rllab.text.models import LanguageModel
@@ -34,16 +35,16 @@ def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens
     return str(lm.tokenizer.decode(found.ids, skip_special_tokens=True)).strip()
 
 
-def fold(said: str) -> tuple[str, str]:
-    """(what is shown, the thinking that is folded away).
+def fold(text: str) -> tuple[str, str]:
+    """(the text to show, with its thinking folded to a word count; the thinking).
 
     >>> fold("<think> 20 + 5 = 25 </think> #### 25")
     ('[thought 5 words] #### 25', '20 + 5 = 25')
     """
-    before, begun, rest = said.partition("<think>")
-    thinking, ended, answer = rest.partition("</think>")
-    if not begun:
-        return said, ""
+    if not thinks(text):
+        return text, ""
+    before, _, rest = text.partition(THINK)
+    thinking, ended, answer = rest.partition(END_THINK)
     note = f"[thought {len(thinking.split())} words{'' if ended else ', and did not finish'}]"
     return " ".join(part for part in (before.strip(), note, answer.strip()) if part), thinking.strip()
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.core.files import read_jsonl
+from rllab.core.messages import last_text
 from rllab.stats import bootstrap, wilson
 from rllab.text.chat import documents
 from rllab.text.evaluation import log_likelihoods
@@ -19,7 +20,7 @@ def perplexity(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> dict[str, A
     nats = np.array([-float(each[0]) for each in log_likelihoods(lm, rows)])
     tokens = np.array([len(documents(lm.tokenizer, [row])[0].completions[0]) - 1 for row in rows])
     said: list[Any] = [row.get("text", row.get("completion")) for row in rows]
-    size = sum(len((t if isinstance(t, str) else t[-1]["content"]).encode()) for t in said)
+    size = sum(len(last_text(t).encode()) for t in said)
     low, high = bootstrap(nats / tokens)
     return {
         "rows": len(rows),

@@ -27,7 +27,7 @@ from rllab.core.typed import Reader, compose
 from rllab.rewards.scoring import REWARDS, Rewards
 from rllab.stats import pearson
 from rllab.text.algorithm import TASKS
-from rllab.text.evaluation import is_right
+from rllab.text.evaluation import is_correct
 from rllab.text.models import LanguageModel
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling
@@ -97,7 +97,7 @@ def of_run(run: str, runs: Path, step: int | None) -> tuple[list[Answer], Callab
     rows, answers, seen = Rows(task, Context(recipe.settings.seed, torch.device("cpu"))), list[Answer](), set[int]()
     for sample in kept:
         if sample["step"] == (steps[-1] if step is None else step):
-            draw, row = sample["row"], rows.drawn(sample["row"])
+            draw, row = sample["row"], rows.row(sample["row"])
             if draw not in seen:
                 seen.add(draw)
                 answers.append(Answer(row, draw, task.gold(row), True, gold=True))
@@ -127,7 +127,7 @@ def of_task(task: Any, lm: LanguageModel | None = None) -> tuple[list[Answer], C
         answers.append(Answer(row, i, task.gold(row), True, gold=True))
         for other in (rows[(i + k) % len(rows)] for k in range(1, _OTHERS + 1)):
             text = task.gold(other)
-            answers.append(Answer(row, i, text, "target" in row and is_right(task, row, text)))
+            answers.append(Answer(row, i, text, "target" in row and is_correct(task, row, text)))
     return answers, lambda text: list(range(len(text.split())))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rllab.answers import judge
-from rllab.rewards.texts import texts
+from rllab.core.messages import last_text
 
 
 def accuracy(
@@ -19,5 +19,6 @@ def accuracy(
     """
     if correct is not None:
         return [None if right is None else float(right) for right in correct]
-    each = zip(texts(completions), target or [None] * len(completions), kind or [None] * len(completions), strict=True)
+    missing = [None] * len(completions)
+    each = zip(map(last_text, completions), target or missing, kind or missing, strict=True)
     return [None if not of or right is None else float(judge(text, right, of).correct) for text, right, of in each]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from rllab.rewards.texts import texts
+from rllab.core.messages import last_text
 from rllab.sandbox.program import guards, run
 
 _BLOCK = re.compile(r"```(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -57,7 +57,7 @@ def code(
         return sum(passed) / len(passed) if partial else float(all(passed))
 
     with ThreadPoolExecutor(_cores()) as pool:
-        return list(pool.map(share, problems, texts(completions)))
+        return list(pool.map(share, problems, map(last_text, completions)))
 
 
 def program(text: str) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rllab.rewards.texts import texts
+from rllab.core.messages import last_text
 
 _THINKS = (
     r"\s*<think>(?:(?!</?think>).)*</think>(?:(?!</?think>).)*\S\s*"  # one closed thought, and an answer behind it
@@ -15,13 +15,13 @@ _THINKS = (
 def format(completions: Sequence[Any], *, pattern: str = _THINKS) -> list[float]:
     """1 where the whole completion matches a regular expression (of Python's, `.` is any character), else 0."""
     wanted = re.compile(pattern, re.DOTALL)
-    return [float(wanted.fullmatch(text) is not None) for text in texts(completions)]
+    return [float(wanted.fullmatch(text) is not None) for text in map(last_text, completions)]
 
 
 def repetition(completions: Sequence[Any], *, words: int = 3, worst: float = -1.0) -> list[float]:
     """0 where no sequence of so many words comes twice, towards `worst` the more do (Yeo et al. 2025, appendix)."""
     scores = []
-    for text in texts(completions):
+    for text in map(last_text, completions):
         said = text.split()
         runs = [tuple(said[i : i + words]) for i in range(len(said) - words + 1)]
         scores.append(worst * (1.0 - len(set(runs)) / len(runs)) if runs else 0.0)

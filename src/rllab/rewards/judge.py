@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from rllab.core.messages import after_thinking
 from rllab.rewards.pairwise import ASKS, contest_of
 from rllab.rewards.remote import ask_all
 
@@ -59,5 +60,5 @@ async def judge(
 
 def verdict(reply: str) -> float | None:
     """How much the first answer is preferred, by the last letter A, B or C that stands alone; None without one."""
-    found = re.findall(r"(?<![A-Za-z'’])([ABC])(?![A-Za-z'’])", reply.rpartition("</think>")[2])
+    found = re.findall(r"(?<![A-Za-z'’])([ABC])(?![A-Za-z'’])", after_thinking(reply))
     return _VERDICTS[found[-1]] if found else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rllab.answers import judge
-from rllab.rewards.texts import texts
+from rllab.core.messages import last_text
 
 
 def brevity(completion_ids: Sequence[Sequence[int]], *, tokens: int = 64) -> list[float]:
@@ -34,7 +34,7 @@ def cosine_length(
     A short right answer is worth more than a long one; a long wrong one, which at least tried, more than a short one.
     """
     scores = []
-    for text, ids, answer, of in zip(texts(completions), completion_ids, target, kind, strict=True):
+    for text, ids, answer, of in zip(map(last_text, completions), completion_ids, target, kind, strict=True):
         short, long = right if judge(text, answer, of).correct else wrong
         share = min(1.0, len(ids) / tokens)
         scores.append(long + (short - long) * (1.0 + math.cos(math.pi * share)) / 2.0)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rllab.rewards.texts import texts
+from rllab.core.messages import last_text
 
 ASKS = "Which answer is better?"
 
@@ -91,5 +91,5 @@ def contest_of(
     """
     if against and against not in columns:
         raise ValueError(f"against: rows have no {against!r}; they have {', '.join(columns)}")
-    others = [texts([c])[0] for c in columns[against]] if against else None
-    return Contest(prompts, texts(completions), opponents, others)
+    others = [last_text(c) for c in columns[against]] if against else None
+    return Contest(prompts, list(map(last_text, completions)), opponents, others)

@@ -18,6 +18,7 @@ import numpy as np
 
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
+from rllab.core.messages import last_text
 from rllab.core.names import Named, Term, accepted, is_model
 from rllab.sandbox.process import CallFailed, Process
 
@@ -218,5 +219,5 @@ def unlike(names: Sequence[str]) -> list[str]:
 
 
 def _text(completion: Any) -> str:
-    said = completion if isinstance(completion, str) else completion[-1]["content"]
-    return str(said) if len(said) <= 120 else f"{said[:120]} ..."
+    text = last_text(completion)
+    return text if len(text) <= 120 else f"{text[:120]} ..."

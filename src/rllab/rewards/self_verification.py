@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rllab.rewards.texts import texts
+from rllab.core.messages import last_text
 
 ALPHA, BETA = 0.76, 0.24  # what the proof counts, and what its own evaluation
 _SCORES = {"0": 0.0, "1/2": 0.5, "0.5": 0.5, "1": 1.0}
@@ -93,13 +93,13 @@ def verifying(
     completions: Sequence[Any], target: Sequence[str], line: Sequence[int | None], *, meta: bool = True
 ) -> list[float]:
     """R_V of evaluations. target: the true scores. line: the flawed lines. meta: False leaves R_meta out."""
-    each = zip(texts(completions), target, line, strict=True)
+    each = zip(map(last_text, completions), target, line, strict=True)
     return [verifier_reward(read_evaluation(text), float(true), flaw, meta) for text, true, flaw in each]
 
 
 def flaw_named(completions: Sequence[Any], line: Sequence[int | None]) -> list[float | None]:
     """1 where an evaluation names the flawed line, else 0; None where no line is flawed."""
-    found = [read_evaluation(text) for text in texts(completions)]
+    found = [read_evaluation(text) for text in map(last_text, completions)]
     return [
         None if flaw is None else float(e is not None and e.line == flaw) for e, flaw in zip(found, line, strict=True)
     ]

@@ -10,7 +10,7 @@ from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.chat import documents
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
-from rllab.text.value_head import rate
+from rllab.text.reward_head import score_completions
 
 MOST_UNKNOWN = 0.3  # share of tokens
 
@@ -49,7 +49,7 @@ class Trained:
             shown = documents(self._lm.tokenizer, rows)
             check_words(self._lm, [t for d in shown for t in (*d.prompt, *d.completions[0])], self._name)
             self._knows = True
-        found, _ = rate(self._lm, rows, self._length, self._at_once)
+        found, _ = score_completions(self._lm, rows, self._length, self._at_once)
         return [float(values[0]) for values in found]
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from rllab.core.messages import last_text
 from rllab.rewards.self_verification import Evaluation, prover_reward, read_evaluation, read_proof
-from rllab.rewards.texts import texts
 from rllab.rewards.trained import check_words
 from rllab.text.chat import prompt_ids
 from rllab.text.models import LanguageModel
@@ -36,7 +36,7 @@ class Proving:
             Mistake: the verifier does not know most words of the proofs.
             ValueError: it has no evaluation in due form of most of them.
         """
-        found = [read_proof(text) for text in texts(completions)]
+        found = [read_proof(text) for text in map(last_text, completions)]
         asked = [f"{of} {proof}" for of, (proof, _) in zip(problem, found, strict=True)]
         judged = self.verdicts([text for text, (_, own) in zip(asked, found, strict=True) if own is not None])
         return [prover_reward(own, judged.get(text)) for text, (_, own) in zip(asked, found, strict=True)]

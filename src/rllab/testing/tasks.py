@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from rllab.testing.broken import Broken
-from rllab.text.evaluation import is_right
+from rllab.text.evaluation import is_correct
 
 
 def check_task(task: Any, rows: int = 50) -> list[str]:
@@ -26,9 +26,9 @@ def check_task(task: Any, rows: int = 50) -> list[str]:
                 raise Broken(f"row {i} of {part} has no {', '.join(sorted(missing))}")
             if seen.setdefault(json.dumps(row["prompt"]), part) != part:
                 raise Broken(f"row {i} of {part} is a row of {seen[json.dumps(row['prompt'])]}, too")
-            if not is_right(task, row, task.gold(row)):
+            if not is_correct(task, row, task.gold(row)):
                 raise Broken(f"row {i} of {part}: its gold answer {task.gold(row)!r} is not judged right")
-            wrong += not is_right(task, row, task.gold(found[i - 1])) and not is_right(task, row, "")
+            wrong += not is_correct(task, row, task.gold(found[i - 1])) and not is_correct(task, row, "")
     if not wrong:
         raise Broken("the gold answers of other rows are judged right, and so is an empty one")
     return ["rows are functions of their index", "no problem is in two splits", "gold answers are right, others wrong"]

@@ -50,12 +50,12 @@ class Adapters(nn.Module):
         """Puts back what `state_dict` returned."""
         return set_peft_model_state_dict(self.peft, dict(state_dict))
 
-    def seed(self, seeds: list[int], counts: list[int]) -> None:
+    def seed_dropout(self, seeds: list[int], counts: list[int]) -> None:
         """What dropout draws from in the next loss: a number for each row, and how many tokens a row has."""
         self._noise.seeds, self._noise.counts = seeds, counts
 
     @property
-    def drops(self) -> bool:
+    def dropout_active(self) -> bool:
         """Whether dropout is to draw."""
         return bool(self._noise.seeds) and torch.is_grad_enabled()
 
@@ -70,7 +70,9 @@ class Adapters(nn.Module):
         config = self.peft.peft_config["default"]
         config.base_model_name_or_path = self.base
         config.save_pretrained(str(folder))
-        write_atomic(folder / "base.json", json.dumps({"base": self.base, "content": content(self.base)}, indent=1))
+        write_atomic(
+            folder / "base.json", json.dumps({"base": self.base, "content": content_hash(self.base)}, indent=1)
+        )
 
     def largest_change(self, model: PreTrainedModel, ids: Tensor) -> float:
         """How much they change a logit at most, on tokens [B, L]; warns where they change nothing."""
@@ -83,7 +85,7 @@ class Adapters(nn.Module):
             warnings.warn(f"the adapters on {self.base} change nothing", stacklevel=2)
         return change
 
-    def share(self) -> float:
+    def trained_share(self) -> float:
         """The share of the parameters that is trained."""
         counts = [(p.numel(), p.requires_grad) for p in self.peft.parameters()]
         return sum(n for n, trained in counts if trained) / sum(n for n, _ in counts)
@@ -115,10 +117,10 @@ class RowDropout(nn.Module):
         return x * torch.cat(masks).view(x.shape) / (1.0 - self.p)
 
 
-def new_adapters(model: PreTrainedModel, lora: Lora, base: str, also: list[str] | None = None) -> Adapters:
+def new_adapters(model: PreTrainedModel, lora: Lora, base: str, modules_to_save: list[str] | None = None) -> Adapters:
     """New adapters on a model, which change nothing yet; drawn from torch's own generator.
 
-    base: the name that the model was loaded by. also: modules that are trained whole, such as a new head.
+    base: the name that the model was loaded by. modules_to_save: modules that are trained whole, such as a new head.
 
     Raises:
         FieldMistake: peft finds none of the target modules, or does not take these settings.
@@ -126,7 +128,7 @@ def new_adapters(model: PreTrainedModel, lora: Lora, base: str, also: list[str] 
     settings = {k: v for k, v in asdict(lora).items() if k != "quantize"}
     task = "CAUSAL_LM" if hasattr(model, "lm_head") else "SEQ_CLS"
     try:
-        return Adapters(_peft(model, LoraConfig(task_type=task, modules_to_save=also, **settings)), base)
+        return Adapters(_peft(model, LoraConfig(task_type=task, modules_to_save=modules_to_save, **settings)), base)
     except ValueError as error:
         raise FieldMistake("lora", str(error).splitlines()[0]) from None
 
@@ -141,7 +143,7 @@ def base_of(folder: Path) -> str:
         raise FieldMistake("model", f"{folder} cannot be loaded: it has no {WEIGHTS} (pickled adapters are not read)")
     base, record = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path), folder / "base.json"
     if record.is_file():
-        wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], content(base)
+        wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], content_hash(base)
         if wanted and now and wanted != now:
             raise FieldMistake("model", f"{folder}: these adapters were trained on another base than {base} now holds")
     return base
@@ -166,7 +168,7 @@ def _peft(model: PreTrainedModel, config: PeftConfig) -> Any:
         return get_peft_model(model, config)
 
 
-def content(base: str) -> str:
+def content_hash(base: str) -> str:
     """A name for what a local model's folder holds; of the hub's, and of one that is gone, ''."""
     folder, digest = Path(base), hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder.is_dir() else []:

@@ -14,12 +14,12 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.text.chat import documents, prompt_ids
-from rllab.text.evaluation import answers, check_targets, share
+from rllab.text.evaluation import check_targets, sample_and_grade, share
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel
 from rllab.text.open import open_for_training
 from rllab.text.packing import Document
-from rllab.text.preflight import activations, survey
+from rllab.text.preflight import activation_bytes, survey
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, generate
 from rllab.text.tokenizers import tokenizer_for
@@ -68,7 +68,7 @@ class TextAlgorithm(Algorithm):
             self.model, self.shape, self.lora, lambda: tokenizer_for(self._task), ctx, head=head
         )
         if self.gradient_checkpointing:
-            self._lm.compute_again()
+            self._lm.enable_gradient_checkpointing()
         self.rows = Rows(self._task, ctx)
         looked_at = self.rows.sample()
         self._survey = survey(self._lm, self.documents_of(looked_at), self.length, self.too_long)
@@ -120,14 +120,14 @@ class TextAlgorithm(Algorithm):
             return {}
         rows = [self._retention_task.row(i, "validation") for i in range(self.eval_rows)]
         sampling = Sampling(max_new_tokens=max(self.max_new_tokens, _THOUGHTS))
-        return {"eval/retention": share(answers(self._lm, self._retention_task, rows, "think", sampling)[0])}
+        return {"eval/retention": share(sample_and_grade(self._lm, self._retention_task, rows, "think", sampling)[0])}
 
     def samples(self) -> list[dict[str, Any]]:
         found, self._samples = self._samples, []
         return found
 
     def preflight(self) -> dict[str, Any]:
-        row = activations(self._lm) * self.length / (1 << 20)
+        row = activation_bytes(self._lm) * self.length / (1 << 20)
         return self._survey | {
             "activations": f"{row:,.1f} MB a row of {self.length} tokens in fp32, for `micro_batch` rows"
         }
@@ -135,7 +135,7 @@ class TextAlgorithm(Algorithm):
     def on_device(self, batch: Batch, step: int) -> Batch:
         """The batch where the model is, with a number for each row that the adapters' dropout draws from."""
         noise = self.ctx.rng("dropout", step).integers(0, 1 << 40, len(batch["weight"]))
-        return {k: v.to(self.ctx.device) for k, v in (batch | {"noise": torch.from_numpy(noise)}).items()}
+        return {k: v.to(self.ctx.device) for k, v in (batch | {"dropout_seed": torch.from_numpy(noise)}).items()}
 
     def generate(self, prompt: str, style: str = "free", max_new_tokens: int | None = None) -> str:
         """The model's greedy reply to a user; for those who load a finished run."""

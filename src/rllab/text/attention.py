@@ -24,7 +24,7 @@ class Packed:
     real: which places of the rows hold a token [B, L]; tokens come in that order. cache: where keys and values go, too.
     """
 
-    def __init__(self, real: Tensor, mask: Tensor, cache: "Cache | None" = None) -> None:
+    def __init__(self, real: Tensor, mask: Tensor, cache: "KVCache | None" = None) -> None:
         self.shape, self.cache = real.shape, cache
         self.places = real.flatten().nonzero().squeeze(1)
         self.tokens = (real.flatten().cumsum(0) - 1).clamp(min=0)  # padding shows some token, which nobody sees
@@ -39,7 +39,7 @@ class Packed:
         return _attend(q, k, v, self.bias).transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, self.places)
 
 
-class Apart:
+class Bucketed:
     """Causal attention of sequences that do not see each other, side by side with others of about their length.
 
     It costs less than rows in which several are packed: attention grows with the square of a row. Some sequences go on
@@ -104,7 +104,7 @@ def _bias(prompts: Tensor, length: int) -> Tensor:
     return torch.zeros(sees.shape, device=prompts.device).masked_fill_(~sees, -torch.inf)
 
 
-class Cache:
+class KVCache:
     """Keys and values [N, KV, C, E] of each layer, for N sequences of `lengths` [N] so far; C grows with them.
 
     As an attention it is that of one more token of each sequence.

@@ -20,6 +20,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.messages import last_text
 from rllab.text.packing import Document
 
 Row = Mapping[str, Any]
@@ -85,7 +86,7 @@ def _texts(tokenizer: PreTrainedTokenizerFast, row: Row) -> tuple[str, list[list
         return _conversation(tokenizer, row)
     if "text" in row:
         return "", [[(row["text"] + end, True)]]
-    return _prompt(tokenizer, row["prompt"], row), [[(_said(c) + end, True)] for c in completions(row)]
+    return _prompt(tokenizer, row["prompt"], row), [[(last_text(c) + end, True)] for c in completions(row)]
 
 
 def completions(row: Row) -> list[Any]:
@@ -93,10 +94,6 @@ def completions(row: Row) -> list[Any]:
     if "chosen" in row:
         return [row["chosen"], row["rejected"]]
     return list(row["completions"]) if "completions" in row else [row["completion"]] if "completion" in row else []
-
-
-def _said(completion: str | Sequence[Mapping[str, str]]) -> str:
-    return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
 def _conversation(tokenizer: PreTrainedTokenizerFast, row: Row) -> tuple[str, list[list[Piece]]]:

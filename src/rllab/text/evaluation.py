@@ -12,8 +12,8 @@ from rllab.core.errors import FieldMistake
 from rllab.text.chat import documents, prompt_texts
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
-from rllab.text.packing import Document, pack, per_completion
-from rllab.text.rows import cut
+from rllab.text.packing import Document, pack, sum_per_completion
+from rllab.text.rows import truncate
 from rllab.text.sampler import Sampling, Uniforms
 from rllab.text.turns import converse
 
@@ -23,7 +23,7 @@ METRIC = {"direct": "eval/direct", "think": "eval/cot", "free": "eval/free"}
 _AT_ONCE, _LENGTH = 64, 512  # documents of a forward pass, and the least length of a packed row of it
 
 
-def sampled(
+def sample_completions(
     lm: LanguageModel, task: Any, rows: Sequence[Row], sampling: Sampling, uniforms: Uniforms | None = None
 ) -> tuple[list[Row], list[Document]]:
     """What a model says to each row: as rows for samples.jsonl, and as tokens."""
@@ -36,17 +36,17 @@ def sampled(
     return said, [Document(p, [t.completion.ids]) for p, t in zip(ids, talks, strict=True)]
 
 
-def answers(
+def sample_and_grade(
     lm: LanguageModel, task: Any, rows: Sequence[Row], style: str, sampling: Sampling, uniforms: Uniforms | None = None
 ) -> tuple[list[bool], list[Row]]:
     """Whether each row of a task is answered rightly when asked in a style, and what was said."""
-    said, _ = sampled(lm, task, [row | {"style": style} for row in rows], sampling, uniforms)
-    right = [is_right(task, row, s["completion"]) for s, row in zip(said, rows, strict=True)]
+    said, _ = sample_completions(lm, task, [row | {"style": style} for row in rows], sampling, uniforms)
+    right = [is_correct(task, row, s["completion"]) for s, row in zip(said, rows, strict=True)]
     told = zip(said, rows, right, strict=True)
     return right, [{"style": style} | s | {"target": row["target"], "score": float(ok)} for s, row, ok in told]
 
 
-def is_right(task: Any, row: Row, completion: str) -> bool:
+def is_correct(task: Any, row: Row, completion: str) -> bool:
     """Whether a completion answers a row: as the task itself says, or by `rllab.answers`."""
     if hasattr(task, "correct"):
         return bool(task.correct(row, completion))
@@ -78,7 +78,7 @@ def held_out_nll(lm: LanguageModel, rows: Sequence[Row], length: int) -> np.ndar
     """Mean negative log-likelihood of the tokens that each row would teach, in nats [rows]."""
     each = []
     for first in range(0, len(rows), _AT_ONCE):
-        found = [cut(d, length) for d in documents(lm.tokenizer, rows[first : first + _AT_ONCE])]
+        found = [truncate(d, length) for d in documents(lm.tokenizer, rows[first : first + _AT_ONCE])]
         batch, places = pack(found, length)
         batch = {k: v.to(lm.model.device) for k, v in batch.items()}
         logp = next_token_logp(lm, batch)
@@ -96,7 +96,7 @@ def log_likelihoods(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[n
         some = [_without_end(d) for d in documents(lm.tokenizer, rows[first : first + _AT_ONCE])]
         batch, places = pack(some, max(_LENGTH, *(d.size for d in some)))
         batch = {k: v.to(lm.model.device) for k, v in batch.items()}
-        sums = per_completion(next_token_logp(lm, batch), batch).double().cpu().numpy()
+        sums = sum_per_completion(next_token_logp(lm, batch), batch).double().cpu().numpy()
         found += [sums[row, at : at + len(d.completions)] for d, (row, at) in zip(some, places, strict=True)]
     return found
 

@@ -113,7 +113,7 @@ def _layer(
     return x + _feed_forward(layer.mlp, _norm(x, layer.post_attention_layernorm.weight, shape.eps))
 
 
-def exact(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """Numbers in half precision as fp32; others as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
@@ -140,12 +140,12 @@ def _projections(attend: Any, shape: Shape, x: Tensor, rotation: Rotation) -> tu
     """Queries [T, H, E], keys and values [T, KV, E]."""
     heads = _product([attend.q_proj, attend.k_proj, attend.v_proj], x, rotation.heads).view(len(x), -1, shape.width)
     if heads.device.type == "cpu":
-        heads = exact(heads)
+        heads = upcast(heads)
     turning, v = torch.split(heads, [shape.heads + shape.kv_heads, shape.kv_heads], 1)
     if hasattr(attend, "q_norm"):
         each = [attend.q_norm.weight.expand(shape.heads, -1), attend.k_norm.weight.expand(shape.kv_heads, -1)]
         turning = _norm(turning, torch.cat(each).index_select(1, rotation.pairs), shape.eps)
-    turned = Rotary.apply(exact(turning), rotation.turn).to(v.dtype)  # type: ignore[no-untyped-call]
+    turned = Rotary.apply(upcast(turning), rotation.turn).to(v.dtype)  # type: ignore[no-untyped-call]
     return *torch.split(turned, [shape.heads, shape.kv_heads], 1), v
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rllab.core.algorithm import Batch
-from rllab.text.attention import Apart, Attention
-from rllab.text.forward import exact, hidden_states
+from rllab.text.attention import Attention, Bucketed
+from rllab.text.forward import hidden_states, upcast
 from rllab.text.models import LanguageModel
-from rllab.text.packing import sequences
+from rllab.text.packing import completion_indices
 
 _LOGITS = 1 << 22  # logits that are held at once; more are computed again on the way back
 _ROUND = 64  # tokens; a processor's library makes every new shape of a product ready, which costs as much as a product
@@ -57,7 +57,9 @@ def _cooled(hidden: Tensor, temperature: float) -> Tensor:
 def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
     """The last hidden states [P, D] at places [P] of the flattened batch, which a head makes logits or rewards of."""
     if lm.shape is not None:
-        drops = lm.adapters is not None and lm.adapters.drops  # dropout draws for every token, and for them alone
+        drops = (
+            lm.adapters is not None and lm.adapters.dropout_active
+        )  # dropout draws for every token, and for them alone
         read = batch["document"] >= 0
         if not drops:
             spare = (~read).flatten().nonzero().squeeze(1)
@@ -67,7 +69,7 @@ def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
         if drops:
             return hidden_states(lm.model, lm.shape, ids, position, attention)[needed]
         return hidden_states(lm.model, lm.shape, ids, position, attention, needed)
-    places_NM = sequences(batch)
+    places_NM = completion_indices(batch)
     hidden_NMD = lm.model.base_model(**_padded(batch, places_NM), use_cache=False).last_hidden_state
     return _put_back(hidden_NMD, places_NM, batch["input_ids"].numel())[places]
 
@@ -82,20 +84,20 @@ def _attention(batch: Batch, read: Tensor, position: Tensor) -> Attention:
     lengths = torch.diff(starts, append=starts.new_tensor([len(position)]))
     owner, is_prompt = owner[starts], (document[starts] >= 0) & (completion[starts] < 0)
     if not is_prompt.any():
-        return Apart(lengths)
+        return Bucketed(lengths)
     number = torch.arange(len(starts), device=starts.device)
     last = torch.where(is_prompt, number, -1).cummax(0).values  # the prompt that was read last
     goes_on = (last >= 0) & ~is_prompt & (owner[last.clamp(min=0)] == owner)
-    return Apart(lengths, torch.where(goes_on, last, -1))
+    return Bucketed(lengths, torch.where(goes_on, last, -1))
 
 
 def _logp_of_transformers(lm: LanguageModel, batch: Batch, temperature: float) -> Tensor:
     """Of every token but the last ones, by transformers' own forward pass: one completion a row [B*L]."""
-    places_NM = sequences(batch)
+    places_NM = completion_indices(batch)
     inputs = _padded(batch, places_NM)
     logits_NMV = lm.model(**inputs, use_cache=False).logits[:, :-1]
     logp_NM = -nn.functional.cross_entropy(
-        exact(_cooled(logits_NMV, temperature)).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
+        upcast(_cooled(logits_NMV, temperature)).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
     )
     return _put_back(logp_NM, places_NM[:, :-1], batch["input_ids"].numel())
 
@@ -121,5 +123,5 @@ def token_logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
 
 
 def _logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
-    logits_TV = exact(nn.functional.linear(hidden_TD, head_VD))
+    logits_TV = upcast(nn.functional.linear(hidden_TD, head_VD))
     return -nn.functional.cross_entropy(logits_TV, tokens_T, reduction="none")

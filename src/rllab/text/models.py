@@ -19,7 +19,7 @@ from rllab.core.algorithm import Batch
 from rllab.core.errors import FieldMistake
 from rllab.text.attention import Packed
 from rllab.text.forward import Shape, hidden_states
-from rllab.text.packing import sequences
+from rllab.text.packing import completion_indices
 
 if TYPE_CHECKING:
     from rllab.text.adapters import Adapters
@@ -46,7 +46,7 @@ class LanguageModel:
         """What is trained and saved: the adapters where there are any, else the model."""
         return self.adapters or self.model
 
-    def compute_again(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Gradient checkpointing: layers keep nothing for the way back, and are computed again there."""
         enable = getattr(self.model, "activation_checkpointing_enable", None)  # transformers' name since 5.20
         (enable or self.model.gradient_checkpointing_enable)()
@@ -54,17 +54,17 @@ class LanguageModel:
             if hasattr(layer, "gradient_checkpointing"):
                 layer.training = True  # transformers asks for it; what is in the layer does not drop anything out
 
-    def drop_out(self, batch: Batch) -> None:
+    def seed_dropout(self, batch: Batch) -> None:
         """Lets the adapters' dropout draw from a packed batch's `noise`, a number for each row."""
         if self.adapters is None:
             return
         if self.shape is not None:
-            self.adapters.seed(batch["noise"].tolist(), (batch["document"] >= 0).sum(1).tolist())
+            self.adapters.seed_dropout(batch["dropout_seed"].tolist(), (batch["document"] >= 0).sum(1).tolist())
         else:  # transformers gets each completion in a row of its own, padded to the longest
-            places = sequences(batch)
+            places = completion_indices(batch)
             row = places[:, 0] // batch["document"].shape[1]
-            seeds = batch["noise"][row] * 64 + batch["completion"].flatten()[places.amax(1)]
-            self.adapters.seed(seeds.tolist(), [places.shape[1]] * len(places))
+            seeds = batch["dropout_seed"][row] * 64 + batch["completion"].flatten()[places.amax(1)]
+            self.adapters.seed_dropout(seeds.tolist(), [places.shape[1]] * len(places))
 
     def write_files(self, folder: Path) -> None:
         """Writes what stands beside the weights in a Hugging Face folder: config, tokenizer, chat template."""
@@ -78,7 +78,7 @@ class LanguageModel:
             self.model.generation_config.save_pretrained(folder)
 
 
-def make(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head: Head = "lm") -> LanguageModel:
+def new_model(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head: Head = "lm") -> LanguageModel:
     """A new model, of transformers' architecture `model_type` with the other settings of `shape`.
 
     Its weights are drawn from torch's own generator.

@@ -14,7 +14,7 @@ from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.load import load_base
 from rllab.text.lora import Lora
-from rllab.text.models import Head, LanguageModel, make, native_shape
+from rllab.text.models import Head, LanguageModel, native_shape, new_model
 
 
 def open_model(
@@ -28,7 +28,7 @@ def open_model(
         FieldMistake: there is none, its weights are not safetensors, or its tokenizer cannot be used.
     """
     if (Path(name) / "adapter_config.json").is_file():
-        return merged(name, head=head, dtype=dtype)
+        return open_merged(name, head=head, dtype=dtype)
     return load_base(name, head=head, dtype=dtype, quantize=quantize)
 
 
@@ -47,7 +47,7 @@ def open_for_training(
     """
     frozen = torch.bfloat16 if lora and ctx.device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if shape:
-        lm = make(shape, tokenizer(), head=head)
+        lm = new_model(shape, tokenizer(), head=head)
     else:
         lm = open_model(name, head=head, dtype=frozen, quantize=lora is not None and lora.quantize != "none")
     if lora is None or lora.quantize == "none":
@@ -55,14 +55,14 @@ def open_for_training(
     if lora is None:
         return lm
     ctx.seed_torch("adapters")
-    return adapt(lm, lora, also=["score"] if head == "reward" else None)
+    return add_adapters(lm, lora, modules_to_save=["score"] if head == "reward" else None)
 
 
-def adapt(lm: LanguageModel, lora: Lora, *, also: list[str] | None = None) -> LanguageModel:
+def add_adapters(lm: LanguageModel, lora: Lora, *, modules_to_save: list[str] | None = None) -> LanguageModel:
     """The model with new adapters (`rllab.text.adapters.new_adapters`)."""
     from rllab.text.adapters import new_adapters  # peft is imported only where adapters are used
 
-    return replace(lm, adapters=new_adapters(lm.model, lora, lm.name, also))
+    return replace(lm, adapters=new_adapters(lm.model, lora, lm.name, modules_to_save))
 
 
 def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -78,7 +78,7 @@ def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.f
     return replace(lm, name=folder, adapters=read_adapters(lm.model, Path(folder), base))
 
 
-def merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
+def open_merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
     """The base that a folder of adapters names, with the adapters added to its weights."""
     lm = open_adapter(folder, head=head, dtype=dtype)
     assert lm.adapters is not None
@@ -100,7 +100,7 @@ def merge(folder: str, out: Path) -> float:
         raise FieldMistake("model", f"{folder} holds no adapters, so there is nothing to merge")
     if out.exists():
         raise Mistake(f"{out} is there already; name another folder")
-    apart, together = open_adapter(folder), merged(folder)
+    apart, together = open_adapter(folder), open_merged(folder)
     ids = torch.arange(32)[None] * 7919 % apart.model.config.vocab_size
     with torch.no_grad():
         logits = [lm.model(input_ids=ids, use_cache=False).logits for lm in (apart, together)]

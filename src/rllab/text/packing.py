@@ -95,7 +95,7 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
     return batch, list(zip(places, first, strict=True))
 
 
-def stacked(above: Batch, below: Batch) -> Batch:
+def stack_rows(above: Batch, below: Batch) -> Batch:
     """The rows of two packed batches, the shorter ones filled up; what one of them lacks is 0 in its rows."""
     length = max(b["input_ids"].shape[1] for b in (above, below))
     found = {}
@@ -130,7 +130,7 @@ def _place(sizes: Sequence[int], length: int) -> tuple[list[list[int]], list[int
     return rows, places
 
 
-def sees(batch: Batch) -> Tensor:
+def attention_mask(batch: Batch) -> Tensor:
     """Who sees whom [B, 1, L, L]: earlier tokens of the same document, unless they are of another completion."""
     document, completion = batch["document"], batch["completion"]
     same = document[:, :, None] == document[:, None, :]
@@ -138,21 +138,21 @@ def sees(batch: Batch) -> Tensor:
     return (same & mine).tril()[:, None]
 
 
-def per_completion(values: Tensor, batch: Batch) -> Tensor:
+def sum_per_completion(values: Tensor, batch: Batch) -> Tensor:
     """The sum of values [B, L] over the tokens of each completion [B, S]; S is what the fullest row has."""
     index = batch["completion"].clamp(min=0)
     inside = values * (batch["completion"] >= 0)
     return values.new_zeros(len(values), int(index.max()) + 1).scatter_add(1, index, inside)
 
 
-def ends(batch: Batch) -> Tensor:
+def completion_ends(batch: Batch) -> Tensor:
     """Where in its row each completion ends [B, S]; 0 where a row has fewer."""
     index = batch["completion"].clamp(min=0)
     place = torch.arange(index.shape[1], device=index.device) * (batch["completion"] >= 0)
     return index.new_zeros(len(index), int(index.max()) + 1).scatter_reduce(1, index, place, "amax")
 
 
-def sequences(batch: Batch) -> Tensor:
+def completion_indices(batch: Batch) -> Tensor:
     """Each completion behind its prompt, one a row: places in the flattened batch [N, M], -1 behind the last."""
     found, length = [], batch["document"].shape[1]
     for row, (document, completion) in enumerate(zip(batch["document"].cpu(), batch["completion"].cpu(), strict=True)):

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from rllab.core.algorithm import Batch
 from rllab.text.chat import documents
 from rllab.text.packing import pack
-from rllab.text.rows import cut
+from rllab.text.rows import truncate
 
 
 def ranks(row: Mapping[str, Any]) -> list[float]:
@@ -29,7 +29,7 @@ def pack_pairs(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Mapping[str, A
     Beside what `pack` gives: `better` and `worse` (completions of the row), `margin` (by how much, where the data says
     it), and `weight` [B, P]: a prompt's pairs count 1 together (Ouyang et al. 2022, equation 1), 0 where there is none.
     """
-    batch, places = pack([cut(d, length) for d in documents(tokenizer, rows)], length)
+    batch, places = pack([truncate(d, length) for d in documents(tokenizer, rows)], length)
     inside: list[list[tuple[int, int, float, float]]] = [[] for _ in batch["input_ids"]]
     for row, (place, first) in zip(rows, places, strict=True):
         rank = ranks(row)
@@ -43,6 +43,6 @@ def pack_pairs(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Mapping[str, A
     return batch | {"better": better.long(), "worse": worse.long(), "margin": margin, "weight": weight}
 
 
-def of_pairs(values_BS: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def gather_pairs(values_BS: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """The better and the worse answer's value of each pair [B, P]."""
     return values_BS.gather(1, batch["better"]), values_BS.gather(1, batch["worse"])

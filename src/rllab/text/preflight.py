@@ -34,12 +34,12 @@ def survey(lm: LanguageModel, found: Sequence[Document], length: int, too_long: 
     return told | _sizes(lm.model, lm.part)
 
 
-def activations(lm: LanguageModel) -> float:
+def activation_bytes(lm: LanguageModel) -> float:
     """Bytes that a token leaves for the way back in fp32, measured on one short row."""
     ids = [i * 7919 % lm.model.config.vocab_size for i in range(_TRIED)]
     batch, _ = pack([Document(ids[:1], [ids[1:]])], _TRIED)
-    batch = {k: v.to(lm.model.device) for k, v in batch.items()} | {"noise": torch.zeros(1, dtype=torch.long)}
-    lm.drop_out(batch)
+    batch = {k: v.to(lm.model.device) for k, v in batch.items()} | {"dropout_seed": torch.zeros(1, dtype=torch.long)}
+    lm.seed_dropout(batch)
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
     held: dict[int, tuple[int, Tensor]] = {}
 

@@ -13,7 +13,7 @@ from rllab.text.pairs import ranks
 BINS = 10
 
 
-def judge_rewards(
+def pairwise_metrics(
     rows: Sequence[Mapping[str, Any]], rewards: Sequence[np.ndarray], lengths: Sequence[Sequence[int]]
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Metrics over all pairs of answers that differ in rank, and the pairs as rows for samples.jsonl.

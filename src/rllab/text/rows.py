@@ -28,13 +28,13 @@ class Rows:
 
     def of_round(self, step: int, count: int) -> list[dict[str, Any]]:
         """The `count` rows of this rank in a round."""
-        return [self.drawn(i) for i in self.places(step * count * self.ctx.world, count)]
+        return [self.row(i) for i in self.draws_of_rank(step * count * self.ctx.world, count)]
 
-    def places(self, first: int, count: int) -> range:
+    def draws_of_rank(self, first: int, count: int) -> range:
         """Which of the draws from the `first` on are this rank's, `count` of them."""
         return range(first + self.ctx.rank, first + self.ctx.rank + count * self.ctx.world, self.ctx.world)
 
-    def drawn(self, draw: int) -> dict[str, Any]:
+    def row(self, draw: int) -> dict[str, Any]:
         """The row of a draw; draws are numbered over all epochs."""
         return self.task.row(int(self._order(draw // self.size)[draw % self.size]), "train")  # type: ignore[no-any-return]
 
@@ -74,7 +74,7 @@ class Rows:
         return self._shuffled[1]
 
 
-def cut(document: Document, length: int) -> Document:
+def truncate(document: Document, length: int) -> Document:
     """A document in at most `length` tokens: the ends of its completions go, evenly, but for a quarter of the row.
 
     What is still too much goes from the beginning of the prompt, whose end matters most.
@@ -113,7 +113,7 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
             f"longest has {sizes.max()}: make `length` larger, or set too_long: cut",
         )
     for i in over:
-        cut(documents[int(i)], length)
+        truncate(documents[int(i)], length)
     shown = np.percentile(sizes, [50, 95, 100]).astype(int)
     learned = sum(sum(map(len, d.completions)) for d in documents)
     return {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from rllab.text.attention import Cache, Packed
+from rllab.text.attention import KVCache, Packed
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.models import LanguageModel
 
@@ -89,7 +89,7 @@ def _native(
     cache.select(rows)
     logits, alive = logits[rows], torch.arange(len(found), device=logits.device)
     for step in range(sampling.max_new_tokens):
-        chosen, logp = choose(logits, sampling, None if numbers is None else numbers[alive, step])
+        chosen, logp = choose_tokens(logits, sampling, None if numbers is None else numbers[alive, step])
         _note([found[i] for i in alive.tolist()], chosen, logp, lm)
         going = [i for i, row in enumerate(alive.tolist()) if not found[row].finished]
         if not going or step + 1 == sampling.max_new_tokens:
@@ -110,11 +110,11 @@ def _note(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: Langu
             completion.finished = token == lm.tokenizer.eos_token_id
 
 
-def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tuple[Cache, Tensor]:
+def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tuple[KVCache, Tensor]:
     """Keys and values of the prompts, and the logits [N, V] behind them."""
     device = lm.model.device
     lengths = torch.tensor([len(p) for p in prompts], device=device)
-    cache = Cache(len(prompts), device)
+    cache = KVCache(len(prompts), device)
     position = torch.arange(int(lengths.max()), device=device)
     real = position < lengths[:, None]
     mask = (position[:, None] >= position).expand(len(prompts), 1, -1, -1)
@@ -124,7 +124,7 @@ def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tupl
     return cache, lm.model.lm_head(hidden[lengths.cumsum(0) - 1])
 
 
-def _go_on(lm: LanguageModel, shape: Shape, tokens: Tensor, cache: Cache) -> Tensor:
+def _go_on(lm: LanguageModel, shape: Shape, tokens: Tensor, cache: KVCache) -> Tensor:
     """Logits [N, V] behind one more token [N] of each sequence."""
     cache.go_on()
     hidden = hidden_states(lm.model, shape, tokens, cache.lengths, cache)
@@ -148,7 +148,7 @@ def _transformers(
 
     def force(so_far: Tensor, logits: Tensor) -> Tensor:
         step = so_far.shape[1] - longest
-        chosen, logp = choose(logits.float(), sampling, None if numbers is None else numbers[:, step])
+        chosen, logp = choose_tokens(logits.float(), sampling, None if numbers is None else numbers[:, step])
         _note(found, chosen, logp, lm)
         return torch.full_like(logits, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
@@ -161,7 +161,7 @@ def _transformers(
     lm.model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=[force])  # type: ignore[operator]
 
 
-def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+def choose_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
     """The next tokens [N] and their log-probabilities [N]; uniform: a number in [0, 1) for each."""
     if not sampling.temperature:
         chosen = logits.argmax(-1)

@@ -6,9 +6,11 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rllab.core.messages import END_THINK, THINK
+
 ROLES = ("user", "assistant", "system")
 STYLES = ("direct", "think")
-SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", *(f"<|{x}|>" for x in (*ROLES, *STYLES)), "<think>", "</think>")
+SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", *(f"<|{x}|>" for x in (*ROLES, *STYLES)), THINK, END_THINK)
 CHAT = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{% if style in ('direct', 'think') %}{{ '<|' + style + '|>' }}{% endif %}"

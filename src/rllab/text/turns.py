@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.messages import last_text
 from rllab.text.chat import prompt_ids, reply_ids
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, Uniforms, generate
@@ -19,7 +20,7 @@ Message = dict[str, str]
 
 
 @dataclass
-class Talk:
+class Conversation:
     """A completion, and the messages that it consists of: the model's, and those of a task that replies."""
 
     completion: Completion
@@ -28,7 +29,7 @@ class Talk:
     @property
     def text(self) -> str:
         """What the model said last: the answer."""
-        return self.messages[-1]["content"]
+        return last_text(self.messages)
 
 
 def converse(
@@ -39,7 +40,7 @@ def converse(
     samples: int = 1,
     uniforms: Uniforms | None = None,
     longest: int | None = None,
-) -> tuple[list[list[int]], list[Talk]]:
+) -> tuple[list[list[int]], list[Conversation]]:
     """The rows' prompts as tokens, of each the last `longest`, and `samples` talks that go on from each, in order.
 
     Raises:
@@ -48,7 +49,7 @@ def converse(
     """
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
     found = generate(lm, prompts, sampling, samples, uniforms)
-    talks = [Talk(c, [_said(lm, c.ids)]) for c in found]
+    talks = [Conversation(c, [_said(lm, c.ids)]) for c in found]
     going = talks if hasattr(task, "reply") else []
     while going := [t for t in going if _replied(lm, task, rows[t.completion.row], t, sampling.max_new_tokens)]:
         _go_on(lm, prompts, going, sampling, uniforms)
@@ -59,7 +60,7 @@ def _said(lm: LanguageModel, ids: list[int]) -> Message:
     return {"role": "assistant", "content": str(lm.tokenizer.decode(ids, skip_special_tokens=True))}
 
 
-def _replied(lm: LanguageModel, task: Any, row: Row, talk: Talk, budget: int) -> bool:
+def _replied(lm: LanguageModel, task: Any, row: Row, talk: Conversation, budget: int) -> bool:
     """Adds what the task says to a talk; False where it says nothing, or leaves the model no token to answer with."""
     completion = talk.completion
     if not completion.finished:
@@ -86,7 +87,7 @@ def _replied(lm: LanguageModel, task: Any, row: Row, talk: Talk, budget: int) ->
 def _go_on(
     lm: LanguageModel,
     prompts: Sequence[list[int]],
-    going: Sequence[Talk],
+    going: Sequence[Conversation],
     sampling: Sampling,
     uniforms: Uniforms | None,
 ) -> None:
