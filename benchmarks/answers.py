@@ -17,7 +17,7 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
-from rllab.answers import judge
+from rllab.answers import grade
 from rllab.core.run import processor
 
 CASES = Path(__file__).resolve().parents[1] / "tests/answer_cases.jsonl"
@@ -25,7 +25,7 @@ Row = tuple[str, str, str, bool]  # completion, target, kind, correct
 
 
 def ours(completion: str, target: str, kind: str) -> bool:
-    return judge(completion, target, kind).correct
+    return grade(completion, target, kind).correct
 
 
 def theirs(completion: str, target: str, kind: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import read_jsonl
 
-from rllab.answers import KINDS, check_target, extract, judge
+from rllab.answers import KINDS, check_target, extract, grade
 from rllab.answers.numerals import number, numerals, plain, tidy
 
 CASES = Path(__file__).with_name("answer_cases.jsonl")
@@ -55,7 +55,7 @@ def test_there_are_enough_cases() -> None:
 
 @pytest.mark.parametrize("case", cases(), ids=lambda c: f"{c['kind']}: {c['note']}")
 def test_tricky_formats(case: dict[str, Any]) -> None:
-    said = judge(case["completion"], case["target"], case["kind"])
+    said = grade(case["completion"], case["target"], case["kind"])
     assert said.correct == case["correct"], said
 
 
@@ -65,21 +65,21 @@ def test_all_human_labels_of_gsm8ks_recorded_solutions(data: Path) -> None:
         target = row["ground_truth"].rpartition("A:")[2]
         for solution in (v for v in row.values() if isinstance(v, dict)):
             seen += 1
-            if judge(solution["solution"], target, "number").correct != solution["is_correct"]:
+            if grade(solution["solution"], target, "number").correct != solution["is_correct"]:
                 wrong.append(solution)
     assert (seen, wrong) == (5276, [])
 
 
 def test_maths_own_solutions_are_right(data: Path) -> None:
     rows = read_jsonl(data / "math500/math500.jsonl")
-    assert [r["answer"] for r in rows if not judge(r["solution"], r["answer"], "latex").correct] == []
+    assert [r["answer"] for r in rows if not grade(r["solution"], r["answer"], "latex").correct] == []
     assert len(rows) == 500
 
 
 def test_gsm8ks_own_solutions_are_right_and_others_wrong(data: Path) -> None:
     rows = read_jsonl(data / "gsm8k/test.jsonl")
-    assert all(judge(r["answer"], r["answer"], "number").correct for r in rows)
-    other = [judge(a["answer"], b["answer"], "number").correct for a, b in itertools.pairwise(rows)]
+    assert all(grade(r["answer"], r["answer"], "number").correct for r in rows)
+    other = [grade(a["answer"], b["answer"], "number").correct for a, b in itertools.pairwise(rows)]
     assert sum(other) < 0.05 * len(rows)
 
 
@@ -96,7 +96,7 @@ def test_no_text_raises() -> None:
         if kind == "latex":
             extract(text, kind)
         else:
-            judge(text, TARGETS[kind], kind)
+            grade(text, TARGETS[kind], kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,9 +111,9 @@ def test_long_texts_take_time_in_proportion(piece: str, kind: str) -> None:
     "bomb", ["10^{10^8}", "9^{9^{9^9}}", "10000000!", "2^{2^{33}}", "\\sum_{k=1}^{10^8} \\frac{1}{k}"]
 )
 def test_a_bomb_costs_its_row_alone(bomb: str) -> None:
-    said = judge(f"\\boxed{{{bomb}}}", "\\sqrt{2}", "latex")
+    said = grade(f"\\boxed{{{bomb}}}", "\\sqrt{2}", "latex")
     assert not said.correct
-    assert judge("\\boxed{\\sqrt{8}}", "2\\sqrt{2}", "latex").correct
+    assert grade("\\boxed{\\sqrt{8}}", "2\\sqrt{2}", "latex").correct
 
 
 def test_what_kills_the_process_costs_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,20 +122,20 @@ def test_what_kills_the_process_costs_its_row_alone(monkeypatch: pytest.MonkeyPa
 
     from rllab.answers import mathverify
 
-    assert judge("\\boxed{x+1}", "1+x", "latex").correct
+    assert grade("\\boxed{x+1}", "1+x", "latex").correct
     worker = mathverify._worker()
     os.kill(worker._serving, signal.SIGKILL)
-    judge("\\boxed{x+1}", "1+x", "latex")
-    assert judge("\\boxed{x+1}", "1+x", "latex").correct
+    grade("\\boxed{x+1}", "1+x", "latex")
+    assert grade("\\boxed{x+1}", "1+x", "latex").correct
     assert worker._process is not None
     worker._process.kill()
     worker._process.wait()
-    assert judge("\\boxed{x+1}", "1+x", "latex").correct
-    assert "longer than 0.6 s" in judge("\\boxed{10^{10^8}}", "\\sqrt{2}", "latex").reason
+    assert grade("\\boxed{x+1}", "1+x", "latex").correct
+    assert "longer than 0.6 s" in grade("\\boxed{10^{10^8}}", "\\sqrt{2}", "latex").reason
     monkeypatch.setattr(mathverify, "WAIT", 0.2)
-    assert "longer than 0.6 s" in judge("\\boxed{10^{10^8}}", "\\sqrt{2}", "latex").reason
+    assert "longer than 0.6 s" in grade("\\boxed{10^{10^8}}", "\\sqrt{2}", "latex").reason
     monkeypatch.undo()
-    assert judge("\\boxed{x+1}", "1+x", "latex").correct
+    assert grade("\\boxed{x+1}", "1+x", "latex").correct
 
 
 def test_latex_is_compared_in_threads_too() -> None:
@@ -143,7 +143,7 @@ def test_latex_is_compared_in_threads_too() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         found = list(
-            pool.map(lambda n: judge(f"\\boxed{{\\sqrt{{{n * n * 2}}}}}", f"{n}\\sqrt{{2}}", "latex"), range(2, 12))
+            pool.map(lambda n: grade(f"\\boxed{{\\sqrt{{{n * n * 2}}}}}", f"{n}\\sqrt{{2}}", "latex"), range(2, 12))
         )
     assert all(f.correct for f in found)
 
@@ -160,7 +160,7 @@ def test_targets_of_another_kind_are_told(kind: str, target: str, fault: str) ->
     with pytest.raises(ValueError, match=fault):
         check_target(target, kind)
     with pytest.raises(ValueError, match="unknown"):
-        judge("5", "5", "numbr")
+        grade("5", "5", "numbr")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is said of runs that learn nothing, and that nothing is said of those that do."""
+"""Diagnoses of runs that learn nothing, and none of runs that learn."""
 
 import json
 import re
@@ -29,23 +29,23 @@ ONE = SETTINGS | {"reward": "accuracy"}
 
 
 def samples(*groups: list[tuple[Any, ...]], cut: int = 0, **same: Any) -> list[dict[str, Any]]:
-    """Completions with what (accuracy, format) pay for each; the first `cut` of a group were cut off."""
-    found = []
+    """Completions with the rewards (accuracy, format) of each; the first `cut` of a group were cut off."""
+    rows = []
     for row, group in enumerate(groups):
-        for i, paid in enumerate(group):
-            known = dict(zip(("accuracy", "format"), paid, strict=False))
-            total = known["accuracy"] + 0.5 * known.get("format", 0.0)
-            said = {"step": 1, "row": row, "completion": f"text {i}", "correct": known["accuracy"] == 1.0}
-            said |= {"rewards": known, "score": total, "finish": "length" if i < cut else "stop"}
-            found.append(said | same)
-    return found
+        for i, scores in enumerate(group):
+            rewards = dict(zip(("accuracy", "format"), scores, strict=False))
+            total = rewards["accuracy"] + 0.5 * rewards.get("format", 0.0)
+            sample = {"step": 1, "row": row, "completion": f"text {i}", "correct": rewards["accuracy"] == 1.0}
+            sample |= {"rewards": rewards, "score": total, "finish": "length" if i < cut else "stop"}
+            rows.append(sample | same)
+    return rows
 
 
 HEALTHY = samples([(1, 0), (0, 1), (1, 1), (0, 0)], [(0, 0), (0, 1), (1, 0), (0, 0)])
 
 
 @pytest.mark.parametrize(
-    ("found", "settings", "says"),
+    ("rollouts", "settings", "expected"),
     [
         (HEALTHY, SETTINGS, []),
         (samples(*[[(1,), (0,)] * 2] * 3, cut=1), ONE, []),
@@ -53,7 +53,7 @@ HEALTHY = samples([(1, 0), (0, 1), (1, 1), (0, 0)], [(0, 0), (0, 1), (1, 0), (0,
         (samples(*[[(0,)] * 4] * 9), ONE, ["100% of the groups .* 0.0% are right. The rows are too hard"]),
         (samples(*[[(1,)] * 4] * 9), ONE, ["teach nothing: 100% are right. The reward is saturated"]),
         (samples(*[[(0,)] * 4] * 9, completion="no"), ONE, [r"word for word: make temperature \(1.0\) larger"]),
-        (samples(*[[(1, 0), (0, 0)] * 2] * 3), SETTINGS, ["format has paid 0 for all 12 answers .*SFT"]),
+        (samples(*[[(1, 0), (0, 0)] * 2] * 3), SETTINGS, ["format is 0 for all 12 answers .*SFT"]),
         (samples(*[[(1, 1), (0, 1)] * 2] * 3), SETTINGS, []),  # a format that all keep is learned
         (
             samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3),
@@ -62,51 +62,82 @@ HEALTHY = samples([(1, 0), (0, 1), (1, 1), (0, 0)], [(0, 0), (0, 1), (1, 0), (0,
         ),
     ],
 )
-def test_rollouts_are_diagnosed(found: list[dict[str, Any]], settings: dict[str, Any], says: list[str]) -> None:
-    told = of_rollouts(found, [], settings)
-    assert len(told) == len(says), told
-    for text, pattern in zip(told, says, strict=True):
+def test_rollouts_are_diagnosed(rollouts: list[dict[str, Any]], settings: dict[str, Any], expected: list[str]) -> None:
+    lines = of_rollouts(rollouts, [], settings)
+    assert len(lines) == len(expected), lines
+    for text, pattern in zip(lines, expected, strict=True):
         assert re.search(pattern, text), text
 
 
 def test_a_reward_without_right_answers_saturates_at_its_highest() -> None:
-    found = samples(*[[(1,)] * 4] * 9, correct=None)
+    rollouts = samples(*[[(1,)] * 4] * 9, correct=None)
     rose, never = [{"reward/total": 0.2}, {"reward/total": 1.0}], [{"reward/total": 1.0}]
-    assert "the highest of the run. The reward is saturated" in of_rollouts(found, rose, ONE)[0]
-    assert "too hard, or the reward never sees" in of_rollouts(found, never, ONE)[0]
+    assert "the highest of the run. The reward is saturated" in of_rollouts(rollouts, rose, ONE)[0]
+    assert "too hard, or the reward never sees" in of_rollouts(rollouts, never, ONE)[0]
 
 
 def test_drowned_rewards_are_fine_where_each_is_normalized() -> None:
-    found = samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3)
-    assert of_rollouts(found, [], SETTINGS | {"combine": "normalize_then_sum"}) == []
+    rollouts = samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3)
+    assert of_rollouts(rollouts, [], SETTINGS | {"combine": "normalize_then_sum"}) == []
     looked_at = ["accuracy", {"name": "format", "weight": 0}]  # counts nothing, as is wanted
-    assert of_rollouts(found, [], SETTINGS | {"reward": looked_at}) == []
+    assert of_rollouts(rollouts, [], SETTINGS | {"reward": looked_at}) == []
+
+
+def test_a_reward_that_never_applies_is_not_measured() -> None:
+    never = samples(*[[(1, 0), (0, 0)] * 2] * 3)
+    for sample in never:
+        sample["rewards"]["format"] = None
+    assert [line.partition(":")[0] for line in of_rollouts(never, [], SETTINGS)] == [
+        "format applies to none of the 12 answers of the newest rounds, and cannot be learned"
+    ]
+    # an unmeasured score is not 0, which would be the highest reward of this run
+    nothing = samples(*[[(0,)] * 4] * 9, rewards={"accuracy": None}, score=None, correct=None)
+    (line,) = of_rollouts(nothing, [{"reward/total": -2.0}, {"reward/total": -1.0}], ONE)
+    assert "no reward applies to any of the newest answers" in line and "saturated" not in line
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), "absent"])
+def test_no_diagnosis_is_drawn_from_a_metric_that_was_not_measured(value: float | str | None) -> None:
+    names = ("loss/kl", "loss/sampler_kl", "value/explained", "rollout/gold", "reward/total")
+    rows = [{"step": i} | ({} if value == "absent" else dict.fromkeys(names, value)) for i in range(4 * ROUNDS)]
+    assert of_rows(rows, SETTINGS) == []
+    high = {"loss/kl": 2.5, "loss/sampler_kl": 0.2, "value/explained": -4.0}
+    assert len(of_rows([*rows, high], SETTINGS)) == 3  # the mean is over the rounds that measured it
+    gold, reward = [0.7, 2.6, 2.7, 2.1], [0.7, 2.5, 2.6, 2.7]
+    for i, row in enumerate(rows):
+        row |= {"rollout/gold": gold[i // ROUNDS], "reward/total": reward[i // ROUNDS]}
+    assert len(of_rows(rows, SETTINGS)) == 1
+    for row in rows[ROUNDS : 3 * ROUNDS]:
+        row |= {"rollout/gold": None if value == "absent" else value}
+    assert of_rows(rows, SETTINGS) == []  # no longer three windows with a gold score
 
 
 def test_losses_are_diagnosed() -> None:
     fine = [{"loss/kl": 0.1, "loss/sampler_kl": 1e-4}] * 9
     assert of_rows(fine, SETTINGS) == []
     (text,) = of_rows([*fine, *[{"loss/kl": 2.5}] * ROUNDS], SETTINGS)
-    assert "2.5 nats a token" in text and "make beta (0.1) larger" in text
+    assert "2.5 nats per token" in text and "make beta (0.1) larger" in text
     apart = [{"loss/sampler_kl": 0.2}] * ROUNDS
     assert "importance_cap" in of_rows(apart, SETTINGS)[0] and not of_rows(apart, SETTINGS | {"importance_cap": 2.0})
 
 
-def test_an_over_optimised_reward_is_told() -> None:
-    def rows(gold: list[float], paid: list[float]) -> list[dict[str, Any]]:
-        each = enumerate(zip(gold, paid, strict=True))
+def test_an_over_optimised_reward_is_reported() -> None:
+    def rows(gold: list[float], reward: list[float]) -> list[dict[str, Any]]:
+        each = enumerate(zip(gold, reward, strict=True))
         return [
             {"step": ROUNDS * i + j, "rollout/gold": g, "reward/total": p} for i, (g, p) in each for j in range(ROUNDS)
         ]
 
-    (said,) = of_rows(rows([0.7, 2.6, 2.7, 2.1], [0.7, 2.5, 2.6, 2.7]), SETTINGS)
-    assert re.search(r"fallen from 2.70 around round 12 to 2.10.*not \(2.60 to 2.70\): it is over-optimised", said)
+    (line,) = of_rows(rows([0.7, 2.6, 2.7, 2.1], [0.7, 2.5, 2.6, 2.7]), SETTINGS)
+    assert re.search(
+        r"fallen from 2.70 around round 12 to 2.10.*not \(2.60 to 2.70\): the reward is over-optimised", line
+    )
     assert of_rows(rows([0.7, 2.6, 2.7, 2.65], [0.7, 2.5, 2.6, 2.7]), SETTINGS) == []
     assert of_rows(rows([0.7, 2.6, 2.7, 2.0], [0.7, 2.5, 2.6, 1.9]), SETTINGS) == []  # the reward has fallen, too
     assert of_rows(rows([2.0, 1.0], [1.0, 2.0]), SETTINGS) == []
 
 
-def test_values_that_go_astray_are_told() -> None:
+def test_values_that_go_astray_are_reported() -> None:
     rows: list[dict[str, Any]] = [{"value/explained": x} for x in (0.5, -4.0, -3.0, -2.0, -3.0, -3.0)]
     assert re.search(r"value/explained is -3\).*optim.value.lr", of_rows(rows, SETTINGS)[0])
     assert of_rows(rows[:1], SETTINGS) == []
@@ -114,9 +145,9 @@ def test_values_that_go_astray_are_told() -> None:
 
 def test_a_value_stands_in_for_the_others_of_a_group() -> None:
     apart = samples(*[[(1,)], [(0,)]] * 4)
-    assert any("teach nothing" in said for said in of_rollouts(apart, [], ONE))
+    assert any("teach nothing" in line for line in of_rollouts(apart, [], ONE))
     assert of_rollouts(apart, [], ONE | {"algo": "RLHF"}) == []
-    assert any("teach nothing" in s for s in of_rollouts(samples(*[[(0,)]] * 8), [], ONE | {"algo": "RLHF"}))
+    assert any("teach nothing" in line for line in of_rollouts(samples(*[[(0,)]] * 8), [], ONE | {"algo": "RLHF"}))
 
 
 def test_the_newest_rounds_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +175,8 @@ BUSY = {"batch_size": 16, "preflight_stops": True, "task.styles": [1.0, 0.0, 0.0
 
 
 def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> None:
-    mine = write_rewards(tmp_path)
-    trainer = Trainer(load_recipe("grpo", BUSY | {"reward": f"{mine}:constant"}, smoke=True), tmp_path / "cut")
+    file = write_rewards(tmp_path)
+    trainer = Trainer(load_recipe("grpo", BUSY | {"reward": f"{file}:constant"}, smoke=True), tmp_path / "cut")
     with pytest.raises(Mistake, match=r"max_new_tokens: .*of the first 48 answers are cut off at 6 tokens"):
         list(trainer)
     assert trainer.step == 0
@@ -153,14 +184,14 @@ def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> 
     base = Trainer(recipe, tmp_path / "base")
     list(base)
     talk = {"model": str(base.checkpoints.newest().folder), "shape": {}}  # type: ignore[union-attr]
-    settings = BUSY | talk | {"max_new_tokens": 64, "reward": f"{mine}:constant"}
+    settings = BUSY | talk | {"max_new_tokens": 64, "reward": f"{file}:constant"}
     del settings["task.styles"]
     trainer = Trainer(load_recipe("grpo-calculator", settings, smoke=True), tmp_path / "equal")
     with pytest.raises(Mistake, match=r"reward: in each of the first 16 groups all 3 answers are paid the same"):
         list(trainer)
-    healthy = load_recipe("grpo-calculator", settings | {"reward": f"{mine}:length"}, smoke=True)
-    told = preflight(healthy)
-    assert "tokens of an answer" in told and told["groups with signal"].endswith("of 16")
+    healthy = load_recipe("grpo-calculator", settings | {"reward": f"{file}:length"}, smoke=True)
+    table = preflight(healthy)
+    assert "tokens of an answer" in table and table["groups with signal"].endswith("of 16")
     list(Trainer(healthy, tmp_path / "healthy"))
     assert RunFolder(tmp_path / "healthy").status()["step"] == 4
     anyway = load_recipe("grpo-calculator", settings | {"preflight_stops": False}, smoke=True)
@@ -173,7 +204,7 @@ def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["reward-model", "dpo", "sft-lora", "cartpole"])
 def test_runs_that_sample_no_groups_have_nothing_that_stands_out(name: str, tmp_path: Path) -> None:
-    """What they keep in samples.jsonl (pairs, answers) is not taken for rollouts, while they train and after."""
+    """Their rows in samples.jsonl (pairs, answers) are not taken for rollouts, during training and after it."""
     trained = CliRunner().invoke(app, ["train", name, "--smoke", "--runs", str(tmp_path), "--name", "a"])
     assert trained.exit_code == 0 and trained.exception is None, trained.output
     assert CliRunner().invoke(app, ["diagnose", str(tmp_path / "a")]).output.strip() == "nothing stands out"

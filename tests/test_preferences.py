@@ -15,7 +15,7 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
 from rllab.text.pairs import gather_pairs, pack_pairs
-from rllab.text.reward_metrics import calibration_error, pairwise_metrics
+from rllab.text.reward_metrics import order_calibration, pairwise_metrics
 from rllab.text.tokenizers import tokenizer_for
 
 SHAPE = load_recipe("dpo", smoke=True).plain["shape"]
@@ -70,8 +70,8 @@ def test_metrics_of_rewards_with_known_answers() -> None:
     assert 0.5 < metrics["eval/length_bias"] < 0.9  # longer answers are rewarded more, but for one
     assert metrics["eval/nll"] == pytest.approx(np.mean(np.log1p(np.exp([-2.0, -2.0, 1.0, -1.0]))))
     sure = np.array([0.9] * 9 + [0.1])  # said with 90 % confidence, right in nine of ten
-    assert calibration_error(sure) == pytest.approx(0.0)
-    assert calibration_error(np.full(10, 0.8)) == pytest.approx(0.2)
+    assert order_calibration(sure) == pytest.approx(0.0)
+    assert order_calibration(np.full(10, 0.8)) == pytest.approx(0.2)
 
 
 def test_a_reward_model_learns_and_is_used(tmp_path: Path) -> None:

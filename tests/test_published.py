@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rllab.answers import judge
+from rllab.answers import grade
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
@@ -26,7 +26,7 @@ def test_gsm8k(data: Path) -> None:
     for i in range(0, 1319, 7):
         row = task.row(i, "test")
         assert "<<" not in row["completion"][0]["content"]
-        assert judge(row["completion"][0]["content"], row["target"], row["kind"]).correct
+        assert grade(row["completion"][0]["content"], row["target"], row["kind"]).correct
 
 
 def test_llmbar(data: Path) -> None:

@@ -1,4 +1,4 @@
-"""`rllab score` and `rllab compare` on recordings: published tables, and bad input."""
+"""`rllab score` and `rllab compare` on recordings: published tables and faulty input."""
 
 import json
 import re
@@ -40,17 +40,17 @@ def rllab(*words: object) -> subprocess.CompletedProcess[str]:
 
 def scored(path: Path, scorer: str = "rllab", kind: str | None = None) -> list[Scored]:
     problems = Problems()
-    found, _ = score([path], kind, scorer, problems)
+    items, _ = score([path], kind, scorer, problems)
     assert problems.messages() == []
-    return found
+    return items
 
 
-def accuracy(found: list[Scored]) -> float:
-    return 100 * sum(s.judgement.correct for s in found) / len(found)
+def accuracy(items: list[Scored]) -> float:
+    return 100 * sum(s.graded.correct for s in items) / len(items)
 
 
 def without_predictions(path: Path, folder: Path) -> Path:
-    """The recording without its authors' own extraction."""
+    """A copy of a recording without the extraction of its authors."""
     rows = read_jsonl(path)
     copy = folder / path.name
     copy.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "paper_pred"}) + "\n" for r in rows))
@@ -86,12 +86,11 @@ def test_compare_on_the_recordings(
         files.append(tmp_path / f"{mode}.jsonl")
         recording = data / f"recorded_zero_shot_cot/{task}.{mode}.jsonl"
         assert rllab("score", recording, "--scorer", "kojima", "--json", files[-1]).returncode == 0
-    said = rllab("compare", *files, "--json")
-    found = json.loads(said.stdout)
-    assert (found["gained"], found["lost"], found["verdict"]) == (gained, lost, verdict)
-    assert found["p"] == pytest.approx(p, rel=0.05)
-    low, high = found["interval"]
-    assert low < found["difference"] < high and (low > 0 or high < 0) == (found["p"] < 0.05)
+    comparison = json.loads(rllab("compare", *files, "--json").stdout)
+    assert (comparison["gained"], comparison["lost"], comparison["verdict"]) == (gained, lost, verdict)
+    assert comparison["p"] == pytest.approx(p, rel=0.05)
+    low, high = comparison["interval"]
+    assert low < comparison["difference"] < high and (low > 0 or high < 0) == (comparison["p"] < 0.05)
     assert verdict in rllab("compare", *files).stdout
 
 
@@ -105,17 +104,17 @@ GOOD = {"id": "1", "question": "q", "target": "18", "kind": "number", "completio
 
 def test_score_writes_a_row_an_item(tmp_path: Path) -> None:
     rows = [GOOD, GOOD | {"id": 2, "completion": "No idea."}, GOOD | {"id": "3", "completion": "I get 18 eggs."}]
-    said = rllab("score", write(tmp_path / "r.jsonl", rows), "--json", tmp_path / "out.jsonl")
-    assert said.returncode == 0, said.stderr
-    found = read_jsonl(tmp_path / "out.jsonl")
-    assert [(r["id"], r["answer"], r["correct"]) for r in found] == [
+    done = rllab("score", write(tmp_path / "r.jsonl", rows), "--json", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    results = read_jsonl(tmp_path / "out.jsonl")
+    assert [(r["id"], r["answer"], r["correct"]) for r in results] == [
         ("1", "18", True),
         (2, None, False),
         ("3", "18", True),
     ]
-    assert all(r["reason"] for r in found) and [r["strict"] for r in found] == [True, False, False]
-    assert "66.7 [20.8, 93.9]" in said.stdout and "rllab 1" in said.stdout
-    assert "disagree on 1 items" in said.stdout and "'3'" in said.stdout
+    assert all(r["reason"] for r in results) and [r["strict"] for r in results] == [True, False, False]
+    assert "66.7 [20.8, 93.9]" in done.stdout and "rllab 1" in done.stdout
+    assert "disagree on 1 items" in done.stdout and "'3'" in done.stdout
 
 
 def test_further_data_sets_of_the_same_papers(tmp_path: Path) -> None:
@@ -135,11 +134,11 @@ def test_further_data_sets_of_the_same_papers(tmp_path: Path) -> None:
     ]
     for prompt, items in cases:
         rows = [row(target, answer, prompt) for target, answer, _ in items]
-        found = scored(write(tmp_path / "r.jsonl", rows), "kojima")
-        assert [s.judgement.correct for s in found] == [right for _, _, right in items], prompt
+        graded = scored(write(tmp_path / "r.jsonl", rows), "kojima")
+        assert [s.graded.correct for s in graded] == [right for _, _, right in items], prompt
 
 
-def test_bad_rows_are_told_and_the_others_scored(tmp_path: Path) -> None:
+def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
     rows = [json.dumps(GOOD), '{"id": "2", "tar', json.dumps(GOOD | {"id": "3", "target": "many"}), "[1]"]
     rows += [
         json.dumps(GOOD | {"id": "4", "kind": "numbr"}),
@@ -147,8 +146,8 @@ def test_bad_rows_are_told_and_the_others_scored(tmp_path: Path) -> None:
     ]
     rows += [json.dumps(GOOD | {"completion": None}), json.dumps(GOOD | {"id": "7"})]
     path = write(tmp_path / "r.jsonl", rows)
-    said = rllab("score", path, "--json", tmp_path / "out.jsonl")
-    assert said.returncode == 2
+    done = rllab("score", path, "--json", tmp_path / "out.jsonl")
+    assert done.returncode == 2
     assert [r["id"] for r in read_jsonl(tmp_path / "out.jsonl")] == ["1", "7"]
     for fault in (
         f"{path}:2: this line is no JSON",
@@ -158,15 +157,15 @@ def test_bad_rows_are_told_and_the_others_scored(tmp_path: Path) -> None:
         f"{path}:6: no column 'target'",
         f"{path}:7: 'completion' is null",
     ):
-        assert fault in said.stderr, said.stderr
-    assert "Traceback" not in said.stderr and "100.0" in said.stdout
+        assert fault in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "100.0" in done.stdout
 
 
-def test_the_same_fault_of_many_lines_is_told_once(tmp_path: Path) -> None:
+def test_the_same_fault_of_many_lines_is_reported_once(tmp_path: Path) -> None:
     rows = [{"id": str(i), "target": "1", "text": "1"} for i in range(50)]
-    said = rllab("score", write(tmp_path / "r.jsonl", rows))
-    assert said.returncode == 2 and "no row could be scored" in said.stderr
-    assert said.stderr.count("no column 'completion'") == 1 and "and 49 more lines" in said.stderr
+    done = rllab("score", write(tmp_path / "r.jsonl", rows))
+    assert done.returncode == 2 and "no row could be scored" in done.stderr
+    assert done.stderr.count("no column 'completion'") == 1 and "and 49 more lines" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -177,22 +176,22 @@ def test_the_same_fault_of_many_lines_is_told_once(tmp_path: Path) -> None:
         (["r.jsonl", "--scorer", "kojma"], "did you mean 'kojima'?"),
     ],
 )
-def test_what_does_not_exist_is_told(words: list[str], fault: str, tmp_path: Path) -> None:
+def test_names_that_do_not_exist_are_reported(words: list[str], fault: str, tmp_path: Path) -> None:
     write(tmp_path / "r.jsonl", [GOOD])
-    said = rllab("score", tmp_path / words[0], *words[1:])
-    assert said.returncode == 2 and fault in said.stderr and "Traceback" not in said.stderr
+    done = rllab("score", tmp_path / words[0], *words[1:])
+    assert done.returncode == 2 and fault in done.stderr and "Traceback" not in done.stderr
 
 
 def test_ones_own_scorer_and_its_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(
-        "from rllab.answers import Judgement\n"
+        "from rllab.answers import Judgement\n"  # the older name of GradedAnswer
         "def fn(r):\n    return Judgement(r.answer, bool(1 / (len(r.id) - 2)), 'mine')\n"
     )
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "r.jsonl", [GOOD, GOOD | {"id": "22"}])
-    said = rllab("score", "r.jsonl", "--scorer", "mine.py:fn")
-    assert said.returncode == 2 and "r.jsonl:2: the scorer failed: ZeroDivisionError" in said.stderr
-    assert "mine.py:fn" in said.stdout and "100.0" in said.stdout
+    done = rllab("score", "r.jsonl", "--scorer", "mine.py:fn")
+    assert done.returncode == 2 and "r.jsonl:2: the scorer failed: ZeroDivisionError" in done.stderr
+    assert "mine.py:fn" in done.stdout and "100.0" in done.stdout
 
 
 def test_compare_over_different_items(tmp_path: Path) -> None:
@@ -200,8 +199,8 @@ def test_compare_over_different_items(tmp_path: Path) -> None:
         return write(tmp_path / name, [{"id": i, "correct": i < "c"} for i in ids])
 
     problems = Problems()
-    found = compare(results("a", "abcd"), results("b", "bcde"), problems)
-    assert found.items == 3 and len(problems.messages()) == 2
+    comparison = compare(results("a", "abcd"), results("b", "bcde"), problems)
+    assert comparison.items == 3 and len(problems.messages()) == 2
     assert "1 items are in this file alone, such as 'a'" in problems.messages()[0]
     with pytest.raises(Mistake, match="no item in common"):
         compare(results("a", "ab"), results("b", "cd"), Problems())
@@ -222,15 +221,17 @@ def test_compare_over_different_items(tmp_path: Path) -> None:
         ([], "number"),
     ],
 )
-def test_kinds_are_told_by_all_targets_of_a_file(targets: list[str], kind: str) -> None:
+def test_the_kind_is_inferred_from_all_targets_of_a_file(targets: list[str], kind: str) -> None:
     assert kind_of_targets(targets) == kind
 
 
 def test_scoring_needs_no_torch(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", [GOOD])
     code = f"import sys; sys.argv = ['rllab', 'score', {str(path)!r}]; from rllab.cli import app\n"
-    code += "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    code += "try: app()\nexcept SystemExit as end: assert not end.code, end.code\n"
+    code += "assert 'rllab.evals.score' in sys.modules and 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "100.0" in done.stdout, done.stderr
 
 
 def test_the_docs_scorer_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,5 +240,5 @@ def test_the_docs_scorer_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "mine.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "r.jsonl", [GOOD, GOOD | {"id": "2", "completion": "17"}])
-    said = rllab("score", "r.jsonl", "--scorer", "mine.py:fn")
-    assert said.returncode == 0 and "50.0" in said.stdout, said.stderr
+    done = rllab("score", "r.jsonl", "--scorer", "mine.py:fn")
+    assert done.returncode == 0 and "50.0" in done.stdout, done.stderr

@@ -9,7 +9,7 @@ import pytest
 from rllab_envs import tasks
 from rllab_envs.tasks.countdown import reaches
 
-from rllab.answers import judge
+from rllab.answers import grade
 from rllab.core.errors import FieldMistake
 from rllab.text.chat import documents
 from rllab.text.tokenizers import tokenizer_for
@@ -42,7 +42,7 @@ def test_last_letters_from_a_file(data: Path) -> None:
     task = tasks.last_letters(path=str(data / "last_letters/last_letters.json"))
     rows = [task.row(i, s) for s in SPLITS for i in range(task.size(s))]
     assert len(rows) == 500 and sum(not r["chain"] for r in rows) == 15  # with a double name
-    assert all(judge(task.gold(r), r["target"], r["kind"]).correct for r in rows)
+    assert all(grade(task.gold(r), r["target"], r["kind"]).correct for r in rows)
     (row,) = [r for r in rows if "Whitney Erika Tj Benito" in content(r)]
     assert row["target"] == "yajo" and task.gold(row).endswith("Tj ends in j ; Benito ends in o </think> #### yajo")
 
@@ -53,8 +53,8 @@ def test_math500_from_a_file(data: Path) -> None:
     rows = [task.row(i, "test") for i in range(500)]
     assert Counter(r["level"] for r in rows) == {5: 134, 4: 128, 3: 105, 2: 90, 1: 43}
     for row in rows[::5]:
-        assert judge(task.gold(row), row["target"], row["kind"]).correct
-        assert not judge(r"\boxed{-987654321}", row["target"], row["kind"]).correct
+        assert grade(task.gold(row), row["target"], row["kind"]).correct
+        assert not grade(r"\boxed{-987654321}", row["target"], row["kind"]).correct
     assert rows[0]["target"] == r"\left( 3, \frac{\pi}{2} \right)"
 
 

@@ -13,7 +13,7 @@ from rllab_envs import tasks
 from rllab_envs.tasks.arithmetic import parse, value
 from rllab_envs.tasks.pocket import NAMES
 
-from rllab.answers import judge
+from rllab.answers import grade
 from rllab.core.errors import FieldMistake
 from rllab.core.names import import_file
 from rllab.core.recipe import load_recipe
@@ -110,7 +110,7 @@ def test_gold_is_right_and_a_tokenizer_of_the_task_can_say_it(task: Any) -> None
             assert tokenizer.unk_token_id not in document.prompt + document.completions[0] + ids
             assert is_correct(task, row, str(tokenizer.decode(ids)))
             if not hasattr(task, "correct"):
-                assert judge(task.gold(row), row["target"], row["kind"]).marked
+                assert grade(task.gold(row), row["target"], row["kind"]).marked
 
 
 @pytest.mark.parametrize("task", MADE.values(), ids=MADE)
@@ -250,7 +250,7 @@ class Odd:
         return "#### 99" if self.fault == "gold" else f"#### {row['target']}"
 
     def correct(self, row: dict[str, Any], completion: str) -> bool:
-        return self.fault == "generous" or judge(completion, row["target"], "number").correct
+        return self.fault == "generous" or grade(completion, row["target"], "number").correct
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from rllab_envs.tasks.tickets import Tickets, score
 from safetensors import safe_open
 
 import rllab
-from rllab.answers import judge
+from rllab.answers import grade
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
@@ -299,7 +299,7 @@ def test_pocket_problems_are_right_and_apart() -> None:
         assert rows == [task.row(i, split) for i in range(300)]
         seen[split] = {r["prompt"][0]["content"] for r in rows}
         for row in rows:
-            assert judge(task.gold(row), row["target"], row["kind"]).correct
+            assert grade(task.gold(row), row["target"], row["kind"]).correct
             assert _worked_out(row["prompt"][0]["content"]) == int(row["target"])
         for row, document in zip(rows, documents(unknown, rows), strict=True):
             assert unknown.unk_token_id not in document.prompt + document.completions[0]

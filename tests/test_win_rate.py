@@ -113,8 +113,8 @@ def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path)
     [
         (["cartpole"], "which trains no language model that answers"),
         (["reward-model"], "which trains no language model that answers"),
-        (["began"], "began with no model, but made a new one: say with --against"),
-        (["dpo", "--by", "mine.py:nothing"], "says nothing of the answers"),
+        (["began"], "began with no model, but made a new one: name the model to compare it with by --against"),
+        (["dpo", "--by", "mine.py:nothing"], "applies to no pair of answers"),
         (["dpo", "--by", "self_judge"], "this model's tokenizer has no such letters"),
         (["nobody"], "no run 'nobody'"),
     ],

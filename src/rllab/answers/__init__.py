@@ -1,15 +1,17 @@
-"""What a model answered: the part of its text that counts, the answer in it, and whether that is the right one.
+"""Extracts the answer from a completion and grades it against the target.
 
 The policy, in order:
 
-1. Only the final part counts: after the last closed think, in Harmony's final channel, in the last answer tag. Thinking
-   that is not closed is no answer. Where the text runs on into a question of its own, it ends there.
-2. A mark beats a position, and the stronger mark the weaker: the last box, `####`, 'the answer is'; only then the last
-   number, a lone letter, a leading yes. Of marks of one sort the last counts.
-3. Two answers, a range, or a text cut off before its answer are no answer.
-4. Numbers compare exactly. Nothing that a model wrote is computed or evaluated; LaTeX goes to a process of its own.
+1. Only the final part of a text counts: after the last closing think tag, in Harmony's final channel, in the last
+   answer tag. A think tag that is never closed leaves no answer. Where the text goes on to ask a question of its own,
+   the part ends before that question.
+2. Marks take precedence over position, and stronger marks over weaker ones: the last box, then `####`, then 'the answer
+   is'. Without a mark, position decides: the last number, a lone letter, a leading yes. Among marks of the same type
+   the last one counts.
+3. Two answers, a range, or a text that is cut off before its answer count as no answer.
+4. Numbers are compared exactly. No text of a model is evaluated as code; LaTeX is compared in a separate process.
 
-Kinds: `number`, `choice` (a letter), `yesno`, `string`, `latex`.
+Kinds of answers: `number`, `choice` (a letter), `yesno`, `string`, `latex`.
 """
 
 import re
@@ -27,7 +29,11 @@ _NO_WORD = re.compile(r"[\W_]")
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered, as extracted (None: nothing), how it is told, or why not, and whether by a mark."""
+    """An extracted answer.
+
+    text: None where the completion has no answer. how: the mark or position that it was extracted by, or why there is
+    none. marked: a mark announces it, or it is the whole text.
+    """
 
     text: str | None
     how: str
@@ -35,8 +41,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """An answer, whether it is right, and why; `marked` where a box or words announce it, or it stands alone."""
+class GradedAnswer:
+    """A graded answer.
+
+    answer: as extracted; None where the completion has none. correct: whether it equals the target. reason: how it was
+    extracted, and why it is wrong. marked: a mark announces it, or it is the whole text.
+    """
 
     answer: str | None
     correct: bool
@@ -44,28 +54,31 @@ class Judgement:
     marked: bool = False
 
 
-def judge(completion: str, target: str, kind: str) -> Judgement:
-    """Whether a completion answers with the target. No completion raises, however it is made.
+def grade(completion: str, target: str, kind: str) -> GradedAnswer:
+    """Grades the answer in a completion against the target. Accepts any text as a completion without raising.
 
     Raises:
-        ValueError: the kind is unknown, or the target is none of this kind.
+        ValueError: the kind is unknown, or the target is not of this kind.
     """
     right = check_target(target, kind)
-    found = extract(completion, kind)
-    if found.text is None:
-        return Judgement(None, False, found.how)
+    answer = extract(completion, kind)
+    if answer.text is None:
+        return GradedAnswer(None, False, answer.how)
     if kind == "latex":
-        correct, why = latex.equal(found.text, right)
-        return Judgement(found.text, correct, why or found.how, found.marked)
-    correct = number.same(found.text, right) if kind == "number" else string.same_text(found.text, right)
-    return Judgement(found.text, correct, found.how if correct else f"{found.how}: not {right}", found.marked)
+        correct, why = latex.equal(answer.text, right)
+        return GradedAnswer(answer.text, correct, why or answer.how, answer.marked)
+    correct = number.same(answer.text, right) if kind == "number" else string.same_text(answer.text, right)
+    return GradedAnswer(answer.text, correct, answer.how if correct else f"{answer.how}: not {right}", answer.marked)
+
+
+judge, Judgement = grade, GradedAnswer  # docs/stable.md names `judge`; scorers of users return `Judgement`
 
 
 def check_target(target: str, kind: str) -> str:
-    """The target as answers are compared with it.
+    """Returns the target in the form that answers are compared with.
 
     Raises:
-        ValueError: the kind is unknown, or the target is none of this kind.
+        ValueError: the kind is unknown, or the target is not of this kind.
     """
     target = target.rpartition("####")[2].strip()
     if kind == "number" and numerals.number(target) is None:
@@ -83,7 +96,7 @@ def check_target(target: str, kind: str) -> str:
 
 
 def extract(completion: str, kind: str) -> Answer:
-    """The answer in a completion, by the policy of this module."""
+    """Extracts the answer of a kind from a completion, by the policy of this module."""
     try:
         part = final_part(tidy(completion))
         reader = READERS[kind]

@@ -1,4 +1,4 @@
-"""The letter that a text chooses."""
+"""The letter of a multiple-choice answer."""
 
 import itertools
 import re
@@ -37,11 +37,11 @@ _CHOOSES = re.compile(
     r"(?:clearly |definitely )?(?:correct|right|best|true|answer|the one)",
     re.I,
 )
-_WINDOW = 4000  # characters at the end of a text in which an unmarked choice is looked for
+_WINDOW = 4000  # characters at the end of a text that are searched for an unmarked choice
 
 
 class Letter(NamedTuple):
-    """A letter and where it stands."""
+    """A letter (upper case) and its place in the text, as character offsets."""
 
     start: int
     end: int
@@ -49,7 +49,7 @@ class Letter(NamedTuple):
 
 
 def marked(segment: str) -> str | None:
-    """The letter that a marked sentence chooses."""
+    """Returns the letter in the first sentence behind a mark, or None."""
     text = _MARKUP.sub("", segment[:600]).strip()
     end = _END.search(text)
     text = text[: end.start()] if end else text
@@ -57,7 +57,7 @@ def marked(segment: str) -> str | None:
 
 
 def placed(part: str) -> str | None:
-    """A letter that leads the text, is named as the choice, or ends it."""
+    """Returns the letter that begins an unmarked text, is named as the choice, or ends it; None if there is none."""
     text = _MARKUP.sub("", part).strip()
     if lead := _LEADS.match(text):
         first = text.split("\n", 1)[0][:600]
@@ -74,8 +74,8 @@ def placed(part: str) -> str | None:
 
 
 def _letters(text: str) -> list[Letter]:
-    """The letters of a text that can be a choice: no articles, none that the text excludes."""
-    found, excluded = list[Letter](), -1
+    """Returns the letters of a text that can be a choice, without articles and letters that the text rules out."""
+    letters, excluded = list[Letter](), -1
     for m in _LETTER.finditer(text):
         opened, letter, closed = m.groups()[:3] if m[2] else m.groups()[3:]
         start, end = m.span()
@@ -89,17 +89,21 @@ def _letters(text: str) -> list[Letter]:
         if beside or _EXCLUDED.search(before) or _WRONG.match(text, end):
             excluded = end
         else:
-            found.append(Letter(start, end, letter.upper()))
-    return found
+            letters.append(Letter(start, end, letter.upper()))
+    return letters
 
 
-def _only(text: str, found: list[Letter]) -> str | None:
-    """The first letter, where no other stands beside it as an alternative."""
-    if not found:
+def _only(text: str, letters: list[Letter]) -> str | None:
+    """Returns the first letter.
+
+    Raises:
+        NotCommitted: another letter is given as an alternative to one of them.
+    """
+    if not letters:
         return None
-    for one, other in itertools.pairwise(found):
+    for one, other in itertools.pairwise(letters):
         if one.name != other.name and other.start - one.end < 60 and _ALSO.fullmatch(text, one.end, other.start):
             raise NotCommitted("two answers")
-    if _SEVERAL.search(text[max(0, found[0].start - 30) : found[0].start]):
+    if _SEVERAL.search(text[max(0, letters[0].start - 30) : letters[0].start]):
         raise NotCommitted("several answers")
-    return found[0].name
+    return letters[0].name

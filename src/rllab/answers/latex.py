@@ -1,4 +1,4 @@
-"""LaTeX: the formula that was answered, and whether it equals the target."""
+"""Extracts a LaTeX formula as the answer, and compares it with the target."""
 
 import re
 from fractions import Fraction
@@ -9,8 +9,8 @@ from rllab.answers.number import placed as number_placed
 from rllab.answers.numerals import Numeral, number, plain
 from rllab.answers.parts import NotCommitted
 
-_WINDOW = 8000  # characters at the end of a text in which an unmarked formula is looked for
-_LONGEST = 1000  # characters; a longer answer is compared as text alone
+_WINDOW = 8000  # characters at the end of a text that are searched for an unmarked formula
+_LONGEST = 1000  # characters; a longer answer is compared as text only
 
 _FORMULA = re.compile(
     r"\$\$(.{1,1000}?)\$\$|(?<!\\)\$(.{1,1000}?)(?<!\\)\$|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]", re.S
@@ -19,7 +19,7 @@ _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n\s*\n")
 _VERB = re.compile(r"\b(?:is|are|equals?|be|to|by)\b\s*:?")
 _CLOSING = re.compile(r"\s{0,9}I hope (?:it|this) is (?:correct|right)\W*$")
 
-# What is left out before two formulas are compared.
+# Parts that are removed before two formulas are compared.
 _SPACING = re.compile(
     r"(?<!\\)\\(?:left|right|displaystyle|,|;|!|:| |quad|qquad)(?![a-zA-Z])|(?<=[^a-zA-Z\\])\s+|\s+(?=[^a-zA-Z])"
 )
@@ -30,17 +30,21 @@ _JOINED = re.compile(r"\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}|(?<=\W)(?:and|or
 
 
 def marked(segment: str) -> str | None:
-    """The formula behind a mark: the first behind its verb, with others joined to it; else what its sentence says."""
+    """Returns the answer in the first sentence behind a mark: a formula behind its verb, or its words or number."""
     text = segment[:2000].strip()
     if REFUSED.search(text.split("\n")[0]):
         raise NotCommitted("it refuses to answer")
     formula = _FORMULA.match(text)
     end = _first_end(text, formula.end() if formula else 0)
-    return _said(text[:end])
+    return _from_sentence(text[:end])
 
 
 def placed(part: str) -> str | None:
-    """The last formula, or the number of what is said behind it; without formulas, a short text or its last number."""
+    """Returns the answer of an unmarked text.
+
+    It is the last formula, or the last number behind that formula. Without a formula it is the whole text where that is
+    short, else its last number.
+    """
     part = _CLOSING.sub("", part[-_WINDOW:]).strip()
     if DANGLING.search(part[-20:]):
         raise NotCommitted("cut off")
@@ -52,7 +56,7 @@ def placed(part: str) -> str | None:
 
 
 def _first_end(text: str, start: int) -> int:
-    """Where the sentence ends that holds `start`; a stop inside a formula ends none."""
+    """Returns the end of the sentence that contains `start`; a full stop inside a formula does not end a sentence."""
     inside = [f.span() for f in _FORMULA.finditer(text)]
     for m in _SENTENCE.finditer(text, start):
         if not any(a < m.start() < b for a, b in inside):
@@ -60,8 +64,8 @@ def _first_end(text: str, start: int) -> int:
     return len(text)
 
 
-def _said(sentence: str) -> str | None:
-    """What a sentence gives as its answer."""
+def _from_sentence(sentence: str) -> str | None:
+    """Returns the answer that a sentence states: the first formula behind its last verb, with those joined to it."""
     formulas = list(_FORMULA.finditer(sentence))
     if not formulas:
         behind = _VERB.split(sentence)[-1].strip(" *_`\"'.")
@@ -86,31 +90,31 @@ def _inside(formula: re.Match[str]) -> str:
 
 
 def equal(answer: str, target: str) -> tuple[bool, str]:
-    """Whether the answer equals the target; and why not, where that is not their difference.
+    """Returns whether the answer equals the target, and "" or the reason why the two could not be compared.
 
-    math-verify is asked only where the two are neither the same text nor numbers.
+    math-verify is called only where the two are neither the same text nor both numbers.
     """
-    mine, its = _plain(answer), _plain(target)
-    if _key(mine) == _key(its):
+    plain_answer, plain_target = _plain(answer), _plain(target)
+    if _key(plain_answer) == _key(plain_target):
         return True, ""
-    if "=" not in its:
-        mine = re.sub(r"^\s*[a-zA-Z]\s*=\s*(?=[^=]+$)", "", mine)
-    a, b = _number(mine), _number(its)
+    if "=" not in plain_target:
+        plain_answer = re.sub(r"^\s*[a-zA-Z]\s*=\s*(?=[^=]+$)", "", plain_answer)
+    a, b = _number(plain_answer), _number(plain_target)
     if a and b:
         return a.same(b), ""
     if max(len(answer), len(target)) > _LONGEST:
         return False, "too long to compare"
-    said = mathverify.same(mine, its)
-    return said is True, "" if isinstance(said, bool) else said
+    verdict = mathverify.same(plain_answer, plain_target)
+    return verdict is True, "" if isinstance(verdict, bool) else verdict
 
 
 def _number(latex: str) -> Numeral | None:
-    """The number that a formula is, where it holds no name and no relation."""
+    """Returns the number that a formula is; None where the formula contains a letter or is no number."""
     return None if re.search(r"[A-Za-z]", plain(latex)) else number(latex)
 
 
 def _plain(latex: str) -> str:
-    """Without dollar signs, units, and 'and' between two answers."""
+    """Removes dollar signs, units and percent signs, and writes a comma for 'and' between two answers."""
     latex = latex.strip().strip("$").strip().rstrip(".")
     latex = _MARKS.sub("", _UNITS.sub("", latex))
     latex = _REPEATING.sub(_repeating, re.sub(r"\\[dt]frac", r"\\frac", latex))
@@ -118,14 +122,14 @@ def _plain(latex: str) -> str:
 
 
 def _key(latex: str) -> str:
-    """What two texts have in common that differ in spacing and braces alone."""
+    """Returns a form that is equal for formulas that differ only in spacing and in the braces of fractions."""
     latex = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", _SPACING.sub("", latex))
     text = re.fullmatch(r"\\text\{([^{}]*)\}", latex)
     return text[1].casefold() if text else latex
 
 
 def _repeating(m: re.Match[str]) -> str:
-    """0.1\\overline{6} as a fraction."""
+    """Writes 0.1\\overline{6} as a fraction."""
     whole, once, again = m.groups()
     nines = (10 ** len(again) - 1) * 10 ** len(once)
     value = Fraction(int(whole + once + again) - int(whole + once), nines)

@@ -1,4 +1,4 @@
-"""math-verify in a process of its own, which is killed when it is late."""
+"""Compares LaTeX by math-verify, in a separate process that is killed when it is late."""
 
 import atexit
 import contextlib
@@ -14,60 +14,64 @@ from functools import lru_cache
 from rllab.answers.mathverify_worker import SECONDS
 from rllab.core.errors import MachineFault
 
-WAIT = 5.0 if hasattr(signal, "setitimer") else 0.6  # seconds until it is killed, where the system has not ended it
+WAIT = 5.0 if hasattr(signal, "setitimer") else 0.6  # seconds until it is killed, if the system has not ended it before
 _GAVE_UP = f"math-verify took longer than {SECONDS} s, or more memory than there is for it"
 _START = 60.0  # seconds for the process to load sympy
 
 
 def same(answer: str, target: str) -> bool | str:
-    """Whether two LaTeX texts are the same; or a text that says why there is no verdict."""
+    """Returns whether two LaTeX texts are equal, or a text that says why math-verify gave no verdict."""
     return _worker().ask(answer, target)
 
 
 class Worker:
-    """A math-verify process; `ask` kills what serves when it is late, and the next question finds another."""
+    """A math-verify process. `ask` kills the serving child when it is late; the next call is served by another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._said: queue.Queue[str] = queue.Queue()
+        self._lines: queue.Queue[str] = queue.Queue()
         self._serving = 0
 
     def ask(self, answer: str, target: str) -> bool | str:
-        """True, False, or why there is no verdict."""
+        """Returns True, False, or why there is no verdict.
+
+        Raises:
+            MachineFault: the process does not start.
+        """
         with self._lock:
             self._ready()
             assert self._process is not None and self._process.stdin is not None
             try:
                 self._process.stdin.write(json.dumps([answer, target]) + "\n")
                 self._process.stdin.flush()
-                said = json.loads(self._said.get(timeout=WAIT) or "null")
+                reply = json.loads(self._lines.get(timeout=WAIT) or "null")
             except (queue.Empty, BrokenPipeError):
                 self._kill()
                 return _GAVE_UP
-            if said is None or isinstance(said, dict):  # what served was ended; perhaps another is ready
-                self._serving = said["ready"] if said else 0
+            if reply is None or isinstance(reply, dict):  # the system ended the child; another may be ready
+                self._serving = reply["ready"] if reply else 0
                 return _GAVE_UP
-            return said  # type: ignore[no-any-return]
+            return reply  # type: ignore[no-any-return]
 
     def _ready(self) -> None:
-        """Starts the process where there is none, and waits for the one that serves."""
+        """Starts the process if there is none, and waits for the child that serves."""
         if self._process is None or self._process.poll() is not None:
-            self._serving, self._said = 0, queue.Queue()
+            self._serving, self._lines = 0, queue.Queue()
             env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k == "PYTHONPATH"}
             line = [sys.executable, "-m", "rllab.answers.mathverify_worker"]
             self._process = subprocess.Popen(line, stdin=-1, stdout=-1, stderr=-3, text=True, encoding="utf-8", env=env)
-            reader = threading.Thread(target=_read, args=(self._process, self._said), daemon=True)
+            reader = threading.Thread(target=_read, args=(self._process, self._lines), daemon=True)
             reader.start()
             atexit.register(self._end, self._process, reader)
         while not self._serving:
             try:
-                said = json.loads(self._said.get(timeout=_START) or "null")
+                reply = json.loads(self._lines.get(timeout=_START) or "null")
             except queue.Empty:
-                said = None
-            if said is None:
+                reply = None
+            if reply is None:
                 raise MachineFault("math-verify does not start; try: python -m rllab.answers.mathverify_worker")
-            self._serving = said["ready"] if isinstance(said, dict) else 0
+            self._serving = reply["ready"] if isinstance(reply, dict) else 0
 
     def _end(self, process: "subprocess.Popen[str]", reader: threading.Thread) -> None:
         process.kill()
@@ -86,11 +90,12 @@ class Worker:
         self._serving = 0
 
 
-def _read(process: "subprocess.Popen[str]", said: "queue.Queue[str]") -> None:
+def _read(process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> None:
+    """Puts the lines that a process writes into a queue, and "" at their end."""
     assert process.stdout is not None
     for line in process.stdout:
-        said.put(line)
-    said.put("")
+        lines.put(line)
+    lines.put("")
 
 
 @lru_cache(1)

@@ -1,7 +1,8 @@
-"""The process that math-verify runs in, so that whatever it does (hang, raise, take an alarm) costs one row.
+"""The process that runs math-verify. Whatever math-verify does (hang, raise, use the alarm) costs one row.
 
-It reads requests as JSON lines, `[answer, target]`, and answers each with `true`, `false` or a text that says why not.
-Where the system can fork, the packages are loaded once and a child serves; killed, it is replaced in milliseconds.
+It reads requests as JSON lines, `[answer, target]`. It replies to each with `true`, `false`, or a text that says why
+there is no verdict. Where the system can fork, the packages are loaded once and a child serves; a child that was killed
+is replaced in milliseconds.
 """
 
 import json
@@ -10,44 +11,44 @@ import signal
 import sys
 
 MEMORY = 2 << 30  # bytes
-SECONDS = 0.6  # of the processor, for one comparison; ordinary ones take milliseconds, whatever else the machine does
+SECONDS = 0.6  # of processor time for one comparison; most take milliseconds
 
 
 def serve() -> None:
-    """Says `ready` with the process to kill, then answers requests until they end."""
+    """Writes `ready` with the id of this process, then replies to requests until they end."""
     print(json.dumps({"ready": os.getpid()}), flush=True)
     while line := sys.stdin.readline():
         try:
             answer, target = json.loads(line)
             _end_after(SECONDS)
-            said: bool | str = same(answer, target)
+            verdict: bool | str = same(answer, target)
         except BaseException as error:  # math-verify's time-out is no Exception
-            said = f"math-verify: {type(error).__name__}"
+            verdict = f"math-verify: {type(error).__name__}"
         _end_after(0)
-        print(json.dumps(said), flush=True)
+        print(json.dumps(verdict), flush=True)
 
 
 def _end_after(seconds: float) -> None:
-    """The system ends this process after so many seconds of computing, also where nobody is left to do it; 0: never."""
+    """Has the system end this process after `seconds` of processor time, also where its parent is gone; 0: never."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def same(answer: str, target: str) -> bool:
-    """Whether two LaTeX texts are the same by math-verify; only its LaTeX grammar reads them, never an evaluator."""
+    """Returns whether two LaTeX texts are equal by math-verify. It parses them as LaTeX and never runs them as code."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     latex = [LatexExtractionConfig()]
-    gold, mine = (parse(f"${text}$", latex, parsing_timeout=None) for text in (target, answer))
-    return bool(gold) and bool(mine) and bool(verify(gold, mine, allow_set_relation_comp=True, timeout_seconds=None))
+    gold, own = (parse(f"${text}$", latex, parsing_timeout=None) for text in (target, answer))
+    return bool(gold) and bool(own) and bool(verify(gold, own, allow_set_relation_comp=True, timeout_seconds=None))
 
 
 def main() -> None:
-    """Serves, in a child where that is possible."""
+    """Serves, in a child process where the system can fork."""
     import logging
 
     logging.disable()
-    same("x+1", "1+x")  # what the first comparison loads is there before children are made
+    same("x+1", "1+x")  # loads what the first comparison needs before children are made
     if not hasattr(os, "fork"):
         return serve()
     while True:

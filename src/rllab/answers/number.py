@@ -1,4 +1,4 @@
-"""The number that a text commits itself to."""
+"""The number of a numeric answer."""
 
 import re
 
@@ -25,30 +25,30 @@ _LABEL = re.compile(
     r"(?:^|\n)[ \t]*(?:[*#-]+\s?)?(?:step|part|case|day|example|\()?\s?(\d+)\s?[.):]\s+(?=\S)|\bstep (\d+)", re.I
 )
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
-_WINDOW = 10_000  # characters at the end of a text in which an unmarked number is looked for
+_WINDOW = 10_000  # characters at the end of a text that are searched for an unmarked number
 
 
 def marked(segment: str) -> str | None:
-    """The number that a marked segment commits itself to."""
+    """Returns the number in the first sentence behind a mark, as text; None if there is none."""
     text = plain(segment[:600]).strip(" \t\n*_\"'")
     end = SENTENCE.search(text)
     text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text[: end.start()] if end else text)
-    found = list(numerals(text))
-    if REFUSED.search(text[: found[0].start if found else None]):
+    numbers = list(numerals(text))
+    if REFUSED.search(text[: numbers[0].start if numbers else None]):
         raise NotCommitted("it refuses to answer")
-    if not found:
+    if not numbers:
         words = worded(text)
         return str(words[0].value) if words and words[0].start < 30 else None
-    chosen = _result(text, found)
-    _one_answer(text, found, chosen)
+    chosen = _result(text, numbers)
+    _one_answer(text, numbers, chosen)
     return text[chosen.start : chosen.end]
 
 
-def _result(text: str, found: list[Numeral]) -> Numeral:
-    """The first number, or where that begins a calculation the number behind its last equals sign."""
-    chosen = found[0]
+def _result(text: str, numbers: list[Numeral]) -> Numeral:
+    """Returns the first number; where it begins a calculation, the number behind the last equals sign."""
+    chosen = numbers[0]
     while _OPERATOR.match(text, chosen.end) or re.match(r"[^=\n;,(]{0,40}=", text[chosen.end :]):
-        later = [n for n in found if n.start >= chosen.end and re.search(r"[=≈]\W*$", text[chosen.end : n.start])]
+        later = [n for n in numbers if n.start >= chosen.end and re.search(r"[=≈]\W*$", text[chosen.end : n.start])]
         if not later:
             if re.match(r"[ )}]*-(?=\s*[\d(])", text[chosen.end :]):
                 raise NotCommitted("a range or a difference")
@@ -57,10 +57,10 @@ def _result(text: str, found: list[Numeral]) -> Numeral:
     return chosen
 
 
-def _one_answer(text: str, found: list[Numeral], chosen: Numeral) -> None:
-    """Raises NotCommitted where another number stands beside the chosen one as an alternative."""
-    at = found.index(chosen)
-    for left, right in zip(found[max(0, at - 1) : at + 1], found[max(1, at) : at + 2], strict=False):
+def _one_answer(text: str, numbers: list[Numeral], chosen: Numeral) -> None:
+    """Raises NotCommitted where a neighbouring number is an alternative to the chosen one."""
+    at = numbers.index(chosen)
+    for left, right in zip(numbers[max(0, at - 1) : at + 1], numbers[max(1, at) : at + 2], strict=False):
         between = text[left.end : right.start]
         if left.value != right.value and len(between) < 40 and (_OR.fullmatch(between) or _TO.fullmatch(between)):
             raise NotCommitted(f"two answers: {text[left.start : right.end]}")
@@ -69,18 +69,18 @@ def _one_answer(text: str, found: list[Numeral], chosen: Numeral) -> None:
 
 
 def placed(part: str) -> str | None:
-    """The last number of the text."""
+    """Returns the last number of an unmarked text, as text; None if there is none."""
     text = plain(part[-_WINDOW:]).rstrip(" \t\n*_\"'")
     if re.fullmatch(r"\W*\d{1,3}(?: \d{3})+\W*", text):
         return text.replace(" ", "")
     if DANGLING.search(text[-20:]):
         raise NotCommitted("cut off")
     labels = {m.end(m.lastindex or 0) for m in _LABEL.finditer(text)}
-    found = [n for n in numerals(text) if n.end not in labels and not _ORDINAL.match(text, n.end)]
-    if not found:
+    numbers = [n for n in numerals(text) if n.end not in labels and not _ORDINAL.match(text, n.end)]
+    if not numbers:
         words = worded(text)
         return str(words[0].value) if len(words) == 1 else None
-    chosen = found[-1]
+    chosen = numbers[-1]
     if REFUSED.search(SENTENCE.split(text[: chosen.start])[-1]):
         raise NotCommitted("it refuses to answer")
     if _OPERATOR.match(text, chosen.end):
@@ -90,11 +90,11 @@ def placed(part: str) -> str | None:
         raise NotCommitted("it excludes a number, and gives none")
     if before.endswith(("+", "*", "×", "÷", "^", "/", "-")) and re.search(r"\d\W*$", before[:-1][-6:]):
         raise NotCommitted("a calculation without its result")
-    _one_answer(text, found, chosen)
+    _one_answer(text, numbers, chosen)
     return text[chosen.start : chosen.end]
 
 
 def same(answer: str, target: str) -> bool:
-    """Whether two texts are the same number."""
-    mine, its = number(answer), number(target)
-    return mine is not None and its is not None and mine.same(its)
+    """Returns whether two texts are the same number."""
+    a, b = number(answer), number(target)
+    return a is not None and b is not None and a.same(b)

@@ -1,6 +1,6 @@
-"""Numbers as people and models write them, read exactly: '$1,234.50', '2½', '-\\frac{3}{4}', '1.8 × 10^3', '30 %'.
+"""Reads numbers as people and models write them: '$1,234.50', '2½', '-\\frac{3}{4}', '1.8 × 10^3', '30 %'.
 
-Nothing is computed: '3 + 4' is two numbers and an operator. Values are Fractions, so 0.1 is a tenth.
+Nothing is computed: '3 + 4' is two numbers and an operator. Values are exact: a Fraction, so 0.1 is a tenth.
 """
 
 import re
@@ -28,10 +28,10 @@ _NUMERAL = re.compile(
     (?:\s*(?P<scale>{"|".join(SCALES)})s?\b|(?P<kilo>k)\b)?""",
     re.X | re.I,
 )
-_NO_NUMBER = re.compile(r"[:/]\d|\s?\^|,\d")  # what follows makes it a time, a date, a power or a list
+_NO_NUMBER = re.compile(r"[:/]\d|\s?\^|,\d")  # behind a number: it is part of a time, a date, a power or a list
 _MINUS_AFTER = re.compile(r"(?:^|[=:(\[{,;]|\b(?:is|are|be|was|equals|to|of))\s*$", re.I)
 _GROUPING = str.maketrans("", "", ",'_")
-MAX_DIGITS, MAX_EXPONENT = 300, 300  # beyond these a number is an attack
+MAX_DIGITS, MAX_EXPONENT = 300, 300  # limits on what one number may cost; larger ones are not read
 
 _UNICODE: dict[int, str] = {ord(c): "-" for c in "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"}
 _UNICODE |= dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"), "")
@@ -65,7 +65,7 @@ _MARKUP = [
 
 @dataclass(frozen=True)
 class Numeral:
-    """A number and where it stands in the text; `percent` where a percent sign follows."""
+    """A number and its place in the text, as character offsets; percent: a percent sign follows it."""
 
     value: Fraction
     percent: bool = False
@@ -73,7 +73,7 @@ class Numeral:
     end: int = 0
 
     def same(self, other: "Numeral") -> bool:
-        """Whether both are the same number; 30 % is 30 and 0.3 where the other has no percent sign."""
+        """Returns whether both are the same number. 30 % equals both 30 and 0.3 if the other has no percent sign."""
         if self.value == other.value:
             return True
         if self.percent == other.percent:
@@ -83,7 +83,7 @@ class Numeral:
 
 
 def tidy(text: str) -> str:
-    """Digits, minus signs, spaces and quotes of every script as ASCII has them."""
+    """Replaces digits, minus signs, spaces and quotes of every script by those of ASCII."""
     if text.isascii():
         return text
     text = _VULGAR.sub(lambda m: " " + unicodedata.normalize("NFKC", m[0]), text)
@@ -95,7 +95,7 @@ def tidy(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A tidy text without currency signs, emphasis and what LaTeX puts around numbers."""
+    """Removes currency signs, emphasis and LaTeX commands around numbers from a tidy text."""
     if "\\" in text and "frac" in text:
         text = _FRACTION.sub(_fraction, text)
     for pattern, by in _MARKUP:
@@ -109,7 +109,7 @@ def _fraction(m: re.Match[str]) -> str:
 
 
 def numerals(text: str) -> Iterator[Numeral]:
-    """The numbers of a plain text, first to last; dates and times of day are none."""
+    """Yields the numbers of a plain text in order; dates and times of day are not numbers."""
     for m in _NUMERAL.finditer(text):
         value = None if _NO_NUMBER.match(text, m.end()) else _value(m)
         if value is not None:
@@ -133,13 +133,13 @@ def _value(m: re.Match[str]) -> Fraction | None:
 
 
 def _sign(text: str, start: int) -> int:
-    """Where the number begins that has its digits at `start`: at a sign, unless that sign subtracts or joins."""
+    """Returns where the number with digits at `start` begins: at its sign, unless that subtracts or is a hyphen."""
     window = text[max(0, start - 16) : start].rstrip(" ")
     at = start - min(start, 16) + len(window)
     if not window or window[-1] not in "+-":
         return start
     before = window[:-1].rstrip(" ")
-    if at < start:  # '- 5' is -5 only where a number is announced
+    if at < start:  # '- 5' is -5 only behind a word or sign that announces a number
         return at - 1 if _MINUS_AFTER.search(before) else start
     if before and (before[-1].isdigit() or before[-1] in ")%"):
         return start
@@ -147,38 +147,38 @@ def _sign(text: str, start: int) -> int:
 
 
 def number(text: str) -> Numeral | None:
-    """The one number that a short text is, with its sign, currency, percent sign or unit; None where it is none."""
+    """Returns the number that a short text is, with its sign, currency or unit; None if it is not one number."""
     if len(text) > MAX_DIGITS:
         return None
     text = plain(tidy(text)).strip().rstrip(".")
     if re.fullmatch(r"[+-]?\d{1,3}(?: \d{3})+", text):
         text = text.replace(" ", "")
-    found = list(numerals(text))
-    if not found:
+    numbers = list(numerals(text))
+    if not numbers:
         words = worded(text)
         return words[0] if len(words) == 1 and not text[: words[0].start].strip(" -minusgatve") else None
-    around = text[: found[0].start] + text[found[0].end :]
-    return found[0] if len(found) == 1 and not re.search(r"[\d+*/=^<>()-]", around) else None
+    around = text[: numbers[0].start] + text[numbers[0].end :]
+    return numbers[0] if len(numbers) == 1 and not re.search(r"[\d+*/=^<>()-]", around) else None
 
 
 def worded(text: str) -> list[Numeral]:
-    """The numbers in words of a text: 'twenty-one apples', 'two and a half', 'three-quarters', 'a dozen'."""
+    """Returns the numbers that a text writes in words: 'twenty-one apples', 'two and a half', 'a dozen'."""
     words = list(re.finditer(r"[a-z]+", text[:2000].lower()))
     names = [w[0] for w in words] + [""] * 3
-    found, i = [], 0
+    numbers, i = [], 0
     while i < len(words):
         value, end = _worded(names, i)
         if value is None:
             i += 1
             continue
         negative = i > 0 and names[i - 1] in ("minus", "negative")
-        found.append(Numeral(-value if negative else value, False, words[i].start(), words[end - 1].end()))
+        numbers.append(Numeral(-value if negative else value, False, words[i].start(), words[end - 1].end()))
         i = end
-    return found
+    return numbers
 
 
 def _worded(names: list[str], i: int) -> tuple[Fraction | None, int]:
-    """The number whose words begin at i, and where they end."""
+    """Returns the number whose words begin at i, or None, and the place behind its words."""
     article = names[i] in ("a", "an")
     if article or names[i] in _PARTS:
         i += article

@@ -1,11 +1,11 @@
-"""The part of a completion that counts, and the marks in it."""
+"""Finds the part of a completion that counts as its answer, and the marks in that part."""
 
 import re
 from collections.abc import Iterator
 
 
 class NotCommitted(Exception):
-    """The text does not commit itself to one answer."""
+    """A text does not commit to one answer; the message says why."""
 
 
 _THINKING = "think|thinking|thought|reasoning|scratchpad|reflection"
@@ -24,10 +24,10 @@ _RUN_ON = re.compile(
 
 
 def final_part(text: str) -> str:
-    """What of a completion counts as its answer.
+    """Returns the part of a completion that counts as its answer.
 
     Raises:
-        NotCommitted: there is no such part.
+        NotCommitted: there is no final channel, or the thinking is not closed.
     """
     if "<|channel|>" in text:
         finals = list(_FINAL.finditer(text))
@@ -67,31 +67,35 @@ _ANSWER_IS = re.compile(
 _NEGATED = re.compile(
     r"[\s*_]*(?:definitely |certainly |clearly )?not\b(?! (?:known|clear|given|certain|sure|possible))", re.I
 )
-_BOXES = 30  # how many of a text's boxes are looked at, from the last
+_BOXES = 30  # how many boxes of a text are read, from the last
 _WORD = re.compile(r"[^\s$.,;]{1,40}")
 _BETWEEN = re.compile(r"(?:[$\\()\[\]{}\s,;/.]|or|and|quad|qquad|text)*", re.I)
 
 
 def marks(part: str) -> Iterator[tuple[str, str]]:
-    """The text behind each sort of mark, strongest first."""
+    """Yields (name of the mark, text behind it) for each type of mark in the part, strongest first.
+
+    Raises:
+        NotCommitted: the text is cut off inside a box, or before its answer.
+    """
     if boxes := list(_boxes(part)):
         yield "in a box", f"${_last_box(part, boxes)}$"
     elif _BOX.search(part):
         raise NotCommitted("cut off in its box")
     if lines := _HASHES.findall(part):
         yield "behind ####", lines[-1]
-    if told := list(_ANSWER_IS.finditer(part)):
-        rest = part[told[-1].end() :]
+    if phrases := list(_ANSWER_IS.finditer(part)):
+        rest = part[phrases[-1].end() :]
         if not rest.strip(" \t\n*_$\"'`"):
             raise NotCommitted("cut off before its answer")
         if _NEGATED.match(rest):
-            told.pop()
-            rest = part[told[-1].end() : told[-1].end() + 400] if told else ""
+            phrases.pop()
+            rest = part[phrases[-1].end() : phrases[-1].end() + 400] if phrases else ""
         yield "behind 'the answer is'", rest
 
 
 def _boxes(part: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, content) of each of the last closed boxes."""
+    """Yields (start, end, content) of each of the last closed boxes."""
     for m in [*_BOX.finditer(part)][-_BOXES:]:
         if part[m.end()] != "{":
             word = _WORD.match(part, m.end())
@@ -106,7 +110,7 @@ def _boxes(part: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _last_box(part: str, boxes: list[tuple[int, int, str]]) -> str:
-    """The last box, with those joined to it by no more than 'or' or 'and'."""
+    """Returns the content of the last box, joined with preceding boxes that only 'or' or 'and' separates from it."""
     contents = [boxes[-1][2]]
     for (_, end, content), (start, _, _) in zip(reversed(boxes[:-1]), reversed(boxes), strict=False):
         if content == contents[0] or not _BETWEEN.fullmatch(part[end:start]):

@@ -1,4 +1,4 @@
-"""Words: an answer compared as text."""
+"""Answers that are compared as text."""
 
 import re
 
@@ -12,7 +12,7 @@ _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 
 
 def marked(segment: str) -> str | None:
-    """The first line behind a mark; of a sentence that goes on, its quoted word or its part before the comma."""
+    """Returns the first line behind a mark: its quoted word, or the line up to a reason or a second sentence."""
     line = next((x.strip() for x in segment.split("\n") if x.strip()), "")
     line = _TEXT.sub(r"\1", line).strip(" *_$")
     if quoted := _QUOTED.match(line):
@@ -24,20 +24,20 @@ def marked(segment: str) -> str | None:
 
 
 def placed(part: str) -> str | None:
-    """The last line."""
+    """Returns the last line of an unmarked text; None if there is none."""
     lines = [x.strip() for x in part.split("\n") if x.strip(" *_`\"'.#-")]
     return lines[-1].strip(" *_`\"'.") if lines else None
 
 
 def bare(text: str) -> str:
-    """Without case, quotes, markdown, trailing stop and doubled spaces."""
+    """Removes case, quotes, markdown, the final full stop and repeated spaces."""
     text = _TEXT.sub(r"\1", tidy(text))
     return " ".join(text.strip(" *_`\"'.$\n\t").split()).casefold()
 
 
-def same_text(mine: str, target: str) -> bool:
-    """Whether two texts are the same; true is yes, and false no."""
-    mine, target = bare(mine), bare(target)
-    if mine in POLAR and target in POLAR:
-        return POLAR[mine] == POLAR[target]
-    return mine == target
+def same_text(answer: str, target: str) -> bool:
+    """Returns whether two texts are the same; 'true' equals 'yes', and 'false' equals 'no'."""
+    answer, target = bare(answer), bare(target)
+    if answer in POLAR and target in POLAR:
+        return POLAR[answer] == POLAR[target]
+    return answer == target

@@ -1,4 +1,4 @@
-"""Yes and no: which of them a text says, and not as a determiner ('no doubt')."""
+"""Answers of yes or no; a 'no' that is a determiner ('no doubt') is not an answer."""
 
 import itertools
 import re
@@ -20,35 +20,41 @@ _THEN = re.compile(
 
 
 def _polar(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, word) of each yes or no that is an answer and not a determiner ('no doubt')."""
-    found = [(m.start(), m.end(), m[1].lower()) for m in _TOKEN.finditer(text)]
-    found = [(s, e, w) for s, e, w in found if not (w == "no" and _MORE.match(text, e))]
-    for (_, end, one), (start, _, other) in itertools.pairwise(found):
+    """Returns (start, end, word) of each yes or no that is an answer and not a determiner ('no doubt').
+
+    Raises:
+        NotCommitted: the text gives both as alternatives.
+    """
+    words = [(m.start(), m.end(), m[1].lower()) for m in _TOKEN.finditer(text)]
+    words = [(s, e, w) for s, e, w in words if not (w == "no" and _MORE.match(text, e))]
+    for (_, end, one), (start, _, other) in itertools.pairwise(words):
         if POLAR[one] != POLAR[other] and _BOTH.fullmatch(text, end, start):
             raise NotCommitted("yes and no")
-    return found
+    return words
 
 
 def marked(segment: str) -> str | None:
-    """The first yes or no of a marked sentence."""
+    """Returns the first yes or no in the first sentence behind a mark; None if there is none."""
     text = segment[:600].lstrip(" \n\t*_")
     end = SENTENCE.search(text)
-    found = _polar(text[: end.start()] if end else text)
-    if not found and REFUSED.search(text[: end.start()] if end else text):
+    words = _polar(text[: end.start()] if end else text)
+    if not words and REFUSED.search(text[: end.start()] if end else text):
         raise NotCommitted("it refuses to answer")
-    return found[0][2] if found else None
+    return words[0][2] if words else None
 
 
 def placed(part: str) -> str | None:
-    """The last yes or no that leads a sentence or ends the text."""
+    """Returns the last yes or no of an unmarked text that begins a sentence or ends the text; None if there is none."""
     text = _ASKED.sub("", re.sub(r"\\(?:text|boxed)|[*_`${}]", "", part)).strip()
-    found = _polar(text)
-    leading = [f for f in found if _leads(text, *f[:2])]
+    leading = [word for word in _polar(text) if _leads(text, *word[:2])]
     return leading[-1][2] if leading else None
 
 
 def _leads(text: str, start: int, end: int) -> bool:
-    """Whether a yes or no begins the text or a sentence, and is not its subject ('Yes would be wrong'), or ends all."""
+    """Returns whether a yes or no begins the text or a sentence without being its subject, or ends the text.
+
+    'Yes would be wrong' has a yes as its subject.
+    """
     if not start or not text[end : end + 20].strip(" .!\"')"):
         return True
     return bool(_THEN.search(text[max(0, start - 20) : start])) and not _MORE.match(text, end)

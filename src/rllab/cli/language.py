@@ -177,9 +177,9 @@ def verify(
     """Show how well a model grades derivations, and how often it names what is wrong, by their number of steps."""
     from rllab.cli.tables import table
     from rllab.evals.proofs import verify as verified
-    from rllab.evals.speaker import Speaker, began_with
+    from rllab.evals.run_sampler import RunSampler, initial_model
 
-    found = verified(Speaker(run, runs, began_with(run, runs, "leave --base out") if base else ""), rows)
+    found = verified(RunSampler(run, runs, initial_model(run, runs, "leave --base out") if base else ""), rows)
     table(found if as_json else [{k: shown(v) for k, v in row.items()} for row in found], as_json)
 
 
@@ -196,8 +196,8 @@ def refine(
     """Show what refining its own derivations is worth to a model, and whether it knows its best."""
     from rllab.cli.tables import table
     from rllab.evals.proofs import refine as refined
-    from rllab.evals.speaker import Speaker, began_with
+    from rllab.evals.run_sampler import RunSampler, initial_model
 
-    speaker = Speaker(run, runs, began_with(run, runs, "leave --base out") if base else "")
-    found = list(refined(speaker, rounds, problems, samples))
+    sampler = RunSampler(run, runs, initial_model(run, runs, "leave --base out") if base else "")
+    found = list(refined(sampler, rounds, problems, samples))
     table(found if as_json else [{k: shown(v) for k, v in row.items()} for row in found], as_json)

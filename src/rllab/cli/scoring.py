@@ -43,12 +43,12 @@ def calibration(
 ) -> None:
     """Show what a verifier's scores of proofs are worth, beside the points that people gave them."""
     from rllab.cli.tables import table
-    from rllab.evals.calibration import agreement, bins, contests, draw, read_judged
+    from rllab.evals.calibration import agreement, bins, contests, draw, read_proofs
     from rllab.evals.recordings import Problems
 
     problems = Problems()
-    judged = read_judged(files, problems)
-    tables = {"files": contests(judged), "bins": bins(judged, count), "all": [agreement(judged, count)]}
+    proofs = read_proofs(files, problems)
+    tables = {"files": contests(proofs), "bins": bins(proofs, count), "all": [agreement(proofs, count)]}
     if figure:
         draw(tables["bins"], Path(figure))
     if as_json:

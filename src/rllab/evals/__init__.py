@@ -1,1 +1,1 @@
-"""Evaluation: recordings of what models answered, scorers, scores, and comparisons."""
+"""Evaluation of models and runs: scores of recorded answers, comparisons, diagnosis, figures."""

@@ -1,7 +1,8 @@
-"""What a verifier's score of a proof is worth: beside the points that people gave it.
+"""Compares a verifier's scores of proofs with the points that people gave them.
 
-It reads the proofs that DeepSeekMath-V2 published (2025, `outputs/*.jsonl`): `problem_idx`, and in `model_prediction`
-the mean score of many evaluations, `average_automatic_rating` from 0 to 1, and `human_rating` in the contest's points.
+It reads the proofs published with DeepSeekMath-V2 (2025, `outputs/*.jsonl`). A row has `problem_idx` and
+`model_prediction`. The latter holds the mean score of many evaluations, `average_automatic_rating` from 0 to 1, and
+`human_rating` in the contest's points.
 """
 
 import re
@@ -17,14 +18,17 @@ from rllab.evals.figures import canvas, save
 from rllab.evals.recordings import Problems, read_rows
 from rllab.stats import bootstrap, calibration_error, pearson, spearman
 
-POINTS = {"IMO": 7, "PB": 7, "CMO": 21, "Putnam": 10}  # of a problem; PB: IMO-ProofBench
+POINTS = {"IMO": 7, "PB": 7, "CMO": 21, "Putnam": 10}  # most points of a problem, by contest; PB: IMO-ProofBench
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A proof that was judged twice. score: the verifier's, from 0 to 1. points: of `most`, by people."""
+class GradedProof:
+    """A proof graded by a verifier and by people.
+
+    file: its name without the suffix. score: the verifier's, from 0 to 1. points: from people, out of `most`.
+    """
 
     file: str
     problem: str
@@ -34,26 +38,26 @@ class Judged:
 
     @property
     def share(self) -> float:
-        """Of the points."""
+        """The share of the points that people gave, from 0 to 1."""
         return self.points / self.most
 
 
-def read_judged(paths: Sequence[Path], problems: Problems) -> list[Judged]:
-    """The proofs in some files; lines that cannot be used are noted as problems, and left out.
+def read_proofs(paths: Sequence[Path], problems: Problems) -> list[GradedProof]:
+    """Reads the proofs in files. A line that cannot be used is left out and added to `problems`.
 
     Raises:
         Mistake: there is no such file, or no line can be used.
     """
-    found = [j for path in paths for n, row in read_rows(path, problems) if (j := _judged(path, n, row, problems))]
-    if not found:
+    proofs = [p for path in paths for n, row in read_rows(path, problems) if (p := _proof(path, n, row, problems))]
+    if not proofs:
         raise Mistake("\n".join(["there is no proof with both a score and points", *problems.messages()]))
-    return found
+    return proofs
 
 
-def _judged(path: Path, line: int, row: Row, problems: Problems) -> Judged | None:
-    said = row.get("model_prediction")
-    name, said = str(row.get("problem_idx", "")), said if isinstance(said, dict) else {}
-    score, points = said.get("average_automatic_rating"), said.get("human_rating")
+def _proof(path: Path, line: int, row: Row, problems: Problems) -> GradedProof | None:
+    name, prediction = str(row.get("problem_idx", "")), row.get("model_prediction")
+    ratings = prediction if isinstance(prediction, dict) else {}
+    score, points = ratings.get("average_automatic_rating"), ratings.get("human_rating")
     contest = re.match(r"[A-Za-z]*", name)
     most = POINTS.get(contest[0]) if contest else None
     if most is None:
@@ -61,7 +65,7 @@ def _judged(path: Path, line: int, row: Row, problems: Problems) -> Judged | Non
     elif not _within(score, 1) or not _within(points, most):
         problems.add(path, line, f"expected average_automatic_rating from 0 to 1, human_rating from 0 to {most}")
     else:
-        return Judged(path.stem, name, float(score), float(points), most)
+        return GradedProof(path.stem, name, float(score), float(points), most)
     return None
 
 
@@ -69,55 +73,59 @@ def _within(value: Any, most: int) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
 
 
-def contests(judged: Sequence[Judged]) -> list[Row]:
-    """A row for each file: the points in all, as in the paper's Table 1, beside the verifier's mean score."""
+def contests(proofs: Sequence[GradedProof]) -> list[Row]:
+    """Returns a row for each file: the total points, as in the paper's Table 1, and the verifier's mean score."""
     rows = []
-    for file in dict.fromkeys(j.file for j in judged):
-        mine = [j for j in judged if j.file == file]
-        points, most = sum(j.points for j in mine), sum(j.most for j in mine)
-        told = {"file": file, "proofs": len(mine), "points": points, "of": most, "share": points / most}
-        rows.append(told | {"verifier": float(np.mean([j.score for j in mine]))})
+    for file in dict.fromkeys(p.file for p in proofs):
+        own = [p for p in proofs if p.file == file]
+        points, most = sum(p.points for p in own), sum(p.most for p in own)
+        row = {"file": file, "proofs": len(own), "points": points, "of": most, "share": points / most}
+        rows.append(row | {"verifier": float(np.mean([p.score for p in own]))})
     return rows
 
 
-def bins(judged: Sequence[Judged], count: int = 10) -> list[Row]:
-    """A row for each of `count` ranges of the score in which proofs are, evenly wide, 1 counting to the last.
+def bins(proofs: Sequence[GradedProof], count: int = 10) -> list[Row]:
+    """Returns a row for each of `count` score ranges of equal width that holds a proof. Score 1 is in the last range.
 
-    `human` is their mean share of the points, with its interval by resampling proofs.
+    `verifier` is the mean score in the range. `human` is the mean share of the points, and `interval` its interval by
+    resampling proofs.
     """
-    which = [min(int(j.score * count), count - 1) for j in judged]
+    which = [min(int(p.score * count), count - 1) for p in proofs]
     rows = []
     for place in sorted(set(which)):
-        mine = [j for j, w in zip(judged, which, strict=True) if w == place]
-        shares = np.array([j.share for j in mine])
-        told = {"score": (place / count, (place + 1) / count), "proofs": len(mine)}
-        told |= {"verifier": float(np.mean([j.score for j in mine])), "human": float(shares.mean())}
-        rows.append(told | {"interval": bootstrap(shares)})
+        own = [p for p, w in zip(proofs, which, strict=True) if w == place]
+        shares = np.array([p.share for p in own])
+        row = {"score": (place / count, (place + 1) / count), "proofs": len(own)}
+        row |= {"verifier": float(np.mean([p.score for p in own])), "human": float(shares.mean())}
+        rows.append(row | {"interval": bootstrap(shares)})
     return rows
 
 
-def agreement(judged: Sequence[Judged], count: int = 10) -> Row:
-    """How scores and shares go together over all proofs; None for a correlation where one of them does not vary."""
-    score, share = np.array([j.score for j in judged]), np.array([j.share for j in judged])
-    told = {"proofs": len(judged), "verifier": float(score.mean()), "human": float(share.mean())}
-    each = {"pearson": pearson(score, share), "spearman": spearman(score, share)}
-    told |= {"calibration error": calibration_error(score, share, count)}
-    return told | {k: None if np.isnan(v) else v for k, v in each.items()}
+def agreement(proofs: Sequence[GradedProof], count: int = 10) -> Row:
+    """Returns how scores and shares agree over all proofs, the calibration error by `count` bins.
+
+    A correlation is None where the scores or the shares do not vary.
+    """
+    score, share = np.array([p.score for p in proofs]), np.array([p.share for p in proofs])
+    row: Row = {"proofs": len(proofs), "verifier": float(score.mean()), "human": float(share.mean())}
+    row |= {"calibration error": calibration_error(score, share, count)}
+    correlations = {"pearson": pearson(score, share), "spearman": spearman(score, share)}
+    return row | {k: None if np.isnan(v) else v for k, v in correlations.items()}
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """A figure of what people gave, with its interval, against the verifier's score; the diagonal is calibrated.
+    """Draws the share of the points that people gave, with its interval, over the verifier's score.
 
-    rows: of `bins`. path: .svg, .png or .pdf.
+    A calibrated verifier lies on the diagonal. rows: from `bins`. path: .svg, .png or .pdf.
 
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
     """
     figure, (axes,) = canvas((4.5, 4))
     axes.plot([0, 1], [0, 1], ":", color="grey")
-    said, human = (np.array([r[k] for r in rows]) for k in ("verifier", "human"))
+    verifier, human = (np.array([r[k] for r in rows]) for k in ("verifier", "human"))
     low, high = np.array([r["interval"] for r in rows]).T
-    axes.errorbar(said, human, np.clip([human - low, high - human], 0.0, 1.0), fmt="o", capsize=3)
+    axes.errorbar(verifier, human, np.clip([human - low, high - human], 0.0, 1.0), fmt="o", capsize=3)
     for row in rows:
         axes.annotate(str(row["proofs"]), (row["verifier"], row["human"]), (4, 4), textcoords="offset points")
     axes.set_xlabel("verifier's score")

@@ -1,4 +1,4 @@
-"""How runs went: what they measured over rounds, or over whatever else they count, beside each other."""
+"""Metrics of several runs over rounds, or over another metric such as tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +12,25 @@ Row = dict[str, Any]
 
 
 def of_run(run: RunFolder, metrics: Sequence[str], over: str = "step") -> list[Row]:
-    """A row for each round of a run in which all of the metrics, and `over`, were measured.
+    """Returns a row for each round of a run in which `over` and all of the metrics were measured.
 
-    metrics: as they stand in metrics.jsonl.
+    metrics, over: names in metrics.jsonl.
 
     Raises:
-        Mistake: there is no such round; tells what was measured.
+        Mistake: there is no such round; the message names what was measured.
     """
     rows = run.rows()
-    found = [r for r in rows if all(k in r for k in (over, *metrics))]
-    if not found:
+    measured = [r for r in rows if all(k in r for k in (over, *metrics))]
+    if not measured:
         known = sorted({k for r in rows for k in r})
         raise Mistake(f"{run.path} has no round with {', '.join((over, *metrics))}; it measured {', '.join(known)}")
-    return [{"run": run.path.name, over: r[over]} | {k: r[k] for k in metrics} for r in found]
+    return [{"run": run.path.name, over: r[over]} | {k: r[k] for k in metrics} for r in measured]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """A panel for each metric and a line for each run, over the second column; .svg, .png or .pdf.
+    """Draws a panel for each metric and a line for each run, over the second column of the rows.
+
+    path: .svg, .png or .pdf.
 
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
@@ -37,8 +39,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure, panels = canvas((2 + 4 * len(metrics), 4), len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         for name in dict.fromkeys(r["run"] for r in rows):
-            seen = [(r[over], r[metric]) for r in rows if r["run"] == name]
-            axes.plot(*zip(*seen, strict=True), marker=".", label=name)
+            points = [(r[over], r[metric]) for r in rows if r["run"] == name]
+            axes.plot(*zip(*points, strict=True), marker=".", label=name)
         axes.set_xlabel(over)
         axes.set_ylabel(metric)
     panels[0].legend(fontsize="small")

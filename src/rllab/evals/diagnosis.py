@@ -1,6 +1,7 @@
-"""What goes wrong in a run that learns from rewards, in plain sentences: what was seen, the number, what to change.
+"""Diagnoses runs that learn from rewards, in sentences: what was observed, its number, and which setting to change.
 
-It reads the record alone, `samples.jsonl` and `metrics.jsonl`: a run can be asked while it goes on, or long after.
+It reads only `samples.jsonl` and `metrics.jsonl`, so it works while a run trains and afterwards. A metric that was not
+measured gives no diagnosis.
 """
 
 import json
@@ -13,76 +14,78 @@ import numpy as np
 
 from rllab.core.run import RunFolder
 
-ROUNDS = 5  # the newest rounds are looked at together: of one alone much is chance
-CUT = 0.5  # share of answers that reach the token limit; TRL's users meet it first as a reward of 0
-EQUAL = 0.95  # share of groups that teach nothing
-DROWNED = 0.05  # share of the differences within groups, below which a reward does not count beside another
-KL = 1.0  # nats a token: the model says something else than the one that it began as
-ASTRAY = -1.0  # share of the returns' variance that values explain
-FALLEN = 0.1  # of all that gold has risen before
-APART = 0.05  # nats a token between the sampler and the trainer; rounding alone is a thousandth of it
+ROUNDS = 5  # newest rounds that are looked at together; a single round is too noisy
+CUT = 0.5  # share of answers that reach the token limit
+EQUAL = 0.95  # share of groups without a difference in reward
+DROWNED = 0.05  # a reward with a smaller share of the differences within groups does not count beside the others
+KL = 1.0  # nats per token to the reference, above which the policy has left its language
+ASTRAY = -1.0  # explained variance of the returns by the values, below which the value head diverges
+FALLEN = 0.1  # fall of the gold score, as a share of its rise before
+APART = 0.05  # nats per token between sampler and trainer; rounding alone causes about a thousandth of it
 _BLOCK = 1 << 22  # bytes
 
 Sample = Mapping[str, Any]
 
 
 def diagnose(run: RunFolder) -> list[str]:
-    """What stands out in a run's newest rounds; [] where nothing does, or it keeps no rollouts."""
+    """Returns what stands out in a run's newest rounds; [] where nothing does, or the run keeps no rollouts."""
     samples = newest_rollouts(run.path / "samples.jsonl")
     settings, rows = run.plain(), run.rows()
     return [*of_rollouts(samples, rows, settings), *of_rows(rows, settings)] if samples else []
 
 
 def of_rollouts(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
-    """What completions and their rewards show: cut off, all the same, never paid, drowned."""
+    """Diagnoses completions and their rewards: truncated, without differences, never rewarded, drowned by another.
+
+    rows: of metrics.jsonl. settings: of the recipe.
+    """
     groups: dict[Any, list[Sample]] = defaultdict(list)
     for sample in samples:
-        one = settings.get("algo") == "RLHF"  # a value stands in for the others of a group
+        one = settings.get("algo") == "RLHF"  # its baseline is a value, so all answers are compared with each other
         groups[None if one else (sample["step"], sample["row"])].append(sample)
-    said = []
+    lines = []
     cut = float(np.mean([s["finish"] == "length" for s in samples]))
     if cut > CUT:
-        said.append(
+        lines.append(
             f"{cut:.0%} of the answers are cut off at max_new_tokens ({settings.get('max_new_tokens')}), most before "
             "they answer: make it larger, or ask for shorter answers"
         )
     equal = float(np.mean([len(_scores(g)) < 2 for g in groups.values()]))
     if equal >= EQUAL:
-        said.append(f"{equal:.0%} of the groups are paid the same for all of their answers and teach nothing: ")
-        said[-1] += _why_equal(list(groups.values()), rows, settings)
+        why = _why_equal(list(groups.values()), rows, settings)
+        lines.append(f"{equal:.0%} of the groups have no difference in reward and teach nothing: {why}")
     else:
-        said += _components(list(groups.values()), settings)
-    return said
+        lines += _components(list(groups.values()), settings)
+    return lines
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
-    """What the losses show: a KL that runs away, a sampler that is not the trainer."""
-    said = []
+    """Diagnoses metrics: KL, sampler against trainer, values, over-optimisation. rows: of metrics.jsonl."""
+    lines = []
     kl, apart = (_mean(rows[-ROUNDS:], f"loss/{name}") for name in ("kl", "sampler_kl"))
-    if kl > KL:
-        said.append(
-            f"the KL to the model that training began with is {kl:.2g} nats a token, and the answers may be "
-            f"nothing that it would say: make beta ({settings.get('beta')}) larger, or optim.lr smaller"
+    if kl is not None and kl > KL:
+        lines.append(
+            f"the KL to the reference model is {kl:.2g} nats per token, and the answers may be nothing that the "
+            f"reference would say: make beta ({settings.get('beta')}) larger, or optim.lr smaller"
         )
-    if apart > APART and not settings.get("importance_cap"):
-        said.append(
-            f"what samples is {apart:.2g} nats a token apart from what learns: set importance_cap: 2, or sample in the "
-            "precision of the training"
+    if apart is not None and apart > APART and not settings.get("importance_cap"):
+        lines.append(
+            f"the sampler is {apart:.2g} nats per token from the trained model: set importance_cap: 2, or sample in "
+            "the precision of the training"
         )
     explained = _mean(rows[-ROUNDS:], "value/explained")
-    if explained < ASTRAY:
-        said.append(
-            f"values miss what follows by more than a constant would (value/explained is {explained:.2g}): make the "
-            "rate of the value head (optim.value.lr) smaller"
+    if explained is not None and explained < ASTRAY:
+        lines.append(
+            f"the values predict the returns worse than a constant would (value/explained is {explained:.2g}): make "
+            "the learning rate of the value head (optim.value.lr) smaller"
         )
-    return said + _over_optimised(rows)
+    return lines + _over_optimised(rows)
 
 
 def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The reward does not fall, and what the task itself thinks of the answers does (Gao et al. 2023)."""
-    each = [
-        (r["step"], r["rollout/gold"], r["reward/total"]) for r in rows if {"rollout/gold", "reward/total"} <= r.keys()
-    ]
+    """The gold score has fallen from its best while the reward has not (Gao et al. 2023)."""
+    values = [[_value(r, name) for name in ("step", "rollout/gold", "reward/total")] for r in rows]
+    each = [[v for v in row if v is not None] for row in values if None not in row]
     windows = [np.mean(each[i : i + ROUNDS], 0) for i in range(0, len(each) - ROUNDS + 1, ROUNDS)]
     if len(windows) < 3:
         return []
@@ -91,17 +94,19 @@ def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if risen <= 0 or best[1] - last[1] < FALLEN * risen or last[2] < best[2] - FALLEN * abs(best[2] - windows[0][2]):
         return []
     return [
-        f"what the task itself thinks of the answers (rollout/gold) has fallen from {best[1]:.2f} around round "
-        f"{best[0]:.0f} to {last[1]:.2f}, while the reward has not ({best[2]:.2f} to {last[2]:.2f}): it is "
-        "over-optimised. Hold the policy nearer to where it began (kl_coef or beta), or stop earlier"
+        f"the task's own score of the answers (rollout/gold) has fallen from {best[1]:.2f} around round {best[0]:.0f} "
+        f"to {last[1]:.2f}, while the reward has not ({best[2]:.2f} to {last[2]:.2f}): the reward is over-optimised. "
+        "Keep the policy nearer to the reference (kl_coef or beta), or stop earlier"
     ]
 
 
 def _why_equal(groups: list[list[Sample]], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
     samples = [s for g in groups for s in g]
-    right = [s["correct"] for s in samples if s.get("correct") is not None]
-    totals = [float(r["reward/total"]) for r in rows if "reward/total" in r]
     score = _mean(samples, "score")
+    if score is None:
+        return "no reward applies to any of the newest answers. Take rows to which one applies, or another reward"
+    right = [s["correct"] for s in samples if s.get("correct") is not None]
+    totals = [total for r in rows if (total := _value(r, "reward/total")) is not None]
     if (right and np.mean(right) >= EQUAL) or (totals and score >= max(totals) > totals[0]):
         of = f"{np.mean(right):.0%} are right" if right else f"the reward is {score:.3g}, the highest of the run"
         return f"{of}. The reward is saturated: take harder rows, or end the run here"
@@ -117,32 +122,37 @@ def _why_equal(groups: list[list[Sample]], rows: Sequence[Mapping[str, Any]], se
 
 
 def _components(groups: list[list[Sample]], settings: Mapping[str, Any]) -> list[str]:
-    """Of several rewards those that pay nobody, and those that another one drowns."""
+    """Of several rewards, those that reward no answer, and those that another one drowns."""
     samples = [s for g in groups for s in g]
     names, weights = list(samples[0]["rewards"]), _weights(settings)
     if len(names) < 2:
         return []
-    said, spread, reach = [], {}, {}
+    lines, spread, reach = [], {}, {}
     for name, weight in zip(names, weights, strict=True):
-        paid = [s["rewards"][name] for s in samples if s["rewards"][name] is not None]
-        if not paid or max(paid) == min(paid) <= 0:
-            all_of = f"{paid[0]:g} for all {len(paid):,} answers" if paid else "nothing: it never applies"
-            said.append(
-                f"{name} has paid {all_of} of the newest rounds, so that it cannot be learned: show in the prompt "
-                "what it wants, train on examples first (SFT), or give partial credit"
+        scores = [s["rewards"][name] for s in samples if s["rewards"][name] is not None]
+        if not scores:
+            lines.append(
+                f"{name} applies to none of the {len(samples):,} answers of the newest rounds, and cannot be learned: "
+                "take rows to which it applies, or leave it out"
             )
+        elif max(scores) == min(scores) <= 0:
+            lines.append(
+                f"{name} is {scores[0]:g} for all {len(scores):,} answers of the newest rounds, and cannot be learned: "
+                "show in the prompt what it wants, train on examples first (SFT), or give partial credit"
+            )
+        # a group to which the reward does not apply has no difference that is due to it: its deviation is 0
         each = [np.std([s["rewards"][name] for s in g if s["rewards"][name] is not None] or [0.0]) for g in groups]
-        spread[name], reach[name] = abs(weight) * float(np.mean(each)), float(np.ptp(paid or [0.0]))
+        spread[name], reach[name] = abs(weight) * float(np.mean(each)), float(np.ptp(scores or [0.0]))
         if reach[name]:
             reach[name] = float(np.mean(each)) / reach[name]
     largest, whole = max(spread, key=lambda n: spread[n]), sum(spread.values())
     drowned = [n for n in names if 0 < spread[n] < DROWNED * whole and reach[n] > 0.1]
     if drowned and settings.get("combine") == "sum_then_normalize":
-        said.append(
+        lines.append(
             f"{largest} makes {spread[largest] / whole:.0%} of the differences within groups, and "
             f"{' and '.join(drowned)} hardly counts: change `weight`, or set combine: normalize_then_sum"
         )
-    return said
+    return lines
 
 
 def _weights(settings: Mapping[str, Any]) -> list[float]:
@@ -155,24 +165,31 @@ def _scores(group: Sequence[Sample]) -> set[float]:
     return {s["score"] for s in group if s["score"] is not None}
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    found = [float(r[name]) for r in rows if r.get(name) is not None]
-    return float(np.mean(found)) if found else 0.0
+def _value(row: Mapping[str, Any], name: str) -> float | None:
+    """Returns a number of a row; None where it was not measured, which a row shows by None, NaN or no entry."""
+    value = row.get(name)
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Returns the mean over the rows in which it was measured; None if there are none."""
+    values = [value for r in rows if (value := _value(r, name)) is not None]
+    return float(np.mean(values)) if values else None
 
 
 def newest_rollouts(path: Path) -> list[Sample]:
-    """The rollouts of the newest rounds, read from the end of a file that may be long."""
+    """Returns the rollouts of the newest `ROUNDS` rounds. Reads the file from its end, since it may be long."""
     size, block = path.stat().st_size if path.is_file() else 0, _BLOCK
     while size:
         with open(path, "rb") as file:
             start = max(0, size - block)
             file.seek(start)
             lines = file.read(size - start).split(b"\n")[:-1]
-        found = [json.loads(line) for line in lines[1 if start else 0 :]]
-        found = [s for s in found if "sample" in s and "split" not in s]  # others are what evaluations said
-        steps = sorted({s["step"] for s in found})
+        rows = [json.loads(line) for line in lines[1 if start else 0 :]]
+        rollouts = [r for r in rows if "sample" in r and "split" not in r]  # the others are answers of evaluations
+        steps = sorted({r["step"] for r in rollouts})
         if not start or len(steps) > ROUNDS:
             newest = set(steps[-ROUNDS:])
-            return [s for s in found if s["step"] in newest]
+            return [r for r in rollouts if r["step"] in newest]
         block *= 4
     return []

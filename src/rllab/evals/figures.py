@@ -1,4 +1,4 @@
-"""Figures of evaluations, drawn with matplotlib, which only they need."""
+"""Figures of evaluations. Only these need matplotlib."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def canvas(inches: tuple[float, float], panels: int = 1) -> "tuple[Figure, list[Axes]]":
-    """An empty figure and the axes of its panels, which stand beside each other.
+    """Returns an empty figure and the axes of its panels, side by side.
 
     Raises:
         Mistake: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""What a model finds likely: the perplexity of texts, and multiple choice by log-likelihood."""
+"""Evaluation by log-likelihood: the perplexity of texts, and multiple choice."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,14 @@ from rllab.text.models import LanguageModel
 
 
 def perplexity(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of rows with `text`, or `prompt` and `completion`: nats a token, perplexity, bits a byte."""
+    """Returns nats per token, perplexity and bits per byte of rows with `text`, or with `prompt` and `completion`.
+
+    `interval_of_rows` is the interval of the mean over rows of their nats per token, by resampling rows.
+    """
     nats = np.array([-float(each[0]) for each in log_likelihoods(lm, rows)])
     tokens = np.array([len(documents(lm.tokenizer, [row])[0].completions[0]) - 1 for row in rows])
-    said: list[Any] = [row.get("text", row.get("completion")) for row in rows]
-    size = sum(len(last_text(t).encode()) for t in said)
+    texts: list[Any] = [row.get("text", row.get("completion")) for row in rows]
+    size = sum(len(last_text(t).encode()) for t in texts)
     low, high = bootstrap(nats / tokens)
     return {
         "rows": len(rows),
@@ -33,9 +36,11 @@ def perplexity(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> dict[str, A
 
 
 def multiple_choice(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of rows with `prompt`, `choices` and `answer` (its place from 0): how often the right one is the likeliest.
+    """Returns how often the right choice is the most likely one.
 
-    By the sum over its tokens, and by the mean over its bytes, which does not favour short ones.
+    rows: with `prompt`, `choices` and `answer`, the index of the right choice from 0. `accuracy` compares the sums of
+    log-probabilities over tokens. `accuracy_by_byte` compares these sums divided by the bytes of the choice, which does
+    not favour short choices.
     """
     each = log_likelihoods(lm, [{"prompt": r["prompt"], "completions": r["choices"]} for r in rows])
     by_sum = [int(logp.argmax()) == r["answer"] for logp, r in zip(each, rows, strict=True)]
@@ -53,10 +58,10 @@ def multiple_choice(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> dict[s
 
 
 def evaluate_file(lm: LanguageModel, path: Path) -> dict[str, Any]:
-    """Multiple choice where the rows of a JSONL have `choices`, else perplexity.
+    """Evaluates the rows of a JSONL file: multiple choice if they have `choices`, else perplexity.
 
     Raises:
-        Mistake: a row is broken; tells its line.
+        Mistake: the file is missing or empty, or a row is broken; the message names its line.
     """
     rows = _rows(path)
     if "choices" in rows[0]:
@@ -68,13 +73,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise Mistake(f"no such file: {path}")
 
-    def tell(line: int, fault: str) -> NoReturn:
+    def report(line: int, fault: str) -> NoReturn:
         raise Mistake(f"{path}:{line}: {fault}")
 
     rows: list[dict[str, Any]] = []
-    for line, row in read_jsonl(path, tell):
+    for line, row in read_jsonl(path, report):
         if fault := _fault(row, rows[0] if rows else row):
-            tell(line, fault)
+            report(line, fault)
         rows.append(row)
     if not rows:
         raise Mistake(f"{path} has no rows")
@@ -82,7 +87,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _fault(row: dict[str, Any], first: dict[str, Any]) -> str:
-    """What is wrong with a row; '' if nothing is."""
+    """Returns what is wrong with a row, or ''. first: the first row, which decides whether rows have choices."""
     if ("choices" in row) != ("choices" in first):
         return "has choices where others have none, or none where others have them"
     if "choices" in row:

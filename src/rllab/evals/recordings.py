@@ -1,4 +1,4 @@
-"""Recorded completions: JSONL with `id`, `question`, `target`, `kind` and `completion`, one item a line.
+"""Reads recorded completions: JSONL with `id`, `question`, `target`, `kind` and `completion`, one item a line.
 
 The columns of the recordings published with 'Large Language Models are Zero-Shot Reasoners' (Kojima et al. 2022) and
 'Challenging BIG-Bench Tasks' (Suzgun et al. 2023) are read too.
@@ -21,9 +21,9 @@ from rllab.core.names import did_you_mean
 class Recording:
     """One recorded completion.
 
-    completion: all that the model and its prompts said behind the question. answer: what the model said behind the last
-    prompt ('Therefore, the answer is'), where there were several. prompt: that prompt.
-    line: in its file, from 1.
+    completion: the whole text behind the question, of the model and of further prompts. answer: the model's text behind
+    the last prompt ('Therefore, the answer is'); without further prompts the same as `completion`. prompt: the last
+    prompt, or "". line: in its file, from 1.
     """
 
     id: str | int
@@ -37,25 +37,25 @@ class Recording:
 
 
 class Problems:
-    """What was wrong with lines of files, told together where many lines have the same fault."""
+    """Collects what is wrong with lines of files. Lines with the same fault share one message."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._notes: list[str] = []
 
     def note(self, path: Path, fault: str) -> None:
-        """Notes a fault of a whole file."""
+        """Adds a fault of a whole file."""
         self._notes.append(f"{path}: {fault}")
 
     def add(self, path: Path, line: int, fault: str) -> None:
-        """Notes a fault of a line (from 1)."""
+        """Adds a fault of a line (from 1)."""
         self._lines[str(path), fault].append(line)
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values())) + len(self._notes)
 
     def messages(self) -> list[str]:
-        """`FILE:LINE: fault`, a message for each sort of fault."""
+        """Returns a message for each fault, `FILE:LINE: fault`, with the first of its lines."""
         return self._notes + [
             f"{path}:{lines[0]}: {fault}" + (f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else "")
             for (path, fault), lines in self._lines.items()
@@ -63,20 +63,21 @@ class Problems:
 
 
 def read_recordings(path: Path, kind: str | None, problems: Problems) -> list[Recording]:
-    """The recordings in a file; lines that cannot be used are noted as problems, and left out.
+    """Reads the recordings in a file. A line that cannot be used is left out and added to `problems`.
 
-    kind: of all rows; by default each row says it, else the targets of the file tell.
+    kind: of all rows. By default it is the row's own `kind`. For rows without one it is inferred from the targets of
+    all such rows (`kind_of_targets`).
 
     Raises:
         Mistake: there is no such file, or the kind is unknown.
     """
     if kind is not None and kind not in KINDS:
         raise Mistake(f"--kind {kind}: unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
-    found = [r for n, row in read_rows(path, problems) if (r := _recording(path, n, row, kind, problems))]
-    told = kind_of_targets([r.target for r in found if not r.kind])
+    recordings = [r for n, row in read_rows(path, problems) if (r := _recording(path, n, row, kind, problems))]
+    inferred = kind_of_targets([r.target for r in recordings if not r.kind])
     kept = []
-    for recording in found:
-        recording = replace(recording, kind=recording.kind or told)
+    for recording in recordings:
+        recording = replace(recording, kind=recording.kind or inferred)
         try:
             check_target(recording.target, recording.kind)
         except ValueError as error:
@@ -87,7 +88,7 @@ def read_recordings(path: Path, kind: str | None, problems: Problems) -> list[Re
 
 
 def read_rows(path: Path, problems: Problems) -> list[tuple[int, dict[str, Any]]]:
-    """(line from 1, object) of each line of a JSONL file.
+    """Returns (line from 1, object) of each line of a JSONL file. A line that is no object is added to `problems`.
 
     Raises:
         Mistake: there is no such file.
@@ -102,7 +103,7 @@ def _recording(path: Path, n: int, row: dict[str, Any], kind: str | None, proble
     try:
         text, answer, prompt = _completion(row)
         named, target = _text(row, "id"), _text(row, "target")
-        ident = row["id"] if isinstance(row["id"], int) else named  # as it is written, for who joins results by it
+        ident = row["id"] if isinstance(row["id"], int) else named  # unchanged, so that results can be joined by it
         question = _text(row, "question") if "question" in row else ""
         kind = kind or (_text(row, "kind") if row.get("kind") else "")
         if kind and kind not in KINDS:
@@ -114,7 +115,7 @@ def _recording(path: Path, n: int, row: dict[str, Any], kind: str | None, proble
 
 
 def _completion(row: dict[str, Any]) -> tuple[str, str, str]:
-    """(all of it, what follows the last prompt, that prompt)."""
+    """Returns (the whole text, the part behind the last prompt, that prompt) of a row."""
     if "answer_completion" in row:
         answer = _text(row, "answer_completion")
         if "completion_with_trigger" in row:
@@ -139,12 +140,18 @@ def _text(row: dict[str, Any], name: str) -> str:
 
 
 def kind_of_targets(targets: Sequence[str]) -> str:
-    """The first kind, of `number`, `yesno`, `choice`, that all targets are of; else `string`."""
-    for kind in ("number", "yesno", "choice"):
-        try:
-            for target in targets:
-                check_target(target, kind)
-        except ValueError:
-            continue
-        return kind
-    return "string"
+    """Returns the first of `number`, `yesno`, `choice` that all targets are of, else `string`.
+
+    A single target of another kind makes all of them `string`, on purpose: such targets are words of which some look
+    like numbers. Where the kind is named instead, by `--kind` or in the rows, such a target is reported with its line.
+    """
+    kinds = ("number", "yesno", "choice")
+    return next((kind for kind in kinds if all(_is_target(target, kind) for target in targets)), "string")
+
+
+def _is_target(target: str, kind: str) -> bool:
+    try:
+        check_target(target, kind)
+    except ValueError:  # the answer to the question, not a fault: the target is of another kind
+        return False
+    return True

@@ -1,7 +1,7 @@
-"""What a reward pays for answers that are there already, before any model is trained on it.
+"""Measures a reward on existing answers, before a model is trained on it.
 
-They come from a run's samples.jsonl, which keeps every rollout; or from a task: its gold answers, each beside those of
-other rows, or beside what a model answers. Axes: N completions, in groups of one prompt.
+The answers come from a run's samples.jsonl, which keeps every rollout, or from a task. Of a task they are the gold
+answers, each together with the gold answers of other rows or with answers sampled from a model. Axes: N answers.
 """
 
 import time
@@ -32,31 +32,32 @@ from rllab.text.models import LanguageModel
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling
 
-_OTHERS, _ROWS = 3, 64  # wrong answers beside each gold one of a task, and how many of its rows
-_SAMPLES, _TOKENS = 4, 256  # answers of a model to each row, and how long they may be
+_OTHERS, _ROWS = 3, 64  # answers of other rows for each row of a task, and rows
+_SAMPLES, _TOKENS = 4, 256  # answers of a model to each row, and their most tokens
 
 
 @dataclass(frozen=True)
 class Answer:
     """An answer to a row.
 
-    paid: what its run's own reward gave, if any. gold: it is the task's own. turns: its messages, if several.
+    prompt: the number of its prompt; answers to one prompt are a group. score: by the run's own reward, if any.
+    gold: it is the task's gold answer. turns: its messages, if there are several.
     """
 
     row: dict[str, Any]
     prompt: int
     text: str
     correct: bool
-    paid: float | None = None
+    score: float | None = None
     gold: bool = False
     turns: tuple[dict[str, str], ...] = ()
 
 
 def read_reward(name: str, runs: Path = Path("runs")) -> Rewards:
-    """The reward that a person names, as a recipe would: `accuracy`, `run:NAME`, `{name: mine.py:fn, scale: 2}`.
+    """Returns the reward that is named as in a recipe: `accuracy`, `run:NAME`, `{name: mine.py:fn, scale: 2}`.
 
     Raises:
-        Mistake: there is none, or it does not take these settings.
+        Mistake: there is no such reward, or it does not take these settings.
     """
     reader = Reader("command line", Path.cwd())
     term = reader.named(compose(name, "command line"), REWARDS, "reward")
@@ -69,10 +70,10 @@ def read_reward(name: str, runs: Path = Path("runs")) -> Rewards:
 
 
 def read_task(name: str) -> Any:
-    """The task that a person names, as a recipe would: `pocket`, `mine.jsonl`, `{name: countdown, numbers: [3, 3]}`.
+    """Returns the task that is named as in a recipe: `pocket`, `mine.jsonl`, `{name: countdown, numbers: [3, 3]}`.
 
     Raises:
-        Mistake: there is none, or it does not take these settings.
+        Mistake: there is no such task, or it does not take these settings.
     """
     reader = Reader("command line", Path.cwd())
     made = reader.named(compose(name, "command line"), TASKS, "task")
@@ -81,10 +82,12 @@ def read_task(name: str) -> Any:
 
 
 def of_run(run: str, runs: Path, step: int | None) -> tuple[list[Answer], Callable[[str], list[int]]]:
-    """A run's rollouts of a round, by default the last, beside the gold answers; and its tokenizer.
+    """Returns the rollouts of a round of a run with the gold answers, and a function from text to token ids.
+
+    step: the round; None: the last one.
 
     Raises:
-        Mistake: the run has kept none.
+        Mistake: the run keeps no rollouts of that round, or has no checkpoint to read its tokenizer from.
     """
     folder = find_run(run, runs)
     kept = [s for s in folder.samples() if "split" not in s and "sample" in s]
@@ -115,9 +118,10 @@ def _tokenizer(folder: RunFolder) -> Callable[[str], list[int]]:
 
 
 def of_task(task: Any, lm: LanguageModel | None = None) -> tuple[list[Answer], Callable[[str], list[int]]]:
-    """Gold answers of a task's first rows, each beside what a model answers, or else beside those of the next rows.
+    """Returns answers to a task's first rows, and a function from text to token ids.
 
-    Without a model, and so without a tokenizer, a word counts as a token.
+    The answers are the gold one and, with a model, answers that it samples; without one, the gold answers of the next
+    rows. Without a model there is no tokenizer, and a word counts as a token.
     """
     if lm is not None:
         return _of_model(task, lm)
@@ -132,7 +136,7 @@ def of_task(task: Any, lm: LanguageModel | None = None) -> tuple[list[Answer], C
 
 
 def _of_model(task: Any, lm: LanguageModel) -> tuple[list[Answer], Callable[[str], list[int]]]:
-    """What a model answers to a task's first rows at temperature 1, beside the gold answers; and its tokenizer."""
+    """Returns gold and sampled answers (temperature 1) to a task's first rows, and the model's tokenizer."""
     rows = [task.row(i, "train") for i in range(min(_ROWS, task.size("train")))]
     ctx = Context(0, torch.device("cpu"))
 
@@ -149,51 +153,55 @@ def _of_model(task: Any, lm: LanguageModel) -> tuple[list[Answer], Callable[[str
 
 
 def report(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], list[int]]) -> dict[str, Any]:
-    """What the reward pays for them, and what that is worth for training."""
+    """Returns the distribution of a reward over answers, and how much it can teach, as labelled texts.
+
+    tokens: from text to token ids.
+    """
     ids = [tokens(a.text) for a in answers]
-    paid, faults = _paid(rewards, answers, ids, seed=0)
+    scores, faults = _scored(rewards, answers, ids, seed=0)
     start = time.perf_counter()
-    again, _ = _paid(rewards, answers, ids, seed=1)
+    again, _ = _scored(rewards, answers, ids, seed=1)
     seconds = time.perf_counter() - start
-    sampled = np.array([not a.gold for a in answers]) & ~np.isnan(paid)
+    sampled = np.array([not a.gold for a in answers]) & ~np.isnan(scores)
     lengths, right = np.array([len(x) for x in ids], float), np.array([a.correct for a in answers], float)
-    groups = _groups(answers, paid)
-    told: dict[str, Any] = {
+    groups = _groups(answers, scores)
+    measured: dict[str, Any] = {
         "completions": f"{sampled.sum()} in {len(groups)} groups",
-        "pays": _spread(paid[sampled]),
-        "does not apply": f"{(np.isnan(paid).sum() - len(faults)) / len(paid):.1%}",
-        "fails": f"{len(faults) / len(paid):.1%}" + (f", first: {faults[0].reason}" if faults else ""),
+        "pays": _spread(scores[sampled]),
+        "does not apply": f"{(np.isnan(scores).sum() - len(faults)) / len(scores):.1%}",
+        "fails": f"{len(faults) / len(scores):.1%}" + (f", first: {faults[0].reason}" if faults else ""),
     }
     if not groups:
-        return told
-    told |= {
-        "groups with signal": f"{np.mean([len(set(p)) > 1 for p, _, _ in groups]):.0%}",
-        "with accuracy": _correlation(paid[sampled], right[sampled]),
-        "with length": _correlation(paid[sampled], lengths[sampled]),
-        "gold pays most": f"{np.mean([gold >= max(p) for p, gold, _ in groups]):.0%} of the groups",
-        "the same twice": "yes" if np.array_equal(paid, again, equal_nan=True) else "no, it draws",
+        return measured
+    measured |= {
+        "groups with signal": f"{np.mean([len(set(s)) > 1 for s, _, _ in groups]):.0%}",
+        "with accuracy": _correlation(scores[sampled], right[sampled]),
+        "with length": _correlation(scores[sampled], lengths[sampled]),
+        "gold pays most": f"{np.mean([gold >= max(s) for s, gold, _ in groups]):.0%} of the groups",
+        "the same twice": "yes" if np.array_equal(scores, again, equal_nan=True) else "no, it draws",
         "time": f"{1000 * seconds / len(answers):.2f} ms a completion",
     }
-    before = [(p, was) for p, _, was in groups if was is not None and len(p)]
+    before = [(s, own) for s, _, own in groups if own is not None and len(s)]
     if before:
-        changed = np.mean([was[int(np.argmax(p))] < max(was) for p, was in before])
-        told["another best answer"] = f"{changed:.0%} of the groups, than by the run's own reward"
-    return told
+        changed = np.mean([own[int(np.argmax(s))] < max(own) for s, own in before])
+        measured["another best answer"] = f"{changed:.0%} of the groups, than by the run's own reward"
+    return measured
 
 
 def extremes(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], list[int]], count: int) -> list[str]:
-    """The completions that it pays most and least, as a person reads them."""
-    paid, _ = _paid(rewards, answers, [tokens(a.text) for a in answers], seed=0)
-    known = [i for i in np.argsort(-paid, kind="stable") if not np.isnan(paid[i]) and not answers[i].gold]
+    """Returns lines with the `count` highest-scored and the `count` lowest-scored answers."""
+    scores, _ = _scored(rewards, answers, [tokens(a.text) for a in answers], seed=0)
+    known = [i for i in np.argsort(-scores, kind="stable") if not np.isnan(scores[i]) and not answers[i].gold]
     shown = list(dict.fromkeys([*known[:count], *known[-count:]]))
-    return [f"{paid[i]:8.3f}  {'right' if answers[i].correct else 'wrong'}  {answers[i].text.strip()}" for i in shown]
+    return [f"{scores[i]:8.3f}  {'right' if answers[i].correct else 'wrong'}  {answers[i].text.strip()}" for i in shown]
 
 
-def _paid(rewards: Rewards, answers: Sequence[Answer], ids: list[list[int]], seed: int) -> tuple[np.ndarray, Any]:
+def _scored(rewards: Rewards, answers: Sequence[Answer], ids: list[list[int]], seed: int) -> tuple[np.ndarray, Any]:
+    """Returns the scores [N] of answers, not a number where the reward does not apply or fails, and its faults."""
     prompts = [a.row["prompt"] for a in answers]
-    said = [a.text if isinstance(a.row["prompt"], str) else _messages(a) for a in answers]
+    completions = [a.text if isinstance(a.row["prompt"], str) else _messages(a) for a in answers]
     rows = [a.row | {"correct": a.correct if "target" in a.row else None} for a in answers]
-    scores, faults = rewards(prompts, said, ids, rows, seed)
+    scores, faults = rewards(prompts, completions, ids, rows, seed)
     return scores[:, 0], faults
 
 
@@ -201,27 +209,30 @@ def _messages(answer: Answer) -> list[dict[str, str]]:
     return list(answer.turns) or [{"role": "assistant", "content": answer.text}]
 
 
-def _groups(answers: Sequence[Answer], paid: np.ndarray) -> list[tuple[np.ndarray, float, np.ndarray | None]]:
-    """For each prompt what its answers are paid, what its gold answer is, and what the run's own reward paid."""
+def _groups(answers: Sequence[Answer], scores: np.ndarray) -> list[tuple[np.ndarray, float, np.ndarray | None]]:
+    """Returns for each prompt the scores of its answers, that of its gold answer, and those by the run's own reward.
+
+    scores: [N]. The last are None where the run has none for some answer.
+    """
     members: dict[int, list[int]] = defaultdict(list)
     for i, answer in enumerate(answers):
-        if not np.isnan(paid[i]):
+        if not np.isnan(scores[i]):
             members[answer.prompt].append(i)
-    found = []
-    for mine in members.values():
-        others = [i for i in mine if not answers[i].gold]
-        gold = max((float(paid[i]) for i in mine if answers[i].gold), default=float("nan"))
+    groups = []
+    for group in members.values():
+        others = [i for i in group if not answers[i].gold]
+        gold = max((float(scores[i]) for i in group if answers[i].gold), default=float("nan"))
         if others:
-            was = [answers[i].paid for i in others]
-            found.append((paid[others], gold, None if None in was else np.array(was, float)))
-    return found
+            own = [answers[i].score for i in others]
+            groups.append((scores[others], gold, None if None in own else np.array(own, float)))
+    return groups
 
 
-def _spread(paid: np.ndarray) -> str:
-    if not len(paid):
+def _spread(scores: np.ndarray) -> str:
+    if not len(scores):
         return "nothing"
-    low, middle, high = np.percentile(paid, [5, 50, 95])
-    return f"mean {paid.mean():.3g}, 5 % below {low:.3g}, median {middle:.3g}, 95 % below {high:.3g}"
+    low, middle, high = np.percentile(scores, [5, 50, 95])
+    return f"mean {scores.mean():.3g}, 5 % below {low:.3g}, median {middle:.3g}, 95 % below {high:.3g}"
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> str:

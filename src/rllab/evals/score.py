@@ -1,4 +1,4 @@
-"""Scores of recorded completions, and comparisons of two of them; no model is needed."""
+"""Scores recorded completions, and compares two files of results. No model is needed."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rllab.answers import Judgement
+from rllab.answers import GradedAnswer
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
 from rllab.evals.recordings import Problems, read_recordings, read_rows
@@ -21,32 +21,37 @@ OWN = find_scorer("rllab")[1]
 
 @dataclass(frozen=True)
 class Scored:
-    """A recording's judgement by a scorer, and by our own."""
+    """A recorded completion, graded by a scorer and by the lab's own scorer.
+
+    graded: by the scorer. own: by the lab's own.
+    """
 
     file: str
     id: str | int
-    judgement: Judgement
-    own: Judgement
+    graded: GradedAnswer
+    own: GradedAnswer
 
     @property
     def lenient(self) -> bool:
-        """Right, by whatever tells the answer."""
+        """Whether the answer is right, by a mark or by its position."""
         return self.own.correct
 
     @property
     def strict(self) -> bool:
-        """Right, by a mark or because the answer is all that there is."""
+        """Whether the answer is right, and marked or the whole text."""
         return self.own.correct and self.own.marked
 
     def row(self, scorer: str) -> dict[str, Any]:
-        """One row of a result file."""
-        said = {"id": self.id, "answer": self.judgement.answer, "correct": self.judgement.correct}
-        said |= {"reason": self.judgement.reason, "scorer": scorer}
-        return said | {"strict": self.strict, "lenient": self.lenient, "file": self.file}
+        """Returns the row of a result file. scorer: its name and version."""
+        row = {"id": self.id, "answer": self.graded.answer, "correct": self.graded.correct}
+        row |= {"reason": self.graded.reason, "scorer": scorer}
+        return row | {"strict": self.strict, "lenient": self.lenient, "file": self.file}
 
 
 def score(paths: Sequence[Path], kind: str | None, scorer_name: str, problems: Problems) -> tuple[list[Scored], str]:
-    """The judgements of all recordings in some files, and the scorer's name and version.
+    """Grades all recordings in files. Returns them, and the scorer's name with its version.
+
+    A row that cannot be used, or on which the scorer fails, is left out and added to `problems`.
 
     Raises:
         Mistake: a file, the kind or the scorer does not exist, or no row could be scored.
@@ -63,18 +68,18 @@ def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems
     for recording in read_recordings(path, kind, problems):
         own = rllab(recording)
         try:
-            judgement = own if scorer is rllab else scorer(recording)
-            if not isinstance(judgement, Judgement):
-                raise TypeError(f"it returned {type(judgement).__name__}, not rllab.answers.Judgement")
-        except Exception as error:  # somebody's own scorer: its failure is no score
+            graded = own if scorer is rllab else scorer(recording)
+            if not isinstance(graded, GradedAnswer):
+                raise TypeError(f"it returned {type(graded).__name__}, not rllab.answers.GradedAnswer")
+        except Exception as error:  # a user's scorer may raise anything; a failure is reported and never a score
             problems.add(path, recording.line, f"the scorer failed: {type(error).__name__}: {error}")
             continue
-        scored.append(Scored(str(path), recording.id, judgement, own))
+        scored.append(Scored(str(path), recording.id, graded, own))
     return scored
 
 
 def summaries(scored: Sequence[Scored], scorer: str) -> list[dict[str, str]]:
-    """A row a file: what the scorer says with a Wilson interval, and the strict and lenient reading of our own."""
+    """Returns a row for each file: accuracy by the scorer with its Wilson interval, and strict and lenient accuracy."""
     rows = []
     for file in dict.fromkeys(s.file for s in scored):
         items = [s for s in scored if s.file == file]
@@ -82,8 +87,8 @@ def summaries(scored: Sequence[Scored], scorer: str) -> list[dict[str, str]]:
             {
                 "file": Path(file).name,
                 "items": str(len(items)),
-                f"accuracy by {scorer}": share([s.judgement.correct for s in items], interval=True),
-                "no answer": share([s.judgement.answer is None for s in items]),
+                f"accuracy by {scorer}": share([s.graded.correct for s in items], interval=True),
+                "no answer": share([s.graded.answer is None for s in items]),
                 f"{OWN}: strict": share([s.strict for s in items]),
                 "lenient": share([s.lenient for s in items]),
             }
@@ -92,7 +97,7 @@ def summaries(scored: Sequence[Scored], scorer: str) -> list[dict[str, str]]:
 
 
 def disagreements(scored: Sequence[Scored], shown: int = 10) -> list[str]:
-    """Lines that name the items which are right by position alone, where strict and lenient reading disagree."""
+    """Returns lines that name the items which are right by position only, where strict and lenient disagree."""
     apart = [s for s in scored if s.strict != s.lenient]
     lines = [f"strict and lenient disagree on {len(apart)} items" + (":" if apart else "")]
     lines += [f"  {s.id!r}: {s.own.answer!r}, {s.own.reason}" for s in apart[:shown]]
@@ -100,21 +105,21 @@ def disagreements(scored: Sequence[Scored], shown: int = 10) -> list[str]:
 
 
 def share(flags: Sequence[bool], interval: bool = False) -> str:
-    """'40.7' per cent, with its interval '[38.1, 43.4]'."""
+    """Writes the share of true flags in per cent, as '40.7' or, with its Wilson interval, as '40.7 [38.1, 43.4]'."""
     low, high = wilson(sum(flags), len(flags))
     return f"{100 * sum(flags) / len(flags):.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if interval else "")
 
 
 def write_results(path: Path, scored: Sequence[Scored], scorer: str) -> None:
-    """A result file: JSONL, one row an item."""
+    """Writes a result file: JSONL, one row for each item."""
     write_atomic(path, "".join(json.dumps(s.row(scorer)) + "\n" for s in scored))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two result files over the same items; accuracies and their difference are shares.
+    """Two result files A and B over the same items. Accuracies and their difference are shares from 0 to 1.
 
-    scorers: of A and of B, as their files name them.
+    scorers: of A and of B, as their files name them. gained: items that only B has right. lost: that only A has right.
     """
 
     scorers: tuple[str, str]
@@ -129,17 +134,17 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The comparison in words."""
+        """The conclusion in words."""
         if self.p >= SIGNIFICANT:
             return "no clear difference"
         return f"B is clearly {'better' if self.gained > self.lost else 'worse'} than A"
 
     def as_json(self) -> str:
-        """One JSON object."""
+        """Returns the comparison as a JSON object."""
         return json.dumps(asdict(self) | {"verdict": self.verdict})
 
     def as_text(self, a: Path, b: Path) -> str:
-        """For people, in per cent."""
+        """Returns the comparison as lines for people, in per cent."""
         low, high = self.interval
         return "\n".join(
             [
@@ -153,19 +158,19 @@ class Comparison:
 
 
 def compare(a: Path, b: Path, problems: Problems) -> Comparison:
-    """Compares B with A on the items that both have; what only one of them has is noted as a problem.
+    """Compares B with A on the items that both have. Items that only one of them has are added to `problems`.
 
     Raises:
         Mistake: a file is no result file, or they share no item.
     """
-    (mine, first), (its, second) = _results(a, problems), _results(b, problems)
-    shared = [i for i in mine if i in its]
+    (in_a, first), (in_b, second) = _results(a, problems), _results(b, problems)
+    shared = [i for i in in_a if i in in_b]
     if not shared:
-        raise Mistake(f"{a} and {b} have no item in common (the first are {_first(mine)} and {_first(its)})")
-    for path, only in ((a, mine.keys() - its.keys()), (b, its.keys() - mine.keys())):
+        raise Mistake(f"{a} and {b} have no item in common (the first are {_first(in_a)} and {_first(in_b)})")
+    for path, only in ((a, in_a.keys() - in_b.keys()), (b, in_b.keys() - in_a.keys())):
         if only:
             problems.note(path, f"{len(only)} items are in this file alone, such as {min(only)!r}; they are left out")
-    x, y = (np.array([r[i] for i in shared]) for r in (mine, its))
+    x, y = (np.array([r[i] for i in shared]) for r in (in_a, in_b))
     gained, lost = int((~x & y).sum()), int((x & ~y).sum())
     difference, interval = paired_difference(x, y)
     return Comparison(
@@ -182,19 +187,19 @@ def compare(a: Path, b: Path, problems: Problems) -> Comparison:
 
 
 def _results(path: Path, problems: Problems) -> tuple[dict[str, bool], str]:
-    """id -> correct, and the scorers that the rows name."""
-    found, scorers = dict[str, bool](), dict[str, None]()
+    """Returns {id: correct} of a result file, and the scorers that its rows name."""
+    results, scorers = dict[str, bool](), dict[str, None]()
     for n, row in read_rows(path, problems):
         if not isinstance(row.get("correct"), bool) or not isinstance(row.get("id"), (str, int)):
             problems.add(path, n, "no `id` and `correct` (true or false); compare reads what rllab score --json wrote")
-        elif str(row["id"]) in found:
+        elif str(row["id"]) in results:
             problems.add(path, n, "an id of this file comes again; score each file by itself, then compare")
         else:
-            found[str(row["id"])] = row["correct"]
+            results[str(row["id"])] = row["correct"]
             scorers[str(row.get("scorer", "an unnamed scorer"))] = None
-    if not found:
+    if not results:
         raise Mistake("\n".join([f"{path} holds no results", *problems.messages()]))
-    return found, ", ".join(scorers)
+    return results, ", ".join(scorers)
 
 
 def _first(results: dict[str, bool]) -> str:

@@ -1,8 +1,8 @@
-"""How often people would like a model's answers better than those of another, most often of the one it began as.
+"""Win rate: how often a model's answers are preferred to another model's, by default the one that it began as.
 
-Both answer the same held-out prompts, and whoever judges sees the two answers to a prompt as a group: what is paid
-more is preferred, a tie is half a win (Stiennon et al. 2020; Ouyang et al. 2022). Judges that compare two answers see
-them in both orders.
+Both answer the same held-out prompts. A reward scores the two answers to a prompt as a group; the higher score is
+preferred, and a tie is half a win (Stiennon et al. 2020; Ouyang et al. 2022). A judge that compares two answers sees
+them in both orders. Axes: P prompts, 2 answers, the run's first.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from rllab.algos.rollouts import Group, pay
 from rllab.core.errors import Mistake
 from rllab.evals.figures import canvas, save
 from rllab.evals.reward import read_reward
-from rllab.evals.speaker import Speaker, began_with
+from rllab.evals.run_sampler import RunSampler, initial_model
 from rllab.rewards.scoring import Rewards
 from rllab.stats import bootstrap
 from rllab.text.models import LanguageModel
 
-GOLD = "gold"  # the judge that every task brings along: its score of an answer, or whether it is right
+GOLD = "gold"  # names the task's own score of an answer, or whether the answer is right
 
 
 @dataclass(frozen=True)
 class Match:
-    """What a run's model answered beside another: a group of two for each prompt, its own first."""
+    """Answers of a run's model and of another: a group of two for each prompt, the run's first."""
 
     run: str
     against: str
@@ -35,77 +35,86 @@ class Match:
 
 
 def play(run: str, against: str, prompts: int, seed: int, runs: Path) -> Match:
-    """Has a run's model and another answer so many test prompts of the run's task.
+    """Samples the answers of a run's model and of another to the first `prompts` test prompts of the run's task.
 
-    against: a model as a person names it; "": the one that the run began with. Both draw the same numbers, so that a
-    model ties with itself.
+    against: a model as named on the command line; "": the one that the run began with. Both are sampled with the same
+    random numbers; a model ties with itself.
 
     Raises:
-        Mistake: the run trains no language model, or began with none.
+        Mistake: the run trains no language model, or `against` is "" and the run began with none.
     """
-    against = against or began_with(run, runs, "say with --against which other one it is to be compared with")
-    mine = Speaker(run, runs, seed=seed)
-    rows, other = mine.rows(prompts), mine.with_model(against, runs)
-    pairs = [both(a, b) for a, b in zip(mine.answers(rows), other.answers(rows), strict=True)]
-    return Match(mine.run, title(against), mine.lm, pairs)
+    against = against or initial_model(run, runs, "name the model to compare it with by --against")
+    own = RunSampler(run, runs, seed=seed)
+    rows, other = own.rows(prompts), own.with_model(against, runs)
+    pairs = [both(a, b) for a, b in zip(own.groups(rows), other.groups(rows), strict=True)]
+    return Match(own.run, title(against), own.lm, pairs)
 
 
 def title(model: str) -> str:
-    """A model's name as a table has it: of a checkpoint's folder that of its run."""
+    """Returns a model's name for a table; for the folder of a checkpoint it is the name of its run."""
     run = next((p.parent for p in Path(model).parents if p.name == "checkpoints"), None)
     return run.name if run else model
 
 
 def both(first: Group, second: Group) -> Group:
-    """Two groups of answers to the same prompt as one."""
+    """Joins two groups of answers to the same prompt into one."""
     lists = ("completions", "texts", "correct", "turns", "gold")
     return replace(first, **{name: getattr(first, name) + getattr(second, name) for name in lists})
 
 
 def result(match: Match, by: str, seed: int, runs: Path) -> dict[str, Any]:
-    """A row of the table: how often a judge prefers the run's answers, with a 95 % interval over prompts.
+    """Returns a row of the table: how often the run's answers are preferred, with a 95 % interval over prompts.
 
-    by: `gold`, or a reward as a recipe names it.
+    by: `gold`, or a reward named as in a recipe.
 
     Raises:
         Mistake: the task has no gold scorer, there is no such reward, or it applies to no pair.
     """
-    paid_P2 = gold_of(match) if by == GOLD else paid_by(read_reward(by, runs), match, seed)
-    won = preferred(paid_P2)
+    score_P2 = gold_of(match) if by == GOLD else scores_by(read_reward(by, runs), match, seed)
+    won = preferred(score_P2)
     if not len(won):
-        raise Mistake(f"{by} says nothing of the answers of {match.run}")
+        raise Mistake(f"{by} applies to no pair of answers of {match.run}")
     tokens_P2 = np.array([[len(c.logp) for c in pair.completions] for pair in match.pairs])
-    mine, other = tokens_P2.mean(0).tolist()
-    told = {"model": match.run, "against": match.against, "by": by, "win_rate": float(won.mean())}
-    told |= {"interval": bootstrap(won), "ties": float((won == 0.5).mean()), "prompts": len(won)}
-    return told | {"tokens": mine, "tokens_against": other}
+    own, other = tokens_P2.mean(0).tolist()
+    row = {"model": match.run, "against": match.against, "by": by, "win_rate": float(won.mean())}
+    row |= {"interval": bootstrap(won), "ties": float((won == 0.5).mean()), "prompts": len(won)}
+    return row | {"tokens": own, "tokens_against": other}
 
 
 def gold_of(match: Match) -> np.ndarray:
-    """What the task itself thinks of the answers [P, 2]."""
+    """Returns the task's own scores of the answers [P, 2]; 1 and 0 for right and wrong where it has no other.
+
+    Raises:
+        Mistake: the task neither scores answers nor tells right from wrong.
+    """
     pairs = match.pairs
     if not pairs[0].gold and pairs[0].correct[0] is None:
         raise Mistake(f"the task of {match.run} has no gold scorer: name a reward or a judge with --by")
     return np.array([pair.gold or pair.correct for pair in pairs], float)
 
 
-def paid_by(rewards: Rewards, match: Match, seed: int) -> np.ndarray:
-    """What a reward pays for the answers [P, 2]; not a number where it does not apply or has failed."""
+def scores_by(rewards: Rewards, match: Match, seed: int) -> np.ndarray:
+    """Returns a reward's scores of the answers [P, 2]; not a number where the reward does not apply or failed."""
     rewards.start()
     rewards.begin(match.model)
     pay(rewards, match.pairs, seed)
     return np.stack([pair.scores[:, 0] for pair in match.pairs])
 
 
-def preferred(paid_P2: np.ndarray) -> np.ndarray:
-    """How much the first is preferred: 1, 0, 1/2 for a tie; of pairs of which both are judged."""
-    known = paid_P2[~np.isnan(paid_P2).any(1)]
+def preferred(score_P2: np.ndarray) -> np.ndarray:
+    """Returns 1 where the first answer has the higher score, 0 where the second has, 1/2 for a tie.
+
+    score_P2: [P, 2]. Pairs with a score that is not a number are left out: the result is [Q], Q <= P.
+    """
+    known = score_P2[~np.isnan(score_P2).any(1)]
     won: np.ndarray = 0.5 + 0.5 * np.sign(known[:, 0] - known[:, 1])
     return won
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """A bar for each row, with its interval, beside the half that equal models have; .svg, .png or .pdf.
+    """Draws a bar with its interval for each row, and a line at 1/2, where two equal models are.
+
+    path: .svg, .png or .pdf.
 
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rllab.answers import judge
+from rllab.answers import grade
 from rllab.core.messages import last_text
 
 
@@ -21,4 +21,4 @@ def accuracy(
         return [None if right is None else float(right) for right in correct]
     missing = [None] * len(completions)
     each = zip(map(last_text, completions), target or missing, kind or missing, strict=True)
-    return [None if not of or right is None else float(judge(text, right, of).correct) for text, right, of in each]
+    return [None if not of or right is None else float(grade(text, right, of).correct) for text, right, of in each]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rllab.answers import judge
+from rllab.answers import grade
 from rllab.core.messages import last_text
 
 
@@ -35,7 +35,7 @@ def cosine_length(
     """
     scores = []
     for text, ids, answer, of in zip(map(last_text, completions), completion_ids, target, kind, strict=True):
-        short, long = right if judge(text, answer, of).correct else wrong
+        short, long = right if grade(text, answer, of).correct else wrong
         share = min(1.0, len(ids) / tokens)
         scores.append(long + (short - long) * (1.0 + math.cos(math.pi * share)) / 2.0)
     return scores

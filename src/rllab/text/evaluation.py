@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from rllab.answers import check_target, judge
+from rllab.answers import check_target, grade
 from rllab.core.errors import FieldMistake
 from rllab.text.chat import documents, prompt_texts
 from rllab.text.logprobs import next_token_logp
@@ -50,7 +50,7 @@ def is_correct(task: Any, row: Row, completion: str) -> bool:
     """Whether a completion answers a row: as the task itself says, or by `rllab.answers`."""
     if hasattr(task, "correct"):
         return bool(task.correct(row, completion))
-    return judge(completion, str(row["target"]), row["kind"]).correct
+    return grade(completion, str(row["target"]), row["kind"]).correct
 
 
 def check_targets(task: Any, rows: Sequence[Row]) -> None:

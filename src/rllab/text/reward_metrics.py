@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rllab.core.algorithm import Metrics
+from rllab.stats import calibration_error
 from rllab.text.chat import completions
 from rllab.text.pairs import ranks
 
@@ -26,7 +27,7 @@ def pairwise_metrics(
     metrics = {
         "eval/accuracy": float((difference > 0).mean()),
         "eval/nll": float(np.logaddexp(0.0, -difference).mean()),
-        "eval/calibration_error": calibration_error(1 / (1 + np.exp(-difference))),
+        "eval/calibration_error": order_calibration(1 / (1 + np.exp(-difference))),
         "eval/length_bias": _correlation(rewards, lengths),
     }
     if all("gold" in row for row in rows):
@@ -58,15 +59,12 @@ def _text(said: Any) -> str:
     return said if isinstance(said, str) else "\n".join(m["content"] for m in said)
 
 
-def calibration_error(chance: np.ndarray) -> float:
-    """Of chances that a pair is in order, all of which are: how far confidence is from accuracy, by bins.
+def order_calibration(chance: np.ndarray) -> float:
+    """Returns the expected calibration error of the chances [n] that pairs are in order, which all of them are.
 
-    Each pair is seen from the side that the model favours: confidence max(p, 1 - p), right where p > 1/2.
+    The confidence in a pair is max(p, 1 - p), and it is right where p > 1/2. `BINS` bins divide the range 1/2 to 1.
     """
-    confidence, right = np.maximum(chance, 1 - chance), chance > 0.5
-    bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
-    gaps = [abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).sum() for b in set(bins.tolist())]
-    return float(sum(gaps) / len(chance))
+    return calibration_error(np.maximum(chance, 1 - chance), chance > 0.5, 2 * BINS)
 
 
 def _correlation(xs: Sequence[Any], ys: Sequence[Any], *, within: bool = True) -> float:

@@ -1,4 +1,4 @@
-"""A run's model asked about its own task, as `rllab winrate`, `verify` and `refine` hear it."""
+"""Samples completions from the model of a run, for `rllab winrate`, `verify` and `refine`."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -22,42 +22,42 @@ from rllab.text.sampler import Sampling
 Row = dict[str, Any]
 
 
-class Speaker:
-    """The model of a run and its task; it is sampled at temperature 1, by chance that is a function of `seed`.
+class RunSampler:
+    """The model and the task of a run. Samples at temperature 1, with random numbers that are a function of `seed`.
 
-    run: `RUN`, `RUN@STEP` or `last`. model: another model in its place, as a person names it.
+    run: `RUN`, `RUN@STEP` or `last`. model: another model in place of the run's, as named on the command line.
 
     Raises:
         Mistake: there is no such run, or it trains no language model that answers.
     """
 
     def __init__(self, run: str, runs: Path, model: str = "", seed: int = 0) -> None:
-        algorithm, (name, step) = answering(run, runs), parse_run(run)
-        folder = find_run(name, runs).path  # also of `last`
+        algorithm, (name, step) = algorithm_of(run, runs), parse_run(run)
+        folder = find_run(name, runs).path  # has the run's own name where `run` is `last` or a folder
         self.run = folder.name if step is None else f"{folder.name}@{step}"
         self.task, self._tokens = algorithm.task(), algorithm.max_new_tokens
         self.lm = open_model(model_folder(model or run, runs))
         self._ctx = Context(seed, torch.device("cpu"))
 
-    def with_model(self, model: str, runs: Path) -> "Speaker":
-        """The same task and chance for another model."""
+    def with_model(self, model: str, runs: Path) -> "RunSampler":
+        """Returns a sampler of another model for the same task, with the same random numbers."""
         other = copy(self)
         other.lm = open_model(model_folder(model, runs))
         return other
 
     def rows(self, count: int, needs: str = "prompt") -> list[Row]:
-        """The first test rows.
+        """Returns the first `count` test rows of the task.
 
         Raises:
-            Mistake: there are none, or they have not the column that is needed.
+            Mistake: there are none, or they lack the column `needs`.
         """
         rows = Rows(self.task, self._ctx).held_out("test", count)
         if needs not in rows[0]:
             raise Mistake(f"the task of {self.run} has no column {needs!r}, but {', '.join(rows[0])}")
         return rows
 
-    def answers(self, rows: Sequence[Row], turn: int = 0, samples: int = 1) -> list[Group]:
-        """`samples` completions of each row's prompt; other turns draw other numbers."""
+    def groups(self, rows: Sequence[Row], turn: int = 0, samples: int = 1) -> list[Group]:
+        """Samples a group of `samples` completions for each row. Each `turn` draws other random numbers."""
 
         def uniforms(row: int, sample: int) -> np.ndarray:
             return self._ctx.rng("answers", turn, row, sample).random(self._tokens)
@@ -65,13 +65,13 @@ class Speaker:
         sampling = Sampling(max_new_tokens=self._tokens, temperature=1.0)
         return roll_out(self.lm, self.task, rows, range(len(rows)), sampling, samples, uniforms)
 
-    def says(self, rows: Sequence[Row], turn: int = 0, samples: int = 1) -> list[str]:
-        """The texts of `answers`, in order."""
-        return [text for group in self.answers(rows, turn, samples) for text in group.texts]
+    def texts(self, rows: Sequence[Row], turn: int = 0, samples: int = 1) -> list[str]:
+        """Samples as `groups` does, and returns the texts of all completions in order."""
+        return [text for group in self.groups(rows, turn, samples) for text in group.texts]
 
 
-def answering(run: str, runs: Path) -> TextAlgorithm:
-    """The algorithm of a run, not set up.
+def algorithm_of(run: str, runs: Path) -> TextAlgorithm:
+    """Returns the algorithm of a run, before its `setup`.
 
     Raises:
         Mistake: there is no such run, or it trains no language model that answers.
@@ -82,13 +82,13 @@ def answering(run: str, runs: Path) -> TextAlgorithm:
     return algorithm
 
 
-def began_with(run: str, runs: Path, instead: str) -> str:
-    """The model that a run began with; instead: what to do where it began with none.
+def initial_model(run: str, runs: Path, instead: str) -> str:
+    """Returns the model that a run began with. instead: the way forward that the error names.
 
     Raises:
-        Mistake: it made a new one.
+        Mistake: the run made a new model.
     """
-    model = answering(run, runs).model
+    model = algorithm_of(run, runs).model
     if not model:
         raise Mistake(f"{run} began with no model, but made a new one: {instead}")
     return model
