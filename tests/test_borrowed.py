@@ -1,4 +1,4 @@
-"""Tasks that others wrote, and their scorers, which are never run here on what a model wrote."""
+"""Tasks of other packages. Their scorers never run on a model's text in this process."""
 
 from pathlib import Path
 from typing import Any
@@ -92,22 +92,20 @@ def test_a_taskset_of_verifiers_by_name(taskset: str, tmp_path: Path) -> None:
     row = task.row(3, "train")
     assert [m["role"] for m in row["prompt"]] == ["system", "user"] and task.gold(row) == row["target"]
     assert task.score(row, task.gold(row)) == pytest.approx(1.1) and task.correct(row, task.gold(row))
-    assert not task.correct(row, "0") and not task.correct(
-        row, "broken"
-    )  # it fails on that one, not on the gold answer
+    assert not task.correct(row, "0") and not task.correct(row, "broken")  # the scorer fails on this answer only
     file = tmp_path / "written"
     assert not task.correct(row, f"__import__('os').system('touch {file}')")
     assert not file.exists() or "not on this machine: no changes" in guards()
     assert text.verifiers(taskset=taskset, most=50).size("train") < 60
-    with pytest.raises(Mistake, match="nowhere_at_all is not here"):
+    with pytest.raises(Mistake, match="nowhere_at_all is not installed"):
         text.verifiers(taskset="nowhere_at_all")
     with pytest.raises(Mistake, match="does not load some_sums with"):
         text.verifiers(taskset=taskset, settings={"unknown": 3})
 
 
-def test_a_scorer_that_fails_on_the_gold_answer_is_told() -> None:
+def test_a_scorer_that_fails_on_the_gold_answer_is_reported() -> None:
     from rllab_envs.tasks.scorers import Scorer
 
-    scorer = Scorer("json:loads", {})  # which is made by a call that fails
+    scorer = Scorer("json:loads", {})  # making it fails in the process
     with pytest.raises(Mistake, match="the scorer json:loads fails on the gold answer '5'"):
         scorer.score("4", "5", {})

@@ -1,4 +1,4 @@
-"""How runs went, beside each other: what is measured, over what, and what is said where nothing was."""
+"""Curves of several runs: the metrics, the metric that they are shown over, and the message where one is missing."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def curves(runs: Path, *words: str) -> Any:
     return CliRunner().invoke(app, ["curves", *words, "--runs", str(runs)])
 
 
-def test_two_runs_stand_beside_each_other_over_tokens(runs: Path, tmp_path: Path) -> None:
+def test_two_runs_are_shown_over_tokens(runs: Path, tmp_path: Path) -> None:
     figure = tmp_path / "curves.svg"
     asked = ("--of", "rollout/tokens", "--of", "rollout/think_share", "--over", "data/tokens")
     done = curves(runs, "r1-zero", "r1-distill", *asked, "--figure", str(figure), "--json")
@@ -35,13 +35,13 @@ def test_two_runs_stand_beside_each_other_over_tokens(runs: Path, tmp_path: Path
     assert figure.stat().st_size > 5_000
 
 
-def test_by_default_what_the_recipe_expects_is_shown(runs: Path) -> None:
+def test_by_default_the_expected_metric_of_the_recipe_is_shown(runs: Path) -> None:
     done = curves(runs, "r1-zero")
     assert done.exit_code == 0 and done.stdout.splitlines()[0].split() == ["run", "step", "eval/accuracy"]
     assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["2", "4"]
 
 
-def test_runs_of_which_other_things_are_expected_show_those_of_the_first(runs: Path) -> None:
+def test_runs_with_other_expected_metrics_show_those_of_the_first(runs: Path) -> None:
     done = curves(runs, "r1-distill", "r1-cold-start")
     assert done.exit_code == 0, done.output
     assert (
@@ -49,7 +49,7 @@ def test_runs_of_which_other_things_are_expected_show_those_of_the_first(runs: P
     )
 
 
-def test_what_was_not_measured_is_told_with_what_was(runs: Path) -> None:
+def test_a_metric_that_was_not_measured_is_reported_with_those_that_were(runs: Path) -> None:
     done = curves(runs, "r1-zero", "--of", "rollout/tokns")
     assert done.exit_code != 0 and "has no round with step, rollout/tokns; it measured" in str(done.exception)
     assert "rollout/tokens" in str(done.exception)

@@ -1,16 +1,16 @@
-"""Answers that are expressions or sums worked out, judged by hand-made cases."""
+"""Answers that are expressions or worked sums, graded on hand-made cases."""
 
 from fractions import Fraction
 from typing import Any
 
 import pytest
 from rllab_envs import tasks
-from rllab_envs.tasks.arithmetic import DEEPEST, LONGEST, answered, numbers_in, parse, shown, value
+from rllab_envs.tasks.arithmetic import DEEPEST, LONGEST, marked_answer, numbers_in, parse, shown, value
 from rllab_envs.tasks.countdown import reaches, solved
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("1+2*3", 7),
         ("(1+2)*3", 9),
@@ -24,9 +24,9 @@ from rllab_envs.tasks.countdown import reaches, solved
         ("0+5", 5),
     ],
 )
-def test_expressions_by_hand(text: str, says: int | Fraction) -> None:
+def test_expressions_by_hand(text: str, expected: int | Fraction) -> None:
     tree = parse(text)
-    assert value(tree) == says and parse(shown(tree)) == tree
+    assert value(tree) == expected and parse(shown(tree)) == tree
 
 
 def test_shown_has_the_brackets_that_matter() -> None:
@@ -52,7 +52,7 @@ def test_expressions_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("completion", "found"),
+    ("completion", "answer"),
     [
         ("#### 1+2", "1+2"),
         ("so #### 1+2\nthat is it", "1+2"),
@@ -70,8 +70,8 @@ def test_expressions_are_bounded() -> None:
         ("", None),
     ],
 )
-def test_the_marked_answer_is_found(completion: str, found: str | None) -> None:
-    assert answered(completion) == found
+def test_the_marked_answer(completion: str, answer: str | None) -> None:
+    assert marked_answer(completion) == answer
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_the_marked_answer_is_found(completion: str, found: str | None) -> None:
 def test_countdown_by_hand(completion: str, right: bool) -> None:
     row: dict[str, Any] = {"numbers": [60, 5, 2], "target": "290"}
     assert tasks.countdown().correct(row, completion) is right
-    said: list[Any] = [completion, [{"role": "assistant", "content": completion}]]
-    assert solved(said, [row["numbers"]] * 2, ["290"] * 2) == [float(right)] * 2
+    both_forms: list[Any] = [completion, [{"role": "assistant", "content": completion}]]
+    assert solved(both_forms, [row["numbers"]] * 2, ["290"] * 2) == [float(right)] * 2
 
 
 def test_countdown_counts_exactly() -> None:

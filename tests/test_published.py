@@ -1,4 +1,4 @@
-"""Published datasets, and the recipes for a GPU on a local folder of the same architecture in small."""
+"""Published datasets, and the recipes for a GPU with a tiny model of the same architecture."""
 
 import json
 from pathlib import Path
@@ -57,8 +57,8 @@ def test_recipes_for_a_gpu_run_in_small(
     trainer = Trainer(read, tmp_path / "run")
     *_, last = list(trainer)
     assert metric in last and last["loss/total"] > 0 and trainer.headline is not None
-    told = trainer.algorithm.preflight()
-    assert told["rows looked at"] > 1900 and "tokens of a row" in told
+    table = trainer.algorithm.preflight()
+    assert table["rows looked at"] > 1900 and "tokens of a row" in table
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_recipes_for_a_gpu_run_in_small(
 )
 def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: Path, tmp_path: Path) -> None:
     small = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu", "length": 2048}
-    rewards = ["accuracy", {"name": "noise", "weight": 0.5}]  # a model of this size is never right
+    rewards = ["accuracy", {"name": "noise", "weight": 0.5}]  # a tiny model is never right
     changes = small | {"task": task, "reward": rewards, "optim.warmup": 0, "preflight_stops": False}
     trainer = Trainer(load_recipe(recipe, changes), tmp_path / "run")
     *_, last = list(trainer)

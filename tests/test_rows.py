@@ -160,8 +160,8 @@ def test_targets_that_cannot_be_judged_are_told_first(wanted: dict[str, str], tm
         ([{"question": "a"}], r"mine.jsonl:1: its columns are question; a row has .* columns: \{question: prompt"),
         ([{"prompt": " ", "completion": "b"}], r"mine.jsonl:1: its prompt is empty"),
         ([{"prompt": "a", "completion": ""}], r"mine.jsonl:1: its completion is empty"),
-        ([{"messages": [{"role": "user", "content": "a"}]}], r"mine.jsonl:1: nobody in its messages is the assistant"),
-        ([{"prompt": "a", "target": 5}], r"mine.jsonl:1: its target is of no kind: .* kind: number"),
+        ([{"messages": [{"role": "user", "content": "a"}]}], r"mine.jsonl:1: none of its messages is by the assistant"),
+        ([{"prompt": "a", "target": 5}], r"mine.jsonl:1: its target has no kind: .* kind: number"),
         ([], r"mine.jsonl has no rows"),
     ],
 )

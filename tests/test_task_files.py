@@ -1,4 +1,4 @@
-"""Tasks of files: of published benchmarks, of one's own, and broken ones."""
+"""Tasks read from files: published benchmarks, files of a user, and broken files."""
 
 import json
 from collections import Counter
@@ -64,7 +64,7 @@ def write(folder: Path, name: str, *rows: dict[str, Any]) -> str:
     return str(file)
 
 
-def test_math_of_a_folder_has_rows_to_train_on(tmp_path: Path) -> None:
+def test_math_of_a_folder_has_training_rows(tmp_path: Path) -> None:
     rows = [{"problem": f"{i} + 1?", "solution": rf"$\boxed{{{i + 1}}}$", "answer": str(i + 1)} for i in range(60)]
     write(tmp_path, "train.jsonl", *rows[:50])
     write(tmp_path, "test.jsonl", *rows[50:])
@@ -91,17 +91,17 @@ ROW = {"numbers": [1, 2, 3], "target": 6, "solution": "1 + 2 + 3"}
         ([], "has no rows"),
     ],
 )
-def test_broken_countdown_files_are_told(rows: list[dict[str, Any]], fault: str, tmp_path: Path) -> None:
+def test_broken_countdown_files_are_reported(rows: list[dict[str, Any]], fault: str, tmp_path: Path) -> None:
     with pytest.raises(FieldMistake, match=fault):
         tasks.countdown(path=write(tmp_path, "mine.jsonl", *rows))
     kept = tasks.countdown(path=write(tmp_path, "mine.jsonl", ROW, ROW | {"numbers": [3, 2, 1]}))
     assert sum(map(kept.size, SPLITS)) == 2
 
 
-@pytest.mark.parametrize("said", ["", "[]", "{}", '{"examples": [{"question": "Ana Ben", "answer": "an"}]}', "\x80"])
-def test_broken_last_letters_files_are_told(said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"examples": [{"question": "Ana Ben", "answer": "an"}]}', "\x80"])
+def test_broken_last_letters_files_are_reported(text: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
-    file.write_text(said, encoding="latin-1")
+    file.write_text(text, encoding="latin-1")
     with pytest.raises(FieldMistake, match=r"mine\.json: expected a JSON object with `examples`"):
         tasks.last_letters(path=str(file))
 
@@ -121,6 +121,6 @@ def test_broken_last_letters_files_are_told(said: str, tmp_path: Path) -> None:
         ("paren_sums", {"styles": (0.5, 0.5, 0.5)}, "styles: three shares that add up to 1"),
     ],
 )
-def test_bad_settings_are_told(name: str, settings: dict[str, Any], fault: str) -> None:
+def test_bad_settings_are_refused(name: str, settings: dict[str, Any], fault: str) -> None:
     with pytest.raises(FieldMistake, match=fault):
         getattr(tasks, name)(**settings)

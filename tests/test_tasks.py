@@ -1,4 +1,4 @@
-"""Verifiable tasks: rows apart and the same every time, gold judged right, wrong and hostile answers judged wrong."""
+"""Verifiable tasks: deterministic rows, disjoint splits, gold answers graded right, wrong and hostile ones wrong."""
 
 import json
 import re
@@ -78,7 +78,7 @@ def content(row: dict[str, Any], column: str = "prompt") -> str:
 
 
 @pytest.mark.parametrize("task", MADE.values(), ids=MADE)
-def test_rows_are_the_same_every_time_and_splits_apart(task: Any) -> None:
+def test_rows_are_deterministic_and_splits_disjoint(task: Any) -> None:
     seen = {}
     for split in SPLITS:
         rows = [task.row(i, split) for i in range(150)]
@@ -91,7 +91,7 @@ def test_rows_are_the_same_every_time_and_splits_apart(task: Any) -> None:
     assert type(task)(salt=1).row(0, "test") != type(task)().row(0, "test")
 
 
-def test_countdown_is_apart_in_whatever_order_its_numbers_are_given() -> None:
+def test_countdown_splits_are_disjoint_for_any_order_of_the_numbers() -> None:
     task = tasks.countdown(numbers=(2, 2), max_number=12, max_target=30)
     seen = {s: {(*sorted(r["numbers"]), r["target"]) for r in (task.row(i, s) for i in range(300))} for s in SPLITS}
     assert len(seen["train"]) > 100
@@ -99,7 +99,7 @@ def test_countdown_is_apart_in_whatever_order_its_numbers_are_given() -> None:
 
 
 @pytest.mark.parametrize("task", MADE.values(), ids=MADE)
-def test_gold_is_right_and_a_tokenizer_of_the_task_can_say_it(task: Any) -> None:
+def test_gold_is_right_and_a_tokenizer_of_the_task_encodes_it(task: Any) -> None:
     tokenizer = tokenizer_for(task)
     for split in SPLITS:
         rows = [task.row(i, split) for i in range(60)]
@@ -125,18 +125,18 @@ def test_no_answer_is_right_for_other_rows(task: Any) -> None:
     assert not any(is_correct(task, r, task.gold(r).replace("</think>", "")) for r in rows)
 
 
-def test_styles_are_drawn_as_often_as_asked() -> None:
+def test_styles_are_drawn_with_their_probabilities() -> None:
     task = tasks.coin_flip(styles=(0.25, 0.25, 0.5), free_thinks=0.5)
     rows = [task.row(i, "train") for i in range(1000)]
-    said = Counter((r["style"], content(r, "completion").startswith("<think>")) for r in rows)
-    assert set(said) == {("direct", False), ("think", True), ("free", False), ("free", True)}
-    assert all(200 < n < 300 for n in said.values())
+    counts = Counter((r["style"], content(r, "completion").startswith("<think>")) for r in rows)
+    assert set(counts) == {("direct", False), ("think", True), ("free", False), ("free", True)}
+    assert all(200 < n < 300 for n in counts.values())
 
 
-# What the problems are, from their texts alone.
+# The problems, checked from their texts alone.
 
 
-def test_last_letters_coins_and_sorting_are_as_their_texts_say() -> None:
+def test_last_letters_coins_and_sorting_agree_with_their_texts() -> None:
     for i in range(200):
         row = MADE["last_letters"].row(i, "train")
         names = content(row).split('"')[1].split()
@@ -157,7 +157,7 @@ def test_last_letters_coins_and_sorting_are_as_their_texts_say() -> None:
     assert {few.row(i, "test")["steps"] for i in range(20)} == {2}
 
 
-def test_paren_sums_are_worked_out_one_addition_at_a_time() -> None:
+def test_paren_sums_are_solved_one_addition_at_a_time() -> None:
     task = MADE["paren_sums"]
     shapes = set()
     for i in range(200):
@@ -171,7 +171,7 @@ def test_paren_sums_are_worked_out_one_addition_at_a_time() -> None:
         if row["operands"] == 4:
             shapes.add(re.sub(r"\d", "x", row["problem"]))
         assert task.steps_right(row, task.gold(row)) == 1.0
-    assert len(shapes) == 5  # all that four numbers can be put in brackets
+    assert len(shapes) == 5  # all ways to put four numbers in brackets
 
 
 def test_countdown_has_solutions_in_whole_steps() -> None:
@@ -190,7 +190,7 @@ def test_countdown_has_solutions_in_whole_steps() -> None:
 
 
 @pytest.mark.parametrize("task", MADE.values(), ids=MADE)
-def test_hostile_completions_are_wrong_and_cost_nothing(task: Any) -> None:
+def test_hostile_completions_are_wrong_and_take_little_time(task: Any) -> None:
     row = task.row(0, "train")
     for completion in HOSTILE:
         start = time.perf_counter()
@@ -200,8 +200,8 @@ def test_hostile_completions_are_wrong_and_cost_nothing(task: Any) -> None:
         assert time.perf_counter() - start < 2.0, completion[:50]
 
 
-def test_a_split_that_no_problem_falls_into_is_told() -> None:
-    task = tasks.countdown(numbers=(2, 2), max_number=1, max_target=2)  # 1 and 1 make 1 or 2, and no more
+def test_a_split_without_a_problem_is_reported() -> None:
+    task = tasks.countdown(numbers=(2, 2), max_number=1, max_target=2)  # 1 and 1 make only 1 or 2
     with pytest.raises(
         FieldMistake, match="Countdown has too few problems with these settings: none is in 'validation'"
     ):
@@ -254,7 +254,7 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("empty", "test has no rows"),
         ("draws", "differ when they are asked for again"),
@@ -263,9 +263,9 @@ class Odd:
         ("generous", "and so is an empty one"),
     ],
 )
-def test_broken_tasks_are_found_out(fault: str, told: str) -> None:
+def test_broken_tasks_are_detected(fault: str, message: str) -> None:
     check_task(Odd(""))
-    with pytest.raises(Broken, match=told):
+    with pytest.raises(Broken, match=message):
         check_task(Odd(fault))
 
 

@@ -1,4 +1,4 @@
-"""How often a model's answers are liked better than another's: known answers, and tiny runs of every kind of judge."""
+"""Win rates: known answers, and tiny runs compared by every kind of reward and judge."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from rllab.evals.win_rate import both, play, preferred
 
 ORDERLY = '''
 def first(prompts, completions):
-    """Prefers whichever of two answers to a prompt it sees first."""
+    """Prefers the answer to a prompt that it sees first."""
     return [float(prompt not in prompts[:i]) for i, prompt in enumerate(prompts)]
 
 
@@ -26,9 +26,9 @@ def nothing(completions):
 '''
 
 
-def test_ties_are_half_a_win_and_what_is_not_judged_does_not_count() -> None:
-    paid = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 1.0], [np.nan, 1.0]])
-    assert preferred(paid).tolist() == [1.0, 0.0, 0.5]
+def test_ties_are_half_a_win_and_pairs_without_scores_do_not_count() -> None:
+    scores = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 1.0], [np.nan, 1.0]])
+    assert preferred(scores).tolist() == [1.0, 0.0, 0.5]
 
 
 def test_two_answers_to_a_prompt_are_a_group() -> None:
@@ -55,15 +55,15 @@ def newest(run: Path) -> Path:
     return sorted((run / "checkpoints").iterdir())[-1]
 
 
-def told(runs: Path, *words: str) -> Any:
+def win_rates(runs: Path, *words: str) -> Any:
     done = CliRunner().invoke(app, ["winrate", *words, "--runs", str(runs), "--prompts", "6", "--json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 
-def test_a_run_stands_beside_what_it_began_with(runs: Path) -> None:
-    judges = ("gold", "run:reward-model", f"{runs / 'mine.py'}:first")
-    rows = told(runs, "dpo", *(word for judge in judges for word in ("--by", judge)))
+def test_a_run_is_compared_with_its_initial_model(runs: Path) -> None:
+    scorers = ("gold", "run:reward-model", f"{runs / 'mine.py'}:first")
+    rows = win_rates(runs, "dpo", *(word for name in scorers for word in ("--by", name)))
     assert [(r["model"], r["against"], r["prompts"]) for r in rows] == [("dpo", "began", 6)] * 3
     assert rows[2]["win_rate"] == 1.0 and rows[2]["interval"] == [1.0, 1.0]
     pairs = play("dpo", "", 6, 0, runs).pairs
@@ -79,31 +79,31 @@ def test_judges_see_both_answers_in_both_orders(runs: Path, server: Server, qwen
     def longer(body: Any) -> tuple[int, Any]:
         asked = body["messages"][0]["content"]
         first, second = asked.partition("[Answer A]")[2].split("[Answer B]")
-        said = "A" if len(first.strip()) >= len(second.partition("Which answer is better?")[0].strip()) else "B"
-        return 200, {"choices": [{"message": {"content": said}}]}
+        letter = "A" if len(first.strip()) >= len(second.partition("Which answer is better?")[0].strip()) else "B"
+        return 200, {"choices": [{"message": {"content": letter}}]}
 
     server.answer = longer
     service = f"{{name: judge, url: '{server.url}/v1', model: m}}"
-    (judged,) = told(runs, "dpo", "--by", service)
+    (row,) = win_rates(runs, "dpo", "--by", service)
     pairs = play("dpo", "", 6, 0, runs).pairs
     lengths = [(len(a.strip()), len(b.strip())) for a, b in (pair.texts for pair in pairs)]
-    assert judged["win_rate"] == pytest.approx(np.mean([0.5 + 0.5 * np.sign(a - b) for a, b in lengths]))
+    assert row["win_rate"] == pytest.approx(np.mean([0.5 + 0.5 * np.sign(a - b) for a, b in lengths]))
     assert len(server.asked) == 2 * sum(a != b for a, b in (pair.texts for pair in pairs))
     list(Trainer(load_recipe("dpo", [f"model={qwen}", "shape={}"], smoke=True), runs / "lettered"))
-    (own,) = told(runs, "lettered", "--by", "self_judge")
+    (own,) = win_rates(runs, "lettered", "--by", "self_judge")
     assert own["prompts"] == 6 and 0.0 <= own["interval"][0] <= own["win_rate"] <= own["interval"][1] <= 1.0
 
 
 def test_a_figure_shows_every_row(runs: Path, tmp_path: Path) -> None:
     figure = tmp_path / "wins.svg"
-    told(runs, "dpo", "--by", "gold", "--by", "brevity", "--figure", str(figure))
+    win_rates(runs, "dpo", "--by", "gold", "--by", "brevity", "--figure", str(figure))
     assert figure.read_text().count('<g id="ytick_') == 2
 
 
 def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path) -> None:
-    (row,) = told(runs, "dpo", "--against", "dpo")
+    (row,) = win_rates(runs, "dpo", "--against", "dpo")
     assert (row["win_rate"], row["ties"], row["interval"]) == (0.5, 1.0, [0.5, 0.5])
-    assert told(runs, str(runs / "dpo"), "--against", "dpo") == [row]
+    assert win_rates(runs, str(runs / "dpo"), "--against", "dpo") == [row]
     one, two = (play("dpo", "", 6, seed, runs).pairs for seed in (0, 1))
     assert [p.texts for p in one] != [p.texts for p in two]
 
@@ -119,7 +119,7 @@ def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path)
         (["nobody"], "no run 'nobody'"),
     ],
 )
-def test_what_cannot_be_compared_is_told(
+def test_runs_that_cannot_be_compared_are_refused(
     runs: Path, words: list[str], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(runs)

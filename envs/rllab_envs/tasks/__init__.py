@@ -1,4 +1,4 @@
-"""Verifiable tasks in text (`rllab.core.protocols.Task`); a bare name in a recipe is an attribute of this module."""
+"""Verifiable text tasks (`rllab.core.protocols.Task`). A bare task name in a recipe is an attribute of this module."""
 
 from rllab_envs.tasks.calculator import Calculator as calculator
 from rllab_envs.tasks.countdown import Countdown as countdown

@@ -1,11 +1,11 @@
-"""Arithmetic that a model wrote: where it stands in a text, parsed, and worked out exactly.
+"""Parses and evaluates arithmetic that a model wrote, exactly, and finds it in a completion.
 
     sum     = product { ("+" | "-") product }
     product = operand { ("*" | "/") operand }
     operand = whole number | "(" sum ")"
 
-Nothing else is an expression: no sign before a number, no power, no point. Nothing that a model wrote is run as code;
-length and depth are bounded, so that no text takes long.
+Nothing else is an expression: no sign before a number, no power, no decimal point. No text of a model is run as code.
+Length and depth are bounded, which bounds the time that a text can take.
 """
 
 import operator
@@ -16,9 +16,9 @@ from fractions import Fraction
 
 from rllab.core.messages import after_thinking
 
-LONGEST, DEEPEST = 200, 20  # characters of an expression, and brackets inside each other; beyond these it is an attack
-_TOKEN = re.compile(r"0|[1-9][0-9]*|[-+*/()]")  # digits of other scripts are none
-_LEVELS = ("+-", "*/")  # from the loosest
+LONGEST, DEEPEST = 200, 20  # most characters of an expression, and most nested brackets
+_TOKEN = re.compile(r"0|[1-9][0-9]*|[-+*/()]")  # digits of other scripts are not digits here
+_LEVELS = ("+-", "*/")  # operators by precedence, lowest first
 _WORK = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _WRITTEN = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
 _MARK = re.compile(r"####|<answer>|\\boxed\s*\{")
@@ -26,7 +26,7 @@ _MARK = re.compile(r"####|<answer>|\\boxed\s*\{")
 
 @dataclass(frozen=True)
 class Operation:
-    """One of + - * / between two expressions."""
+    """One of the operations + - * / on two expressions."""
 
     sign: str
     left: "int | Operation"
@@ -37,10 +37,10 @@ Expression = int | Operation
 
 
 def parse(text: str) -> Expression:
-    """The expression that a text is; spaces and needless brackets do not matter.
+    """Parses a text as an expression. Spaces and redundant brackets do not matter.
 
     Raises:
-        ValueError: it is none, or too long or too deep.
+        ValueError: the text is not an expression, or is too long or nested too deeply.
     """
     if len(text) > LONGEST:
         raise ValueError(f"an expression has at most {LONGEST} characters")
@@ -49,7 +49,7 @@ def parse(text: str) -> Expression:
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != "".join(text.split()):
         raise ValueError("an expression is made of whole numbers, + - * / and brackets")
-    tokens.reverse()  # the next is the last, so that it can be popped
+    tokens.reverse()  # the next token is the last of the list, to be popped
     tree = _level(tokens, 0, 0)
     if tokens:
         raise ValueError(f"nothing is expected before {tokens[-1]!r}")
@@ -78,10 +78,10 @@ def _operand(tokens: list[str], depth: int) -> Expression:
 
 
 def value(tree: Expression) -> Fraction:
-    """What an expression comes to, exactly.
+    """Evaluates an expression exactly.
 
     Raises:
-        ZeroDivisionError: it divides by 0.
+        ZeroDivisionError: the expression divides by 0.
     """
     if isinstance(tree, int):
         return Fraction(tree)
@@ -90,12 +90,12 @@ def value(tree: Expression) -> Fraction:
 
 
 def numbers_in(tree: Expression) -> list[int]:
-    """The numbers of an expression from left to right."""
+    """Returns the numbers of an expression from left to right."""
     return [tree] if isinstance(tree, int) else [*numbers_in(tree.left), *numbers_in(tree.right)]
 
 
 def shown(tree: Expression) -> str:
-    """An expression as text, with no more brackets than it takes to read the same expression back."""
+    """Writes an expression with only the brackets that are needed to parse it to the same expression."""
     if isinstance(tree, int):
         return str(tree)
     level = _binds(tree)
@@ -105,28 +105,28 @@ def shown(tree: Expression) -> str:
 
 
 def _binds(tree: Expression) -> int:
-    """How tightly: sums 0, products 1, numbers 2."""
+    """Returns the precedence: 0 of sums, 1 of products, 2 of numbers."""
     return 2 if isinstance(tree, int) else int(tree.sign in _LEVELS[1])
 
 
 def worked(tree: Expression) -> Iterator[str]:
-    """A line for each operation, those inside first: '60 - 2 = 58', '58 * 5 = 290'."""
+    """Yields a line for each operation, inner operations first: '60 - 2 = 58', '58 * 5 = 290'."""
     if isinstance(tree, Operation):
         yield from worked(tree.left)
         yield from worked(tree.right)
         yield f"{value(tree.left)} {tree.sign} {value(tree.right)} = {value(tree)}"
 
 
-def answered(completion: str) -> str | None:
-    """What stands behind the last `####`, `<answer>` or `\\boxed{` once the thinking is over; None without a mark."""
-    said = after_thinking(completion)
-    marks = list(_MARK.finditer(said))
+def marked_answer(completion: str) -> str | None:
+    """Returns the text behind the last `####`, `<answer>` or `\\boxed{` after the thinking; None without a mark."""
+    text = after_thinking(completion)
+    marks = list(_MARK.finditer(text))
     if not marks:
         return None
-    behind = said[marks[-1].end() :].lstrip()
+    behind = text[marks[-1].end() :].lstrip()
     return re.split(r"[\n<}]", behind, maxsplit=1)[0].strip(" \t\r.$`")
 
 
-def unmarked(completion: str) -> str:
-    """A completion up to its first mark, without the tags around its thinking: where the work is shown."""
+def before_mark(completion: str) -> str:
+    """Returns the worked solution: the completion up to its first mark, without think tags."""
     return re.sub(r"</?think>", " ", _MARK.split(completion, maxsplit=1)[0])

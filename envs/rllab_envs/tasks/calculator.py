@@ -1,7 +1,7 @@
-"""Sums too large to do in the head, and a calculator that answers when it is asked.
+"""Sums of large numbers, with a calculator as a tool.
 
-'What is 482 + 77 - 305?' The model may say `<calc> 482 + 77 - 305 </calc>`, is told `254`, and answers `#### 254`. It
-may also ask in several steps, or not at all. What it asks is parsed, never run as code.
+'What is 482 + 77 - 305?' The model may write `<calc> 482 + 77 - 305 </calc>`, receives `254`, and answers `#### 254`.
+It may call the calculator several times or not at all. A call is parsed, and never run as code.
 """
 
 import re
@@ -24,8 +24,8 @@ ASK = "<calc> 1 + 2 </calc> asks the calculator. End with #### and the number."
 class Calculator:
     """A task of several turns.
 
-    terms: how many numbers a sum has, from least to most. digits: of each number. calls: how often a conversation to
-    train on asks the calculator, rather than giving the answer at once.
+    terms: the fewest and the most numbers of a sum. digits: of each number. calls: the share of training conversations
+    that call the calculator; the others answer at once.
 
     Raises:
         FieldMistake: a setting is out of range.
@@ -42,11 +42,11 @@ class Calculator:
             raise FieldMistake("task", f"digits: 1 to 9, calls: 0 to 1; got {self.digits} and {self.calls}")
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`."""
+        """Returns the number of rows of a split: `train`, `validation` or `test`."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `messages`, a conversation to learn from; `target`, `kind`, `problem`."""
+        """Returns a row: `prompt`; `messages`, a conversation to train on; `target`, `kind`, `problem`."""
         rng = row_rng(self.salt, split, index)
         problem = next(p for p in self._problems(rng) if split_of(p) == split)
         target = str(value(parse(problem)))
@@ -58,16 +58,16 @@ class Calculator:
         return {"prompt": prompt, "messages": prompt + talk, "target": target, "kind": "number", "problem": problem}
 
     def reply(self, row: Mapping[str, Any], messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-        """What the calculator says to the last message; nothing where it was not asked."""
-        asked = _CALL.findall(messages[-1]["content"])
-        return [{"role": "user", "content": _calculated(asked[-1])}] if asked else []
+        """Returns the calculator's reply to the last call in the last message; [] without a call."""
+        calls = _CALL.findall(messages[-1]["content"])
+        return [{"role": "user", "content": _calculated(calls[-1])}] if calls else []
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The answer that is right."""
+        """Returns the right answer."""
         return f"#### {row['target']}"
 
     def texts(self) -> Iterator[str]:
-        """What there is to read."""
+        """Yields the texts of 500 training conversations, from which a tokenizer is made."""
         for i in range(500):
             yield from (m["content"] for m in self.row(i, "train")["messages"])
 
@@ -80,8 +80,8 @@ class Calculator:
                 yield problem
 
 
-def _calculated(asked: str) -> str:
+def _calculated(call: str) -> str:
     try:
-        return str(value(parse(asked)))
+        return str(value(parse(call)))
     except (ValueError, ZeroDivisionError) as error:
         return f"error: {error}"

@@ -1,7 +1,8 @@
 """The numbers game of the television show Countdown: reach a target with + - * / and each number once.
 
 'Use each of 60, 5, 2 once with + - * / and brackets to make 290.' `#### (60 - 2) * 5` is right, and so is every other
-expression that gets there. The game is where TinyZero (Pan et al. 2025) saw small models learn to check themselves.
+expression with this value. TinyZero (Pan et al. 2025) reported on this game that small models learn to verify their
+own attempts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,22 +15,22 @@ import numpy as np
 from rllab.core.errors import FieldMistake
 from rllab.core.files import read_jsonl
 from rllab.core.messages import last_text
-from rllab_envs.tasks.arithmetic import Expression, Operation, answered, numbers_in, parse, shown, value, worked
+from rllab_envs.tasks.arithmetic import Expression, Operation, marked_answer, numbers_in, parse, shown, value, worked
 from rllab_envs.tasks.draws import one
 from rllab_envs.tasks.problems import Problem, PublishedProblems, check_range, pieces
 
-SAID = "Use each of , once with + - * / and brackets ( ) to make . = ; <think> </think>"
+VOCABULARY = "Use each of , once with + - * / and brackets ( ) to make . = ; <think> </think>"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Countdown(PublishedProblems):
-    """The task. A drawn problem has a solution whose every step is a whole number above 0.
+    """The task. A drawn problem has a solution of which every step is a whole number above 0.
 
-    numbers: how many a problem has at least and at most. max_number, max_target: the largest that is drawn.
+    numbers: the fewest and the most numbers of a problem. max_number, max_target: the largest that are drawn.
     path: a JSONL file of rows with `numbers`, `target` and a `solution`, such as `countdown/countdown_3to4.jsonl`.
     """
 
-    kind: ClassVar[str] = "expression"  # which `rllab.answers` does not judge: `correct` does
+    kind: ClassVar[str] = "expression"  # not a kind of `rllab.answers`; `correct` grades it
     ask: ClassVar[str] = "End with #### and the expression."
 
     numbers: tuple[int, int] = (3, 4)
@@ -43,7 +44,7 @@ class Countdown(PublishedProblems):
             raise FieldMistake("task", "max_number: from 1 to max_target, so that there always is a step to take")
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """Numbers, joined two by two until one is left: the target."""
+        """Draws numbers and combines two at a time until one is left, the target."""
         count = int(rng.integers(self.numbers[0], self.numbers[1] + 1))
         numbers = rng.integers(1, self.max_number + 1, count).tolist()
         left: list[tuple[int, Expression]] = [(n, n) for n in numbers]
@@ -56,7 +57,11 @@ class Countdown(PublishedProblems):
         return _problem(numbers, *left[0])
 
     def read(self, file: Path) -> list[Problem]:
-        """The problems of a file."""
+        """Reads the problems of a file.
+
+        Raises:
+            FieldMistake: a row is broken; the message names its line.
+        """
 
         def broken(line: int, fault: str) -> None:
             raise FieldMistake("task", f"{file}:{line}: {fault}")
@@ -70,17 +75,17 @@ class Countdown(PublishedProblems):
         return problems
 
     def correct(self, row: Mapping[str, Any], completion: str) -> bool:
-        """Whether the marked answer is an expression of the row's numbers, each once, that makes its target."""
-        return reaches(answered(completion) or "", row["numbers"], int(row["target"]))
+        """Returns whether the marked answer uses each of the row's numbers once and has the target as its value."""
+        return reaches(marked_answer(completion) or "", row["numbers"], int(row["target"]))
 
     def words(self) -> list[str]:
-        """Every number and word that a text of this task can hold."""
-        read = (text for problems in self._published.values() for p in problems for text in (p.text, p.chain))
-        return [*pieces(SAID, self.ask, *read), *map(str, range(self.max_target + 1))]
+        """Returns every number and word that a text of this task can contain."""
+        texts = (text for problems in self._published.values() for p in problems for text in (p.text, p.chain))
+        return [*pieces(VOCABULARY, self.ask, *texts), *map(str, range(self.max_target + 1))]
 
 
 def reaches(expression: str, numbers: Sequence[int], target: int) -> bool:
-    """Whether an expression uses each number once and comes to the target; False of whatever is no expression."""
+    """Returns whether a text is an expression that uses each number once and has the target as its value."""
     try:
         tree = parse(expression)
         return sorted(numbers_in(tree)) == sorted(numbers) and value(tree) == target
@@ -89,15 +94,17 @@ def reaches(expression: str, numbers: Sequence[int], target: int) -> bool:
 
 
 def solved(completions: Sequence[Any], numbers: Sequence[Sequence[int]], target: Sequence[str]) -> list[float]:
-    """The reward: 1 where a completion's expression makes the target. A recipe names it with its module."""
-    said = map(last_text, completions)
-    each = zip(said, numbers, target, strict=True)
-    return [float(reaches(answered(text) or "", given, int(goal))) for text, given, goal in each]
+    """A reward: 1 where the expression of a completion has the target as its value, else 0.
+
+    A recipe names it as `rllab_envs.tasks.countdown:solved`.
+    """
+    each = zip(map(last_text, completions), numbers, target, strict=True)
+    return [float(reaches(marked_answer(text) or "", given, int(goal))) for text, given, goal in each]
 
 
 def _published(row: Mapping[str, Any]) -> Problem:
     solution = str(row["solution"])
-    if solution.startswith("-"):  # '-3 + 66' is '66 - 3': no number has a sign of its own here
+    if solution.startswith("-"):  # '-3 + 66' becomes '66 - 3', since an expression has no signed numbers
         first, _, rest = solution[1:].partition(" + ")
         solution = f"{rest} - {first}"
     if not reaches(solution, row["numbers"], row["target"]):
@@ -106,12 +113,12 @@ def _published(row: Mapping[str, Any]) -> Problem:
 
 
 def _problem(numbers: Sequence[int], target: int, solution: Expression) -> Problem:
-    told = ", ".join(map(str, numbers))
+    listed = ", ".join(map(str, numbers))
     return Problem(
-        text=f"Use each of {told} once with + - * / and brackets to make {target}.",
+        text=f"Use each of {listed} once with + - * / and brackets to make {target}.",
         chain=" ; ".join(worked(solution)),
         answer=shown(solution),
         target=str(target),
-        same=f"{sorted(numbers)} {target}",  # in whatever order they are given
+        same=f"{sorted(numbers)} {target}",  # in any order of the numbers
         columns={"numbers": list(numbers), "steps": len(numbers) - 1},
     )

@@ -1,14 +1,14 @@
-"""Derivations of one to five steps, what may be wrong with them, and how they are graded line by line.
+"""Derivations of one to five steps, the flaws that they may have, and their evaluation line by line.
 
     problem     Start with 12. Add 5. Double. Take 3.
     derivation  Proof: 1: 12 + 5 = 17; 2: 17 * 2 = 34; 3: 34 - 3 = 31.
     evaluation  Evaluation: 12 + 5 = 17 | 12 + 5 = 17 yes; 17 * 2 = 34 | 17 * 2 = 34 yes; 34 - 3 = 31 | 34 - 3 = 31 yes.
                 No line is wrong. #### 1
 
-The grades are those of DeepSeekMath-V2 (2025, section 2.1.1): 1 where every step is there and right; 0.5 where one step
-is left out and its result is right; 0 where a line is wrong. Lines that go on from a wrong one are not wrong for that.
-An evaluation says of each step how it goes on from the line before, beside the line that there is: who writes the step
-first has to work it out, and then compares two lines that stand side by side. Then it names the first flawed line.
+The grades are those of DeepSeekMath-V2 (2025, section 2.1.1): 1 if every step is present and right; 0.5 if one step is
+left out and its result is right; 0 if a line is wrong. A line that continues from a wrong one is not wrong for that
+reason. An evaluation writes for each step the expected line, then the line of the derivation, then yes, no or gap. The
+model first has to work out the step, and then compares two adjacent lines. At the end it names the first flawed line.
 """
 
 import re
@@ -20,24 +20,24 @@ import numpy as np
 
 from rllab_envs.tasks.draws import one, split_of
 
-LARGEST, MOST = 49, 5  # no total is larger; steps of a problem
+LARGEST, MOST = 49, 5  # the largest total; the most steps of a problem
 PROOF, EVALUATION, REFINE = "Proof", "Evaluation", "Refine."
-SAID = "Start with . Add Take Double Halve Proof Evaluation Refine"
-SAID += " : ; + - * / = | yes no gap #### No line is wrong Line has a"
+VOCABULARY = "Start with . Add Take Double Halve Proof Evaluation Refine"
+VOCABULARY += " : ; + - * / = | yes no gap #### No line is wrong Line has a"
 _GRADES = {1.0: "1", 0.5: "1/2", 0.0: "0"}
 _OPPOSITE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 _LINE = re.compile(r"N ?: ?N ?([-+*/]) ?N ?= ?N".replace("N", "([0-9]{1,4})"))
 
 
 class Step(NamedTuple):
-    """What a problem asks for next."""
+    """A step of a problem: an operation on the total."""
 
     sign: str
     number: int
 
     def __str__(self) -> str:
-        known = {"*": "Double.", "/": "Halve."}
-        return known.get(self.sign) or f"{'Add' if self.sign == '+' else 'Take'} {self.number}."
+        words = {"*": "Double.", "/": "Halve."}
+        return words.get(self.sign) or f"{'Add' if self.sign == '+' else 'Take'} {self.number}."
 
 
 class Line(NamedTuple):
@@ -54,7 +54,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A number, and what to do with it."""
+    """A start number and the steps that are applied to it."""
 
     start: int
     steps: tuple[Step, ...]
@@ -64,7 +64,11 @@ class Problem:
 
 
 class Finding(NamedTuple):
-    """What a derivation is worth, the number of its first flawed line (from 1), and how each step should go on."""
+    """The evaluation of a derivation.
+
+    grade: 1, 0.5 or 0. line: the number of the first flawed line (from 1), or None. checks: for each step the expected
+    line, the line of the derivation, and yes, no or gap.
+    """
 
     grade: float
     line: int | None
@@ -72,7 +76,7 @@ class Finding(NamedTuple):
 
     @property
     def sound(self) -> int:
-        """How many lines there are before the first gap or wrong line."""
+        """The number of lines before the first gap or wrong line."""
         return next((i for i, check in enumerate(self.checks) if not check.endswith("yes")), len(self.checks))
 
     def __str__(self) -> str:
@@ -82,7 +86,7 @@ class Finding(NamedTuple):
 
 
 def carried_out(step: Step, total: int) -> Line | None:
-    """The line that a step is; None where it leads out of the whole numbers from 0 to 49."""
+    """Applies a step to a total. Returns its line; None where the result is no whole number from 0 to 49."""
     if step.sign == "/":
         after = total // 2 if total % 2 == 0 else -1
     else:
@@ -91,7 +95,7 @@ def carried_out(step: Step, total: int) -> Line | None:
 
 
 def draw_problem(rng: np.random.Generator, split: str, fewest: int = 1) -> Problem:
-    """A problem of a split with `fewest` to five steps, each number of them as likely."""
+    """Draws a problem of a split with `fewest` to five steps, each number of steps equally likely."""
     count = int(rng.integers(fewest, MOST + 1))
     while True:
         start = int(rng.integers(5, 31))
@@ -106,14 +110,14 @@ def _step(rng: np.random.Generator) -> Step:
 
 
 def right(problem: Problem) -> list[Line]:
-    """The derivation with nothing left out."""
+    """Returns the complete derivation of a problem."""
     lines = going_on(problem.steps, problem.start)
     assert lines is not None
     return lines
 
 
 def going_on(steps: Sequence[Step], total: int) -> list[Line] | None:
-    """The lines of some steps from a total on; None where they lead out of the numbers."""
+    """Applies steps one after another to a total. Returns their lines; None where a result is out of range."""
     lines = []
     for step in steps:
         line = carried_out(step, total)
@@ -125,7 +129,7 @@ def going_on(steps: Sequence[Step], total: int) -> list[Line] | None:
 
 
 def examine(problem: Problem, lines: Sequence[Line]) -> Finding:
-    """Follows a derivation to its first wrong line; one step may be left out, where the next line has its result."""
+    """Evaluates a derivation up to its first wrong line. One step may be left out if the next line uses its result."""
     expected, checks, gap = right(problem), list[str](), None
     for number, line in enumerate(lines, 1):
         if gap is None and line not in expected[:1] and line in expected[1:2]:
@@ -134,22 +138,26 @@ def examine(problem: Problem, lines: Sequence[Line]) -> Finding:
         if line not in expected[:1]:
             return Finding(0.0, number, [*checks, f"{expected[0] if expected else ''} | {line} no".strip()])
         checks.append(f"{expected.pop(0)} | {line} yes")
-    if expected:  # it breaks off
+    if expected:  # the derivation is incomplete
         return Finding(0.0, max(1, len(lines)), [*checks, f"{expected[0]} | no"])
     return Finding(1.0 if gap is None else 0.5, gap, checks)
 
 
 def with_gap(rng: np.random.Generator, problem: Problem) -> list[Line]:
-    """The derivation of at least two steps with one left out, whose result the next line begins with."""
+    """Returns a derivation with one step left out, whose result the next line begins with.
+
+    problem: of at least two steps.
+    """
     lines = right(problem)
     del lines[int(rng.integers(len(lines) - 1))]
     return lines
 
 
 def with_flaw(rng: np.random.Generator, problem: Problem) -> list[Line]:
-    """A derivation of which one line, any of them as likely, is wrong, and the others go on from it.
+    """Returns a derivation with one wrong line, each line equally likely. The following lines continue from it.
 
-    One in six leaves a step out, and the next line does not begin with its result.
+    One in six, where the wrong line is not the last, leaves a step out, and the next line does not begin with the
+    result of that step.
     """
     expected, steps = right(problem), problem.steps
     while True:
@@ -161,13 +169,13 @@ def with_flaw(rng: np.random.Generator, problem: Problem) -> list[Line]:
             wrong = slip(rng, steps[at], expected[at].before)
         rest = going_on(steps[at + 1 + leaps :], wrong.after) if wrong else None
         if wrong and rest is not None:
-            found = [*expected[:at], wrong, *rest]
-            if examine(problem, found)[:2] == (0.0, at + 1):
-                return found
+            lines = [*expected[:at], wrong, *rest]
+            if examine(problem, lines)[:2] == (0.0, at + 1):
+                return lines
 
 
 def slip(rng: np.random.Generator, step: Step, total: int) -> Line | None:
-    """A step gone wrong in its result, its number, its sign, or what it begins with; None where there is none such."""
+    """Returns a step with an error in its result, number, sign or first operand; None where that is not possible."""
     kind = rng.choice(("result", "result", "number", "sign", "before"))
     if kind == "result":
         line = carried_out(step, total)
@@ -180,9 +188,10 @@ def slip(rng: np.random.Generator, step: Step, total: int) -> Line | None:
 
 
 def careless(rng: np.random.Generator, problem: Problem, slips: float, begun: Sequence[Line] = ()) -> list[Line]:
-    """A derivation by somebody who gets a step wrong with chance `slips`, and leaves one out with half of it.
+    """Returns a derivation with random errors.
 
-    begun: right lines that it goes on from.
+    slips: the probability that a step is wrong; with half of it a step is left out. begun: right lines that the
+    derivation begins with.
     """
     while True:
         lines, total = list(begun), begun[-1].after if begun else problem.start
@@ -190,7 +199,7 @@ def careless(rng: np.random.Generator, problem: Problem, slips: float, begun: Se
             chance = rng.random()
             line = slip(rng, step, total) if chance < slips else carried_out(step, total)
             if line is None:
-                break  # no such number: once more
+                break  # the error is not possible here: draw again
             total = line.after
             if not slips < chance < 1.5 * slips:
                 lines.append(line)
@@ -200,26 +209,26 @@ def careless(rng: np.random.Generator, problem: Problem, slips: float, begun: Se
 
 
 def _near(rng: np.random.Generator, number: int) -> int:
-    """A number as a slip makes it."""
+    """Returns a number that is off by 1, 2 or 10."""
     return abs(number + int(rng.choice((-10, -2, -1, 1, 2, 10))))
 
 
 def written(lines: Sequence[Line]) -> str:
-    """A derivation as text."""
+    """Writes a derivation as text."""
     return f"{PROOF}: {'; '.join(f'{n}: {line}' for n, line in enumerate(lines, 1))}."
 
 
 def read(text: str) -> list[Line] | None:
-    """The lines of the derivation that a text begins with, up to its evaluation; None where it is none."""
+    """Parses the derivation at the beginning of a text, up to its evaluation; None if it is malformed."""
     heading, _, body = text.partition(EVALUATION)[0].strip().removesuffix(".").partition(":")
     if heading.strip() != PROOF:
         return None
-    found = [_LINE.fullmatch(part.strip()) for part in body.split(";")]
-    if any(m is None or int(m[1]) != n for n, m in enumerate(found, 1)):
+    matches = [_LINE.fullmatch(part.strip()) for part in body.split(";")]
+    if any(m is None or int(m[1]) != n for n, m in enumerate(matches, 1)):
         return None
-    return [Line(int(m[2]), m[3], int(m[4]), int(m[5])) for m in found if m]
+    return [Line(int(m[2]), m[3], int(m[4]), int(m[5])) for m in matches if m]
 
 
 def words() -> list[str]:
-    """Every word, number and sign that a text about derivations can hold."""
-    return [*SAID.split(), *map(str, range(LARGEST + 11))]
+    """Returns every word, number and sign that a text of these tasks can contain."""
+    return [*VOCABULARY.split(), *map(str, range(LARGEST + 11))]

@@ -1,4 +1,4 @@
-"""Rows as functions of their index: a generator for each, and splits by a hash of the text."""
+"""Rows as functions of their index: a random generator for each row, and splits by a hash of the text."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ import numpy as np
 
 
 def row_rng(salt: int, split: str, index: int) -> np.random.Generator:
-    """The generator of a row."""
+    """Returns the random generator of a row."""
     return np.random.Generator(np.random.PCG64([salt, _number(split), index]))
 
 
 def split_of(text: str) -> str:
-    """Of twenty texts one is for validation, two are for the test, the others to train on."""
+    """Returns the split of a text by its hash: 1 in 20 is validation, 2 in 20 are test, the others train."""
     bucket = _number(text) % 20
     return "validation" if bucket == 0 else "test" if bucket < 3 else "train"
 
 
 def one(rng: np.random.Generator, of: Sequence[str]) -> str:
-    """One of them, evenly."""
+    """Returns one of the items, each with the same probability."""
     return of[int(rng.integers(len(of)))]
 
 

@@ -1,8 +1,8 @@
-"""A guessing game: the model asks, and is told whether the number is higher or lower, until it is found.
+"""A guessing game: the model guesses a number, and is told whether it is higher or lower.
 
-'Guess my number from 12 to 42. 5 guesses.' `27` - higher - `35` - lower - `31`. Five guesses are enough for 31 numbers
-if each halves what is left. The conversations to learn from guess anywhere in what is left, which finds about half of
-the numbers; that halving is better has to be found out.
+'Guess my number from 12 to 42. 5 guesses.' `27` - higher - `35` - lower - `31`. Five guesses suffice for 31 numbers if
+each guess halves the remaining range. The training conversations guess uniformly in the remaining range, which finds
+about half of the numbers. Halving has to be learned from the reward.
 """
 
 import re
@@ -16,14 +16,14 @@ from rllab_envs.tasks.draws import row_rng, split_of
 from rllab_envs.tasks.problems import SIZES, check_range
 
 Message = dict[str, str]
-SAID, HIGHER, LOWER = "Guess my number from to guesses .", "higher", "lower"
+VOCABULARY, HIGHER, LOWER = "Guess my number from to guesses .", "higher", "lower"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guessing:
     """A task of several turns.
 
-    numbers: how many there are to guess from. guesses: how many turns there are. largest: what no number is above.
+    numbers: the size of the range to guess from. guesses: the most turns. largest: the upper limit of all ranges.
 
     Raises:
         FieldMistake: a setting is out of range.
@@ -39,11 +39,11 @@ class Guessing:
         check_range("guesses", (1, self.guesses), 1, 50)
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`."""
+        """Returns the number of rows of a split: `train`, `validation` or `test`."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `messages`, a conversation to learn from; `target`, `kind`, `low` and `high`."""
+        """Returns a row: `prompt`; `messages`, a conversation to train on; `target`, `kind`, `low` and `high`."""
         rng = row_rng(self.salt, split, index)
         while True:
             low = int(rng.integers(1, self.largest - self.numbers + 2))
@@ -56,26 +56,26 @@ class Guessing:
         return row | {"messages": self._played(row, rng)}
 
     def reply(self, row: Mapping[str, Any], messages: Sequence[Mapping[str, str]]) -> list[Message]:
-        """Whether the number is higher or lower; nothing where it is found, or there is no guess, or none is left."""
+        """Returns `higher` or `lower`; [] after a right guess, a message that is no guess, or the last guess."""
         guess = _guess(messages[-1]["content"])
         if guess is None or str(guess) == row["target"] or len(messages) >= 2 * self.guesses:
             return []
         return [{"role": "user", "content": HIGHER if int(row["target"]) > guess else LOWER}]
 
     def correct(self, row: Mapping[str, Any], completion: str) -> bool:
-        """Whether the last guess was right."""
+        """Returns whether the last guess is right."""
         return bool(str(_guess(completion)) == row["target"])
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The last guess of a game that is won."""
+        """Returns the right number."""
         return str(row["target"])
 
     def words(self) -> list[str]:
-        """Every word and number of the game."""
-        return [*SAID.split(), HIGHER, LOWER, *map(str, range(self.largest + 1))]
+        """Returns every word and number of the game."""
+        return [*VOCABULARY.split(), HIGHER, LOWER, *map(str, range(self.largest + 1))]
 
     def _played(self, row: Mapping[str, Any], rng: np.random.Generator) -> list[Message]:
-        """A game of guesses anywhere in what is left."""
+        """Returns a conversation of uniform guesses in the remaining range."""
         low, high, messages = row["low"], row["high"], list(row["prompt"])
         while True:
             guess = int(rng.integers(low, high + 1))
@@ -87,6 +87,6 @@ class Guessing:
             low, high = (guess + 1, high) if reply[0]["content"] == HIGHER else (low, guess - 1)
 
 
-def _guess(said: str) -> int | None:
-    """The number that a message is; None where it is none."""
-    return int(said) if re.fullmatch(r"\s*[0-9]{1,4}\s*", said) else None
+def _guess(message: str) -> int | None:
+    """Returns the number that a message consists of; None if it is no number."""
+    return int(message) if re.fullmatch(r"\s*[0-9]{1,4}\s*", message) else None

@@ -1,7 +1,7 @@
-"""Sums in brackets, worked out one addition at a time: (((1+2)+1)+8)=((3+1)+8)=(4+8)=12.
+"""Sums in brackets, solved one addition at a time: (((1+2)+1)+8)=((3+1)+8)=(4+8)=12.
 
-The ground of an assignment: train a model that writes such lines, then ask it for longer sums than it has seen.
-`correct` and `steps_right` grade a completion; no trained answer comes with them.
+The task is made for an assignment: train a model that writes such lines, and test it on longer sums than it was trained
+on. `correct` and `steps_right` grade a completion; the task contains no solution of the assignment.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +13,13 @@ import numpy as np
 
 from rllab.core.errors import FieldMistake
 from rllab.core.messages import after_thinking
-from rllab_envs.tasks.arithmetic import Expression, Operation, answered, parse, unmarked
+from rllab_envs.tasks.arithmetic import Expression, Operation, before_mark, marked_answer, parse
 from rllab_envs.tasks.problems import Problem, Problems, check_range, pieces
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParenSums(Problems):
-    """The task. operands: how many numbers at least and at most. digits: of the longest number."""
+    """The task. operands: the fewest and the most numbers of a sum. digits: of the longest number."""
 
     kind: ClassVar[str] = "number"
 
@@ -33,7 +33,7 @@ class ParenSums(Problems):
             raise FieldMistake("task", f"digits: from 1 to 3, got {self.digits}")
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """Numbers from 1 on, and brackets around them: each place to part a row of numbers is as likely."""
+        """Draws numbers from 1 on, and brackets: each place to split a sequence of numbers is equally likely."""
         count = int(rng.integers(self.operands[0], self.operands[1] + 1))
         tree = _bracketed(rng, rng.integers(1, 10**self.digits, count).tolist())
         stages = list(_stages(tree))
@@ -41,32 +41,32 @@ class ParenSums(Problems):
         return Problem(f"Work out {stages[0]} step by step.", "=".join(stages), stages[-1], columns=columns)
 
     def correct(self, row: Mapping[str, Any], completion: str) -> bool:
-        """Whether the final number is right: the marked one; without a mark, what the text ends in."""
-        final = answered(completion)
+        """Returns whether the final number is right: the marked one, or without a mark the one that ends the text."""
+        final = marked_answer(completion)
         if final is None:
             final = (after_thinking(completion).rpartition("=")[2].rstrip(" \n.").split() or [""])[-1]
         return bool(final == row["target"])
 
     def steps_right(self, row: Mapping[str, Any], completion: str) -> float:
-        """The share of stages that follow from the one before, from 0 to 1.
+        """Returns the share of stages that follow from the stage before, from 0 to 1.
 
-        Stages stand between '=' signs in front of the answer's mark; the problem may be the first of them, and is what
-        the first that is not follows from. One follows where exactly one sum of two numbers, any one, has been worked
-        out. A line of fewer stages than the problem has additions is counted as if it had that many, so leaving some
-        out does not pay.
+        Stages are separated by '=' and stand before the mark of the answer. The first stage may repeat the problem; the
+        next one has to follow from the problem. A stage follows if exactly one addition of two numbers, any one, has
+        been carried out. A solution with fewer stages than the problem has additions is divided by the number of
+        additions, so leaving out stages does not raise the share.
         """
         problem = parse(row["problem"])
-        stages = [_parsed(text) for text in unmarked(completion).rstrip(" \n.").split("=")]
+        stages = [_parsed(text) for text in before_mark(completion).rstrip(" \n.").split("=")]
         if stages[0] == problem:
             stages.pop(0)
         right = sum(_follows(before, after) for before, after in pairwise([problem, *stages]))
         return right / max(len(stages), int(row["steps"]))
 
     def words(self) -> list[str]:
-        """Every number and word that a text of this task can hold."""
+        """Returns every number and word that a text of this task can contain."""
         largest = self.operands[1] * (10**self.digits - 1)
-        said = "Work out step by step. ( + ) = <think> </think>"
-        return [*pieces(said, self.ask), *map(str, range(largest + 1))]
+        vocabulary = "Work out step by step. ( + ) = <think> </think>"
+        return [*pieces(vocabulary, self.ask), *map(str, range(largest + 1))]
 
 
 def _bracketed(rng: np.random.Generator, numbers: Sequence[int]) -> Expression:
@@ -77,14 +77,14 @@ def _bracketed(rng: np.random.Generator, numbers: Sequence[int]) -> Expression:
 
 
 def _stages(tree: Expression) -> Iterator[str]:
-    """The sum as text, then after each addition, the leftmost that can be done first."""
+    """Yields a sum as text, then its text after each addition, always the leftmost possible one."""
     yield _text(tree)
     if isinstance(tree, Operation):
         yield from _stages(next(_added(tree)))
 
 
 def _added(tree: Expression) -> Iterator[Expression]:
-    """What a sum becomes by one addition of two numbers, for each that can be done, from left to right."""
+    """Yields what a sum becomes by one addition of two numbers, for each possible addition, from left to right."""
     if isinstance(tree, int):
         return
     if tree.sign == "+" and isinstance(tree.left, int) and isinstance(tree.right, int):

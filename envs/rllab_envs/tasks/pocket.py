@@ -1,11 +1,11 @@
-"""The pocket world: texts small enough that a model of a million parameters learns them in minutes.
+"""The pocket world: texts so simple that a model of a million parameters learns them in minutes.
 
-'Ana has 20 books. Ana zibs 5. Then the pile doubles. How many books does Ana have?' The total runs through one to five
-steps (six and seven are there to extrapolate). A reply is direct (`#### 50`) or thinks first, one line a step, tersely
-(`20 + 5 = 25`) or in words. Some verbs are made up; their meaning can only be learned. Customer-support tickets (see
-`tickets`) are among the texts, with replies that nobody has aligned yet.
+'Ana has 20 books. Ana zibs 5. Then the pile doubles. How many books does Ana have?' The total changes in one to five
+steps; problems with six and seven steps test extrapolation. A reply is direct (`#### 50`) or thinks first, with a line
+for each step, as an equation (`20 + 5 = 25`) or in words. Some verbs are made up, and a model can only learn their
+meaning from the texts. Among the texts are customer-support tickets (see `tickets`) with unaligned replies.
 
-Row i of a split is a function of i: problems are drawn until one falls into the split by a hash of its text, so no
+Row i of a split is a function of i. Problems are drawn until one belongs to the split by a hash of its text, so no
 problem is in two splits. Another `salt` draws other problems of the same difficulty.
 """
 
@@ -25,16 +25,16 @@ THINGS = "apples books coins cups eggs figs hats keys kites lamps maps nuts pens
 THINGS += " stamps stones sweets tickets toys"
 GAINS = ("buys", "finds", "gets", "wins", "zibs", "glims")  # the last two of each kind are made up
 LOSSES = ("sells", "loses", "drops", "eats", "snorfs", "brens")
-NEW = "florps"  # a word that no text of the world uses until it is taught: to get something twice
-SAID = "has How many does have Then the pile doubles halves starts with so now"
+NEW = "florps"  # a word that no text uses unless `new_word` is set; 'florps 5' adds 5 twice
+VOCABULARY = "has How many does have Then the pile doubles halves starts with so now"
 SIGNS = ". ? , ; + - * / = ####"
-LARGEST = 99  # no total is larger
+LARGEST = 99  # the largest total
 SIZES = {"train": 1_000_000, "validation": 500, "test": 1000, "longer": 500}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One change of the total: how it is told, and the line of a chain of thought."""
+    """One change of the total: its sentence, its line in a chain of thought, and the total after it."""
 
     text: str
     line: str
@@ -43,10 +43,10 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Pocket:
-    """The task: word problems, and among the rows to train on customer-support tickets too.
+    """The task: word problems, and customer-support tickets among the training rows.
 
-    styles: how often a problem asks for a direct answer, for thinking, or leaves it free. free_thinks: how often the
-    gold answer of a free one thinks. tickets: the share of tickets. new_word: problems with a word never met before,
+    styles: probabilities of the styles direct, think and free. free_thinks: the probability that the gold answer of the
+    style free thinks. tickets: the share of tickets. new_word: only problems with a word that other rows do not have,
     to fine-tune on: 'Ana florps 5.' is `20 + 10 = 30`.
     """
 
@@ -57,11 +57,11 @@ class Pocket:
     new_word: bool = False
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`, or `longer` (six and seven steps)."""
+        """Returns the number of rows of a split: `train`, `validation`, `test`, or `longer` (six and seven steps)."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations, `style`; of a problem `target`, `kind` and `steps`."""
+        """Returns a row: `prompt`, `completion` (conversations), `style`; problems also `target`, `kind`, `steps`."""
         rng = row_rng(self.salt, split, index)
         if split == "train" and not self.new_word and rng.random() < self.tickets:
             return Tickets(salt=self.salt).row(index, split)
@@ -86,13 +86,13 @@ class Pocket:
         }
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The row's own reply."""
+        """Returns the row's completion."""
         return str(row["completion"][0]["content"])
 
     def words(self) -> list[str]:
-        """Every word and number that a text of this world can hold."""
-        said = " ".join([SIGNS, SAID, NAMES, THINGS, *GAINS, *LOSSES, NEW])
-        return [*said.split(), *map(str, range(LARGEST + 1)), *Tickets().words()]
+        """Returns every word and number that a text of this world can contain."""
+        vocabulary = " ".join([SIGNS, VOCABULARY, NAMES, THINGS, *GAINS, *LOSSES, NEW])
+        return [*vocabulary.split(), *map(str, range(LARGEST + 1)), *Tickets().words()]
 
     def _problem(self, rng: np.random.Generator, split: str) -> tuple[str, str, int, list[Step]]:
         count = int(rng.integers(6, 8) if split == "longer" else rng.integers(1, 6))
@@ -106,7 +106,7 @@ class Pocket:
 
 
 def _step(rng: np.random.Generator, name: str, total: int, new_word: bool) -> Step:
-    """A change after which the total is between 0 and 99."""
+    """Draws a change of the total that keeps it between 0 and 99."""
     if new_word and total + 4 <= LARGEST and rng.random() < 0.4:
         n = int(rng.integers(2, min(10, (LARGEST - total) // 2) + 1))
         return Step(f"{name} {NEW} {n}.", f"{total} + {2 * n} = {total + 2 * n}", total + 2 * n)
@@ -128,7 +128,7 @@ def _step(rng: np.random.Generator, name: str, total: int, new_word: bool) -> St
 
 
 def _chain(rng: np.random.Generator, name: str, start: int, steps: list[Step]) -> str:
-    """The thinking: one line a step, tersely or in words."""
+    """Returns the thinking: one line for each step, as equations or in words."""
     if rng.random() < 0.7:
         lines = [s.line for s in steps]
     else:

@@ -1,8 +1,8 @@
-"""What tasks of short problems share: rows that are functions of their index, splits apart, three styles of reply.
+"""Base classes of tasks with short problems: deterministic rows, disjoint splits, three styles of reply.
 
-A task draws a `Problem`; the rest is here. Problems are drawn until one falls into the split by a hash of its text, so
-no problem is in two splits. Another `salt` draws other problems of the same difficulty. `style` asks for a direct
-answer (`#### 50`), for thinking first (`<think> 20 + 30 = 50 </think> #### 50`), or leaves it free.
+A subclass draws a `Problem`; the base class makes a row of it. Problems are drawn until one belongs to the split by a
+hash of its text, so no problem is in two splits. Another `salt` draws other problems of the same difficulty. `style`
+asks for a direct answer (`#### 50`), asks for thinking first (`<think> 20 + 30 = 50 </think> #### 50`), or is free.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from rllab_envs.tasks.published import here
 Style = Literal["direct", "think", "free"]
 
 SIZES = {"train": 1_000_000, "validation": 500, "test": 1000}
-_DRAWS = 10_000  # until one falls into a split; a split of one in twenty is missed only where there are few problems
+_DRAWS = 10_000  # most draws for a row; 1 in 20 problems is in validation, so all fail only if there are few problems
 _PIECE = re.compile(r"####|\d+|\w+|[^\w\s]")  # the pieces of the lab's word tokenizer
 
 
@@ -31,9 +31,9 @@ _PIECE = re.compile(r"####|\d+|\w+|[^\w\s]")  # the pieces of the lab's word tok
 class Problem:
     """A problem and its solution.
 
-    text: what is asked. chain: the solution, worked; "" where there is none. answer: what the gold reply says behind
-    `####`. target: what an answer is judged by, where that is not the gold answer. same: what two problems share that
-    are one and the same, where that is not the text. columns: what else the row holds.
+    text: the question. chain: the worked solution, or "". answer: the gold answer behind `####`. target: what an answer
+    is compared with, if that is not the gold answer. same: a text that equal problems have in common, if that is not
+    the question; it decides the split. columns: further columns of the row.
     """
 
     text: str
@@ -45,16 +45,19 @@ class Problem:
 
     @property
     def split(self) -> str:
-        """Where it belongs."""
+        """The split that the problem belongs to."""
         return split_of(self.same or self.text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problems(ABC):
-    """A task; a subclass says how a problem is drawn, the `kind` of its answer, and how it is asked for.
+    """A task. A subclass defines `draw`, the `kind` of its answers, and `ask`, which requests the form of the answer.
 
-    styles: how often a problem asks for a direct answer, for thinking, or leaves it free. free_thinks: how often the
-    completion of a free one thinks.
+    styles: probabilities of the styles direct, think and free. free_thinks: the probability that the completion of the
+    style free thinks.
+
+    Raises:
+        FieldMistake: a setting is out of range.
     """
 
     kind: ClassVar[str]
@@ -70,17 +73,17 @@ class Problems(ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Problem:
-        """A problem of any split."""
+        """Draws a problem of any split."""
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`."""
+        """Returns the number of rows of a split: `train`, `validation` or `test`."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations, `style`, `target`, `kind`, `chain`, and the problem's columns.
+        """Returns a row: `prompt` and `completion` (conversations), `style`, `target`, `kind`, `chain`, `columns`.
 
         Raises:
-            FieldMistake: the settings allow so few problems that none falls into the split.
+            FieldMistake: the settings allow so few problems that none belongs to the split.
         """
         rng = row_rng(self.salt, split, index)
         problem = self._problem(rng, index, split)
@@ -98,7 +101,7 @@ class Problems(ABC):
         }
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The right answer, worked where that can be, whatever the row's style."""
+        """Returns the right answer, with its worked solution if there is one, for every style of the row."""
         return _reply(row["chain"], row["completion"][0]["content"].rpartition("####")[2].strip())
 
     def _problem(self, rng: np.random.Generator, index: int, split: str) -> Problem:
@@ -114,13 +117,13 @@ class Problems(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedProblems(Problems):
-    """A task whose problems can come from a file in place of being drawn.
+    """A task whose problems are drawn, or read from a file.
 
-    path: the file; a relative one is looked for here and below RLLAB_DATA. One of its problems in twenty is for
-    validation, two in twenty are for the test.
+    path: the file; a relative path is looked up in the working directory, then below RLLAB_DATA. 1 in 20 of its
+    problems is in validation, 2 in 20 are in test.
 
     Raises:
-        FieldMistake: there is no such file, or a row of it is broken; tells where.
+        FieldMistake: there is no such file, or a row of it is broken; the message names the place.
     """
 
     path: str = ""
@@ -132,15 +135,15 @@ class PublishedProblems(Problems):
 
     @abstractmethod
     def read(self, file: Path) -> list[Problem]:
-        """The problems of a file."""
+        """Reads the problems of a file."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the problems of a file; "" of drawn ones."""
+        """A hash of the problems of a file; "" where problems are drawn."""
         return hashlib.sha256(repr(self._published).encode()).hexdigest()[:16] if self.path else ""
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`."""
+        """Returns the number of rows of a split: `train`, `validation` or `test`."""
         return len(self._published[split]) if self.path else super().size(split)
 
     @cached_property
@@ -158,14 +161,14 @@ class PublishedProblems(Problems):
 
 
 def pieces(*texts: str) -> list[str]:
-    """The words, numbers and signs of some texts, each once."""
+    """Returns the words, numbers and signs of texts, each once."""
     return list(dict.fromkeys(piece for text in texts for piece in _PIECE.findall(text)))
 
 
-def check_range(name: str, found: tuple[int, int], least: int, most: int) -> None:
-    """Raises a FieldMistake unless a setting is two numbers in order, between `least` and `most`."""
-    if not least <= found[0] <= found[1] <= most:
-        raise FieldMistake("task", f"{name}: two numbers from {least} to {most} in order, got {list(found)}")
+def check_range(name: str, setting: tuple[int, int], least: int, most: int) -> None:
+    """Raises a FieldMistake unless a setting is two numbers in order, from `least` to `most`."""
+    if not least <= setting[0] <= setting[1] <= most:
+        raise FieldMistake("task", f"{name}: two numbers from {least} to {most} in order, got {list(setting)}")
 
 
 def _reply(chain: str, answer: str) -> str:

@@ -1,7 +1,7 @@
-"""Two tasks about derivations: to write one with an evaluation of one's own, and to evaluate one that somebody wrote.
+"""Two tasks about derivations: write one together with its evaluation, and evaluate a given one.
 
-They are what DeepSeekMath-V2's generator and verifier do (2025, sections 2.2 and 2.1), in small. Row i of a split is a
-function of i; the split of a problem is a function of its text.
+They are small versions of what the generator and the verifier of DeepSeekMath-V2 do (2025, sections 2.2 and 2.1). Row i
+of a split is a function of i; the split of a problem is a function of its text.
 """
 
 from collections.abc import Mapping
@@ -34,11 +34,11 @@ GRADES = (1.0, 0.5, 0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Proving:
-    """To derive and to evaluate what was derived, anew or from an attempt that has a flaw.
+    """Write a derivation and evaluate it, as a first attempt or as a refinement of a flawed one.
 
-    Those to learn from were written by somebody careless, who does evaluate them rightly. slips: how often a step goes
-    wrong; half as often it is left out. refine: the share of rows to train on that begin with a flawed attempt; its
-    lines before the flaw are kept, and the rest is written as carelessly as before.
+    The training derivations have random errors, and right evaluations. slips: the probability that a step is wrong;
+    with half of it a step is left out. refine: the share of training rows that refine a flawed attempt: the lines
+    before the flaw are kept, and the rest is drawn again with random errors.
 
     Raises:
         FieldMistake: a setting is out of range.
@@ -53,24 +53,24 @@ class Proving:
             raise FieldMistake("task", f"slips: 0.01 to 0.5, refine: 0 to 1; got {self.slips} and {self.refine}")
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`."""
+        """Returns the number of rows of a split: `train`, `validation` or `test`."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations; `problem`, and the same as `start` and `moves`.
+        """Returns a row: `prompt` and `completion` as conversations; `problem`, and the same as `start` and `moves`.
 
         Held-out rows ask for a first attempt.
         """
         rng = row_rng(self.salt, split, index)
         problem = draw_problem(rng, split)
-        lines, asked = careless(rng, problem, self.slips), str(problem)
+        lines, prompt = careless(rng, problem, self.slips), str(problem)
         if split == "train" and rng.random() < self.refine:
             while (finding := examine(problem, lines)).line is None:
                 lines = careless(rng, problem, self.slips)
-            asked = _to_refine(asked, f"{written(lines)} {finding}")
+            prompt = _to_refine(prompt, f"{written(lines)} {finding}")
             lines = careless(rng, problem, self.slips, lines[: finding.sound])
         return {
-            "prompt": [{"role": "user", "content": asked}],
+            "prompt": [{"role": "user", "content": prompt}],
             "completion": [{"role": "assistant", "content": f"{written(lines)} {examine(problem, lines)}"}],
             "problem": str(problem),
             "start": problem.start,
@@ -78,41 +78,42 @@ class Proving:
         }
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The derivation with nothing left out, and its evaluation."""
+        """Returns the complete derivation and its evaluation."""
         lines = right(_problem(row))
         return f"{written(lines)} {examine(_problem(row), lines)}"
 
     def score(self, row: Mapping[str, Any], completion: str) -> float:
-        """The grade of the derivation in a completion, whatever it says of itself; 0 where there is none."""
+        """Returns the grade of the derivation in a completion, 0 without one. Its own evaluation does not count."""
         lines = read(completion)
         return 0.0 if lines is None else examine(_problem(row), lines).grade
 
     def refinement(self, row: Mapping[str, Any], completion: str) -> dict[str, Any]:
-        """The row that asks for something better than a completion of this one."""
+        """Returns the row that asks for a refinement of a completion of this row."""
         return {**row, "prompt": [{"role": "user", "content": _to_refine(row["problem"], completion)}]}
 
     def words(self) -> list[str]:
-        """Every word, number and sign of the task."""
+        """Returns every word, number and sign of the task."""
         return derivations.words()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """To evaluate derivations, of which a third each is right, has a gap, and has a planted wrong line.
+    """Evaluate derivations: a third of them are right, a third have a gap, a third have a wrong line.
 
-    In held-out splits each grade comes exactly as often, so that accuracy is balanced accuracy. proving: the share of
-    rows to train on that are of `Proving` instead: who only reads derivations copies their results, and learns no sums.
+    Grades alternate by index, so that in held-out splits accuracy is balanced accuracy. proving: the share of training
+    rows that are rows of `Proving`. A model that only reads derivations copies their results and does not learn to
+    calculate.
     """
 
     salt: int = 0
     proving: float = 0.0
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`."""
+        """Returns the number of rows of a split: `train`, `validation` or `test`."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations; `target` (the grade), `kind`; `line`, the flawed one; `steps`."""
+        """Returns a row: `prompt`, `completion`, `target` (the grade), `kind`, `line` (flawed, or None), `steps`."""
         rng, grade = row_rng(self.salt, split, index), GRADES[index % len(GRADES)]
         if split == "train" and rng.random() < self.proving:
             return Proving(salt=self.salt).row(index, split)
@@ -129,11 +130,11 @@ class Verification:
         }
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The row's own evaluation."""
+        """Returns the row's completion."""
         return str(row["completion"][0]["content"])
 
     def words(self) -> list[str]:
-        """Every word, number and sign of the task."""
+        """Returns every word, number and sign of the task."""
         return derivations.words()
 
 

@@ -1,4 +1,4 @@
-"""Published datasets as tasks: from the folder that RLLAB_DATA names where it has them, else from the hub."""
+"""Published datasets as tasks, read from the folder RLLAB_DATA if they are there, else from the Hugging Face hub."""
 
 import os
 import re
@@ -14,15 +14,15 @@ ASK_BOX = "Think step by step, and put the final answer into \\boxed{}."
 
 
 def here(name: str, otherwise: str) -> str:
-    """Where a dataset is: a file or folder below RLLAB_DATA, or a name of the hub."""
+    """Returns the file or folder `name` below RLLAB_DATA if it exists, else `otherwise`, such as a name of the hub."""
     local = Path(os.environ.get("RLLAB_DATA", "/nowhere")) / name
     return str(local) if local.exists() else otherwise
 
 
 class GSM8K(Dataset):
-    """Grade-school word problems with worked solutions (Cobbe et al. 2021); answers end in `#### 72`.
+    """Grade-school word problems with worked solutions (Cobbe et al. 2021); solutions end in `#### 72`.
 
-    think: ask for the thinking between tags, as DeepSeek-R1 is asked; the worked solutions stand between them, too.
+    think: the prompt asks for thinking between tags, as for DeepSeek-R1, and the worked solutions stand between them.
     """
 
     def __init__(self, *, path: str = "", think: bool = False) -> None:
@@ -31,24 +31,27 @@ class GSM8K(Dataset):
         super().__init__(where, config="main", columns={"question": "prompt", "answer": "completion"})
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations, `target` and `kind`."""
+        """Returns a row: `prompt` and `completion` as conversations, `target` and `kind`."""
         row = super().row(index, split)
-        solution = re.sub(r"<<[^>]*>>", "", row["completion"])  # a calculator's marks, which are not part of the text
+        solution = re.sub(r"<<[^>]*>>", "", row["completion"])  # without the calculator annotations
         steps, mark, target = solution.rpartition("####")
-        said = f"<think>{steps.strip()}</think>\n{mark}{target}" if self._think else solution
+        completion = f"<think>{steps.strip()}</think>\n{mark}{target}" if self._think else solution
         return {
             "prompt": [{"role": "user", "content": f"{row['prompt']}\n{ASK_TAGS if self._think else ASK}"}],
-            "completion": [{"role": "assistant", "content": said}],
+            "completion": [{"role": "assistant", "content": completion}],
             "target": target.strip().replace(",", ""),
             "kind": "number",
         }
 
 
 class MATH(Dataset):
-    """Competition problems with worked solutions in LaTeX (Hendrycks et al. 2021); answers stand in a last `\\boxed{}`.
+    """Competition problems with worked solutions in LaTeX (Hendrycks et al. 2021); the last `\\boxed{}` is the answer.
 
-    path: a file of rows with `problem`, `solution` and `answer`, or a folder with files named by their split. A file
-    alone, as are the 500 problems of Lightman et al. 2024, is a benchmark: all of it is the test.
+    path: a file of rows with `problem`, `solution` and `answer`, or a folder with files named by their split. All rows
+    of a single file, such as the 500 problems of Lightman et al. 2024, are the test split.
+
+    Raises:
+        FieldMistake: a row is broken or lacks its answer.
     """
 
     def __init__(self, *, path: str = "") -> None:
@@ -58,7 +61,7 @@ class MATH(Dataset):
             raise FieldMistake("task", f"{where}: a row has `problem`, `solution` and `answer`; some lack the answer")
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations, `target` and `kind`, and `subject` and `level` where known."""
+        """Returns a row: `prompt`, `completion`, `target`, `kind`, and `subject` and `level` if the file has them."""
         row = super().row(index, split)
         return {
             "prompt": [{"role": "user", "content": f"{row['prompt']}\n{ASK_BOX}"}],
@@ -76,27 +79,33 @@ class MATH(Dataset):
 
 
 class HHRLHF(Dataset):
-    """Which of two replies people found less harmful (Bai et al. 2022)."""
+    """Pairs of replies, of which people found the chosen one less harmful (Bai et al. 2022)."""
 
     def __init__(self, *, path: str = "") -> None:
         super().__init__(path or here("hh_rlhf_harmless_test/test.jsonl.gz", "Anthropic/hh-rlhf"))
 
 
 class LLMBar(Dataset):
-    """Which of two outputs follows an instruction (Zeng et al. 2024); in the adversarial parts the worse looks better.
+    """Pairs of outputs, of which the chosen one follows the instruction better (Zeng et al. 2024).
 
-    part: natural, or adversarial_ and gptinst, gptout, manual or neighbor.
+    In the adversarial parts the rejected output looks better on the surface.
+
+    part: natural, adversarial_gptinst, adversarial_gptout, adversarial_manual or adversarial_neighbor. path: a .json
+    file in place of RLLAB_DATA/llmbar.
+
+    Raises:
+        FieldMistake: there is no such file.
     """
 
     def __init__(self, *, part: str = "natural", path: str = "") -> None:
         file = path or here(f"llmbar/{part}.json", "")
         if not file:
-            raise FieldMistake("task", "llmbar is read from RLLAB_DATA/llmbar, or say where its .json is with `path`")
+            raise FieldMistake("task", "llmbar is read from RLLAB_DATA/llmbar; or set `path` to its .json file")
         super().__init__(file, columns={"input": "prompt", "output_1": "chosen", "output_2": "rejected"})
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt`, `chosen` and `rejected`."""
+        """Returns a row: `prompt`, `chosen` and `rejected`, each as a conversation."""
         row = super().row(index, split)
         outputs = [row["chosen"], row["rejected"]] if row["label"] == 1 else [row["rejected"], row["chosen"]]
-        said = [[{"role": "assistant", "content": text}] for text in outputs]
-        return {"prompt": [{"role": "user", "content": row["prompt"]}], "chosen": said[0], "rejected": said[1]}
+        chosen, rejected = ([{"role": "assistant", "content": text}] for text in outputs)
+        return {"prompt": [{"role": "user", "content": row["prompt"]}], "chosen": chosen, "rejected": rejected}

@@ -1,6 +1,6 @@
-"""The tasks of reasoning-gym (Stojanovski et al. 2025) by name: over a hundred generators with their own scorers.
+"""The tasks of reasoning-gym (Stojanovski et al. 2025) by name: over a hundred generators, each with a scorer.
 
-Its scorers evaluate some answers as Python, so they are confined to a process of their own. An answer stands between
+Some of its scorers evaluate answers as Python code, so they run in a confined process. An answer stands between
 <answer> and </answer>.
 """
 
@@ -18,32 +18,32 @@ from rllab_envs.tasks.scorers import Scorer
 
 ASK = "Think step by step, and give the answer between <answer> and </answer>."
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_DRAWS = 1000  # until a problem falls into a split
+_DRAWS = 1000  # most draws until a problem belongs to a split
 
 
 class ReasoningGym:
-    """One of its datasets as a task; a problem is in one split alone, by a hash of its text.
+    """A dataset of reasoning-gym as a task. Each problem is in one split only, by a hash of its text.
 
     dataset: such as chain_sum. settings: of the dataset, as in {max_terms: 4}. salt: another one draws other problems.
 
     Raises:
-        FieldMistake: it is not installed, or has no such dataset or setting.
+        FieldMistake: reasoning-gym is not installed, or has no such dataset or setting.
     """
 
     def __init__(self, *, dataset: str, settings: dict[str, Any] | None = None, salt: int = 0) -> None:
         self._dataset, self._settings, self._salt = dataset, settings or {}, salt
-        self._seeds: dict[tuple[str, int], int] = {}  # of the rows that were drawn, since that can take a while
+        self._seeds: dict[tuple[str, int], int] = {}  # of rows that were drawn before; drawing one can take long
         _drawn(dataset, self._settings, 0)
 
     def size(self, split: str) -> int:
-        """Rows of `train`, `validation`, `test`."""
+        """Returns the number of rows of a split: `train`, `validation` or `test`."""
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """`prompt` and `completion` as conversations, `target`, `kind`, and `seed`, which its dataset draws it with.
+        """Returns a row: `prompt` and `completion` as conversations, `target`, `kind`, and the `seed` of the dataset.
 
         Raises:
-            FieldMistake: the dataset has so few problems that none falls into the split.
+            FieldMistake: the dataset has so few problems that none belongs to the split.
         """
         if (split, index) in self._seeds:
             seed = self._seeds[split, index]
@@ -58,15 +58,15 @@ class ReasoningGym:
         raise FieldMistake("task", f"{self._dataset} has too few problems: none is in {split!r}")
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """The dataset's own answer, as a model would give it; a few datasets have none."""
+        """Returns the dataset's answer, in tags; a few datasets have none."""
         return f"<answer>{row['target']}</answer>"
 
     def correct(self, row: Mapping[str, Any], completion: str) -> bool:
-        """Whether the dataset's scorer gives the marked answer all it can; without an answer, no."""
+        """Returns whether the dataset's scorer gives the marked answer the full score; False without one."""
         return self.score(row, completion) >= 1.0
 
     def score(self, row: Mapping[str, Any], completion: str) -> float:
-        """What the dataset's scorer gives the marked answer, from 0 to 1; 0 without one."""
+        """Returns the dataset's score of the marked answer, from 0 to 1; 0 without one."""
         answers = _TAG.findall(after_thinking(completion))
         return self._scorer.score(answers[-1].strip(), row["target"], {"seed": row["seed"]}) if answers else 0.0
 
@@ -77,25 +77,29 @@ class ReasoningGym:
 
 
 class Scores:
-    """The scorer of a dataset, for a process that is confined."""
+    """The scorer of a dataset, to be run in a confined process."""
 
     def __init__(self, dataset: str, settings: dict[str, Any]) -> None:
         self._drawn = partial(_drawn, dataset, settings)
         self._drawn(0)
 
     def __call__(self, completions: Sequence[str], seed: Sequence[int]) -> list[float]:
-        """What each answer to the problem of a seed is worth."""
+        """Returns the score of each answer to the problem that the dataset draws with a seed."""
         each = [(answer, self._drawn(of)) for answer, of in zip(completions, seed, strict=True)]
         return [float(data.score_answer(answer, data[0])) for answer, data in each]
 
 
 def _drawn(dataset: str, settings: Mapping[str, Any], seed: int) -> Any:
-    """A dataset of one problem: many of theirs draw all of their problems at once."""
+    """Returns a dataset of one problem; many datasets draw all of their problems when they are made.
+
+    Raises:
+        FieldMistake: reasoning-gym is not installed, or has no such dataset or setting.
+    """
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
-        raise FieldMistake("task", f"reasoning_gym is not here ({error}): pip install reasoning-gym") from None
+        raise FieldMistake("task", f"reasoning_gym is not installed ({error}): pip install reasoning-gym") from None
     if dataset not in DATASETS:
         raise FieldMistake("task", f"reasoning-gym has no dataset {dataset!r}{did_you_mean(dataset, DATASETS)}")
     try:

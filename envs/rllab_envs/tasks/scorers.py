@@ -1,4 +1,4 @@
-"""Scorers that others wrote; several evaluate what a model wrote, so they run in a confined process, never here."""
+"""Scorers of other packages. Several evaluate a model's text as code, so they only run in a confined process."""
 
 import math
 from collections.abc import Mapping
@@ -8,21 +8,24 @@ from rllab.core.errors import Mistake
 from rllab.core.names import Term
 from rllab.sandbox.process import CallFailed, Process
 
-_SECONDS = 10.0  # for an answer
+_SECONDS = 10.0  # for one answer
 
 
 class Scorer:
-    """Scores answers by a class of another process: made with settings, called with `completions` and columns."""
+    """Scores answers by a class in another process, made with settings and called with `completions` and columns.
+
+    address: of the class, `module:Class`.
+    """
 
     def __init__(self, address: str, settings: dict[str, Any]) -> None:
         self._name = address
         self._process = Process(Term(address, 1.0, address, settings, None, True), confined=True)
 
     def score(self, answer: str, gold: str, columns: Mapping[str, Any]) -> float:
-        """What an answer is worth; 0 for one on which the scorer fails while it gets along with the gold answer.
+        """Returns the score of an answer; 0 if the scorer fails on it and does not fail on the gold answer.
 
         Raises:
-            Mistake: it fails on the gold answer, too.
+            Mistake: the scorer fails on the gold answer, too.
         """
         try:
             return self._score(answer, columns)

@@ -1,6 +1,7 @@
-"""Small symbolic tasks: the two of Wei et al. 2022, last letters and coin flips, and sorting.
+"""Small symbolic tasks: last letters and coin flips (Wei et al. 2022), and sorting.
 
-A model that thinks aloud solves them step by step, and longer ones than it has seen; one that answers at once does not.
+They need several steps. With a chain of thought a model solves them step by step, also for longer inputs than those it
+was trained on; without one it does not.
 """
 
 import json
@@ -26,9 +27,9 @@ _QUOTED = re.compile(r'"([^"]+)"')
 class LastLetters(PublishedProblems):
     """Concatenate the last letters of some names (Wei et al. 2022): of 'Ana Ben Caro' they are 'ano'.
 
-    names: how many at least and at most. path: a JSON file of `examples` with `question` and `answer`, such as
-    `last_letters/last_letters.json` (Kojima et al. 2022). In 15 of its 500 rows a double name counts as one word, so
-    that their answers are not the last letters of the words: these keep their answers, and have no chain of thought.
+    names: the fewest and the most names. path: a JSON file of `examples` with `question` and `answer`, such as
+    `last_letters/last_letters.json` (Kojima et al. 2022). In 15 of its 500 rows a double name counts as one word, and
+    the answer is not the last letters of the words. These rows keep their answers and have no chain of thought.
     """
 
     kind: ClassVar[str] = "string"
@@ -40,13 +41,17 @@ class LastLetters(PublishedProblems):
         check_range("names", self.names, 1, 20)
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """Names, each as likely as any other."""
+        """Draws different names, each equally likely."""
         names = _some(rng, [*NAMES.split(), *MORE_NAMES.split()], self.names)
         text = f'Take the last letters of the words in "{" ".join(names)}" and concatenate them.'
         return _last_letters(text, "".join(name[-1] for name in names))
 
     def read(self, file: Path) -> list[Problem]:
-        """The problems of a file."""
+        """Reads the problems of a file.
+
+        Raises:
+            FieldMistake: the file has another form.
+        """
         try:
             examples = json.loads(file.read_text(encoding="utf-8"))["examples"]
             return [_last_letters(str(e["question"]), str(e["answer"])) for e in examples]
@@ -56,10 +61,10 @@ class LastLetters(PublishedProblems):
 
 
 def _last_letters(question: str, answer: str) -> Problem:
-    """The problem of a question that holds names in quotes.
+    """Returns the problem of a question that contains names in quotes.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: it contains none, or the answer is empty.
     """
     quoted = _QUOTED.search(question)
     if quoted is None or not answer:
@@ -74,7 +79,7 @@ def _last_letters(question: str, answer: str) -> Problem:
 class CoinFlip(Problems):
     """Whether a coin still lies heads up after some people did or did not flip it (Wei et al. 2022).
 
-    people: how many at least and at most.
+    people: the fewest and the most people.
     """
 
     kind: ClassVar[str] = "yesno"
@@ -86,31 +91,31 @@ class CoinFlip(Problems):
         check_range("people", self.people, 1, 20)
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """People who flip the coin or leave it, evenly."""
-        up, told, chain, flips = "heads", [], [], 0
+        """Draws people who each flip the coin with probability 1/2."""
+        up, sentences, chain, flips = "heads", [], [], 0
         for name in _some(rng, NAMES.split(), self.people):
             if rng.random() < 0.5:
                 up, flips = "tails" if up == "heads" else "heads", flips + 1
-                told.append(f"{name} flips the coin.")
+                sentences.append(f"{name} flips the coin.")
                 chain.append(f"{name} flips it, now {up}")
             else:
-                told.append(f"{name} does not flip the coin.")
+                sentences.append(f"{name} does not flip the coin.")
                 chain.append(f"{name} does not, still {up}")
-        text = " ".join(["A coin is heads up.", *told, "Is the coin still heads up?"])
+        text = " ".join(["A coin is heads up.", *sentences, "Is the coin still heads up?"])
         answer = "yes" if up == "heads" else "no"
-        return Problem(text, " ; ".join(chain), answer, columns={"steps": len(told), "flips": flips})
+        return Problem(text, " ; ".join(chain), answer, columns={"steps": len(sentences), "flips": flips})
 
     def words(self) -> list[str]:
-        """Every word that a text of this task can hold."""
-        said = "A coin is heads up. flips the it , now tails does not flip still Is ? ; yes no <think> </think>"
-        return [*pieces(said, self.ask), *NAMES.split()]
+        """Returns every word that a text of this task can contain."""
+        vocabulary = "A coin is heads up. flips the it , now tails does not flip still Is ? ; yes no <think> </think>"
+        return [*pieces(vocabulary, self.ask), *NAMES.split()]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sorting(Problems):
-    """Sort numbers from the smallest to the largest; the chain picks the smallest of those left.
+    """Sort numbers from the smallest to the largest. Each step of the chain of thought takes the smallest left.
 
-    numbers: how many at least and at most. digits: of the longest.
+    numbers: the fewest and the most numbers. digits: of the longest number.
     """
 
     kind: ClassVar[str] = "string"
@@ -125,7 +130,7 @@ class Sorting(Problems):
             raise FieldMistake("task", f"digits: from 1 to 4, got {self.digits}")
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """Numbers, each as likely as any other; one may be there twice."""
+        """Draws numbers, each equally likely; a number may occur twice."""
         count = int(rng.integers(self.numbers[0], self.numbers[1] + 1))
         numbers = rng.integers(0, 10**self.digits, count).tolist()
         left, chain = list(numbers), []
@@ -137,13 +142,13 @@ class Sorting(Problems):
         return Problem(text, " ; ".join(chain), _listed(sorted(numbers)), columns=columns)
 
     def words(self) -> list[str]:
-        """Every number and word that a text of this task can hold."""
-        said = "Sort , from the smallest to the largest. of is ; <think> </think>"
-        return [*pieces(said, self.ask), *map(str, range(10**self.digits))]
+        """Returns every number and word that a text of this task can contain."""
+        vocabulary = "Sort , from the smallest to the largest. of is ; <think> </think>"
+        return [*pieces(vocabulary, self.ask), *map(str, range(10**self.digits))]
 
 
 def _some(rng: np.random.Generator, names: list[str], count: tuple[int, int]) -> list[str]:
-    """Different names, as many as `count` allows."""
+    """Draws different names; count: the fewest and the most."""
     return [names[i] for i in rng.permutation(len(names))[: rng.integers(count[0], count[1] + 1)]]
 
 
