@@ -118,45 +118,47 @@ class Ours:
             self.timed(entries, True, 0.1)  # what is only slow the first time
         return {k: self.timed(*v, self.args.seconds) for k, v in WAYS.items()} | {"said": self.said}
 
-    def judge(self, planes: Any) -> tuple[Any, Any]:
+    def evaluate(self, planes: Any) -> tuple[Any, Any]:
         self.seen += len(planes)
         return self.network(planes[:, :2])  # the third tells whose move it is
 
     def opened(self) -> Any:
         """Positions after random moves; a move that would end its game is left out."""
-        from rllab.search.evaluate import opened
+        from rllab.search.evaluate import random_openings
 
-        return opened(self.game, self.rng.integers(0, OPENING + 1, self.args.games), self.rng)[0]
+        return random_openings(self.game, self.rng.integers(0, OPENING + 1, self.args.games), self.rng)[0]
 
-    def search(self, board: Any, judges: list[Any], proofs: bool) -> Any:
+    def search(self, board: Any, evaluators: list[Any], proofs: bool) -> Any:
         import numpy as np
 
         from rllab.core.games import rows
-        from rllab.search.parallel import side_by_side
-        from rllab.search.search import Found, puct
+        from rllab.search.parallel import search_in_threads
+        from rllab.search.search import SearchOutput, puct
 
         noise = self.rng.dirichlet(np.ones(7), self.args.games) * self.game.legal(board)
 
-        def part(which: slice, judge: Any) -> Found:
-            return puct(self.game, rows(board, which), judge, self.args.simulations, noise=noise[which], proofs=proofs)
+        def part(which: slice, evaluator: Any) -> SearchOutput:
+            start, count = rows(board, which), self.args.simulations
+            return puct(self.game, start, evaluator, count, noise=noise[which], proofs=proofs)
 
-        return side_by_side(part, self.args.games, judges)
+        return search_in_threads(part, self.args.games, evaluators)
 
     def timed(self, entries: int, proofs: bool, seconds: float) -> dict[str, float]:
         import numpy as np
 
-        from rllab.search.evaluate import Judge, drawn
+        from rllab.search.evaluate import Evaluator, sample_actions
 
         times, moves, self.seen = list[float](), MOVES if entries else 1, 0
         while unfinished(times, seconds):
             board, start = self.opened(), time.perf_counter()
-            judges = [Judge(self.game, self.judge, self.ctx, entries) for _ in range(self.args.threads)]
+            evaluators = [Evaluator(self.game, self.evaluate, self.ctx, entries) for _ in range(self.args.threads)]
             times.append(time.perf_counter() - start)
             for _ in range(moves):
                 start = time.perf_counter()
-                found = self.search(board, judges, proofs)
+                output = self.search(board, evaluators, proofs)
                 times[-1] += time.perf_counter() - start
-                board, _, over = self.game.play(board, drawn(found.policy, self.rng.random(self.args.games)))
+                action = sample_actions(output.policy, self.rng.random(self.args.games))
+                board, _, over = self.game.play(board, action)
                 board = {k: np.where(over, v, board[k]) for k, v in self.opened().items()}
         simulations = moves * self.args.games * self.args.simulations
         return {"speed": simulations / statistics.median(times), "asked": self.seen / simulations / len(times)}

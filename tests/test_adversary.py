@@ -13,7 +13,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.games import moves
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
-from rllab.search.search import Found, puct
+from rllab.search.search import SearchOutput, puct
 from rllab.search.selfplay import OpenGames
 from rllab.testing import check_algorithm
 
@@ -35,12 +35,12 @@ def test_new_weights_play_once_they_have_won(tmp_path: Path) -> None:
     learned = gated.model["learner"].state_dict()
     assert any(not torch.equal(before[k], v) for k, v in learned.items())  # no match was played yet
     gated.model["learner"].load_state_dict(one)
-    told = gated.arena(0)
-    assert told["gate/passed"] == 1.0 and told["gate/score"] > 0.55
+    metrics = gated.arena(0)
+    assert metrics["gate/passed"] == 1.0 and metrics["gate/score"] > 0.55
     assert all(torch.equal(v, one[k]) for k, v in gated.model["player"].state_dict().items())
     gated.model["learner"].load_state_dict(before)  # as weak as it was
-    told = gated.arena(1)
-    assert told["gate/passed"] == 0.0 and told["gate/score"] < 0.55
+    metrics = gated.arena(1)
+    assert metrics["gate/passed"] == 0.0 and metrics["gate/score"] < 0.55
     assert all(torch.equal(v, one[k]) for k, v in gated.model["player"].state_dict().items())
 
 
@@ -53,11 +53,11 @@ def test_gated_runs_keep_the_contract(gate_every: int, tmp_path: Path) -> None:
 def column(action: int) -> Any:
     """A player whose policy is sure of the lowest legal cell from `action` on."""
 
-    def judge(board: Any, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(board: Any, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         order = (np.arange(legal.shape[1]) - action) % legal.shape[1]
         return -20.0 * order.astype(np.float32) * np.ones((len(legal), 1), np.float32), np.zeros(len(legal), np.float32)
 
-    return judge
+    return evaluate
 
 
 def test_a_search_that_knows_its_opponent_counts_on_its_mistakes() -> None:
@@ -68,10 +68,10 @@ def test_a_search_that_knows_its_opponent_counts_on_its_mistakes() -> None:
 
     board = moves(game, "15")  # drawn, if both play well
     assert abs(puct(game, board, even, 1000).value[0]) < 0.1
-    known = puct(game, board, even, 1000, rival=column(5))  # it answers by the lowest cell from 6 on
+    known = puct(game, board, even, 1000, opponent=column(5))  # it answers by the lowest cell from 6 on
     assert known.value[0] > 0.9 and np.isnan(known.exact[0])  # it wins, but not against everybody
     won = moves(game, "1425")
-    assert puct(game, won, even, 10, rival=column(5)).exact[0] == 1.0
+    assert puct(game, won, even, 10, opponent=column(5)).exact[0] == 1.0
 
 
 def test_only_own_positions_are_learned_from() -> None:
@@ -80,12 +80,12 @@ def test_only_own_positions_are_learned_from() -> None:
     for move, action in enumerate([0, 3, 1, 4, 2]):
         value = np.full(2, 0.5 if move % 2 == 0 else NAN, np.float32)
         every = np.full((2, 9), NAN)
-        found = Found(np.zeros(2, int), policy, policy.astype(int), value, every[:, 0], every)
-        games.move(found, np.full(2, action), rng)
-    learned, _ = games.learned()
+        output = SearchOutput(np.zeros(2, int), policy, policy.astype(int), value, every[:, 0], every)
+        games.move(output, np.full(2, action), rng)
+    learned, _ = games.pop_finished()
     assert learned["policy"].shape == (6, 9)
     # for who wins with move 4: 1; before it half of that and half of its own opinion, 0.5; and so on
-    assert learned["value"][::2].tolist() == pytest.approx([0.625, 0.75, 1.0])
+    assert learned["z"][::2].tolist() == pytest.approx([0.625, 0.75, 1.0])
 
 
 def test_an_adversary_beats_a_weak_player(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ def test_an_adversary_beats_a_weak_player(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "message"),
     [("cartpole", "a run of DQN, which plays no board game"), ("tictactoe", "it plays TicTacToe, and not ConnectFour")],
 )
-def test_opponents_that_cannot_play_are_told(recipe: str, told: str, tmp_path: Path) -> None:
+def test_opponents_that_cannot_play_are_refused(recipe: str, message: str, tmp_path: Path) -> None:
     trained(recipe, tmp_path / "other")
     folder = max((tmp_path / "other" / "checkpoints").glob("0*"))
     algorithm = load_recipe("adversary-c4", {"opponent": str(folder)}, smoke=True).algorithm
-    with pytest.raises(FieldMistake, match=told):
+    with pytest.raises(FieldMistake, match=message):
         algorithm.setup(CTX)

@@ -21,23 +21,23 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
 from rllab.evals.strength import load_player
-from rllab.search.evaluate import drawn
-from rllab.search.match import Player, match, perfect, rollouts, total
+from rllab.search.evaluate import sample_actions
+from rllab.search.match import Player, match, perfect_player, play_out, uct_player
 from rllab.search.networks import Convolutions, Lines, board_network
-from rllab.search.parallel import side_by_side, threads_on
-from rllab.search.search import Found, puct
+from rllab.search.parallel import search_in_threads, search_threads
+from rllab.search.search import SearchOutput, puct
 from rllab.search.selfplay import OpenGames
 from rllab.testing import check_algorithm
 
 NAN = np.float32(np.nan)
 
 
-def said(count: int, value: float, exact: float = NAN) -> Found:
-    """What a search might find for `count` games."""
+def output(count: int, value: float, exact: float = NAN) -> SearchOutput:
+    """The output of a search of `count` games."""
     policy = np.tile(np.array([0.25, 0.75], np.float32), (count, 1))
-    worth = np.full(count, exact if exact == exact else value, np.float32)
+    root_value = np.full(count, exact if exact == exact else value, np.float32)
     every = np.full(count, exact, np.float32)
-    return Found(np.zeros(count, int), policy, policy.astype(int), worth, every, np.full((count, 2), NAN))
+    return SearchOutput(np.zeros(count, int), policy, policy.astype(int), root_value, every, np.full((count, 2), NAN))
 
 
 def scripted(players: int = 2) -> Tree:
@@ -50,11 +50,11 @@ def scripted(players: int = 2) -> Tree:
 def learned(values: list[tuple[float, float]], td_lambda: float, players: int = 2) -> list[float]:
     games = OpenGames(scripted(players), 2, 0, td_lambda)
     for value, exact in values:
-        games.move(said(2, value, exact), np.zeros(2, int), np.random.default_rng(0))
-    positions, lengths = games.learned()
+        games.move(output(2, value, exact), np.zeros(2, int), np.random.default_rng(0))
+    positions, lengths = games.pop_finished()
     assert lengths == [3, 3] and positions["policy"].shape == (6, 2)
     assert positions["board.ply"].tolist() == [0, 0, 1, 1, 2, 2]
-    return [float(z) for z in positions["value"][::2]]
+    return [float(z) for z in positions["z"][::2]]
 
 
 def test_z_is_the_end_of_the_game_for_the_side_to_move() -> None:
@@ -62,7 +62,7 @@ def test_z_is_the_end_of_the_game_for_the_side_to_move() -> None:
     assert learned([(0.3, NAN), (-0.2, NAN), (0.5, NAN)], 1.0, players=1) == [1.0, 1.0, 1.0]
 
 
-def test_z_mixes_what_later_searches_found() -> None:
+def test_z_mixes_the_values_of_later_searches() -> None:
     last = 1.0
     middle = -(0.8 * last + 0.2 * 0.5)
     first = -(0.8 * middle + 0.2 * -0.2)
@@ -81,9 +81,9 @@ def test_games_go_on_where_others_end_and_begin_at_random_moves() -> None:
     assert set(opened) == {0, 1, 2} and games.boards["ply"].tolist() == opened.tolist()
     count = 0
     for _ in range(9):
-        games.move(said(40, 0.0), rng.integers(0, 2, 40), rng)
-        positions, lengths = games.learned()
-        count += len(positions.get("value", ()))
+        games.move(output(40, 0.0), rng.integers(0, 2, 40), rng)
+        positions, lengths = games.pop_finished()
+        count += len(positions.get("z", ()))
         assert len(games.record) <= 3 and (games.played < 3).all() and set(lengths) <= {3}
         assert (games.boards["ply"] == games.played).all()
     assert count + (len(games.record) - games.begun).sum() == 9 * 40  # each position is learned once
@@ -95,11 +95,12 @@ def test_only_what_is_observed_is_kept_of_a_position() -> None:
     planes = []
     for _ in range(50):
         planes.append(game.observe(games.boards))
-        said = Found(*[np.full((3, 26), 1 / 26, np.float32)] * 3, *np.zeros((2, 3), np.float32), np.zeros((3, 26)))
-        games.move(said, drawn(game.legal(games.boards), rng.random(3)), rng)
+        policy, edges = np.full((3, 26), 1 / 26, np.float32), np.zeros((3, 26))
+        output = SearchOutput(*[policy] * 3, *np.zeros((2, 3), np.float32), edges)
+        games.move(output, sample_actions(game.legal(games.boards), rng.random(3)), rng)
         if games.lengths:
             break
-    positions, lengths = games.learned()
+    positions, lengths = games.pop_finished()
     kept = {k[6:]: v for k, v in positions.items() if k.startswith("board.")}
     assert set(kept) == {"cells", "moves", "last"} and len(kept["moves"]) == sum(lengths)
     seen = game.observe(kept).reshape(max(lengths), len(lengths), -1)
@@ -124,27 +125,27 @@ def test_a_window_keeps_the_newest() -> None:
     assert again.take(np.arange(len(again)))["x"].tolist() == list(range(48, 60))
 
 
-def test_threads_find_what_one_finds() -> None:
+def test_threads_return_what_one_thread_returns() -> None:
     game = Tree(6, 3, 1)
 
     def flat(board: Any, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(legal.shape, np.float32), np.zeros(len(legal), np.float32)
 
-    def part(which: slice, _: int) -> Found:
+    def part(which: slice, _: int) -> SearchOutput:
         return puct(game, {k: v[which] for k, v in game.start(7).items()}, flat, 20)
 
     threads = torch.get_num_threads()
-    one, three = side_by_side(part, 7, [0]), side_by_side(part, 7, [0, 0, 0])
+    one, three = search_in_threads(part, 7, [0]), search_in_threads(part, 7, [0, 0, 0])
     np.testing.assert_array_equal(one.visits, three.visits)
-    assert len(side_by_side(part, 1, [0, 0]).action) == 1 and torch.get_num_threads() == threads
+    assert len(search_in_threads(part, 1, [0, 0]).action) == 1 and torch.get_num_threads() == threads
 
 
-def test_a_gpu_judges_at_least_128_games_at_once() -> None:
+def test_a_gpu_evaluates_at_least_128_games_at_once() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert [threads_on(torch.device("cuda"), games) for games in (4, 255, 256, 4096)] == [1, 1, 2, 3]
-        assert threads_on(torch.device("cpu"), 4) == 3
+        assert [search_threads(torch.device("cuda"), games) for games in (4, 255, 256, 4096)] == [1, 1, 2, 3]
+        assert search_threads(torch.device("cpu"), 4) == 3
     finally:
         torch.set_num_threads(threads)
 
@@ -191,7 +192,7 @@ def test_new_networks_prefer_nothing(name: str) -> None:
 
     net = board_network(Square(3, 2, 0), name, 8, 2)
     assert isinstance(net, Lines if name == "lines" else Convolutions)
-    policy, value = net.judge(
+    policy, value = net.policy_and_value(
         nn.functional.one_hot(torch.arange(80).view(5, 1, 16) % 3, 3)[..., :2].movedim(3, 1).float()
     )
     assert policy.shape == (5, 2) and not policy.any() and not value.any()
@@ -201,13 +202,13 @@ def test_a_match_changes_sides() -> None:
     game = Tree(6, 2, 7)
     game.allowed[:] = True
     rng = np.random.default_rng(0)
-    even = match(game, rollouts(game, 20, rng), rollouts(game, 20, rng), 200, rng)
+    even = match(game, uct_player(game, 20, rng), uct_player(game, 20, rng), 200, rng)
     assert len(even) == 200 and set(even) <= {-1.0, 0.0, 1.0} and abs(even.mean()) < 0.25
 
     def first(board: Any) -> np.ndarray:
         return np.zeros(len(board["ply"]), int)
 
-    assert match(game, rollouts(game, 200, rng), first, 100, rng).mean() > 0.2
+    assert match(game, uct_player(game, 200, rng), first, 100, rng).mean() > 0.2
 
 
 def test_in_a_game_for_one_each_plays_alone() -> None:
@@ -221,18 +222,18 @@ def test_in_a_game_for_one_each_plays_alone() -> None:
     rng = np.random.default_rng(0)
     assert match(game, always(1), always(0), 7, rng, opening=1).tolist() == [1.0] * 7
     assert match(game, always(2), always(0), 7, rng, opening=0).tolist() == [-1.0] * 7
-    assert total(game, game.start(2), [always(1)]).tolist() == [0.5, 0.5]
+    assert play_out(game, game.start(2), [always(1)]).tolist() == [0.5, 0.5]
 
 
 def test_perfect_play_begins_at_random_where_that_is_asked() -> None:
     game = named_game("tictactoe")
     many = {k: np.repeat(v, 300, 0) for k, v in moves(game, "1").items()}
     rng = np.random.default_rng(0)
-    assert set(perfect(game, rng)(many)) == {4}
-    assert set(perfect(game, rng, stones=2)(many)) == set(range(1, 9))
+    assert set(perfect_player(game, rng)(many)) == {4}
+    assert set(perfect_player(game, rng, stones=2)(many)) == set(range(1, 9))
     board = {k: np.concatenate([many[k], moves(game, "125")[k]]) for k in many}
-    found = perfect(game, rng, stones=2)(board)
-    assert len(set(found[:-1])) == 8 and found[-1] == 8
+    actions = perfect_player(game, rng, stones=2)(board)
+    assert len(set(actions[:-1])) == 8 and actions[-1] == 8
 
 
 @pytest.mark.parametrize(
@@ -262,24 +263,24 @@ def test_the_player_follows_the_learner(tmp_path: Any) -> None:
     list(trainer)
     learner, player = (trainer.algorithm.model[k].state_dict() for k in ("learner", "player"))
     assert all(torch.equal(learner[k], player[k]) for k in learner)
-    told = trainer.algorithm.preflight()
-    assert told["a position"] == "planes 6 x 6 x 7, 7 actions" and told["a round"] == "144 positions, 576 simulations"
+    lines = trainer.algorithm.preflight()
+    assert lines["a position"] == "planes 6 x 6 x 7, 7 actions" and lines["a round"] == "144 positions, 576 simulations"
 
 
-def test_answers_that_are_no_numbers_end_the_round_with_the_position(tmp_path: Any) -> None:
+def test_outputs_that_are_not_finite_end_the_round_with_the_position(tmp_path: Any) -> None:
     trainer = Trainer(load_recipe("connect-four", {"save_every": 1}, smoke=True), tmp_path / "run")
     with pytest.raises(
-        Mistake, match="round 3: the network's answer to a position of ConnectFour is no number"
-    ) as told:
+        Mistake, match="round 3: the network's output for a position of ConnectFour is not finite"
+    ) as raised:
         for row in trainer:
             if row["step"] == 2:
                 trainer.algorithm.model["player"].heads.bias.data[2] = float("nan")
     path = tmp_path / "run" / "failed" / "position-3.json"
-    assert str(path) in str(told.value) and np.shape(json.loads(path.read_text())["observation"]) == (6, 6, 7)
+    assert str(path) in str(raised.value) and np.shape(json.loads(path.read_text())["observation"]) == (6, 6, 7)
     assert [r["step"] for r in Trainer(trainer.recipe, tmp_path / "run")] == [3, 4]  # nothing that was learned is lost
 
 
-def test_a_game_in_plain_python_is_learned_and_what_it_does_wrong_is_told(tmp_path: Any) -> None:
+def test_a_game_in_plain_python_is_learned_and_its_errors_are_reported(tmp_path: Any) -> None:
     text = (Path(__file__).parents[1] / "docs" / "game.md").read_text(encoding="utf-8")
     code = next(block.split("```")[0] for block in text.split("```python\n") if block.startswith("# hex.py"))
     (tmp_path / "hex.py").write_text(code)
@@ -293,7 +294,7 @@ def test_a_game_in_plain_python_is_learned_and_what_it_does_wrong_is_told(tmp_pa
         list(Trainer(load_recipe("tictactoe", changes, smoke=True), tmp_path / "broken"))
 
 
-def test_strength_is_told_beside_players_that_know_nothing(tmp_path: Any) -> None:
+def test_strength_is_reported_beside_untrained_players(tmp_path: Any) -> None:
     list(Trainer(load_recipe("tictactoe", smoke=True), tmp_path / "run"))
     algorithm = load_player("run", tmp_path)
     rows = list(strength.positions(algorithm, [0, 30], [50], "test"))
@@ -307,11 +308,11 @@ def test_strength_is_told_beside_players_that_know_nothing(tmp_path: Any) -> Non
     assert late["against"] == "perfect play from 7 stones on" and late["won"] > 20
     (full,) = strength.games(algorithm, 50, [20], 10, opening=9)  # no move is left but those that end the game
     assert full != one and full["won"] + full["drawn"] + full["lost"] == 10
-    said = CliRunner().invoke(app, ["strength", "run", "--runs", str(tmp_path), "--games", "2", "--predict", "run"])
-    assert said.exit_code != 0 and "--predict asks for moves in positions" in str(said.exception)
+    result = CliRunner().invoke(app, ["strength", "run", "--runs", str(tmp_path), "--games", "2", "--predict", "run"])
+    assert result.exit_code != 0 and "--predict asks for moves in positions" in str(result.exception)
     hex_like = load_recipe("tictactoe", {"game": {"name": "othello", "size": 4}, "network": "convolutions"}, smoke=True)
     hex_like.algorithm.setup(CTX)
     with pytest.raises(Mistake, match="no positions with known moves come with Othello; --games plays"):
         list(strength.positions(hex_like.algorithm, [0], [], "test"))
-    with pytest.raises(Mistake, match="nobody knows perfect play of Othello"):
+    with pytest.raises(Mistake, match="Othello has no perfect play"):
         list(strength.games(hex_like.algorithm, 2, [0], 2))

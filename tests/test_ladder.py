@@ -17,8 +17,8 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.ladder import Entrant, checkpoints, entrants, few, ladder
 from rllab.evals.strength import load_player, predictions
-from rllab.search.evaluate import drawn
-from rllab.search.match import Player, perfect, same_rules
+from rllab.search.evaluate import sample_actions
+from rllab.search.match import Player, perfect_player, same_rules
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def test_a_ladder_orders_players_by_how_they_play() -> None:
     game = TicTacToe()
 
     def at_random(rng: np.random.Generator) -> Player:
-        return lambda board: drawn(game.legal(board), rng.random(len(board["mine"])))
+        return lambda board: sample_actions(game.legal(board), rng.random(len(board["mine"])))
 
-    players = [Entrant("random", at_random), Entrant("perfect", lambda rng: perfect(game, rng))]
+    players = [Entrant("random", at_random), Entrant("perfect", lambda rng: perfect_player(game, rng))]
     first, last = ladder(game, players, 60)
     assert (first["player"], last["player"]) == ("perfect", "random")
     assert first["won"] == last["lost"] > 2 * first["lost"]  # some openings are lost
@@ -55,33 +55,35 @@ def test_checkpoints_are_spread_over_a_run(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "simulations", "told"),
+    ("names", "simulations", "message"),
     [
         (["connect-four@4", "tictactoe@4"], [0], "tictactoe@4 plays TicTacToe, and connect-four@4 plays ConnectFour"),
         (["connect-four@4"], [0], "nobody to play against: name more runs, or --uct 100"),
         (["cartpole@2"], [0], "a run of DQN, which plays no board game"),
     ],
 )
-def test_a_ladder_says_who_cannot_take_part(runs: Path, names: list[str], simulations: list[int], told: str) -> None:
-    with pytest.raises(Mistake, match=told):
+def test_a_ladder_refuses_runs_that_cannot_take_part(
+    runs: Path, names: list[str], simulations: list[int], message: str
+) -> None:
+    with pytest.raises(Mistake, match=message):
         entrants(names, runs, simulations, [])
 
 
 def test_the_command_takes_runs_or_two_files(runs: Path, tmp_path: Path) -> None:
-    def said(*words: str) -> subprocess.CompletedProcess[str]:
+    def compare(*words: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "rllab", "compare", *words, "--runs", str(runs)]
         return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
 
-    done = said("connect-four", "--simulations", "0", "--games", "4", "--checkpoints", "2", "--json")
+    done = compare("connect-four", "--simulations", "0", "--games", "4", "--checkpoints", "2", "--json")
     rows = json.loads(done.stdout)
     assert {r["player"] for r in rows} == {"connect-four@1, policy alone", "connect-four@4, policy alone"}
     assert sum(r["elo"] for r in rows) == pytest.approx(0, abs=0.2)
     (tmp_path / "a.jsonl").write_text('{"id": 1, "correct": true}\n')
-    mixed = said("a.jsonl", "connect-four")
+    mixed = compare("a.jsonl", "connect-four")
     assert mixed.returncode and "a.jsonl is a file of results and connect-four is none" in mixed.stderr + mixed.stdout
 
 
-def test_games_with_other_rules_are_told_apart() -> None:
+def test_games_with_other_rules_differ() -> None:
     one, six, eight = (named_game(g) for g in ("connect_four", {"name": "othello", "size": 6}, "othello"))
     assert same_rules(one, named_game("connect_four"))
     assert not same_rules(six, eight) and not same_rules(one, six)
@@ -89,15 +91,13 @@ def test_games_with_other_rules_are_told_apart() -> None:
     assert not same_rules(*five)  # the same boards, and other winners
 
 
-def test_recorded_games_tell_moves_and_how_they_ended() -> None:
+def test_recorded_games_hold_moves_and_results() -> None:
     game = TicTacToe()
     script = iter([0, 3, 1, 4, 2])  # the first player fills the upper row
-    found = record(game, lambda board: np.full(len(board["mine"]), next(script)), np.zeros(2, int), _rng())
-    assert found["policy"].argmax(1).tolist() == [0, 0, 3, 3, 1, 1, 4, 4, 2, 2] and (found["policy"].sum(1) == 1).all()
-    assert found["value"][::2].tolist() == [1.0, -1.0, 1.0, -1.0, 1.0] and found["stones"][::2].tolist() == list(
-        range(5)
-    )
-    assert found["board.mine"].shape == (10,)
+    rows = record(game, lambda board: np.full(len(board["mine"]), next(script)), np.zeros(2, int), _rng())
+    assert rows["policy"].argmax(1).tolist() == [0, 0, 3, 3, 1, 1, 4, 4, 2, 2] and (rows["policy"].sum(1) == 1).all()
+    assert rows["z"][::2].tolist() == [1.0, -1.0, 1.0, -1.0, 1.0] and rows["stones"][::2].tolist() == list(range(5))
+    assert rows["board.mine"].shape == (10,)
 
 
 def test_a_teacher_is_imitated(runs: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_teacher_is_imitated(runs: Path, tmp_path: Path) -> None:
     assert [r["play/games"] for r in rows] == [100, 100, 0, 0, 0, 0] and rows[-1]["eval/accuracy"] > 0.55
     teacher = trainer.algorithm
     assert isinstance(teacher, Imitation)
-    one, again = teacher.held_out("test"), teacher.recorded(60, "held out, test", shared=True)
+    one, again = teacher.held_out("test"), teacher.record_games(60, "held out, test", shared=True)
     np.testing.assert_array_equal(one.keeps, again["policy"] > 0)
     by = {r["player"]: r["predicts"] for r in predictions(load_player("tictactoe", runs), teacher, [0], [200], "test")}
     assert by["random"] < 0.4 < by["UCT 200"]

@@ -14,9 +14,9 @@ from rllab.core.recipe import read_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
 from rllab.evals.strength import load_player
-from rllab.search.evaluate import Rollout, drawn
-from rllab.search.match import rollouts, total
-from rllab.search.search import Found, gumbel, puct, uct
+from rllab.search.evaluate import Rollout, sample_actions
+from rllab.search.match import play_out, uct_player
+from rllab.search.search import SearchOutput, gumbel, puct, uct
 from rllab.testing import check_game
 
 SOLUTION = """b4d4 c6c4 a5c5 e6c6 d5b5 c7c5 b5d5 e7c7 e5c5 g5e5 d4b4 a4c4 c4c6 c7c5 c2c4 a3c3
@@ -68,10 +68,10 @@ def test_peg_solitaire_is_as_in_plain_python() -> None:
         legal = GAME.legal(a)
         np.testing.assert_array_equal(legal, plain.legal(b))
         np.testing.assert_array_equal(GAME.observe(a), plain.observe(b))
-        action = drawn(legal + ended[:, None], rng.random(10))
-        (a, *said), (b, *other) = GAME.play(a, action), plain.play(b, action)
-        np.testing.assert_array_equal(np.stack(said), np.stack(other))
-        ended = said[1]
+        action = sample_actions(legal + ended[:, None], rng.random(10))
+        (a, *results), (b, *other) = GAME.play(a, action), plain.play(b, action)
+        np.testing.assert_array_equal(np.stack(results), np.stack(other))
+        ended = results[1]
 
 
 def test_peg_solitaire_has_its_known_counts_of_positions() -> None:
@@ -98,11 +98,11 @@ def test_a_known_solution_wins_it() -> None:
 def best(pegs: int) -> float:
     """What a position is worth, by trying everything."""
     board = {"pegs": np.array([pegs])}
-    found = [-2.0]
+    values = [-2.0]
     for a in np.flatnonzero(GAME.legal(board)[0]):
         after, reward, over = GAME.play(board, np.array([a]))
-        found.append(float(reward[0]) if over else best(int(after["pegs"][0])))
-    return max(found)
+        values.append(float(reward[0]) if over else best(int(after["pegs"][0])))
+    return max(values)
 
 
 @pytest.mark.parametrize("search", [puct, gumbel])
@@ -113,21 +113,21 @@ def test_search_proves_what_is_best(search: Any) -> None:
     board = {"pegs": np.repeat(board["pegs"], 40)}
     for _ in range(13):
         legal = GAME.legal(board)
-        board, _, over = GAME.play(board, drawn(legal, rng.random(len(legal))))
+        board, _, over = GAME.play(board, sample_actions(legal, rng.random(len(legal))))
         board = {"pegs": board["pegs"][~over]}
     pegs = np.concatenate([*boards, board["pegs"]])
     worth = np.array([best(int(p)) for p in pegs])
     assert worth[:4].tolist() == [1, 1, 1, 1] and worth.min() < 0 < len(set(worth)) - 3
-    found: Found = search(GAME, {"pegs": pegs}, flat, 2000)
-    np.testing.assert_array_equal(found.exact, worth)
-    after, reward, over = GAME.play({"pegs": pegs}, found.action)
+    output: SearchOutput = search(GAME, {"pegs": pegs}, flat, 2000)
+    np.testing.assert_array_equal(output.exact, worth)
+    after, reward, over = GAME.play({"pegs": pegs}, output.action)
     each = [r if o else best(int(p)) for p, r, o in zip(after["pegs"], reward, over, strict=True)]
     np.testing.assert_array_equal(each, worth)
 
 
 def test_plain_tree_search_leaves_fewer_pegs_than_chance() -> None:
     rng = np.random.default_rng(0)
-    won = total(GAME, GAME.start(10), [rollouts(GAME, 60, rng)])
+    won = play_out(GAME, GAME.start(10), [uct_player(GAME, 60, rng)])
     _, chance = Rollout(GAME, rng)(GAME.start(100), GAME.legal(GAME.start(100)))
     assert won.mean() > 0.25 > -0.4 > chance.mean()
     one = moves(GAME, SOLUTION[:135])
@@ -181,8 +181,8 @@ def test_it_is_learned_what_wins_for_the_one(tmp_path: Path) -> None:
     game = algorithm.board_game
     board, value = game.start(1), []
     for k in range(5):
-        assert algorithm.preferred(board) == k % 2
-        value.append(float(algorithm.searched(board, 1).value[0]))
+        assert algorithm.policy_actions(board) == k % 2
+        value.append(float(algorithm.run_search(board, 1).value[0]))
         board, _, _ = game.play(board, np.array([k % 2]))
     assert value[0] > value[2] > value[4] > 0  # what is still to be won
     (row,) = strength.games(algorithm, 4, [2], 10)

@@ -13,9 +13,9 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
 from rllab.evals.strength import load_player
-from rllab.search.evaluate import drawn
-from rllab.search.match import rollouts
-from rllab.search.outside import match_outside, outsider
+from rllab.search.evaluate import sample_actions
+from rllab.search.match import uct_player
+from rllab.search.outside import make_outsider, match_outside
 from rllab.testing import check_algorithm, check_game
 
 pytest.importorskip("pyspiel", reason="open_spiel is not installed: pip install open_spiel")
@@ -44,7 +44,7 @@ def test_stones_are_where_they_are_looked_for(name: str) -> None:
     board = game.start(30)
     before = game.observe(board)[:, :2].sum((1, 2, 3))
     for _ in range(2):
-        board, _, _ = game.play(board, drawn(game.legal(board), rng.random(30)))
+        board, _, _ = game.play(board, sample_actions(game.legal(board), rng.random(30)))
     seen = game.observe(board)
     moved = {"breakthrough": 0, "clobber": -2, "lines_of_action": 0}.get(name, 2)  # how many stones more there are
     assert (seen[:, :2].sum((1, 2, 3)) <= before + moved).all() and seen[:, :2].any((0, 2, 3)).all()
@@ -52,11 +52,11 @@ def test_stones_are_where_they_are_looked_for(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "games"),
+    ("name", "games"),
     [("tictactoe", 100), ("connect_four", 40), ("othello", 6), ({"name": "go", "size": 5, "komi": 0.5}, 40)],
 )
-def test_our_games_are_as_its_own(said: Any, games: int) -> None:
-    game, rng, repeats = named_game(said), np.random.default_rng(0), 0
+def test_our_games_are_as_its_own(name: Any, games: int) -> None:
+    game, rng, repeats = named_game(name), np.random.default_rng(0), 0
     same, actions = counterpart(game)
     there = np.array([actions[name] for name in game.names])
     board, positions = game.start(games), [same.start() for _ in range(games)]
@@ -66,12 +66,12 @@ def test_our_games_are_as_its_own(said: Any, games: int) -> None:
         for i, position in enumerate(positions):
             allowed[i] = np.isin(there, same.legal(position))
             for a in np.flatnonzero(allowed[i] & ~legal[i]):  # in Go what brings a position back ends the game there
-                assert "go" in said["name"] and same.play(position, there[a])[1:] == (0, True)
+                assert "go" in name["name"] and same.play(position, there[a])[1:] == (0, True)
                 allowed[i, a], repeats = False, repeats + 1
         np.testing.assert_array_equal(allowed, legal)
         if "pass" in game.names:
             legal[:, -1] &= legal.sum(1) == 1
-        action = drawn(legal, rng.random(len(legal)))
+        action = sample_actions(legal, rng.random(len(legal)))
         board, reward, over = game.play(board, action)
         after = [same.play(p, there[a]) for p, a in zip(positions, action, strict=True)]
         assert [a[1:] for a in after] == list(zip(reward.tolist(), over.tolist(), strict=True))
@@ -114,17 +114,17 @@ def test_rewards_are_scaled() -> None:
         ("tic_tac_toe(size=4)", r"OpenSpiel does not make tic_tac_toe\(size=4\): Unknown parameter 'size'"),
     ],
 )
-def test_what_cannot_be_searched_is_told(game: str, why: str) -> None:
+def test_games_that_cannot_be_searched_are_refused(game: str, why: str) -> None:
     with pytest.raises(Mistake, match=why):
         spiel(game)
 
 
-def test_how_to_get_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspiel", None)
     with pytest.raises(Mistake, match=r"open_spiel is not here .*: pip install open_spiel"):
         spiel("tic_tac_toe")
     with pytest.raises(Mistake, match="pip install open_spiel"):
-        outsider("mcts", named_game("connect_four"))
+        make_outsider("mcts", named_game("connect_four"))
 
 
 def test_its_games_are_learned(tmp_path: Path) -> None:
@@ -136,42 +136,48 @@ def test_its_games_are_learned(tmp_path: Path) -> None:
 # Its players.
 
 
-@pytest.mark.parametrize("said", ["{name: mcts, simulations: 200}", "minimax"])
-def test_they_win_and_block(said: str) -> None:
-    plays = outsider(said, named_game("tictactoe"))
+@pytest.mark.parametrize("name", ["{name: mcts, simulations: 200}", "minimax"])
+def test_they_win_and_block(name: str) -> None:
+    plays = make_outsider(name, named_game("tictactoe"))
     every = list("123456789")
     games = [list("1425"), list("142"), list("513")]
     assert plays(games, [[n for n in every if n not in g] for g in games]) == ["3", "3", "7"]
 
 
 def test_they_stay_with_what_is_legal_here() -> None:
-    plays = outsider("mcts", named_game("tictactoe"))
+    plays = make_outsider("mcts", named_game("tictactoe"))
     assert plays([list("1425")], [["7", "8"]])[0] in "78"
 
 
 def test_minimax_never_errs() -> None:
     game, rng = named_game("tictactoe"), np.random.default_rng(0)
-    assert (match_outside(game, rollouts(game, 5, rng), outsider("minimax", game), 20, rng) <= 0).mean() > 0.5
-    same = outsider("minimax", game)
+    assert (match_outside(game, uct_player(game, 5, rng), make_outsider("minimax", game), 20, rng) <= 0).mean() > 0.5
+    same = make_outsider("minimax", game)
     for text in ("", "1", "2", "12", "19", "152", "5", "51", "59", "1593"):
         board = moves(game, text)
         legal, scores = game._answers(board)
-        (said,) = same([list(text)], [[n for n, ok in zip(game.names, legal[0], strict=True) if ok]])
-        assert np.sign(scores[0, int(said) - 1]) == np.sign(scores[0].max())
+        (move,) = same([list(text)], [[n for n, ok in zip(game.names, legal[0], strict=True) if ok]])
+        assert np.sign(scores[0, int(move) - 1]) == np.sign(scores[0].max())
     with pytest.raises(Mistake, match="minimax walks through all of a game"):
-        outsider("minimax", named_game("connect_four"))
+        make_outsider("minimax", named_game("connect_four"))
 
 
 @pytest.mark.parametrize(
-    "said", ["connect_four", {"name": "go", "size": 5}, {"name": "open_spiel", "game": "dots_and_boxes"}]
+    "name", ["connect_four", {"name": "go", "size": 5}, {"name": "open_spiel", "game": "dots_and_boxes"}]
 )
-def test_its_search_is_as_good_as_ours(said: Any) -> None:
-    game, rng = named_game(said), np.random.default_rng(0)
+def test_its_search_is_as_good_as_ours(name: Any) -> None:
+    game, rng = named_game(name), np.random.default_rng(0)
     even = match_outside(
-        game, rollouts(game, 50, rng), outsider("{name: mcts, simulations: 50, c: 1.4, solve: false}", game), 60, rng
+        game,
+        uct_player(game, 50, rng),
+        make_outsider("{name: mcts, simulations: 50, c: 1.4, solve: false}", game),
+        60,
+        rng,
     )
     assert abs(even.mean()) < 0.3
-    better = match_outside(game, rollouts(game, 5, rng), outsider("{name: mcts, simulations: 100}", game), 20, rng)
+    better = match_outside(
+        game, uct_player(game, 5, rng), make_outsider("{name: mcts, simulations: 100}", game), 20, rng
+    )
     assert better.mean() < -0.2
 
 
@@ -183,21 +189,21 @@ def test_a_run_plays_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("name", "why"),
     [
         ("mtcs", "no 'mtcs'; did you mean 'mcts'"),
         ("{name: mcts, simulation: 3}", "no such setting; did you mean 'opponent.simulations'"),
         ("{name: mcts, simulations: 1}", "simulations must be at least 2"),
     ],
 )
-def test_players_that_are_not_there_are_told(said: str, why: str) -> None:
+def test_missing_players_are_reported(name: str, why: str) -> None:
     with pytest.raises(Mistake, match=why):
-        outsider(said, named_game("connect_four"))
+        make_outsider(name, named_game("connect_four"))
 
 
-def test_games_that_it_does_not_have_are_told() -> None:
+def test_games_that_it_does_not_have_are_refused() -> None:
     with pytest.raises(Mistake, match="OpenSpiel has no Othello on 6x6, so that its players cannot play it"):
-        outsider("mcts", named_game({"name": "othello", "size": 6}))
+        make_outsider("mcts", named_game({"name": "othello", "size": 6}))
 
 
 def test_the_documentations_player_plays(tmp_path: Path) -> None:
@@ -205,9 +211,8 @@ def test_the_documentations_player_plays(tmp_path: Path) -> None:
     code = next(b.split("```")[0] for b in text.split("```python\n") if b.startswith("# engine.py"))
     (tmp_path / "engine.py").write_text(code)
     game, rng = named_game("tictactoe"), np.random.default_rng(0)
-    assert (
-        match_outside(game, rollouts(game, 60, rng), outsider("engine.py:Engine", game, tmp_path), 40, rng).mean() > 0
-    )
+    engine = make_outsider("engine.py:Engine", game, tmp_path)
+    assert match_outside(game, uct_player(game, 60, rng), engine, 40, rng).mean() > 0
 
 
 def test_a_player_of_ones_own(tmp_path: Path) -> None:
@@ -217,11 +222,11 @@ def test_a_player_of_ones_own(tmp_path: Path) -> None:
         "def wrong(game, *, answer: str = '0'):\n    return lambda games, legal: [answer for _ in games]\n"
     )
     game, rng = named_game("connect_four"), np.random.default_rng(0)
-    won = match_outside(game, rollouts(game, 60, rng), outsider("own.py:first", game, tmp_path), 20, rng)
+    won = match_outside(game, uct_player(game, 60, rng), make_outsider("own.py:first", game, tmp_path), 20, rng)
     assert won.mean() > 0.5
-    for said, why in {
-        "own.py:short": r"was asked for 3 moves of ConnectFour, and answers \['1'\]",
+    for name, why in {
+        "own.py:short": r"was asked for 3 moves of ConnectFour, and returned \['1'\]",
         "{name: own.py:wrong, answer: x}": r"plays 'x' in ConnectFour after (\d )*\d; legal are 1 2 3 4 5 6 7",
     }.items():
         with pytest.raises(Mistake, match=why):
-            match_outside(game, rollouts(game, 4, rng), outsider(said, game, tmp_path), 6, rng)
+            match_outside(game, uct_player(game, 4, rng), make_outsider(name, game, tmp_path), 6, rng)

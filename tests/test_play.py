@@ -49,40 +49,40 @@ def test_a_win_in_two_moves_is_proven(four: Any, tmp_path: Path) -> None:
     assert rows[0]["best"] in "25" and rows[0]["proven"] and rows[0]["value"] == 1.0
 
 
-def test_lines_that_are_no_games_are_told_and_the_others_analysed(runs: Path, tmp_path: Path) -> None:
+def test_lines_that_are_no_games_are_reported_and_the_others_analysed(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("44\n4444444\n4x\n1122334\n77\n")
     line = [sys.executable, "-m", "rllab", "analyse", "four", str(tmp_path / "in.txt"), "--runs", str(runs)]
     done = subprocess.run([*line, "--json", str(tmp_path / "o.jsonl")], capture_output=True, text=True)
     assert done.returncode == 2 and len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
-    for told in (
+    for message in (
         "3 positions were left out",
         "in.txt:2: ConnectFour: move 7",
         "in.txt:3:",
         "in.txt:4: the game is over",
     ):
-        assert told in done.stderr
+        assert message in done.stderr
     shown = subprocess.run([*line, "--simulations", "20"], capture_output=True, text=True).stdout
     assert shown.split()[:5] == ["moves", "best", "value", "proven", "visits"]
 
 
-def test_runs_that_play_no_board_game_are_told(runs: Path) -> None:
+def test_runs_that_play_no_board_game_are_refused(runs: Path) -> None:
     with pytest.raises(Mistake, match="pole is a run of DQN, which plays no board game"):
         load_player("pole", runs)
 
 
-def said_in(algorithm: Any, typed: list[str], second: bool = False) -> list[str]:
-    said: list[str] = []
+def transcript(algorithm: Any, typed: list[str], second: bool = False) -> list[str]:
+    output: list[str] = []
     lines: Iterator[str] = iter([f"{t}\n" for t in typed])
-    play(algorithm, 20, second, lines, said.append)
-    return said
+    play(algorithm, 20, second, lines, output.append)
+    return output
 
 
 def test_a_game_is_played_to_its_end(four: Any) -> None:
-    said = said_in(four, ["4", "/hint", "/back", "9", "/what", "4"])
-    assert said[2].startswith("it plays ") and said[3].count("X") == 1 and said[3].count("O") == 1
-    assert "for you); visits: " in said[4]
-    assert "X" not in said[5] and "'9', is no move" in said[6] and said[7] == said[0]
-    over = said_in(four, [c for _ in range(6) for c in "1234567"] + ["/hint", "/new"])
+    lines = transcript(four, ["4", "/hint", "/back", "9", "/what", "4"])
+    assert lines[2].startswith("it plays ") and lines[3].count("X") == 1 and lines[3].count("O") == 1
+    assert "for you); visits: " in lines[4]
+    assert "X" not in lines[5] and "'9', is no move" in lines[6] and lines[7] == lines[0]
+    over = transcript(four, [c for _ in range(6) for c in "1234567"] + ["/hint", "/new"])
     assert any(s.startswith("the game is over; /new") for s in over) and over[-2] == "the game is over"
     assert over[-1].count(".") == 42
-    assert said_in(four, [], second=True)[1].startswith("it plays ")
+    assert transcript(four, [], second=True)[1].startswith("it plays ")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rllab.core.algorithm import Context
-from rllab.search.evaluate import Judge, Rollout, drawn
-from rllab.search.search import Found, gumbel, halving, puct, uct
+from rllab.search.evaluate import Evaluator, Rollout, sample_actions
+from rllab.search.search import SearchOutput, gumbel, halving, puct, uct
 
 Board = Mapping[str, np.ndarray]
 CTX = Context(0, torch.device("cpu"))
@@ -64,6 +64,7 @@ class Tree:
 
 
 def flat(board: Board, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits 0 [B, A] and values 0 [B]."""
     return np.zeros(legal.shape, np.float32), np.zeros(len(legal), np.float32)
 
 
@@ -72,13 +73,13 @@ SEARCHES = {"puct": puct, "gumbel": gumbel, "uct": uct}
 
 @pytest.mark.parametrize("players", [1, 2])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_the_best_arm_of_a_bandit_is_found(name: str, players: int) -> None:
+def test_the_best_arm_of_a_bandit_is_chosen(name: str, players: int) -> None:
     game = Tree(1, 5, 0, players)
     game.allowed[:] = True
     game.outcome[:] = [-0.2, 0.1, 0.6, 0.3, -0.5]
-    found: Found = SEARCHES[name](game, game.start(3), flat, 1000)
-    assert found.action.tolist() == [2, 2, 2]
-    assert found.value == pytest.approx(0.6, abs=0.1 if name == "uct" else 1e-6)
+    output: SearchOutput = SEARCHES[name](game, game.start(3), flat, 1000)
+    assert output.action.tolist() == [2, 2, 2]
+    assert output.value == pytest.approx(0.6, abs=0.1 if name == "uct" else 1e-6)
 
 
 @pytest.mark.parametrize("players", [1, 2])
@@ -87,21 +88,21 @@ def test_the_best_arm_of_a_bandit_is_found(name: str, players: int) -> None:
 def test_small_trees_are_proven(name: str, seed: int, players: int) -> None:
     game = Tree(4, 3, seed, players)
     value, actions = game.solve()
-    found: Found = SEARCHES[name](game, game.start(2), flat, 200)
-    assert found.exact.tolist() == [value, value]
+    output: SearchOutput = SEARCHES[name](game, game.start(2), flat, 200)
+    assert output.exact.tolist() == [value, value]
     best = [a for a, v in actions.items() if v == value]
-    assert set(np.flatnonzero(found.policy[0]).tolist()) <= set(best) and found.policy.sum(1) == pytest.approx(1.0)
+    assert set(np.flatnonzero(output.policy[0]).tolist()) <= set(best) and output.policy.sum(1) == pytest.approx(1.0)
     for a, v in actions.items():
-        assert np.isnan(found.edges[0, a]) or found.edges[0, a] == v
+        assert np.isnan(output.edges[0, a]) or output.edges[0, a] == v
 
 
 @pytest.mark.parametrize("players", [1, 2])
 def test_without_proofs_the_search_comes_to_the_same(players: int) -> None:
     game = Tree(3, 3, 5, players, (-1.0, -0.5, 0.25, 0.75))
     value, actions = game.solve()
-    found = puct(game, game.start(1), flat, 3000, proofs=False)
-    assert actions[int(found.action[0])] == value and found.value[0] == pytest.approx(value, abs=0.1)
-    assert np.isnan(found.exact).all()
+    output = puct(game, game.start(1), flat, 3000, proofs=False)
+    assert actions[int(output.action[0])] == value and output.value[0] == pytest.approx(value, abs=0.1)
+    assert np.isnan(output.exact).all()
 
 
 def test_a_game_searches_alone_as_among_others() -> None:
@@ -134,8 +135,8 @@ def test_positions_that_are_over_or_forced_are_no_trouble() -> None:
     game = Tree(1, 3, 0)
     over, _, _ = game.play(game.start(2), np.zeros(2, int))
     for search in (puct, gumbel):
-        found = search(game, over, flat, 10)
-        assert found.visits.sum() == 0 and found.policy.sum() == 0 and found.value.tolist() == [0.0, 0.0]
+        output = search(game, over, flat, 10)
+        assert output.visits.sum() == 0 and output.policy.sum() == 0 and output.value.tolist() == [0.0, 0.0]
     game = Tree(3, 3, 0)
     game.allowed[..., 1:] = False
     assert gumbel(game, game.start(1), flat, 5).policy.tolist() == [[1.0, 0.0, 0.0]]
@@ -149,10 +150,10 @@ def test_sequential_halving_visits_as_it_should() -> None:
 
 
 def network(seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Any function of what is seen that is not symmetric."""
+    """A network without symmetry: observations [B, C, H, W] -> (logits [B, 4], values [B])."""
     weights = torch.arange(seen[0].numel() * 5, dtype=torch.float32).view(-1, 5).sin()
-    said = seen.flatten(1) @ weights
-    return said[:, :4], said[:, 4].tanh()
+    outputs = seen.flatten(1) @ weights
+    return outputs[:, :4], outputs[:, 4].tanh()
 
 
 class Mirrored(Tree):
@@ -166,12 +167,12 @@ def test_kept_answers_are_those_of_the_network() -> None:
     rng = np.random.default_rng(0)
     path = rng.integers(0, 300, 200)
     board = {"path": path, "ply": np.full(200, 3)}
-    plain, kept = (Judge(game, network, CTX, n) for n in (0, 1024))
+    plain, kept = (Evaluator(game, network, CTX, n) for n in (0, 1024))
     first, again = kept(board, game.legal(board)), kept(board, game.legal(board))
-    assert kept.asked == 400 and kept.known >= 200
+    assert kept.requests == 400 and kept.hits >= 200
     seen = game.observe(board)
-    for said in (first, again):
-        for logits, value, one in zip(*said, seen, strict=True):
+    for outputs in (first, again):
+        for logits, value, one in zip(*outputs, seen, strict=True):
             direct = network(torch.from_numpy(one[None]))
             mirror = network(torch.from_numpy(np.ascontiguousarray(one[None, ..., ::-1])))
             ways = [np.r_[direct[0][0], direct[1]], np.r_[mirror[0][0].flip(0), mirror[1]]]
@@ -185,7 +186,7 @@ def test_the_mean_of_all_views_is_the_same_of_each(entries: int) -> None:
     board = {"path": np.arange(40), "ply": np.full(40, 3)}
     seen = torch.from_numpy(game.observe(board))
     (policy, value), (mirrored, other) = network(seen), network(seen.flip(3))
-    logits, values = Judge(game, network, CTX, entries, views=8)(board, game.legal(board))
+    logits, values = Evaluator(game, network, CTX, entries, views=8)(board, game.legal(board))
     np.testing.assert_allclose(logits, (policy + mirrored.flip(1)) / 2, atol=1e-5)
     np.testing.assert_allclose(values, (value + other) / 2, atol=1e-5)
     assert not torch.allclose(policy, mirrored.flip(1), atol=1e-2)
@@ -193,12 +194,12 @@ def test_the_mean_of_all_views_is_the_same_of_each(entries: int) -> None:
 
 def test_a_full_table_begins_again() -> None:
     game = Tree(5, 4, 0)
-    judge, plain = (Judge(game, network, CTX, n) for n in (64, 0))
+    cached, plain = (Evaluator(game, network, CTX, n) for n in (64, 0))
     for first in range(0, 300, 30):
         board = {"path": np.arange(first, first + 30), "ply": np.full(30, 4)}
-        np.testing.assert_allclose(judge(board, game.legal(board))[0], plain(board, game.legal(board))[0], rtol=1e-5)
+        np.testing.assert_allclose(cached(board, game.legal(board))[0], plain(board, game.legal(board))[0], rtol=1e-5)
     large = {"path": np.arange(100), "ply": np.full(100, 4)}
-    np.testing.assert_allclose(judge(large, game.legal(large))[1], plain(large, game.legal(large))[1], rtol=1e-5)
+    np.testing.assert_allclose(cached(large, game.legal(large))[1], plain(large, game.legal(large))[1], rtol=1e-5)
 
 
 def test_rollouts_end_as_games_do() -> None:
@@ -212,7 +213,7 @@ def test_rollouts_end_as_games_do() -> None:
     assert actions[int(chosen.action[0])] == value
 
 
-def test_actions_are_drawn_in_proportion() -> None:
+def test_actions_are_sampled_in_proportion() -> None:
     weights = np.array([[0.0, 1.0, 3.0, 0.0]])
-    found = [int(drawn(weights, np.array([u]))[0]) for u in (0.0, 0.24, 0.26, 0.999)]
-    assert found == [1, 1, 2, 2]
+    actions = [int(sample_actions(weights, np.array([u]))[0]) for u in (0.0, 0.24, 0.26, 0.999)]
+    assert actions == [1, 1, 2, 2]

@@ -21,7 +21,7 @@ RECIPES = (
 
 def weights(folder: Path) -> str:
     """The hash of every tensor file in a run's last checkpoint that is not the trainer's own state."""
-    last = max((folder / "checkpoints").iterdir())
+    last = max((folder / "checkpoints").glob("[0-9]*"))  # beside them lie `segments`, shared by the checkpoints
     digest = hashlib.sha256()
     for path in sorted(last.rglob("*.safetensors")):
         if "trainer" not in path.relative_to(last).parts:

@@ -1,18 +1,22 @@
-"""An adversary: it learns to beat one frozen run, which is easier than to play well (Wang et al. 2023).
+"""An adversary learns to beat one frozen run, which is easier than to play well (Wang et al. 2023).
 
-AlphaZero plays against itself and looks for moves that are good whoever answers. Here one side of every game is played
-by another run, whose weights stay as they are: the opponent. What differs from AlphaZero (the loss is the same):
+AlphaZero plays against itself and looks for moves that are good against any reply. Here another run, the opponent,
+plays one side of every game, and its weights are frozen. The loss and the keys of the batch are AlphaZero's:
+`observation` [B, C, H, W], `policy` [B, A], `z` [B], `weight` [B]. Differences from AlphaZero:
 
-- only the adversary's own positions are learned from; z is how its games against the opponent went on, and mixes in
-  what its own later searches found, never what the opponent's did;
-- its search knows whom it plays against (A-MCTS-S in the paper): where the opponent moves, walks follow the opponent's
-  policy instead of looking for the best reply. The adversary's network has not learned to judge such positions: they
-  are worth what it finds them worth after the opponent's likeliest move;
-- a proof counts only if it holds whatever the opponent plays: what the adversary can force, not what it fears.
+- Only the adversary's own positions are training rows. z is the result of its games against the opponent, mixed with
+  the values of its own later searches, never with the opponent's.
+- Its search models the opponent (A-MCTS-S in the paper). Where the opponent moves, walks follow its policy instead of
+  looking for the best reply. The adversary's network is not trained on such positions. They get the value that it gives
+  to the position after the opponent's likeliest move.
+- A value is proven only if it holds against every move of the opponent.
 
-The opponent plays without chance: the move that a search of `opponent_simulations` visits most or, with 0, the one that
-its policy likes best. Games differ by their openings and by the adversary's own draws.
-Axes: G games, A actions, B batch.
+Departures from the paper: walks visit the opponent's moves in proportion to its policy instead of sampling them, so
+that a search is a function of its arguments. There is one opponent, and no curriculum of ever stronger ones.
+
+The opponent is deterministic: it plays the most visited move of a search with `opponent_simulations`, or with 0 the
+move with the highest prior. Games differ by their openings and by the adversary's own sampling.
+Axes: G games, A actions, B batch; C, H, W planes, rows and columns of a board.
 """
 
 from dataclasses import dataclass, fields
@@ -27,112 +31,116 @@ from rllab.core.games import rows, title
 from rllab.core.load import load_checkpoint
 from rllab.core.names import Model
 from rllab.core.protocols import Board, Game
-from rllab.search.evaluate import Judge, Network
-from rllab.search.match import Player, match, rollouts, same_rules
-from rllab.search.search import Found
+from rllab.search.evaluate import Evaluator, Network
+from rllab.search.match import Player, match, same_rules, uct_player
+from rllab.search.search import SearchOutput
 
 
 @dataclass(kw_only=True)
 class Adversary(AlphaZero):
     """Learns to beat another run."""
 
-    opponent: Annotated[str, Model()] = ""  # run:NAME, or a checkpoint's folder; "": one that has learned nothing
-    opponent_simulations: int = 64  # of its move; 0: its policy alone
+    opponent: Annotated[str, Model()] = ""  # run:NAME, or a checkpoint's folder; "": new weights
+    opponent_simulations: int = 64  # per move; 0: the policy alone
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.opponent_simulations < 0:
             raise ValueError(f"opponent_simulations must not be negative, got {self.opponent_simulations}")
         if self.gate:
-            raise ValueError("gate must be 0: who beats the weights before need not beat the opponent")
+            raise ValueError("gate must be 0: weights that beat the previous ones need not beat the opponent")
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)
         if self._game.players != 2:
-            raise FieldMistake("game", "an adversary needs a game for two")
-        self._opponent = self._loaded(ctx)
+            raise FieldMistake("game", "an adversary needs a game for two players")
+        self._opponent = self._load_opponent(ctx)
 
-    def _loaded(self, ctx: Context) -> AlphaZero:
-        """The opponent.
+    def _load_opponent(self, ctx: Context) -> AlphaZero:
+        """The opponent, with its weights.
 
         Raises:
-            FieldMistake: it plays no board game, or another one.
+            FieldMistake: there is no such run, or it plays no board game or one with other rules.
         """
         if not self.opponent:
             new = AlphaZero(**{f.name: getattr(self, f.name) for f in fields(AlphaZero)})
             new.setup(ctx)
             return new
         try:
-            found = load_checkpoint(self.opponent, ctx)
-            if not isinstance(found, AlphaZero):
-                raise Mistake(f"it is a run of {type(found).__name__}, which plays no board game")
+            opponent = load_checkpoint(self.opponent, ctx)
+            if not isinstance(opponent, AlphaZero):
+                raise Mistake(f"it is a run of {type(opponent).__name__}, which plays no board game")
         except Mistake as error:
             raise FieldMistake("opponent", str(error)) from error
-        if not same_rules(self._game, found.board_game):
-            other, own = title(found.board_game), title(self._game)
+        if not same_rules(self._game, opponent.board_game):
+            other, own = title(opponent.board_game), title(self._game)
             raise FieldMistake("opponent", f"it plays {other}, and not {own} by the rules of this recipe")
-        return found
+        return opponent
 
-    def found_in_games(self, judges: list[Judge], noise_GA: np.ndarray) -> Found:
-        """A search where it is the adversary's turn, and the opponent's move elsewhere, of which nothing is learned.
+    def search_games(self, evaluators: list[Evaluator], noise_GA: np.ndarray) -> SearchOutput:
+        """Searches the games in which the adversary is to move; in the others the output is the opponent's move.
 
-        The adversary begins the games in even places.
+        The value there is NaN, so that these positions are no training rows. The adversary moves first in even games.
+        noise_GA [G, A]: as in AlphaZero.
         """
         count, boards = self.num_games, self.games.boards
-        mine = (self.games.played + np.arange(count)) % 2 == 0
+        own_turn = (self.games.played + np.arange(count)) % 2 == 0
         action, none = np.zeros(count, np.int64), np.full((count, len(self._game.names)), np.nan, np.float32)
-        if not mine.all():
-            action[~mine] = self._opposing(judges)(rows(boards, ~mine))
+        if not own_turn.all():
+            action[~own_turn] = self._opponent_player(evaluators)(rows(boards, ~own_turn))
         policy = np.eye(none.shape[1], dtype=np.float32)[action]
-        found = Found(action, policy, np.zeros(none.shape, np.int32), none[:, 0].copy(), none[:, 0].copy(), none)
-        if mine.any():
-            own = self.searched(rows(boards, mine), self.simulations, judges, noise_GA[mine])
-            for f in fields(Found):
-                getattr(found, f.name)[mine] = getattr(own, f.name)
-        return found
+        visits, value, exact = np.zeros(none.shape, np.int32), none[:, 0].copy(), none[:, 0].copy()
+        output = SearchOutput(action, policy, visits, value, exact, none)
+        if own_turn.any():
+            own = self.run_search(rows(boards, own_turn), self.simulations, evaluators, noise_GA[own_turn])
+            for f in fields(SearchOutput):
+                getattr(output, f.name)[own_turn] = getattr(own, f.name)
+        return output
 
-    def _settings(self, judge: Judge) -> dict[str, Any]:
-        assert isinstance(judge, Facing)
-        return super()._settings(judge) | {"rival": judge.replies}
+    def _search_settings(self, evaluator: Evaluator) -> dict[str, Any]:
+        assert isinstance(evaluator, PairedEvaluator)
+        return super()._search_settings(evaluator) | {"opponent": evaluator.opponent_turn}
 
-    def _judges(self, views: int = 1, who: str = "player") -> list[Judge]:
-        judge, opponents = self._network(who), self._opponent._judges(self._opponent.eval_views)
-        return [Facing(self._game, judge, self.ctx, views, other) for other in opponents]
+    def _evaluators(self, views: int = 1, who: str = "player") -> list[Evaluator]:
+        network, opponents = self._network(who), self._opponent._evaluators(self._opponent.eval_views)
+        return [PairedEvaluator(self._game, network, self.ctx, views, opponent) for opponent in opponents]
 
-    def _opposing(self, judges: list[Judge]) -> Player:
+    def _opponent_player(self, evaluators: list[Evaluator]) -> Player:
         """The opponent as a player."""
-        return self._opponent.player(self.opponent_simulations, [j.opponent for j in judges if isinstance(j, Facing)])
+        theirs = [e.opponent for e in evaluators if isinstance(e, PairedEvaluator)]
+        return self._opponent.player(self.opponent_simulations, theirs)
 
-    def _measured(self, part: str) -> dict[str, np.ndarray]:
-        """Its score against the opponent; and how both fare elsewhere, where the adversary is often the weaker."""
-        judges, rng = self._judges(self.eval_views), self.ctx.rng(part, shared=True)
-        game, player, opponent = self._game, self.player(self.eval_simulations, judges), self._opposing(judges)
-        found = {"score": (match(game, player, opponent, self.eval_games, rng) + 1) / 2}
-        uct = rollouts(game, self.eval_rollouts, rng)
+    def _measurements(self, part: str) -> dict[str, np.ndarray]:
+        """The score against the opponent; and both against UCT and on the exam, where the adversary is often weaker."""
+        evaluators, rng = self._evaluators(self.eval_views), self.ctx.rng(part, shared=True)
+        player, opponent = self.player(self.eval_simulations, evaluators), self._opponent_player(evaluators)
+        game = self._game
+        results = {"score": (match(game, player, opponent, self.eval_games, rng) + 1) / 2}
+        uct = uct_player(game, self.eval_rollouts, rng)
         for name, who in (("", player), ("opponent_", opponent)):
-            found[f"{name}uct"] = (match(game, who, uct, self.eval_games, rng) + 1) / 2
+            results[f"{name}uct"] = (match(game, who, uct, self.eval_games, rng) + 1) / 2
             if hasattr(game, "exam"):
                 exam = game.exam(part)
-                found[f"{name}keeps"] = exam.keeps[np.arange(len(exam.keeps)), who(exam.board)]
-        return found
+                results[f"{name}keeps"], _ = exam.grade(who(exam.board))
+        return results
 
 
-class Facing(Judge):
-    """The adversary's network, with the opponent's: in a search each judges the positions in which it moves."""
+class PairedEvaluator(Evaluator):
+    """The adversary's network and the opponent's; in a search each evaluates the positions in which it is to move."""
 
-    def __init__(self, game: Game, network: Network, ctx: Context, views: int, opponent: Judge) -> None:
+    def __init__(self, game: Game, network: Network, ctx: Context, views: int, opponent: Evaluator) -> None:
         super().__init__(game, network, ctx, views=views)
         self.opponent = opponent
 
-    def replies(self, board: Board, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the opponent moves: its policy [B, A], and what its likeliest move is worth to it [B].
+    def opponent_turn(self, board: Board, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates positions in which the opponent is to move: (its policy logits [B, A], values [B] for it).
 
-        The worth is the adversary's opinion of the position after that move, in which it moves itself.
+        The value is that of its likeliest move, by the adversary's network in the position after that move.
         """
         logits, _ = self.opponent(board, legal)
         after, reward, over = self.game.play(board, np.where(legal, logits, -np.inf).argmax(1))
-        worth, on = reward.astype(np.float32), ~over
+        value, on = reward.astype(np.float32), ~over
         if on.any():
             after = rows(after, on)
-            worth[on] -= self(after, self.game.legal(after))[1]
-        return logits, worth
+            value[on] -= self(after, self.game.legal(after))[1]
+        return logits, value

@@ -1,15 +1,20 @@
-"""Imitation: the network of AlphaZero learns from recorded games of a teacher (Silver et al. 2017, figure 3).
+"""Imitation: AlphaZero's network learns from recorded games of a teacher (Silver et al. 2017, figure 3).
 
-The teacher is plain tree search, UCT with games played on at random, playing against itself. Its moves a are what the
-policy is to say, and how its games ended is what positions are worth, z:
+The teacher is plain tree search, UCT with random rollouts, playing against itself. The policy's target is the teacher's
+move a, and the value's target z is the result of its game for the side to move:
 
     loss = CE(z, v) - log p(a)          AlphaZero's, with all of pi on the move that was played
 
-The paper's network that learned so from people's games predicted their moves better than the one of self-play, and
-played worse: `rllab strength RUN --predict THIS` and `rllab compare` show both.
+The keys of the batch are AlphaZero's: `observation` [B, C, H, W], `policy` [B, A] (1 for a, else 0), `z` [B], `weight`
+[B]. Departures from the paper: the teacher is a program, as there are no records of human games for every game; and
+the value loss has the weight `value_weight`, 1 by default, where the paper's is 0.01.
 
-A round: `num_games` games of the teacher are recorded, until there are `teacher_games`; then `gradient_steps` updates
-on draws from all that were recorded so far. Axes: G games, N positions, A actions.
+The paper's network that learned from human games predicted human moves better than the one from self-play, and played
+worse. `rllab strength RUN --predict THIS` and `rllab compare` show both.
+
+A round: `num_games` games of the teacher are recorded until there are `teacher_games`; then `gradient_steps` updates on
+samples of all games recorded so far.
+Axes: G games, N positions, A actions, B batch; C, H, W planes, rows and columns of a board.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -23,20 +28,20 @@ from rllab.algos.alphazero import AlphaZero
 from rllab.core.algorithm import Context, Metrics
 from rllab.core.games import observed, rows
 from rllab.core.protocols import Exam, Game
-from rllab.search.evaluate import opened, opening_lengths
-from rllab.search.match import Player, rollouts
+from rllab.search.evaluate import opening_lengths, random_openings
+from rllab.search.match import Player, uct_player
 from rllab.search.selfplay import Arrays
 
-TOGETHER = 512  # games that one thread plays side by side
+GAMES_AT_ONCE = 512  # games that one thread plays side by side
 
 
 @dataclass(kw_only=True)
 class Imitation(AlphaZero):
-    """Learns a game from a teacher's recorded games; the settings of self-play count for evaluation alone."""
+    """Learns a game from a teacher's recorded games; the settings of the search are used in evaluation alone."""
 
-    teacher_games: int = 20_000  # over all ranks
-    teacher_rollouts: int = 1000  # for a move
-    held_out_games: int = 1000  # of the teacher, which are not learned from: `eval/accuracy`
+    teacher_games: int = 20_000  # on all ranks together
+    teacher_rollouts: int = 1000  # simulations per move
+    held_out_games: int = 1000  # more games of the teacher, for `eval/accuracy`; not trained on
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,69 +55,71 @@ class Imitation(AlphaZero):
         self._held_out = dict[str, Exam]()
 
     def self_play(self, step: int) -> Metrics:
-        """The teacher's: so many games of it go to the window."""
+        """Adds `num_games` games of the teacher to the window."""
         left = self.teacher_games - step * self.num_games * self.ctx.world
         count, positions = min(self.num_games, -(-left // self.ctx.world)), 0
         if count > 0:
-            found = self.recorded(count, "teacher", step)
-            positions = len(found["value"])
+            arrays = self.record_games(count, "teacher", step)
+            positions = len(arrays["z"])
             boards = [f"board.{k}" for k in observed(self._game, self._game.start(1))]
-            self.seen.add({k: found[k] for k in (*boards, "policy", "value")})
+            self.seen.add({k: arrays[k] for k in (*boards, "policy", "z")})
         self.positions += int(self.ctx.sum(positions))
         return {"data/positions": self.positions, "play/games": max(0, count) * self.ctx.world}
 
-    def recorded(self, games: int, purpose: str, *index: int, shared: bool = False) -> Arrays:
-        """Games of the teacher, half of them with a few moves at random before; in as many threads as torch has."""
-        parts = np.array_split(np.arange(games), -(-games // TOGETHER))
+    def record_games(self, games: int, purpose: str, *index: int, shared: bool = False) -> Arrays:
+        """The rows of `record` for games of the teacher, half of which begin with random moves.
+
+        The games are played in torch's number of threads. purpose, index, shared: of the random numbers, see `Context`.
+        """
+        parts = np.array_split(np.arange(games), -(-games // GAMES_AT_ONCE))
 
         def play(part: int) -> Arrays:
             rng = self.ctx.rng(purpose, *index, part, shared=shared)
-            wanted = opening_lengths(self.openings, len(parts[part]), rng)
-            return record(self._game, rollouts(self._game, self.teacher_rollouts, rng), wanted, rng)
+            lengths = opening_lengths(self.openings, len(parts[part]), rng)
+            return record(self._game, uct_player(self._game, self.teacher_rollouts, rng), lengths, rng)
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             each = list(pool.map(play, range(len(parts))))
         return {k: np.concatenate([e[k] for e in each]) for k in each[0]}
 
     def held_out(self, part: str) -> Exam:
-        """Positions of games that are not learned from; the teacher's move is right. They are the same each time."""
+        """Positions of games that are not trained on, the same in every call; the teacher's move counts as best."""
         if part not in self._held_out:
-            found = self.recorded(self.held_out_games, f"held out, {part}", shared=True)
-            moves = found["policy"] > 0
-            board = {k.removeprefix("board."): v for k, v in found.items() if k.startswith("board.")}
-            self._held_out[part] = Exam(board, moves, moves, found["stones"])
+            arrays = self.record_games(self.held_out_games, f"held out, {part}", shared=True)
+            moves = arrays["policy"] > 0
+            board = {k.removeprefix("board."): v for k, v in arrays.items() if k.startswith("board.")}
+            self._held_out[part] = Exam(board, moves, moves, arrays["stones"])
         return self._held_out[part]
 
-    def _measured(self, part: str) -> dict[str, np.ndarray]:
-        """How often the policy alone says the teacher's move, and how it plays."""
+    def _measurements(self, part: str) -> dict[str, np.ndarray]:
+        """Whether the policy alone plays the teacher's move, and AlphaZero's metrics."""
         exam = self.held_out(part)
-        said = exam.keeps[np.arange(len(exam.keeps)), self.preferred(exam.board)]
-        return {"accuracy": said} | super()._measured(part)
+        right, _ = exam.grade(self.policy_actions(exam.board))
+        return {"accuracy": right} | super()._measurements(part)
 
     def preflight(self) -> dict[str, Any]:
         rounds = -(-self.teacher_games // (self.num_games * self.ctx.world))
-        told = (
-            f"{self.num_games:,} games of UCT with {self.teacher_rollouts:,} rollouts a move, in {rounds} of the rounds"
-        )
-        return super().preflight() | {"a round": told}
+        games = f"{self.num_games:,} games of UCT with {self.teacher_rollouts:,} rollouts a move"
+        return super().preflight() | {"a round": f"{games}, in {rounds} of the rounds"}
 
 
-def record(game: Game, teacher: Player, wanted: np.ndarray, rng: np.random.Generator) -> Arrays:
-    """Games [G] of a player against itself to their end, after up to `wanted` [G] moves at random.
+def record(game: Game, teacher: Player, lengths: np.ndarray, rng: np.random.Generator) -> Arrays:
+    """Games [G] of a player against itself to their end, after up to `lengths` [G] random moves.
 
-    Returns `board.NAME` as a board has it; `policy` [N, A], 1 for the move that was played; `value` [N], how the game
-    ended for the side to move; `stones` [N], how many moves came before.
+    Returns `board.NAME` [N, ...], the arrays of the boards; `policy` [N, A], 1 for the move that was played; `z` [N],
+    the result of the game for the side to move; `stones` [N], the number of moves before.
     """
-    (board, played), going, moves = opened(game, wanted, rng), np.arange(len(wanted)), list[dict[str, Any]]()
+    (board, played), going = random_openings(game, lengths, rng), np.arange(len(lengths))
+    moves = list[dict[str, Any]]()
     while len(going):
         action = teacher(board)
         after, reward, over = game.play(board, action)
         moves.append({"game": going, "board": board, "action": action, "reward": reward, "stones": played[going]})
         going, board, played = going[~over], rows(after, ~over), played + 1
-    z_G, sign = np.zeros(len(wanted), np.float32), -1.0 if game.players == 2 else 1.0
+    z_G, sign = np.zeros(len(lengths), np.float32), -1.0 if game.players == 2 else 1.0
     for move in reversed(moves):
-        move["value"] = z_G[move["game"]] = move["reward"] + sign * z_G[move["game"]]
-    found = {f"board.{k}": np.concatenate([m["board"][k] for m in moves]) for k in board}
-    found |= {k: np.concatenate([m[k] for m in moves]) for k in ("action", "value", "stones")}
-    policy = np.eye(len(game.names), dtype=np.float32)[found.pop("action")]
-    return found | {"policy": policy}
+        move["z"] = z_G[move["game"]] = move["reward"] + sign * z_G[move["game"]]
+    arrays = {f"board.{k}": np.concatenate([m["board"][k] for m in moves]) for k in board}
+    arrays |= {k: np.concatenate([m[k] for m in moves]) for k in ("action", "z", "stones")}
+    policy = np.eye(len(game.names), dtype=np.float32)[arrays.pop("action")]
+    return arrays | {"policy": policy}

@@ -1,4 +1,4 @@
-"""A finished run at the board: it analyses positions, and plays in a terminal."""
+"""Analysis of positions by a run, and games against a run in a terminal."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,53 +13,48 @@ from rllab.core.files import write_atomic
 from rllab.core.games import moves, picture
 from rllab.core.protocols import Board, Game
 
-_AT_ONCE = 1024  # positions whose trees are in memory
-COMMANDS = "a move plays it, /hint says what the run thinks, /back takes two moves back, /new begins again, Ctrl-D ends"
+_AT_ONCE = 1024  # positions searched at once, which bounds the memory of their trees
+COMMANDS = "type a move; /hint shows the run's analysis, /back takes two moves back, /new begins again, Ctrl-D ends"
 
 
 def analyse(algorithm: AlphaZero, boards: list[Board], simulations: int) -> list[dict[str, Any]]:
-    """What a search finds in positions [1] each: `best`, `value` for the mover, `proven`, `visits` per move."""
+    """Searches positions, given as boards [1]: rows of `best`, `value` for the mover, `proven`, `visits` by move."""
     if len(boards) > _AT_ONCE:
         parts = [boards[i : i + _AT_ONCE] for i in range(0, len(boards), _AT_ONCE)]
         return [row for part in parts for row in analyse(algorithm, part, simulations)]
     if not boards:
         return []
     board = {k: np.concatenate([b[k] for b in boards]) for k in boards[0]}
-    found = algorithm.searched(board, simulations)
+    output = algorithm.run_search(board, simulations)
     names, legal = algorithm.board_game.names, algorithm.board_game.legal(board)
     return [
         {
-            "best": names[int(found.action[i])],
-            "value": round(float(found.value[i]), 4),
-            "proven": not bool(np.isnan(found.exact[i])),
-            "visits": {names[a]: int(found.visits[i, a]) for a in np.flatnonzero(legal[i]).tolist()},
+            "best": names[int(output.action[i])],
+            "value": round(float(output.value[i]), 4),
+            "proven": not bool(np.isnan(output.exact[i])),
+            "visits": {names[a]: int(output.visits[i, a]) for a in np.flatnonzero(legal[i]).tolist()},
         }
         for i in range(len(boards))
     ]
 
 
 def analyse_file(algorithm: AlphaZero, file: Path, simulations: int, out: Path | None) -> tuple[list[Any], list[str]]:
-    """Analyses each line of a file, the moves that lead to a position: (rows, what was wrong with the others).
+    """Analyses the position of each line of a file, given by its moves: (rows, a message for each invalid line).
 
-    out: gets the rows, one a line, with the moves first.
+    out: a JSONL file for the rows, one a line, with the moves first.
     """
-    lines, boards, said, problems = (
-        file.read_text(encoding="utf-8").splitlines(),
-        list[Board](),
-        list[str](),
-        list[str](),
-    )
-    for number, line in enumerate(lines, 1):
+    boards, valid, problems = list[Board](), list[str](), list[str]()
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             board = moves(algorithm.board_game, line)
             if not algorithm.board_game.legal(board).any():
-                raise Mistake("the game is over, so that there is nothing to play")
+                raise Mistake("the game is over, so there is no move to play")
         except Mistake as error:
             problems.append(f"{file}:{number}: {error}")
         else:
             boards.append(board)
-            said.append(line.strip())
-    rows = [{"moves": m} | row for m, row in zip(said, analyse(algorithm, boards, simulations), strict=True)]
+            valid.append(line.strip())
+    rows = [{"moves": m} | row for m, row in zip(valid, analyse(algorithm, boards, simulations), strict=True)]
     if out is not None:
         write_atomic(out, "".join(json.dumps(row) + "\n" for row in rows))
     return rows, problems
@@ -68,37 +63,37 @@ def analyse_file(algorithm: AlphaZero, file: Path, simulations: int, out: Path |
 def play(
     algorithm: AlphaZero, simulations: int, second: bool, lines: Iterator[str], say: Callable[[str], None]
 ) -> None:
-    """A game against a run, moves by name; second: the run begins."""
-    game, played, mine = algorithm.board_game, list[str](), int(second)
+    """Plays a game against a run. lines: what the user types, moves by name. second: the run moves first."""
+    game, played, side = algorithm.board_game, list[str](), int(second)
     say(COMMANDS)
-    played = _answered(algorithm, played, mine, simulations, say)
+    played = _with_reply(algorithm, played, side, simulations, say)
     for line in lines:
-        asked = line.strip()
-        if asked in ("/new", "/back"):
-            played = _answered(algorithm, played[:-2] if asked == "/back" else [], mine, simulations, say)
-        elif asked == "/hint":
+        typed = line.strip()
+        if typed in ("/new", "/back"):
+            played = _with_reply(algorithm, played[:-2] if typed == "/back" else [], side, simulations, say)
+        elif typed == "/hint":
             say(_hint(algorithm, moves(game, " ".join(played)), simulations))
-        elif asked.startswith("/"):
+        elif typed.startswith("/"):
             say(COMMANDS)
-        elif asked:
+        elif typed:
             try:
-                moves(game, " ".join([*played, asked]))
+                moves(game, " ".join([*played, typed]))
             except Mistake as error:
                 say(str(error))
             else:
-                played = _answered(algorithm, [*played, *_named(game, asked)], mine, simulations, say)
+                played = _with_reply(algorithm, [*played, *_split_moves(game, typed)], side, simulations, say)
 
 
-def _answered(
-    algorithm: AlphaZero, played: list[str], mine: int, simulations: int, say: Callable[[str], None]
+def _with_reply(
+    algorithm: AlphaZero, played: list[str], side: int, simulations: int, say: Callable[[str], None]
 ) -> list[str]:
-    """The moves with the run's own, where it is to move; shows the board, and says so where the game is over."""
+    """Adds the run's move where it is to move, and shows the board. side: 0 or 1, the user's."""
     game = algorithm.board_game
     board = moves(game, " ".join(played))
-    if game.players == 2 and len(played) % 2 != mine and game.legal(board).any():
-        (found,) = analyse(algorithm, [board], simulations)
-        say(f"it plays {found['best']} ({_worth(found)} for it)")
-        played = [*played, found["best"]]
+    if game.players == 2 and len(played) % 2 != side and game.legal(board).any():
+        (row,) = analyse(algorithm, [board], simulations)
+        say(f"it plays {row['best']} ({_value_text(row)} for it)")
+        played = [*played, row["best"]]
         board = moves(game, " ".join(played))
     say(picture(game, board, 0).lstrip("\n"))
     if not game.legal(board).any():
@@ -109,15 +104,15 @@ def _answered(
 def _hint(algorithm: AlphaZero, board: Board, simulations: int) -> str:
     if not algorithm.board_game.legal(board).any():
         return "the game is over"
-    (found,) = analyse(algorithm, [board], simulations)
-    visits = ", ".join(f"{name} {n}" for name, n in sorted(found["visits"].items(), key=lambda v: -v[1])[:5] if n)
-    return f"{found['best']} ({_worth(found)} for you); visits: {visits or 'none, it wins at once'}"
+    (row,) = analyse(algorithm, [board], simulations)
+    visits = ", ".join(f"{name} {n}" for name, n in sorted(row["visits"].items(), key=lambda v: -v[1])[:5] if n)
+    return f"{row['best']} ({_value_text(row)} for you); visits: {visits or 'none, it wins at once'}"
 
 
-def _worth(found: dict[str, Any]) -> str:
-    return f"{'proven ' * found['proven']}{found['value']:+.2f}"
+def _value_text(row: dict[str, Any]) -> str:
+    return f"{'proven ' * row['proven']}{row['value']:+.2f}"
 
 
-def _named(game: Game, said: str) -> list[str]:
-    """The moves in what was typed."""
-    return said.split() if any(len(n) > 1 for n in game.names) else [c for c in said if not c.isspace()]
+def _split_moves(game: Game, text: str) -> list[str]:
+    """The names of the moves in a text: its characters where all names have one character, else its words."""
+    return text.split() if any(len(n) > 1 for n in game.names) else [c for c in text if not c.isspace()]

@@ -71,6 +71,11 @@ class Exam(NamedTuple):
     best: np.ndarray
     stones: np.ndarray
 
+    def grade(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(whether an action in each position [B] keeps the outcome, whether it is best): bool [B] each."""
+        each = np.arange(len(action))
+        return self.keeps[each, action], self.best[each, action]
+
 
 class Outsider(Protocol):
     """A player who knows a game by its moves alone, such as an engine of others; made by a call with the `Game`."""

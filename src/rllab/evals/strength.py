@@ -1,7 +1,7 @@
-"""How strong a run plays: positions whose best moves are known, and games, beside players that have learned nothing.
+"""How strong a run plays: in positions whose best moves are known, and in games, beside untrained players.
 
-Of positions only those are asked in which moves differ in win, draw and loss; in the others any move is right. What a
-teacher played in its recorded games can be asked in their place: who predicts its moves need not play well.
+The positions are those whose moves differ in win, draw and loss; in others every move is right. The moves of a teacher
+in its recorded games can stand in for the best moves. A run that predicts them need not play well.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,19 +16,19 @@ from rllab.core.errors import Mistake
 from rllab.core.games import rows, title
 from rllab.core.load import load_run
 from rllab.core.protocols import Exam
-from rllab.search.match import OPENING, Player, match, perfect, rollouts, same_rules, total
-from rllab.search.outside import match_outside, outsider
+from rllab.search.match import OPENING, Player, match, perfect_player, play_out, same_rules, solved_from, uct_player
+from rllab.search.outside import make_outsider, match_outside
 from rllab.stats import bootstrap, wilson
 
 Row = dict[str, Any]
-AT_ONCE = 1024  # positions whose trees are in memory
+AT_ONCE = 1024  # positions searched at once, which bounds the memory of their trees
 
 
 def load_player(run: str, runs: Path) -> AlphaZero:
     """The algorithm of a run that plays a board game: RUN, or RUN@STEP.
 
     Raises:
-        Mistake: it plays none, or has no such checkpoint.
+        Mistake: it plays no board game, or has no such checkpoint.
     """
     algorithm = load_run(run, runs)
     if not isinstance(algorithm, AlphaZero):
@@ -37,27 +37,27 @@ def load_player(run: str, runs: Path) -> AlphaZero:
 
 
 def positions(algorithm: AlphaZero, simulations: Sequence[int], uct: Sequence[int], split: str) -> Iterator[Row]:
-    """A row for each player: the share of positions in which it keeps the outcome, and plays the best move.
+    """A row for each player: the shares of positions in which it keeps the outcome, and plays a best move.
 
-    simulations: of the run's search, 0 for its policy alone. uct: of UCT, which knows the rules alone.
+    simulations: of the run's search, 0 for its policy alone. uct: simulations of UCT, which uses the rules alone.
 
     Raises:
-        Mistake: no positions come with the game.
+        Mistake: the game has no exam.
     """
     game: Any = algorithm.board_game
     if not hasattr(game, "exam"):
         raise Mistake(
             f"no positions with known moves come with {type(game).__name__}; --games plays against UCT instead"
         )
-    return _asked(algorithm, game.exam(split), simulations, uct)
+    return _graded_players(algorithm, game.exam(split), simulations, uct)
 
 
 def predictions(
     algorithm: AlphaZero, teacher: AlphaZero, simulations: Sequence[int], uct: Sequence[int], split: str
 ) -> Iterator[Row]:
-    """A row for each player: the share of positions in which it plays what the teacher of another run played.
+    """A row for each player: the share of positions in which it plays the move of another run's teacher.
 
-    The positions are of games that the other run has not learned from; they are recorded afresh, and are the same each
+    The positions are from games that the other run was not trained on. They are recorded anew, and are the same each
     time.
 
     Raises:
@@ -67,36 +67,36 @@ def predictions(
         raise Mistake(f"--predict: a run of {type(teacher).__name__} has no teacher; one of Imitation has")
     if not same_rules(algorithm.board_game, teacher.board_game):
         raise Mistake(f"--predict: its game is {title(teacher.board_game)}, and not {title(algorithm.board_game)}")
-    for row in _asked(algorithm, teacher.held_out(split), simulations, uct):
+    for row in _graded_players(algorithm, teacher.held_out(split), simulations, uct):
         yield {"predicts" if k == "keeps" else k: v for k, v in row.items() if k != "best"}
 
 
-def _asked(algorithm: AlphaZero, exam: Exam, simulations: Sequence[int], uct: Sequence[int]) -> Iterator[Row]:
+def _graded_players(algorithm: AlphaZero, exam: Exam, simulations: Sequence[int], uct: Sequence[int]) -> Iterator[Row]:
+    """Rows of random play, UCT and the run on an exam."""
     game = algorithm.board_game
     legal = game.legal(exam.board)
     chance = (exam.keeps / legal.sum(1, keepdims=True)).sum(1), (exam.best / legal.sum(1, keepdims=True)).sum(1)
     yield _row("random", exam, *chance)
     for count in uct:
-        yield _answers(f"UCT {count:,}", exam, rollouts(game, count, np.random.default_rng(0)))
+        yield _grade(f"UCT {count:,}", exam, uct_player(game, count, np.random.default_rng(0)))
     for count in simulations:
-        yield _answers(f"{count:,} simulations" if count else "policy alone", exam, algorithm.player(count))
+        yield _grade(f"{count:,} simulations" if count else "policy alone", exam, algorithm.player(count))
 
 
-def _answers(name: str, exam: Exam, player: Player) -> Row:
-    each = np.arange(len(exam.keeps))
-    parts = [player(rows(exam.board, slice(i, i + AT_ONCE))) for i in range(0, len(each), AT_ONCE)]
-    action = np.concatenate(parts)
-    return _row(name, exam, exam.keeps[each, action], exam.best[each, action])
+def _grade(name: str, exam: Exam, player: Player) -> Row:
+    parts = [player(rows(exam.board, slice(i, i + AT_ONCE))) for i in range(0, len(exam.keeps), AT_ONCE)]
+    return _row(name, exam, *exam.grade(np.concatenate(parts)))
 
 
 def _row(player: str, exam: Exam, keeps: np.ndarray, best: np.ndarray) -> Row:
+    """keeps, best [B]: whether each move keeps the outcome and is best, or the probability of that."""
     whole = len(keeps)
     interval = wilson(int(keeps.sum()), whole) if keeps.dtype == bool else bootstrap(keeps)
-    found = {"player": player, "keeps": float(keeps.mean()), "interval": interval, "best": float(best.mean())}
+    row = {"player": player, "keeps": float(keeps.mean()), "interval": interval, "best": float(best.mean())}
     bounds = np.quantile(exam.stones, [0, 1 / 3, 2 / 3, 1]).astype(int)
     for low, high in zip([bounds[0], bounds[1] + 1, bounds[2] + 1], bounds[1:], strict=True):
-        found[f"{low}-{high} stones"] = float(keeps[(exam.stones >= low) & (exam.stones <= high)].mean())
-    return found | {"positions": whole}
+        row[f"{low}-{high} stones"] = float(keeps[(exam.stones >= low) & (exam.stones <= high)].mean())
+    return row | {"positions": whole}
 
 
 def games(
@@ -107,38 +107,40 @@ def games(
     perfect_from: int | None = None,
     opening: int = OPENING,
 ) -> Iterator[Row]:
-    """A row for each opponent: games against UCT with so many simulations, with 0 against perfect play, or by a name.
+    """A row for each opponent: games against UCT with so many simulations, perfect play (0), or a player by its name.
 
-    Of each two games one has the other's `opening`, so many moves at random, and sides changed; against perfect play
-    the run begins all of them, from the first stone. perfect_from: how many stones lie on the board before perfect play
-    is perfect; until then it plays at random, so that games differ. By default it is 0, or what a game says whose first
-    moves take minutes.
+    Games come in pairs with the same `opening`, a number of random moves, and sides changed. Against perfect play the
+    run moves first in all games, from the empty board. perfect_from: with fewer stones on the board, the perfect player
+    plays at random, so that games differ; by default `solved_from(game)`.
 
     Raises:
-        Mistake: nobody knows perfect play of the game; or what `rllab.search.outside` tells of a name.
+        Mistake: the game has no perfect play; or see `make_outsider` and `match_outside`.
     """
     game, player = algorithm.board_game, algorithm.player(simulations)
-    stones = getattr(game, "perfect_from", 0) if perfect_from is None else perfect_from
+    stones = solved_from(game) if perfect_from is None else perfect_from
     for opponent in opponents:
         rng = np.random.default_rng(1)
         if isinstance(opponent, str):
-            against, won = opponent, match_outside(game, player, outsider(opponent, game), count, rng, opening)
+            against, won = opponent, match_outside(game, player, make_outsider(opponent, game), count, rng, opening)
         elif opponent:
-            against, won = f"UCT {opponent:,}", match(game, player, rollouts(game, opponent, rng), count, rng, opening)
+            against, won = (
+                f"UCT {opponent:,}",
+                match(game, player, uct_player(game, opponent, rng), count, rng, opening),
+            )
         elif hasattr(game, "perfect"):
             against = "perfect play" + f" from {stones} stones on" * bool(stones)
-            solved = perfect(game, rng, stones)
+            solved = perfect_player(game, rng, stones)
             if game.players == 2:
-                won = total(game, game.start(count), [player, solved])
+                won = play_out(game, game.start(count), [player, solved])
             else:
                 won = match(game, player, solved, count, rng, opening)
         else:
-            raise Mistake(f"nobody knows perfect play of {type(game).__name__}: name UCT's simulations instead of 0")
+            raise Mistake(f"{type(game).__name__} has no perfect play: name UCT's simulations instead of 0")
         yield _score(f"{simulations:,} simulations", against, won)
 
 
 def _score(player: str, against: str, won: np.ndarray) -> Row:
-    """What a player won in games [count]: 1, 0 or -1 each."""
+    """won [G]: 1, 0 or -1 for each game won, drawn or lost."""
     return {
         "player": player,
         "against": against,

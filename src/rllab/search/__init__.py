@@ -1,1 +1,1 @@
-"""Tree search over many games at once: pure functions of arrays, whatever the game."""
+"""Tree search over many games at once: pure functions of arrays, for any game."""

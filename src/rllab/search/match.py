@@ -1,4 +1,4 @@
-"""Games between players, many side by side, each opening once from either side."""
+"""Matches between players: many games side by side, every opening played once from either side."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,38 +7,44 @@ import numpy as np
 
 from rllab.core.games import rows
 from rllab.core.protocols import Board, Game
-from rllab.search.evaluate import Rollout, drawn, opened
+from rllab.search.evaluate import Rollout, random_openings, sample_actions
 from rllab.search.search import uct
 
 Player = Callable[[Board], np.ndarray]
 """Positions -> an action for each [B]."""
-OPENING = 4  # moves at random, so that no two pairs of games are the same
+OPENING = 4  # random moves at the start, so that games differ
 
 
-def rollouts(game: Game, simulations: int, rng: np.random.Generator) -> Player:
-    """The player that knows nothing but the rules: UCT with games played on at random."""
+def uct_player(game: Game, simulations: int, rng: np.random.Generator) -> Player:
+    """UCT with random rollouts, a baseline that uses nothing but the rules."""
     return lambda board: uct(game, board, Rollout(game, rng), simulations).action
 
 
-def perfect(game: Any, rng: np.random.Generator, stones: int | None = None) -> Player:
-    """The player that never errs, of a game that is solved; of several best actions it draws one.
+def solved_from(game: Any) -> int:
+    """The number of stones from which `game.perfect` answers within seconds; 0 for a game that does not say."""
+    stones: int = getattr(game, "perfect_from", 0)
+    return stones
 
-    stones: with fewer of them on the board its actions are drawn at random; by default the game's `perfect_from`, or 0.
+
+def perfect_player(game: Any, rng: np.random.Generator, stones: int | None = None) -> Player:
+    """Perfect play of a game with `perfect`. Where several actions are best, one of them is sampled.
+
+    stones: with fewer stones on the board, a random legal action is played; `solved_from(game)` by default.
     """
-    known = getattr(game, "perfect_from", 0) if stones is None else stones
+    least = solved_from(game) if stones is None else stones
 
     def plays(board: Board) -> np.ndarray:
         good = np.array(game.legal(board))
-        solved = game.observe(board)[:, :2].sum((1, 2, 3)) >= known
+        solved = game.observe(board)[:, :2].sum((1, 2, 3)) >= least
         if solved.any():
             good[solved] = game.perfect(rows(board, solved))
-        return drawn(good, rng.random(len(good)))
+        return sample_actions(good, rng.random(len(good)))
 
     return plays
 
 
 def same_rules(one: Game, two: Game, games: int = 16) -> bool:
-    """Whether two games have the same boards and actions, and games at random end in both alike."""
+    """Whether two games have the same boards and actions, and agree in `games` random games."""
     board, rng, over = one.start(games), np.random.default_rng(0), np.zeros(games, bool)
     if one is two:
         return True
@@ -48,7 +54,7 @@ def same_rules(one: Game, two: Game, games: int = 16) -> bool:
         legal = one.legal(board)
         if (legal != two.legal(board)).any():
             return False
-        action = drawn(legal, rng.random(games))
+        action = sample_actions(legal, rng.random(games))
         (board, reward, over), other = one.play(board, action), two.play(board, action)
         if not _alike(board, other[0]) or (reward != other[1]).any() or (over != other[2]).any():
             return False
@@ -62,21 +68,21 @@ def _alike(one: Board, two: Board) -> bool:
 def match(
     game: Game, one: Player, two: Player, games: int, rng: np.random.Generator, opening: int = OPENING
 ) -> np.ndarray:
-    """What `one` wins in games against `two` [games]: 1, 0 or -1.
+    """The results of player `one` against `two` [G]: 1 for a win, 0 for a draw, -1 for a loss.
 
-    The second half has the openings of the first, and the other player begins. In a game for one player each plays
-    alone, and whose game ends better has won. opening: so many moves at random come first.
+    The second half of the games repeats the openings of the first half with sides changed. In a game for one player,
+    both play alone from the same openings, and the higher return wins. opening: random moves at the start.
     """
     if game.players == 1:
-        board, _ = opened(game, np.full(games, opening), rng)
-        found: np.ndarray = np.sign((total(game, board, [one]) - total(game, board, [two])).round(5))
-        return found
-    board, _ = opened(game, np.full(-(-games // 2), opening), rng)
-    return np.concatenate([total(game, board, [one, two]), -total(game, board, [two, one])])[:games]
+        board, _ = random_openings(game, np.full(games, opening), rng)
+        results: np.ndarray = np.sign((play_out(game, board, [one]) - play_out(game, board, [two])).round(5))
+        return results
+    board, _ = random_openings(game, np.full(-(-games // 2), opening), rng)
+    return np.concatenate([play_out(game, board, [one, two]), -play_out(game, board, [two, one])])[:games]
 
 
-def total(game: Game, board: Board, players: Sequence[Player]) -> np.ndarray:
-    """What the first player wins from each position on [B], the players taking turns."""
+def play_out(game: Game, board: Board, players: Sequence[Player]) -> np.ndarray:
+    """Plays each position to the end of its game, players in turns: the return of the first player, float32 [B]."""
     count = len(next(iter(board.values())))
     won, going, sign, turn = np.zeros(count, np.float32), np.arange(count), 1.0, 0
     while len(going):

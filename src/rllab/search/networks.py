@@ -1,7 +1,7 @@
-"""Networks that judge positions: the residual convolutions of the paper, and one of lines for a plain processor.
+"""Networks for board games: residual convolutions as in the paper, and a line-table network that is fast on a CPU.
 
-Both take observations [B, C, H, W] to logits of a policy [B, A] and to what is known of the outcome [B, 3], the logits
-of win, draw and loss for the side to move; `judge` makes a value of these.
+Both map observations [B, C, H, W] to policy logits [B, A] and outcome logits [B, 3]: win, draw and loss for the side to
+move. `policy_and_value` turns the outcome into a value.
 """
 
 from abc import ABC, abstractmethod
@@ -17,36 +17,36 @@ from rllab.core.errors import FieldMistake
 from rllab.core.protocols import Game
 
 OUTCOMES = 3
-LOOKED_UP = 64  # numbers for what is on a line
+EMBEDDING = 64  # numbers per entry of the line table
 
 
 class BoardNetwork(nn.Module, ABC):
-    """What the networks share: two heads on features [B, size]."""
+    """Base class: a policy head and an outcome head on features [B, size]."""
 
     def __init__(self, size: int, actions: int) -> None:
         super().__init__()
         self.heads, self.actions = nn.Linear(size, actions + OUTCOMES), actions
-        nn.init.zeros_(self.heads.weight)  # a new network prefers nothing
+        nn.init.zeros_(self.heads.weight)  # a new network has a uniform policy and value 0
         nn.init.zeros_(self.heads.bias)
 
     @abstractmethod
     def features(self, observation: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, size]."""
+        """Observations [B, C, H, W] -> features [B, size]."""
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] -> (policy [B, A], outcome [B, 3]), logits."""
-        found = self.heads(self.features(observation))
-        return found[:, : self.actions], found[:, self.actions :]
+        """Observations [B, C, H, W] -> (policy logits [B, A], outcome logits [B, 3])."""
+        logits = self.heads(self.features(observation))
+        return logits[:, : self.actions], logits[:, self.actions :]
 
-    def judge(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] -> (logits of a policy [B, A], value from -1 to 1 [B])."""
+    def policy_and_value(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations [B, C, H, W] -> (policy logits [B, A], values [B] from -1 to 1: P(win) - P(loss))."""
         policy, outcome = self(observation)
-        chance = outcome.float().softmax(1)
-        return policy, chance[:, 0] - chance[:, 2]
+        probability = outcome.float().softmax(1)
+        return policy, probability[:, 0] - probability[:, 2]
 
 
 class Convolutions(BoardNetwork):
-    """Residual convolutions (Silver et al. 2017), without statistics over a batch: a split one has its gradient."""
+    """Residual convolutions (Silver et al. 2017), but without batch normalisation: a split batch has its gradient."""
 
     def __init__(self, shape: tuple[int, int, int], actions: int, channels: int, blocks: int) -> None:
         planes, height, width = shape
@@ -56,13 +56,14 @@ class Convolutions(BoardNetwork):
         self.flat = nn.Linear(channels * height * width, 2 * channels)
 
     def features(self, observation: Tensor) -> Tensor:
+        """Observations [B, C, H, W] -> features [B, 2 channels]."""
         x = self.layers(self.first(observation.contiguous(memory_format=torch.channels_last)))
-        found: Tensor = F.relu(self.flat(F.relu(x).flatten(1)))
-        return found
+        features: Tensor = F.relu(self.flat(F.relu(x).flatten(1)))
+        return features
 
 
 class _Residual(nn.Module):
-    """Two convolutions beside what they are given; new ones add nothing."""
+    """Two convolutions with a skip connection; the identity when new."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,10 +76,10 @@ class _Residual(nn.Module):
 
 
 class Lines(BoardNetwork):
-    """For games that are won by filling a line: what is on the cells of each line is looked up in a table.
+    """For games that are won by filling a line: an embedding of the contents of each line, and residual layers on top.
 
-    A tuple network (Thill, Koch and Konen 2012) below two or three layers, with fewer products than small convolutions.
-    lines [L, K]: flat cells. The first `states` planes tell what is on a cell, of which one at most has 1 there.
+    An n-tuple network (Thill, Koch and Konen 2012) as the first layer; it needs fewer products than small convolutions.
+    lines [L, K]: flat cells. The first `states` planes encode the content of a cell; at most one of them is 1 there.
     """
 
     powers: Tensor
@@ -101,32 +102,33 @@ class Lines(BoardNetwork):
             powers[torch.from_numpy(lines[:, k].astype(np.int64)), torch.arange(count)] = float((states + 1) ** k)
         self.register_buffer("powers", powers, persistent=False)
         self.register_buffer("offsets", torch.arange(count) * codes, persistent=False)
-        self.table = nn.Embedding(count * codes, LOOKED_UP)
+        self.table = nn.Embedding(count * codes, EMBEDDING)
         nn.init.normal_(self.table.weight, std=count**-0.5)
-        self.first = nn.Linear(LOOKED_UP + shape[0] * cells, channels)
+        self.first = nn.Linear(EMBEDDING + shape[0] * cells, channels)
         self.layers = nn.ModuleList(nn.Linear(channels, channels) for _ in range(blocks))
 
     def features(self, observation: Tensor) -> Tensor:
+        """Observations [B, C, H, W] -> features [B, channels]."""
         flat = observation.flatten(1)
         digits = observation.new_tensor(range(1, self.states + 1)) @ observation[:, : self.states].flatten(2)
-        code = (digits.float() @ self.powers.float()).long() + self.offsets  # bf16 knows whole numbers to 256 alone
-        x = self.first(torch.cat([self._looked_up(code), flat], 1))
+        code = (digits.float() @ self.powers.float()).long() + self.offsets  # bf16 is exact for whole numbers to 256
+        x = self.first(torch.cat([self._embedding(code), flat], 1))
         for layer in self.layers:
             x = x + layer(F.relu(x))
         return F.relu(x)
 
-    def _looked_up(self, code: Tensor) -> Tensor:
-        """The table's rows of each code [B, L] added up [B, D]."""
-        added: Any = _AddedRows.apply  # torch's own gradient is fast and repeats exactly on a GPU
-        if code.device.type == "cpu":
-            return added(self.table.weight, code)  # type: ignore[no-any-return]
+    def _embedding(self, code: Tensor) -> Tensor:
+        """The sum of the table's rows of the codes [B, L]: [B, D]."""
+        sum_of_rows: Any = _SumOfRows.apply
+        if code.device.type == "cpu":  # on a GPU torch's own gradient is fast and deterministic
+            return sum_of_rows(self.table.weight, code)  # type: ignore[no-any-return]
         return F.embedding_bag(code, self.table.weight, mode="sum")
 
 
-class _AddedRows(torch.autograd.Function):
-    """(table [N, D], code [B, L]) -> the rows of each code added up [B, D], on a CPU.
+class _SumOfRows(torch.autograd.Function):
+    """(table [N, D], code [B, L]) -> the sum of the rows of the codes [B, D], on a CPU.
 
-    nn.EmbeddingBag sorts codes for its gradient; without that it takes half the time.
+    The gradient takes half the time of nn.EmbeddingBag's, which sorts the codes.
     """
 
     @staticmethod
@@ -138,24 +140,25 @@ class _AddedRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (code_BL,), (shape, dtype) = ctx.saved_tensors, ctx.like
-        found_ND = torch.zeros(shape)
-        _add_rows(code_BL.numpy(), grads[0].float().contiguous().numpy(), found_ND.numpy())
-        return found_ND.to(dtype), None
+        table_ND = torch.zeros(shape)
+        _add_rows(code_BL.numpy(), grads[0].float().contiguous().numpy(), table_ND.numpy())
+        return table_ND.to(dtype), None
 
 
 @njit(cache=True, nogil=True)
-def _add_rows(code: np.ndarray, grad: np.ndarray, found: np.ndarray) -> None:
+def _add_rows(code: np.ndarray, grad: np.ndarray, table: np.ndarray) -> None:
+    """Adds grad [B, D] to the rows of `table` [N, D] that code [B, L] names."""
     for b in range(len(code)):
         for i in range(code.shape[1]):
             for k in range(grad.shape[1]):
-                found[code[b, i], k] += grad[b, k]
+                table[code[b, i], k] += grad[b, k]
 
 
 def board_network(game: Game, name: str, channels: int, blocks: int) -> BoardNetwork:
-    """A new network for a game.
+    """A new network for a game: `convolutions` or `lines`.
 
     Raises:
-        FieldMistake: the game has no lines.
+        FieldMistake: network `lines`, and the game has no `lines`.
     """
     one = game.start(1)
     shape, actions = game.observe(one).shape[1:], game.legal(one).shape[1]

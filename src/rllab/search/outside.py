@@ -1,4 +1,4 @@
-"""Matches with players from outside, who know a game by its moves alone (`rllab.core.protocols.Outsider`)."""
+"""Matches against outside players, which see a game as a list of moves (`rllab.core.protocols.Outsider`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ PLAYERS = Named("rllab_envs.players", passed=1)
 MOVES = "moves so far"
 
 
-class Noted:
-    """A game whose boards know their moves, too: under `MOVES` the names, each followed by a space, a text a board."""
+class MoveRecorder:
+    """A game whose boards also record their moves: under `MOVES` one text a board, each name followed by a space."""
 
     def __init__(self, game: Game) -> None:
         self.game, self.players, self.names = game, game.players, game.names
@@ -26,59 +26,62 @@ class Noted:
         return {**self.game.start(n), MOVES: np.full(n, "", object)}
 
     def legal(self, board: Board) -> np.ndarray:
-        return self.game.legal(plain(board))
+        return self.game.legal(without_moves(board))
 
     def play(self, board: Board, action: np.ndarray) -> tuple[Board, np.ndarray, np.ndarray]:
-        after, reward, over = self.game.play(plain(board), action)
+        after, reward, over = self.game.play(without_moves(board), action)
         names = np.array([f"{self.names[a]} " for a in action], object)
         return {**after, MOVES: board[MOVES] + names}, reward, over
 
     def observe(self, board: Board) -> np.ndarray:
-        return self.game.observe(plain(board))
+        return self.game.observe(without_moves(board))
 
 
-def plain(board: Board) -> Board:
-    """A board as the game itself has it."""
+def without_moves(board: Board) -> Board:
+    """The board of the game itself, without the recorded moves."""
     return {k: v for k, v in board.items() if k != MOVES}
 
 
-def outsider(said: str, game: Game, folder: Path = Path()) -> Outsider:
-    """The player behind a name: `mcts`, `{name: mcts, simulations: 100}`, `mine.py:Engine`, a file in `folder`.
+def make_outsider(named: str, game: Game, folder: Path = Path()) -> Outsider:
+    """The outside player of a name: `mcts`, `{name: mcts, simulations: 100}`, or `mine.py:Engine`, a file in `folder`.
 
     Raises:
-        Mistake: there is none, it does not take these settings, or it does not play this game.
+        Mistake: there is no such player, a setting is wrong, or the player does not support this game.
     """
     reader = Reader("opponent", folder)
-    made = reader.named(compose(said, "opponent"), PLAYERS, "opponent")
+    make = reader.named(compose(named, "opponent"), PLAYERS, "opponent")
     reader.raise_mistakes()
-    player: Outsider = made(game)
+    player: Outsider = make(game)
     return player
 
 
 def match_outside(
     game: Game, player: Player, other: Outsider, games: int, rng: np.random.Generator, opening: int = OPENING
 ) -> np.ndarray:
-    """What a player wins in a match [games] against one from outside: 1, 0 or -1.
+    """The results of a player against an outside player [G]: 1 for a win, 0 for a draw, -1 for a loss.
 
     Raises:
-        Mistake: that one's answers are no legal moves; says after which moves.
+        Mistake: the outside player returns no legal move; the message names the moves before it.
     """
-    return match(Noted(game), lambda board: player(plain(board)), _asked(game, other), games, rng, opening)
+    return match(
+        MoveRecorder(game), lambda board: player(without_moves(board)), _as_player(game, other), games, rng, opening
+    )
 
 
-def _asked(game: Game, other: Outsider) -> Player:
+def _as_player(game: Game, other: Outsider) -> Player:
+    """The outside player as a function of boards with recorded moves."""
     numbers = {name: a for a, name in enumerate(game.names)}
 
     def plays(board: Board) -> np.ndarray:
         games = [text.split() for text in board[MOVES]]
-        legal = [[game.names[a] for a in np.flatnonzero(may).tolist()] for may in game.legal(plain(board))]
-        said = other(games, legal)
-        if isinstance(said, str) or not isinstance(said, Sequence) or len(said) != len(games):
-            raise Mistake(f"the opponent was asked for {len(games)} moves of {title(game)}, and answers {said!r}")
-        for answer, moves, may in zip(said, games, legal, strict=True):
-            if answer not in may:
+        legal = [[game.names[a] for a in np.flatnonzero(may).tolist()] for may in game.legal(without_moves(board))]
+        names = other(games, legal)
+        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != len(games):
+            raise Mistake(f"the opponent was asked for {len(games)} moves of {title(game)}, and returned {names!r}")
+        for name, moves, may in zip(names, games, legal, strict=True):
+            if name not in may:
                 after = f"after {' '.join(moves)}" if moves else "at the start"
-                raise Mistake(f"the opponent plays {answer!r} in {title(game)} {after}; legal are {' '.join(may)}")
-        return np.array([numbers[answer] for answer in said])
+                raise Mistake(f"the opponent plays {name!r} in {title(game)} {after}; legal are {' '.join(may)}")
+        return np.array([numbers[name] for name in names])
 
     return plays

@@ -1,8 +1,9 @@
-"""One search in several threads: each takes some of the games, and its network runs in one thread.
+"""One search in several threads: each thread searches a share of the games, and runs its network on one core.
 
-Kernels and products let go of Python's lock, so that two threads search nearly twice as fast; threads that share each
-small product would wait for one another most of the time. Who has the lock may keep it for 5 ms, and a kernel takes
-microseconds: with `SWITCH` threads wait less, and search 1.3 times as fast.
+Numba kernels and torch's matrix products release Python's global lock, so that two threads search nearly twice as fast.
+Splitting each small product among threads instead would leave them waiting for one another most of the time. By
+default a thread may hold the lock for 5 ms before another gets it, while a kernel takes microseconds. With the shorter
+`SWITCH` the search is 1.3 times as fast.
 """
 
 import sys
@@ -14,24 +15,25 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from rllab.search.search import Found
+from rllab.search.search import SearchOutput
 
 W = TypeVar("W")
-SWITCH = 1e-4  # seconds
-AT_ONCE = 128  # games of a thread, so that each call of a network on a GPU is worth it
+SWITCH = 1e-4  # seconds that a thread may hold the lock while another waits
+GAMES_PER_THREAD = 128  # on a GPU, so that each network call has a batch worth its overhead
 
 
-def threads_on(device: torch.device, games: int) -> int:
-    """How many threads search: torch's number; on a GPU at most one for each 128 games.
+def search_threads(device: torch.device, games: int) -> int:
+    """The number of threads that search: torch's number of threads; on a GPU at most one for each 128 games.
 
-    There, too, a walk down a large tree takes longer than the network, and while it judges for one thread others walk.
+    Several threads help on a GPU, too: a walk down a large tree takes longer than the network, and while the GPU
+    evaluates positions of one thread, the others walk.
     """
     threads = torch.get_num_threads()
-    return threads if device.type == "cpu" else max(1, min(threads, games // AT_ONCE))
+    return threads if device.type == "cpu" else max(1, min(threads, games // GAMES_PER_THREAD))
 
 
-def side_by_side(do: Callable[[slice, W], Found], count: int, workers: Sequence[W]) -> Found:
-    """What `do` finds for games in slices, one for each worker, put together again [count, ...]."""
+def search_in_threads(do: Callable[[slice, W], SearchOutput], count: int, workers: Sequence[W]) -> SearchOutput:
+    """Calls `do(games, worker)` on a slice of `count` games for each worker, one thread each; joins the outputs."""
     ends = [count * (i + 1) // len(workers) for i in range(len(workers))]
     parts = [(slice(a, b), w) for a, b, w in zip([0, *ends], ends, workers, strict=False) if b > a]
     if len(parts) == 1:
@@ -41,8 +43,9 @@ def side_by_side(do: Callable[[slice, W], Found], count: int, workers: Sequence[
     sys.setswitchinterval(SWITCH)
     try:
         with ThreadPoolExecutor(len(parts)) as pool:
-            each = list(pool.map(lambda p: do(*p), parts))
+            outputs = list(pool.map(lambda p: do(*p), parts))
     finally:
         torch.set_num_threads(threads)
         sys.setswitchinterval(interval)
-    return Found(**{f.name: np.concatenate([getattr(e, f.name) for e in each]) for f in fields(Found)})
+    names = [f.name for f in fields(SearchOutput)]
+    return SearchOutput(**{name: np.concatenate([getattr(o, name) for o in outputs]) for name in names})

@@ -1,6 +1,6 @@
-"""Games that a policy plays against itself, side by side, and what is to be learned from each once it has ended.
+"""Self-play: open games side by side, and the training rows of each game that has ended.
 
-Axes: G games, A actions, P moves since the oldest open game began.
+Axes: G games, A actions, N training rows, P moves since the oldest open game began.
 """
 
 from collections.abc import Mapping
@@ -10,47 +10,47 @@ import numpy as np
 
 from rllab.core.games import observed
 from rllab.core.protocols import Game
-from rllab.search.evaluate import opened, opening_lengths
-from rllab.search.search import Found
+from rllab.search.evaluate import opening_lengths, random_openings
+from rllab.search.search import SearchOutput
 
 Arrays = dict[str, np.ndarray]
 
 
 class OpenGames:
-    """`count` games that are always open: where one ends another begins, half of them with a few moves at random.
+    """`count` open games. Where one ends, a new one begins; half of the games begin with random moves.
 
-    openings: how many of these at most. td_lambda: how much the end of a game counts in what its positions are worth,
-    rather than what searches found on the way (Sutton 1988).
+    openings: the most random moves. td_lambda: the λ of the value targets (Sutton 1988): 1 for the result of the game
+    alone, less for a mixture with the values of later searches.
     """
 
     def __init__(self, game: Game, count: int, openings: int, td_lambda: float) -> None:
         self._game, self._openings, self._td_lambda = game, openings, td_lambda
         self.boards = dict(game.start(count))
-        self.played, self.begun = np.zeros((2, count), np.int64)  # moves of each game; its first place in the record
+        self.played, self.begun = np.zeros((2, count), np.int64)  # moves of each game; its first index in the record
         self.record: list[dict[str, Any]] = []
-        self.lengths: list[int] = []  # of the games that have ended since `learned` was asked
+        self.lengths: list[int] = []  # of the games that have ended since the last `pop_finished`
         self._ended: list[Arrays] = []
 
-    def move(self, found: Found, action: np.ndarray, rng: np.random.Generator) -> None:
-        """Plays an action [G] in each game, after a search of it.
+    def move(self, output: SearchOutput, action: np.ndarray, rng: np.random.Generator) -> None:
+        """Plays an action [G] in each game and records the output of its search.
 
-        Where its value is no number nothing was searched: the game goes on, and nothing is learned from that position.
+        Where `output.value` is NaN, no search was run: the game goes on, and that position is not a training row.
         """
         after, reward, over = self._game.play(self.boards, action)
-        kept = {"policy": found.policy, "value": found.value, "exact": found.exact, "reward": reward}
-        self.record.append({"board": observed(self._game, self.boards)} | kept)
+        row = {"policy": output.policy, "value": output.value, "exact": output.exact, "reward": reward}
+        self.record.append({"board": observed(self._game, self.boards)} | row)
         self.boards, self.played = dict(after), self.played + 1
         if over.any():
             ended = np.flatnonzero(over)
-            self._ended.append(self._positions(ended))
+            self._ended.append(self._training_rows(ended))
             self.lengths += self.played[ended].tolist()
             self.begin(ended, rng)
 
-    def learned(self) -> tuple[Arrays, list[int]]:
-        """The positions of the games that have ended since this was asked, and how long these were.
+    def pop_finished(self) -> tuple[Arrays, list[int]]:
+        """(training rows, lengths) of the games that have ended since the last call.
 
-        `board.NAME` as a board has it, where `observe` reads it; `policy` [N, A], the search's; `value` [N], how it
-        went on for the side to move.
+        The rows are `board.NAME` [N, ...], the arrays of the board that `observe` reads; `policy` [N, A], the
+        search's; and `z` [N], the value target for the side to move. Without such games there are no arrays.
         """
         oldest = int(self.begun.min())
         self.record, self.begun = self.record[oldest:], self.begun - oldest
@@ -58,35 +58,35 @@ class OpenGames:
         return {k: np.concatenate([e[k] for e in ended]) for k in (ended[0] if ended else ())}, lengths
 
     def begin(self, which: np.ndarray, rng: np.random.Generator) -> None:
-        """New games in these places."""
-        board, played = opened(self._game, opening_lengths(self._openings, len(which), rng), rng)
-        self.boards = {k: v.copy() for k, v in self.boards.items()}  # the record keeps the old ones
+        """Starts new games at the indices `which` [N]."""
+        board, played = random_openings(self._game, opening_lengths(self._openings, len(which), rng), rng)
+        self.boards = {k: v.copy() for k, v in self.boards.items()}  # the record holds the old arrays
         for name, value in board.items():
             self.boards[name][which] = value
         self.played[which], self.begun[which] = played, len(self.record)
 
     def state_dict(self) -> dict[str, Any]:
-        """The open games and their record, between two rounds."""
+        """The open games and their record."""
         return {"boards": self.boards, "played": self.played, "begun": self.begun, "record": self.record}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         self.boards, self.played, self.begun = state["boards"], state["played"], state["begun"]
         self.record = state["record"]
 
-    def _positions(self, which: np.ndarray) -> Arrays:
-        """What is to be learned from games that have ended."""
+    def _training_rows(self, which: np.ndarray) -> Arrays:
+        """The training rows of the games `which`, which have ended."""
         first = int(self.begun[which].min())
         record = self.record[first:]
         inside_PG = np.arange(first, len(self.record))[:, None] >= self.begun[which]
         inside_PG &= ~np.isnan(np.stack([r["value"][which] for r in record]))
         boards = {k: np.stack([r["board"][k][which] for r in record])[inside_PG] for k in record[0]["board"]}
         policy = np.stack([r["policy"][which] for r in record])[inside_PG]
-        value = self._outcomes(record, which)[inside_PG]
-        return {f"board.{k}": v for k, v in boards.items()} | {"policy": policy, "value": value}
+        z = self._value_targets(record, which)[inside_PG]
+        return {f"board.{k}": v for k, v in boards.items()} | {"policy": policy, "z": z}
 
-    def _outcomes(self, record: list[dict[str, Any]], which: np.ndarray) -> np.ndarray:
-        """How each move of games that have ended went on [P, G]: exact where that is proven, else a mixture."""
+    def _value_targets(self, record: list[dict[str, Any]], which: np.ndarray) -> np.ndarray:
+        """The value target of each move [P, G]: the proven value, else a λ-mixture of result and later searches."""
         value_PG, exact_PG, reward_PG = (np.stack([r[k][which] for r in record]) for k in ("value", "exact", "reward"))
         sign = -1.0 if self._game.players == 2 else 1.0
         z_PG, z_G, following_G = np.empty_like(value_PG), np.zeros(len(which)), np.zeros(len(which))

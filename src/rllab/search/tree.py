@@ -1,8 +1,9 @@
-"""Trees of many games side by side, as arrays, and the kernels that walk them; none of them calls a game.
+"""Search trees of many games side by side, as arrays, and the kernels on them. No kernel calls a game.
 
-A node is a position; its edges are the actions there. Values are for the side to move, and on the way up they change
-sign where two play. `exact` is what a node is worth whoever plays on perfectly: known where a game ends, and from there
-upwards as far as it follows (Winands, Björnsson and Saito 2008). Axes: B games, N nodes, A actions.
+A node is a position, and its edges are the actions there. Values are for the side to move; in a game for two players
+they change sign from node to parent. `exact` is the proven value of a node under perfect play from there on. It is
+known where a game ends, and is propagated upwards as far as it follows (Winands, Björnsson and Saito 2008).
+Axes: B games, N nodes, A actions.
 """
 
 import math
@@ -12,8 +13,7 @@ import numpy as np
 from numba import njit
 
 PUCT, UCB = 0, 1
-KNOWN = 1.0 - 1e-6  # from which a value is the highest that there is
-
+WIN = 1.0 - 1e-6  # a value from here on is the highest possible, up to rounding
 
 EDGE = np.dtype([("child", "i4"), ("visits", "i4"), ("prior", "f4"), ("total", "f4"), ("legal", "?")])
 NODE = np.dtype(
@@ -22,11 +22,13 @@ NODE = np.dtype(
 
 
 class Tree(NamedTuple):
-    """edge [B, N, A], of EDGE: child is 0 where there is none yet; total is the sum of the values backed up through it.
+    """The trees of B games.
 
-    node [B, N], of NODE, of which 0 is the root. parent, action: the edge that leads to it. reward: of whoever moved to
-    it. value: as it was judged when it was new. exact: not a number where it is not known. theirs: a known opponent
-    moves. Node i comes with the i-th simulation; it stays empty in games in which that adds none.
+    edge [B, N, A], dtype EDGE. child: the node behind the edge, 0 if there is none yet. total: the sum of the values
+    backed up through the edge.
+    node [B, N], dtype NODE; node 0 is the root. parent, action: the edge that leads to the node. reward: of the player
+    who moved to it. value: the evaluator's. exact: the proven value, NaN if there is none. theirs: a modelled opponent
+    is to move. Simulation i adds node i; the node stays empty in games where that simulation adds none.
     """
 
     edge: np.ndarray
@@ -34,7 +36,7 @@ class Tree(NamedTuple):
 
 
 def new_tree(games: int, nodes: int, actions: int) -> Tree:
-    """Trees without a node."""
+    """Empty trees: edge [games, nodes, actions] and node [games, nodes]."""
     return Tree(np.zeros((games, nodes, actions), EDGE), np.zeros((games, nodes), NODE))
 
 
@@ -42,9 +44,10 @@ def new_tree(games: int, nodes: int, actions: int) -> Tree:
 def descend(
     tree: Tree, sign: float, rule: int, c: float, fpu: float, forced: np.ndarray, node: np.ndarray, action: np.ndarray
 ) -> None:
-    """Where each game's next node is to be: fills in `node` and `action` [B], the edge that leads out of the tree.
+    """Walks down each tree and writes the edge to expand: `node` [B] and `action` [B].
 
-    action is -1 where the walk ends at a node that is exact. forced [B]: the root's action, or -1 for the rule's.
+    action is -1 where the walk ends at a node with a proven value. rule: PUCT or UCB, which selects the actions.
+    forced [B]: the action at the root, or -1 for the rule's.
     """
     for b in range(len(node)):
         n, a = 0, forced[b]
@@ -54,7 +57,7 @@ def descend(
                 break
             if a < 0:
                 if tree.node[b, n].theirs:
-                    a = _follow(tree, b, n)
+                    a = _by_prior(tree, b, n)
                 else:
                     a = _puct(tree, b, n, sign, c, fpu) if rule == PUCT else _ucb(tree, b, n, c)
             if tree.edge[b, n, a].child == 0:
@@ -63,14 +66,14 @@ def descend(
             n, a = tree.edge[b, n, a].child, -1
 
 
-@njit(cache=True, nogil=True, inline="always")  # a call would hand over all of the tree's arrays
+@njit(cache=True, nogil=True, inline="always")  # a call would pass every array of the tree
 def _puct(tree: Tree, b: int, n: int, sign: float, c: float, fpu: float) -> int:
-    """The action of the highest bound; an edge that is known to lose everything comes last."""
+    """The action with the highest upper bound. Edges with a proven loss come last."""
     count, total = 0, 0.0
     for a in range(tree.edge.shape[2]):
         count += tree.edge[b, n, a].visits
         total += tree.edge[b, n, a].total
-    unseen = (tree.node[b, n].value + total) / (1 + count) - fpu  # first-play urgency: a little worse than it so far
+    unseen = (tree.node[b, n].value + total) / (1 + count) - fpu  # first-play urgency: the mean value so far, reduced
     scale = c * math.sqrt(max(1, count))
     best, chosen = -math.inf, -1
     for a in range(tree.edge.shape[2]):
@@ -82,7 +85,7 @@ def _puct(tree: Tree, b: int, n: int, sign: float, c: float, fpu: float) -> int:
         child = tree.node[b, edge.child]
         if edge.child > 0 and not math.isnan(child.exact):
             q = child.reward + sign * child.exact
-            if q <= -KNOWN:
+            if q <= -WIN:
                 q = -1e3
         bound = q + scale * edge.prior / (1 + v)
         if bound > best:
@@ -92,7 +95,7 @@ def _puct(tree: Tree, b: int, n: int, sign: float, c: float, fpu: float) -> int:
 
 @njit(cache=True, nogil=True, inline="always")
 def _ucb(tree: Tree, b: int, n: int, c: float) -> int:
-    """The action of the highest bound of plain UCT, which asks for visits alone; each action once first."""
+    """The action with the highest bound of UCT, which ignores priors. Every action is tried once first."""
     count = 0
     for a in range(tree.edge.shape[2]):
         count += tree.edge[b, n, a].visits
@@ -108,8 +111,8 @@ def _ucb(tree: Tree, b: int, n: int, c: float) -> int:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _follow(tree: Tree, b: int, n: int) -> int:
-    """The action that has had least of its share of the visits, which is its prior."""
+def _by_prior(tree: Tree, b: int, n: int) -> int:
+    """The action whose visits are furthest below its prior's share, so that visits follow the prior."""
     count, best, chosen = 0, -math.inf, -1
     for a in range(tree.edge.shape[2]):
         count += tree.edge[b, n, a].visits
@@ -125,7 +128,7 @@ def _follow(tree: Tree, b: int, n: int) -> int:
 def add(
     tree: Tree,
     new: int,
-    rival: bool,
+    opponent: bool,
     node: np.ndarray,
     games: np.ndarray,
     action: np.ndarray,
@@ -133,12 +136,13 @@ def add(
     wins: np.ndarray,
     reward: np.ndarray,
     over: np.ndarray,
-    judged: np.ndarray,
+    unsolved: np.ndarray,
 ) -> int:
-    """Adds node `new` to some games, the root (0) or behind `node` [B] and `action` [n]; `node` then is the new one.
+    """Adds node `new` to the trees of `games` [N]: the root (0), or the child at `node` [B] and `action` [N].
 
-    legal [n, A]; wins [n, A], or [n, 0]; reward, over [n]. Returns how many of them are not exact, whose numbers begin
-    `judged`; the priors of the others are all the same.
+    `node` then holds the new node. legal [N, A]. wins [N, A], or [N, 0] for a game without `wins`. reward, over [N].
+    opponent: whether the nodes of the other side belong to a modelled opponent. Returns the number of new nodes without
+    a proven value; the first entries of `unsolved` get their indices in `games`. The other new nodes get equal priors.
     """
     count = 0
     for i in range(len(games)):
@@ -149,7 +153,7 @@ def add(
             added.parent, added.action = parent, action[i]
             tree.edge[b, parent, action[i]].child = new
         added.reward, added.exact = reward[i], math.nan
-        added.theirs = rival and new > 0 and not tree.node[b, parent].theirs
+        added.theirs = opponent and new > 0 and not tree.node[b, parent].theirs
         for a in range(legal.shape[1]):
             tree.edge[b, new, a].legal = legal[i, a]
             moves += legal[i, a]
@@ -160,7 +164,7 @@ def add(
         elif over[i]:
             added.exact = 0.0
         else:
-            judged[count] = i
+            unsolved[count] = i
             count += 1
             continue
         for a in range(legal.shape[1]):
@@ -169,8 +173,8 @@ def add(
 
 
 @njit(cache=True, nogil=True)
-def judge(tree: Tree, new: int, games: np.ndarray, logits: np.ndarray, value: np.ndarray) -> None:
-    """Tells node `new` of some games how it was judged: logits [n, A], value [n]."""
+def store_evaluation(tree: Tree, new: int, games: np.ndarray, logits: np.ndarray, value: np.ndarray) -> None:
+    """Writes the outputs for node `new` of N games: priors from logits [N, A], and value [N]."""
     for i in range(len(games)):
         b = games[i]
         most, whole = -math.inf, 0.0
@@ -189,7 +193,10 @@ def judge(tree: Tree, new: int, games: np.ndarray, logits: np.ndarray, value: np
 
 @njit(cache=True, nogil=True)
 def back_up(tree: Tree, sign: float, node: np.ndarray, proofs: bool) -> None:
-    """Tells the edges on the way what the node [B] is worth at which each game's walk has ended."""
+    """Adds the value of the node [B] where each walk ended to all edges up to the root.
+
+    proofs: proven values are propagated, too.
+    """
     for b in range(len(node)):
         n = node[b]
         known = not math.isnan(tree.node[b, n].exact)
@@ -211,9 +218,10 @@ def back_up(tree: Tree, sign: float, node: np.ndarray, proofs: bool) -> None:
 
 @njit(cache=True, nogil=True)
 def prove(tree: Tree, b: int, n: int, sign: float) -> float:
-    """What a node is worth, if that follows from its children: one that wins is enough, else all have to be known.
+    """The proven value of a node, NaN if its children do not prove one.
 
-    A known opponent need not play its best: where it moves, all have to be worth the same.
+    One winning child is enough; otherwise all children must have proven values. A modelled opponent need not play its
+    best move, so where it moves, all children must have the same value.
     """
     best, worst, whole = -math.inf, math.inf, True
     for a in range(tree.edge.shape[2]):
@@ -223,18 +231,18 @@ def prove(tree: Tree, b: int, n: int, sign: float) -> float:
             if edge.child == 0 or math.isnan(child.exact):
                 whole = False
             else:
-                found = child.reward + sign * child.exact
-                best, worst = max(best, found), min(worst, found)
+                value = child.reward + sign * child.exact
+                best, worst = max(best, value), min(worst, value)
     if tree.node[b, n].theirs:
         return best if whole and best == worst else math.nan
-    return best if whole or best >= KNOWN else math.nan
+    return best if whole or best >= WIN else math.nan
 
 
 @njit(cache=True, nogil=True)
-def known_edges(tree: Tree, sign: float, found: np.ndarray) -> None:
-    """Fills [B, A] with what the root's edges are known to be worth, not a number elsewhere."""
-    for b in range(found.shape[0]):
-        for a in range(found.shape[1]):
+def proven_edges(tree: Tree, sign: float, values: np.ndarray) -> None:
+    """Writes the proven values of the root's edges to `values` [B, A], NaN where there is none."""
+    for b in range(values.shape[0]):
+        for a in range(values.shape[1]):
             at = tree.edge[b, 0, a].child
             child = tree.node[b, at]
-            found[b, a] = child.reward + sign * child.exact if at > 0 else math.nan
+            values[b, a] = child.reward + sign * child.exact if at > 0 else math.nan

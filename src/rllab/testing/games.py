@@ -223,7 +223,7 @@ def _check_rollout(played: Played) -> str:
     count = 4000
     start, rng = game.start(count), np.random.default_rng(0)
     fast = game.rollout(start, rng.integers(0, 1 << 62, count))  # type: ignore[attr-defined]
-    slow = Rollout(game, rng).played(start, game.legal(start))
+    slow = Rollout(game, rng).play_on(start, game.legal(start))
     if abs(fast.mean() - slow.mean()) > 5 * (2 / count) ** 0.5:
         raise Broken(f"{title(game)}: `rollout` ends at {fast.mean():.2f}, games of random moves at {slow.mean():.2f}")
     return "`rollout` repeats itself, and ends as games of random moves do"
