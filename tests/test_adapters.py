@@ -124,7 +124,7 @@ def test_another_base_is_found_out(base: Path, tmp_path: Path) -> None:
     with pytest.raises(FieldMistake, match="there is no such folder"):
         open_model(str(folder))
     save(base, 1)
-    with pytest.raises(FieldMistake, match="were trained on another base than"):
+    with pytest.raises(FieldMistake, match="were trained on other weights than"):
         open_model(str(folder))
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(FieldMistake, match="pickled adapters are not read"):
@@ -136,7 +136,7 @@ def test_another_base_is_found_out(base: Path, tmp_path: Path) -> None:
     [
         ({"target_modules": ["nothing"]}, "lora: .*nothing.* not found in the base model"),
         ({"r": 0}, "r must be at least 1"),
-        ({"quantize": "nf4"}, r"lora: quantize: nf4 needs a GPU, and torch sees none here"),
+        ({"quantize": "nf4"}, r"lora: quantize: nf4 needs a GPU, and torch finds none"),
     ],
 )
 def test_bad_settings_are_told(lora: dict[str, Any], fault: str, base: Path, tmp_path: Path) -> None:

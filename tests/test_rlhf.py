@@ -222,7 +222,7 @@ def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
     folder = model_folder("one", tmp_path)
     assert Path(folder).name == "model" and model_folder("run:one", tmp_path) == folder
     assert open_model(folder).model.config.model_type == "qwen3"
-    with pytest.raises(Mistake, match="does not say what it was trained from"):
+    with pytest.raises(Mistake, match="has no recipe that names the model it was trained from"):
         base_of(folder)
     again = load_recipe("rlhf", {"model": folder, "shape": {}}, smoke=True)
     list(Trainer(again, tmp_path / "two"))

@@ -148,7 +148,7 @@ def test_prompts_leave_room_for_an_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", [{"target": "many", "kind": "number"}, {"target": "7", "kind": "nomber"}])
 def test_targets_that_cannot_be_judged_are_told_first(wanted: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", [{"prompt": f"row {i}", "completion": "7"} | wanted for i in range(60)])
-    with pytest.raises(Mistake, match=r"cannot be judged: the (target .many.|kind .nomber.)"):
+    with pytest.raises(Mistake, match=r"cannot be graded: the (target .many.|kind .nomber.)"):
         list(Trainer(load_recipe("grpo", {"task": str(tmp_path / "mine.jsonl")}, smoke=True), tmp_path / "run"))
 
 
@@ -282,7 +282,7 @@ def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
     assert preflight(load_recipe("dpo", {"model": "run:pocket"}), tmp_path)["model"].startswith(
         "run:pocket is trained first"
     )
-    with pytest.raises(Mistake, match=r"mine.yaml:6: length: .* of .* rows that were looked at are longer"):
+    with pytest.raises(Mistake, match=r"mine.yaml:6: length: .* of .* rows that were checked are longer"):
         preflight(
             read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl").replace("96", "5"), "mine.yaml", tmp_path, "m")
         )

@@ -58,7 +58,7 @@ def test_a_conversation_that_is_too_long_is_told(run: Path) -> None:
     said: list[str] = []
     long = "Ana has 20 books. " * 200
     talk(str(run / "checkpoints" / "00000004"), False, "free", 4, iter([long, "Ana has 2 cups."]), said.append)
-    assert "tokens, and the model reads 512 at most" in said[1] and len(said) == 3
+    assert "tokens, and the model's context has 512" in said[1] and len(said) == 3
 
 
 def test_samples_worst_first(run: Path) -> None:

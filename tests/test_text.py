@@ -148,7 +148,7 @@ def test_a_model_that_only_looks_known_is_left_to_transformers() -> None:
     made = new_model(SMALL | KINDS["llama"], tokenizer_for(Pocket()))
     rotary = made.model.model.rotary_emb
     rotary.inv_freq = rotary.inv_freq * 0.5
-    with pytest.warns(UserWarning, match=r"llama: our forward pass differs .* transformers' own is used"):
+    with pytest.warns(UserWarning, match=r"llama: the native forward pass differs .* transformers' own is used"):
         assert native_shape(made.model) is None
 
 
@@ -273,8 +273,8 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
         ({"model": "run:pocket"}, "model or shape"),
         ({"shape": {}}, "model or shape"),
         ({"shape": {"model_type": "qwen9"}}, "transformers cannot make this model"),
-        ({"length": 20}, r"rows that were looked at are longer .* make `length` larger, or set too_long: cut"),
-        ({"length": 1000}, "the model reads 512 tokens at most"),
+        ({"length": 20}, r"rows that were checked are longer .* make `length` larger, or set too_long: cut"),
+        ({"length": 1000}, "the model's context has 512 tokens"),
     ],
 )
 def test_bad_settings_are_told(changes: dict[str, Any], fault: str, tmp_path: Path) -> None:

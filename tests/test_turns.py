@@ -130,7 +130,7 @@ def test_mistakes_of_a_task_are_told(lm: LanguageModel) -> None:
 def test_a_template_that_forgets_is_told() -> None:
     tokenizer = byte_pair_tokenizer(["hello"])
     tokenizer.chat_template = "{{ messages[-1]['content'] }}"
-    with pytest.raises(FieldMistake, match="leaves out what the model said before"):
+    with pytest.raises(FieldMistake, match="leaves out the model's earlier turns"):
         reply_ids(tokenizer, [{"role": "user", "content": "x"}], {})
 
 

@@ -1,4 +1,4 @@
-"""Language models in a terminal: talk to one, beside its base if asked; look at what a run sampled."""
+"""Language models in a terminal: a chat with a model, and with its base beside it; a look at a run's samples."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, generate
 
 Message = dict[str, str]
-COMMANDS = "/think shows the last thinking, /new begins again, /direct, /cot and /free set the style, Ctrl-D ends"
+COMMANDS = "/think shows the last thinking, /new starts over, /direct, /cot and /free set the style, Ctrl-D ends"
 _STYLES = {"/direct": "direct", "/cot": "think", "/free": "free"}
 
 
 def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens: int) -> str:
-    """What the model says next, greedily.
+    """The model's greedy reply to a conversation.
 
     Raises:
         Mistake: the conversation leaves no room in the model's context.
@@ -29,10 +29,10 @@ def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens
     room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
     if room < 1:
         raise Mistake(
-            f"the conversation has {len(ids)} tokens, and the model reads {context} at most; /new begins again"
+            f"the conversation has {len(ids)} tokens, and the model's context has {context}; /new starts over"
         )
-    (found,) = generate(lm, [ids], Sampling(max_new_tokens=room))
-    return str(lm.tokenizer.decode(found.ids, skip_special_tokens=True)).strip()
+    (completion,) = generate(lm, [ids], Sampling(max_new_tokens=room))
+    return str(lm.tokenizer.decode(completion.ids, skip_special_tokens=True)).strip()
 
 
 def fold(text: str) -> tuple[str, str]:
@@ -52,7 +52,7 @@ def fold(text: str) -> tuple[str, str]:
 def talk(
     folder: str, base: bool, style: str, max_new_tokens: int, lines: Iterator[str], say: Callable[[str], None]
 ) -> None:
-    """A conversation: a line of the user's, then what the model says, and with `base` what its base says."""
+    """A chat: for each of the user's `lines`, prints the model's reply with `say`, and with `base` that of its base."""
     models = {"": open_model(folder)}
     if base:
         models = {"model: ": models[""], "base:  ": open_model(base_of(folder))}
@@ -60,47 +60,47 @@ def talk(
     thoughts: list[str] = []
     say(COMMANDS)
     for line in lines:
-        asked = line.strip()
-        if asked == "/new":
+        text = line.strip()
+        if text == "/new":
             messages = {who: [] for who in models}
-        elif asked == "/think":
+        elif text == "/think":
             say("\n".join(thoughts) or "there was no thinking")
-        elif asked in _STYLES:
-            style = _STYLES[asked]
-        elif asked.startswith("/"):
+        elif text in _STYLES:
+            style = _STYLES[text]
+        elif text.startswith("/"):
             say(COMMANDS)
-        elif asked:
-            thoughts = [_turn(lm, who, messages[who], asked, style, max_new_tokens, say) for who, lm in models.items()]
+        elif text:
+            thoughts = [_turn(lm, who, messages[who], text, style, max_new_tokens, say) for who, lm in models.items()]
 
 
 def _turn(
     lm: LanguageModel,
     who: str,
     messages: list[Message],
-    asked: str,
+    text: str,
     style: str,
     max_new_tokens: int,
     say: Callable[[str], None],
 ) -> str:
-    """One model's turn; returns its thinking."""
-    messages.append({"role": "user", "content": asked})
+    """One model's turn: adds the user's text and the reply to `messages`, and shows the reply. Returns its thinking."""
+    messages.append({"role": "user", "content": text})
     try:
-        said = reply(lm, messages, style, max_new_tokens)
+        answer = reply(lm, messages, style, max_new_tokens)
     except Mistake as error:
         messages.pop()
         say(f"{who}{error}")
         return ""
-    messages.append({"role": "assistant", "content": said})
-    shown, thinking = fold(said)
+    messages.append({"role": "assistant", "content": answer})
+    shown, thinking = fold(answer)
     say(f"{who}{shown}")
     return f"{who}{thinking}"
 
 
 def base_of(folder: str) -> str:
-    """What the model in a checkpoint's folder was trained from.
+    """The model that the one in a checkpoint's folder was trained from, by its run's recipe.
 
     Raises:
-        Mistake: the folder does not say.
+        Mistake: there is no recipe, or it names no model.
     """
     import yaml
 
@@ -108,12 +108,12 @@ def base_of(folder: str) -> str:
     recipe = next((p for p in above if p.is_file()), None)
     settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe else {}
     if not settings.get("model"):
-        raise Mistake(f"{folder} does not say what it was trained from, so there is no base to show")
+        raise Mistake(f"{folder} has no recipe that names the model it was trained from, so there is no base to show")
     return str(settings["model"])
 
 
 def typed() -> Iterator[str]:
-    """Lines of the terminal, until its end."""
+    """The lines that are typed on standard input, until its end."""
     while True:
         if sys.stdin.isatty():
             print("> ", end="", flush=True)
@@ -124,25 +124,25 @@ def typed() -> Iterator[str]:
 
 
 def samples(run: str, runs: Path, worst: bool, count: int, step: int | None) -> list[dict[str, Any]]:
-    """What a run sampled at its last evaluation, or at that of a step; the worst first if asked.
+    """At most `count` samples of a run's last evaluation, or of that of `step`; with `worst` the lowest score first.
 
     Raises:
-        Mistake: it sampled nothing then.
+        Mistake: the run has no samples, or none of that step.
     """
     folder = find_run(run, runs)
-    found = folder.samples()
-    steps = sorted({s["step"] for s in found})
+    rows = folder.samples()
+    steps = sorted({s["step"] for s in rows})
     if not steps:
         raise Mistake(f"{folder.path} has no samples; language models write them when they are evaluated (eval_every)")
     chosen = steps[-1] if step is None else step
     if chosen not in steps:
         raise Mistake(f"{folder.path} has no samples of step {chosen}; it has: {', '.join(map(str, steps))}")
-    found = [s for s in found if s["step"] == chosen]
-    return sorted(found, key=lambda s: s.get("score") or 0.0)[:count] if worst else found[:count]
+    rows = [s for s in rows if s["step"] == chosen]
+    return sorted(rows, key=lambda s: s.get("score") or 0.0)[:count] if worst else rows[:count]
 
 
 def shown(sample: dict[str, Any]) -> str:
-    """A sample as a person reads it."""
+    """A sample as lines of text: its numbers, then its texts."""
     texts = ("prompt", "completion", "better", "worse")
     facts = ", ".join(f"{k} {_short(v)}" for k, v in sample.items() if k not in texts)
     return "\n".join([f"-- {facts}", *(f"{k}: {str(sample[k]).strip()}" for k in texts if k in sample)])

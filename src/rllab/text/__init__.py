@@ -1,1 +1,1 @@
-"""Language models: made or loaded, their chat formats, packed batches, a forward pass of our own, and a sampler."""
+"""Language models: creation and loading, chat formats, packed batches, a native forward pass, and a sampler."""

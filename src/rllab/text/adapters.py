@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2021) with peft's layers: adapters on a base that stays as it is.
+"""LoRA (Hu et al. 2021) with peft's layers: adapters on a frozen base model.
 
-What is trained, saved and loaded is the adapters alone, in peft's own format; beside them `base.json` says what they
-were trained on, so that another base is found out.
+Only the adapters are trained, saved and loaded, in peft's own format. `base.json` beside them records the base that
+they were trained on, and a hash of its weights: loading them onto other weights is an error.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 class Adapters(nn.Module):
-    """The adapters of a model as a part: its state is theirs alone, under peft's names."""
+    """The adapters of a model as a trainable part. Its state holds the adapters' weights alone, under peft's names."""
 
     weights_file = WEIGHTS
 
     def __init__(self, peft: PeftModel, base: str) -> None:
         super().__init__()
         self.peft, self.base = peft, base
-        self._noise = _Noise()
+        self._masks = _DropoutSeeds()
         for layer in _layers(peft):
             for key, dropout in layer.lora_dropout.items():
                 if isinstance(dropout, nn.Dropout) and dropout.p > 0:
-                    layer.lora_dropout[key] = RowDropout(dropout.p, self._noise)
+                    layer.lora_dropout[key] = RowDropout(dropout.p, self._masks)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The adapters' weights."""
@@ -47,26 +47,26 @@ class Adapters(nn.Module):
         return state
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """Puts back what `state_dict` returned."""
+        """Loads a state that `state_dict` returned."""
         return set_peft_model_state_dict(self.peft, dict(state_dict))
 
     def seed_dropout(self, seeds: list[int], counts: list[int]) -> None:
-        """What dropout draws from in the next loss: a number for each row, and how many tokens a row has."""
-        self._noise.seeds, self._noise.counts = seeds, counts
+        """Seeds the dropout masks of the next loss: a seed and the number of tokens of each row."""
+        self._masks.seeds, self._masks.counts = seeds, counts
 
     @property
     def dropout_active(self) -> bool:
-        """Whether dropout is to draw."""
-        return bool(self._noise.seeds) and torch.is_grad_enabled()
+        """Whether the next forward pass applies dropout: masks are seeded, and gradients are computed."""
+        return self._masks.active
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """The base alone."""
+        """Context in which the model runs without its adapters."""
         with self.peft.disable_adapter():
             yield
 
     def write_files(self, folder: Path) -> None:
-        """Writes what stands beside the weights: peft's config, and what the base was."""
+        """Writes the files beside the weights: peft's config, and `base.json` with the base's name and hash."""
         config = self.peft.peft_config["default"]
         config.base_model_name_or_path = self.base
         config.save_pretrained(str(folder))
@@ -75,7 +75,7 @@ class Adapters(nn.Module):
         )
 
     def largest_change(self, model: PreTrainedModel, ids: Tensor) -> float:
-        """How much they change a logit at most, on tokens [B, L]; warns where they change nothing."""
+        """The largest absolute change of a logit by the adapters, on token ids [B, L]. Warns where it is 0."""
         with torch.no_grad():
             on = model(input_ids=ids, use_cache=False).logits
             with self.off():
@@ -86,44 +86,54 @@ class Adapters(nn.Module):
         return change
 
     def trained_share(self) -> float:
-        """The share of the parameters that is trained."""
+        """The fraction of the parameters that is trained."""
         counts = [(p.numel(), p.requires_grad) for p in self.peft.parameters()]
         return sum(n for n, trained in counts if trained) / sum(n for n, _ in counts)
 
 
 @dataclass
-class _Noise:
+class _DropoutSeeds:
+    """The seed and the number of tokens of each row of the next batch; shared by all dropout layers of a model."""
+
     seeds: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     layers: int = 0
 
+    @property
+    def active(self) -> bool:
+        return bool(self.seeds) and torch.is_grad_enabled()
+
 
 class RowDropout(nn.Module):
-    """Dropout whose mask follows from a seed for each row of the batch, and so is the same however it is split."""
+    """Dropout whose mask is a function of one seed per row, so a split batch gets the same masks as a whole one."""
 
-    def __init__(self, p: float, noise: _Noise) -> None:
+    def __init__(self, p: float, rows: _DropoutSeeds) -> None:
         super().__init__()
-        self.p, self._noise, self._number = p, noise, noise.layers
-        noise.layers += 1
+        self.p, self._rows, self._layer = p, rows, rows.layers
+        rows.layers += 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, D] with a share p of its numbers at 0, and the others larger by as much; x where nothing is learned."""
-        if not self._noise.seeds or not torch.is_grad_enabled():
+        """Sets elements of x [T, D] to 0 with probability p, and divides the others by 1 - p.
+
+        T: the tokens of all rows, in order. Returns x unchanged where no seeds are set or no gradient is computed.
+        """
+        if not self._rows.active:
             return x
         masks = []
-        for seed, count in zip(self._noise.seeds, self._noise.counts, strict=True):
-            generator = torch.Generator(x.device).manual_seed(seed * 8191 + self._number)
+        for seed, count in zip(self._rows.seeds, self._rows.counts, strict=True):
+            generator = torch.Generator(x.device).manual_seed(seed * 8191 + self._layer)
             masks.append(torch.rand(count, x.shape[-1], generator=generator, device=x.device) >= self.p)
         return x * torch.cat(masks).view(x.shape) / (1.0 - self.p)
 
 
 def new_adapters(model: PreTrainedModel, lora: Lora, base: str, modules_to_save: list[str] | None = None) -> Adapters:
-    """New adapters on a model, which change nothing yet; drawn from torch's own generator.
+    """Puts new adapters on a model. They do not change its outputs before they are trained.
 
-    base: the name that the model was loaded by. modules_to_save: modules that are trained whole, such as a new head.
+    Their weights are drawn from torch's global generator. base: the name that the model was loaded by.
+    modules_to_save: modules that are trained in full beside the adapters, such as a new head.
 
     Raises:
-        FieldMistake: peft finds none of the target modules, or does not take these settings.
+        FieldMistake: the model has none of the target modules, or peft rejects the settings.
     """
     settings = {k: v for k, v in asdict(lora).items() if k != "quantize"}
     task = "CAUSAL_LM" if hasattr(model, "lm_head") else "SEQ_CLS"
@@ -134,10 +144,10 @@ def new_adapters(model: PreTrainedModel, lora: Lora, base: str, modules_to_save:
 
 
 def base_of(folder: Path) -> str:
-    """The name of the base that a folder of adapters was trained on.
+    """The name of the base model that a folder of adapters was trained on.
 
     Raises:
-        FieldMistake: the adapters are pickled, or the base now holds other weights.
+        FieldMistake: the adapters are pickled, or the base's weights have changed since.
     """
     if not (folder / WEIGHTS).is_file():
         raise FieldMistake("model", f"{folder} cannot be loaded: it has no {WEIGHTS} (pickled adapters are not read)")
@@ -145,12 +155,12 @@ def base_of(folder: Path) -> str:
     if record.is_file():
         wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], content_hash(base)
         if wanted and now and wanted != now:
-            raise FieldMistake("model", f"{folder}: these adapters were trained on another base than {base} now holds")
+            raise FieldMistake("model", f"{folder}: these adapters were trained on other weights than {base} now holds")
     return base
 
 
 def read_adapters(model: PreTrainedModel, folder: Path, base: str) -> Adapters:
-    """The adapters of a folder on their base.
+    """Puts the adapters of a folder on their base model.
 
     Raises:
         FieldMistake: they do not fit this base.
@@ -169,7 +179,7 @@ def _peft(model: PreTrainedModel, config: PeftConfig) -> Any:
 
 
 def content_hash(base: str) -> str:
-    """A name for what a local model's folder holds; of the hub's, and of one that is gone, ''."""
+    """A hash of the weights and config in a local model folder; '' for a name that is no folder here."""
     folder, digest = Path(base), hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder.is_dir() else []:
         with open(file, "rb") as opened:

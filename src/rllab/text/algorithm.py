@@ -1,4 +1,4 @@
-"""What the algorithms that train a language model share: its settings, its rows, what stands beside its weights."""
+"""The base class of algorithms that train a language model: settings, rows, reference model, checkpoint files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,39 +26,41 @@ from rllab.text.tokenizers import tokenizer_for
 
 TASKS = Named("rllab_envs.tasks", data="rllab_envs.tasks:dataset")
 
-_THOUGHTS = 96  # tokens that an answer of the old skill may take
+_RETENTION_TOKENS = 96  # at least so many new tokens for an answer to the retention task
 
 
 @dataclass(kw_only=True)
 class TextAlgorithm(Algorithm):
-    """An algorithm on rows of text; a subclass calls `open` in its `setup`."""
+    """An algorithm on rows of text. A subclass calls `open` in its `setup`."""
 
     large_products: ClassVar[bool] = True
     renamed: ClassVar[dict[str, str]] = {"kept": "retention_task"}
 
     task: Annotated[Callable[..., Any], TASKS]  # or mine.jsonl
-    model: Annotated[str, Model()] = ""  # a folder, a hub's name, or run:NAME; "": a new one of `shape`
-    shape: dict[str, Any] = field(default_factory=dict)  # model_type and settings of a transformers config
-    lora: Lora | None = None  # adapters in place of all weights
-    gradient_checkpointing: bool = False  # less memory: layers are computed again on the way back
-    batch_size: int = 32  # rows
-    length: int = 128  # tokens of a packed row
-    too_long: Literal["error", "cut"] = "error"  # what happens to what does not go into a row
+    model: Annotated[str, Model()] = ""  # a folder, a name on the hub, or run:NAME; "": a new model of `shape`
+    shape: dict[str, Any] = field(default_factory=dict)  # of a new model: model_type and settings of its config
+    lora: Lora | None = None  # train adapters instead of all weights
+    gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
+    batch_size: int = 32  # rows of a round
+    length: int = 128  # most tokens of a packed row
+    too_long: Literal["error", "cut"] = "error"  # what happens to rows of more than `length` tokens
     eval_rows: int = 100  # held-out rows of an evaluation
-    headline_rows: int = 1000
-    max_new_tokens: int = 96  # of a sampled answer
-    # a task of an old skill that is measured in every evaluation
+    headline_rows: int = 1000  # held-out rows of the final measurement
+    max_new_tokens: int = 96  # most tokens of a sampled answer
+    # the task of an earlier skill, which every evaluation measures as eval/retention
     retention_task: Annotated[Callable[..., Any], Named("rllab_envs.tasks")] | None = None
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):
-            raise ValueError("model or shape: name a model, or say in `shape` what a new one looks like")
+            raise ValueError("model or shape: set one of them, a model to load or the shape of a new one")
 
     def open(self, ctx: Context, head: Head = "lm") -> None:
-        """Makes or loads the model, and looks at the rows.
+        """Creates or loads the model, and checks a sample of the rows.
+
+        head: "lm" for next-token logits, "reward" for one score a token.
 
         Raises:
-            FieldMistake: the model cannot be used, or the rows do not fit it.
+            FieldMistake: the model cannot be loaded, or the rows do not fit it.
         """
         self.ctx = ctx
         self._task = self.task()
@@ -70,20 +72,20 @@ class TextAlgorithm(Algorithm):
         if self.gradient_checkpointing:
             self._lm.enable_gradient_checkpointing()
         self.rows = Rows(self._task, ctx)
-        looked_at = self.rows.sample()
-        self._survey = survey(self._lm, self.documents_of(looked_at), self.length, self.too_long)
-        check_targets(self._task, looked_at)
+        sample = self.rows.sample()
+        self._survey = survey(self._lm, self.documents_of(sample), self.length, self.too_long)
+        check_targets(self._task, sample)
         self._samples: list[dict[str, Any]] = []
         self._reference: LanguageModel | None = None
 
     def keep_reference(self) -> None:
-        """Keeps the model as it is now, for `reference`; below adapters it stays anyway."""
+        """Keeps a frozen copy of the current model for `reference`; with adapters there is none, as the base serves."""
         if not self.lora:
             self._reference = replace(self._lm, model=deepcopy(self._lm.model).requires_grad_(False))
 
     @contextmanager
     def reference(self) -> Iterator[LanguageModel]:
-        """The model that training began with: a frozen copy, or what is below the adapters, which takes no memory."""
+        """Context with the reference model: the copy of `keep_reference`, or the base without its adapters."""
         if self._reference is not None:
             yield self._reference
             return
@@ -92,21 +94,21 @@ class TextAlgorithm(Algorithm):
             yield self._lm
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
-        """Rows as what is packed of them, whose lengths are looked at before the training.
+        """The tokens of each row, as the algorithm packs them; their lengths are checked before training.
 
         Raises:
-            FieldMistake: there is nothing to learn in some.
+            FieldMistake: some rows have no completion to learn from.
         """
-        found = documents(self._lm.tokenizer, rows)
-        bare = [row for row, document in zip(rows, found, strict=True) if not document.completions]
+        tokenized = documents(self._lm.tokenizer, rows)
+        bare = [row for row, document in zip(rows, tokenized, strict=True) if not document.completions]
         if bare:
             raise FieldMistake(
                 "task",
                 f"{len(bare)} of {len(rows)} rows have a prompt and nothing to learn from; their columns are "
-                f"{', '.join(bare[0])}. Say which is the completion, as in task: {{name: mine.jsonl, columns: "
+                f"{', '.join(bare[0])}. Name the column of the completion, as in task: {{name: mine.jsonl, columns: "
                 "{answer: completion}}",
             )
-        return found
+        return tokenized
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self._lm.part}
@@ -115,16 +117,16 @@ class TextAlgorithm(Algorithm):
         self._lm.write_files(folder)
 
     def retention(self) -> Metrics:
-        """What is left of the skill to keep an eye on: problems solved by thinking first."""
+        """`eval/retention`: the fraction of the retention task's problems solved in the style "think"."""
         if self._retention_task is None:
             return {}
         rows = [self._retention_task.row(i, "validation") for i in range(self.eval_rows)]
-        sampling = Sampling(max_new_tokens=max(self.max_new_tokens, _THOUGHTS))
+        sampling = Sampling(max_new_tokens=max(self.max_new_tokens, _RETENTION_TOKENS))
         return {"eval/retention": share(sample_and_grade(self._lm, self._retention_task, rows, "think", sampling)[0])}
 
     def samples(self) -> list[dict[str, Any]]:
-        found, self._samples = self._samples, []
-        return found
+        samples, self._samples = self._samples, []
+        return samples
 
     def preflight(self) -> dict[str, Any]:
         row = activation_bytes(self._lm) * self.length / (1 << 20)
@@ -133,12 +135,12 @@ class TextAlgorithm(Algorithm):
         }
 
     def on_device(self, batch: Batch, step: int) -> Batch:
-        """The batch where the model is, with a number for each row that the adapters' dropout draws from."""
-        noise = self.ctx.rng("dropout", step).integers(0, 1 << 40, len(batch["weight"]))
-        return {k: v.to(self.ctx.device) for k, v in (batch | {"dropout_seed": torch.from_numpy(noise)}).items()}
+        """The batch on the model's device, with `dropout_seed` [B] for the dropout of adapters."""
+        seeds = self.ctx.rng("dropout", step).integers(0, 1 << 40, len(batch["weight"]))
+        return {k: v.to(self.ctx.device) for k, v in (batch | {"dropout_seed": torch.from_numpy(seeds)}).items()}
 
     def generate(self, prompt: str, style: str = "free", max_new_tokens: int | None = None) -> str:
-        """The model's greedy reply to a user; for those who load a finished run."""
+        """The model's greedy reply to a prompt of a user, for code that loads a finished run with `rllab.load`."""
         ids = prompt_ids(self._lm.tokenizer, [{"prompt": [{"role": "user", "content": prompt}], "style": style}])
-        (found,) = generate(self._lm, ids, Sampling(max_new_tokens=max_new_tokens or self.max_new_tokens))
-        return str(self._lm.tokenizer.decode(found.ids, skip_special_tokens=True))
+        (completion,) = generate(self._lm, ids, Sampling(max_new_tokens=max_new_tokens or self.max_new_tokens))
+        return str(self._lm.tokenizer.decode(completion.ids, skip_special_tokens=True))

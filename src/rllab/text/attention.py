@@ -1,8 +1,8 @@
-"""Who attends to whom among tokens that stand one behind the other.
+"""Attention over the tokens of many sequences, which are concatenated without padding.
 
-On a CPU attention is in fp32 also where products are in bf16, because its way back is several times slower in bf16.
+On a CPU attention runs in fp32 even where products are in bf16: its backward pass is several times slower in bf16.
 
-Axes: T tokens, H heads for queries, KV for keys, E width of a head; B rows of L places, N sequences.
+Axes: T tokens, H query heads, KV key and value heads, E width of a head; B rows, L positions; N sequences.
 """
 
 from collections.abc import Callable
@@ -13,21 +13,22 @@ from torch import Tensor, nn
 from rllab.text.kernels import Gather
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, queries [T, H, E], keys [T, KV, E], values [T, KV, E]) -> what each token gathers [T, H * E]."""
-GROUPS = 6  # of sequences of about one length
-ROOM = 16  # tokens by which a cache grows: what is not used yet is copied, too, when sequences are dropped
+"""(layer, queries [T, H, E], keys [T, KV, E], values [T, KV, E]) -> output of each token [T, H * E]."""
+BUCKETS = 6  # length buckets
+GROWTH = 16  # tokens by which a cache grows; unused room costs time, as it is copied whenever sequences are dropped
 
 
 class Packed:
-    """Attention in rows [B, L]; who sees whom is a mask [B, 1, L, L].
+    """Attention in padded rows [B, L] with a boolean mask [B, 1, L, L], True where a query sees a key.
 
-    real: which places of the rows hold a token [B, L]; tokens come in that order. cache: where keys and values go, too.
+    real: which positions of the rows hold a token [B, L]; tokens are in that order. cache: if given, it keeps the keys
+    and values of each layer.
     """
 
     def __init__(self, real: Tensor, mask: Tensor, cache: "KVCache | None" = None) -> None:
         self.shape, self.cache = real.shape, cache
         self.places = real.flatten().nonzero().squeeze(1)
-        self.tokens = (real.flatten().cumsum(0) - 1).clamp(min=0)  # padding shows some token, which nobody sees
+        self.tokens = (real.flatten().cumsum(0) - 1).clamp(min=0)  # padding repeats a token; no token sees it
         self.bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -40,50 +41,51 @@ class Packed:
 
 
 class Bucketed:
-    """Causal attention of sequences that do not see each other, side by side with others of about their length.
+    """Causal attention within each sequence, in batches of sequences of similar length (length buckets).
 
-    It costs less than rows in which several are packed: attention grows with the square of a row. Some sequences go on
-    after another one, such as several completions after their prompt, and see all of that, too.
-    lengths: [N], of sequences whose tokens follow one another. after: [N], which one each goes on after, else -1.
+    It costs less than attention in packed rows, whose cost grows with the square of a row. A sequence may continue
+    another one, its prompt, and then sees all of it: several completions share one prompt.
+    lengths: [N] tokens of each sequence, in the order of the tokens. prompt: [N] index of the sequence that each one
+    continues, or -1.
     """
 
-    def __init__(self, lengths: Tensor, after: Tensor | None = None) -> None:
+    def __init__(self, lengths: Tensor, prompt: Tensor | None = None) -> None:
         device = lengths.device
-        after = torch.full_like(lengths, -1) if after is None else after
-        going_on = (after >= 0).nonzero().squeeze(1)
-        prompts = after[going_on].bincount(minlength=1).nonzero().squeeze(1)
-        alone = after < 0
+        prompt = torch.full_like(lengths, -1) if prompt is None else prompt
+        continuing = (prompt >= 0).nonzero().squeeze(1)
+        prompts = prompt[continuing].bincount(minlength=1).nonzero().squeeze(1)
+        alone = prompt < 0
         alone[prompts] = False
         by_length = alone.nonzero().squeeze(1)[lengths[alone].argsort(stable=True)]
-        by_prompt = going_on[lengths[after[going_on]].argsort(stable=True)]
-        groups = [(prompts, False), *((g, False) for g in by_length.tensor_split(GROUPS))]
-        groups += [(g, True) for g in by_prompt.tensor_split(GROUPS)]
-        starts, tokens, places, behind = lengths.cumsum(0) - lengths, [], [], 0
+        by_prompt = continuing[lengths[prompt[continuing]].argsort(stable=True)]
+        groups = [(prompts, False), *((g, False) for g in by_length.tensor_split(BUCKETS))]
+        groups += [(g, True) for g in by_prompt.tensor_split(BUCKETS)]
+        starts, tokens, places, offset = lengths.cumsum(0) - lengths, [], [], 0
         self.shapes: list[torch.Size] = []
-        self.prompts: list[tuple[Tensor, Tensor] | None] = []  # which one each sequence of a group goes on after, bias
-        for group, goes_on in groups:
+        self.prompts: list[tuple[Tensor, Tensor] | None] = []  # each continuing group: its prompts' rows, and bias
+        for group, continues in groups:
             if len(group):
                 own, most = lengths[group], -(-int(lengths[group].max()) // 8) * 8
                 place = torch.arange(most, device=device)
                 real = place < own[:, None]
-                tokens.append((starts[group, None] + place.minimum(own[:, None] - 1)).flatten())  # the last one, again
-                places.append(real.flatten().nonzero().squeeze(1) + behind)
-                behind += real.numel()
+                tokens.append((starts[group, None] + place.minimum(own[:, None] - 1)).flatten())  # padding: the last
+                places.append(real.flatten().nonzero().squeeze(1) + offset)
+                offset += real.numel()
                 self.shapes.append(real.shape)
-                before = torch.searchsorted(prompts, after[group])
-                self.prompts.append((before, _bias(lengths[after[group]], most)) if goes_on else None)
+                rows = torch.searchsorted(prompts, prompt[group])
+                self.prompts.append((rows, _bias(lengths[prompt[group]], most)) if continues else None)
         self.tokens = torch.cat(tokens)
         self.places = torch.empty(int(lengths.sum()), dtype=torch.long, device=device)
-        found = torch.cat(places)
-        self.places[self.tokens[found]] = found
+        padded = torch.cat(places)
+        self.places[self.tokens[padded]] = padded
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         sizes = [n * m for n, m in self.shapes]
         groups = zip(*(torch.split(_gather(x, self.tokens, self.places), sizes) for x in (q, k, v)), strict=True)
-        seen, first = [], list[Tensor]()
+        outputs, first = [], list[Tensor]()
         for shape, prompt, group in zip(self.shapes, self.prompts, groups, strict=True):
             q, k, v = (x.view(*shape, *x.shape[1:]).transpose(1, 2) for x in group)
-            first = first or [k, v]  # the prompts' come first
+            first = first or [k, v]  # those of the prompts: they are the first group
             bias = None
             if prompt is not None:
                 rows, bias = prompt
@@ -91,23 +93,23 @@ class Bucketed:
                 k, v = (
                     torch.cat([x[:, :, :read].index_select(0, rows), y], 2) for x, y in zip(first, (k, v), strict=True)
                 )
-            seen.append(_attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1))
-        return torch.cat(seen).index_select(0, self.places)
+            outputs.append(_attend(q, k, v, bias).transpose(1, 2).flatten(0, 1).flatten(1))
+        return torch.cat(outputs).index_select(0, self.places)
 
 
 def _bias(prompts: Tensor, length: int) -> Tensor:
-    """Who sees whom [N, 1, L, M + L], where sequences of L go on after prompts of lengths [N], at most M."""
+    """Attention bias [N, 1, L, M + L] of N sequences of L tokens that continue prompts of lengths [N], at most M."""
     place = torch.arange(int(prompts.max()), device=prompts.device)
-    before = (place < prompts[:, None])[:, None].expand(-1, length, -1)
+    in_prompt = (place < prompts[:, None])[:, None].expand(-1, length, -1)
     own = torch.ones(length, length, dtype=torch.bool, device=prompts.device).tril()
-    sees = torch.cat([before, own.expand(len(prompts), -1, -1)], -1)[:, None]
+    sees = torch.cat([in_prompt, own.expand(len(prompts), -1, -1)], -1)[:, None]
     return torch.zeros(sees.shape, device=prompts.device).masked_fill_(~sees, -torch.inf)
 
 
 class KVCache:
-    """Keys and values [N, KV, C, E] of each layer, for N sequences of `lengths` [N] so far; C grows with them.
+    """Keys and values [N, KV, C, E] of each layer for N sequences of `lengths` [N]. C is the capacity, and grows.
 
-    As an attention it is that of one more token of each sequence.
+    Calling it is the attention of one new token of each sequence.
     """
 
     def __init__(self, sequences: int, device: torch.device) -> None:
@@ -116,12 +118,12 @@ class KVCache:
         self.bias = torch.empty(0)
 
     def put(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Adds keys and values of the first tokens [N, KV, L, E]."""
+        """Stores a layer's keys and values of the prompts [N, KV, L, E]."""
         assert layer == len(self.layers)
         self.layers.append((_longer(k), _longer(v)))
 
-    def go_on(self) -> None:
-        """Makes ready for the next token of each sequence."""
+    def prepare_next(self) -> None:
+        """Makes room, and the attention bias, for the next token of each sequence."""
         seen = torch.arange(int(self.lengths.max()) + 1, device=self.lengths.device)
         if len(seen) > self.layers[0][0].shape[2]:
             self.layers = [(_longer(k), _longer(v)) for k, v in self.layers]
@@ -130,19 +132,19 @@ class KVCache:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows, end = torch.arange(len(self.lengths), device=q.device), self.bias.shape[-1]
-        for kept, new in zip(self.layers[layer], (k, v), strict=True):
-            kept[rows, :, self.lengths] = new
+        for cached, new in zip(self.layers[layer], (k, v), strict=True):
+            cached[rows, :, self.lengths] = new
         keys, values = self.layers[layer]
         return _attend(q[:, :, None], keys[:, :, :end], values[:, :, :end], self.bias).flatten(1)
 
     def select(self, rows: Tensor) -> None:
-        """Goes on with these sequences alone; one may be named several times."""
+        """Keeps only the sequences `rows` [M], in that order; an index may occur several times."""
         self.layers = [(k[rows], v[rows]) for k, v in self.layers]
         self.lengths = self.lengths[rows]
 
 
 def _longer(x: Tensor) -> Tensor:
-    return nn.functional.pad(x, (0, 0, 0, ROOM))
+    return nn.functional.pad(x, (0, 0, 0, GROWTH))
 
 
 def _gather(x: Tensor, tokens: Tensor, places: Tensor) -> Tensor:

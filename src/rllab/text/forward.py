@@ -1,9 +1,9 @@
-"""The forward pass of Llama-shaped models (Llama, Mistral, Qwen2, Qwen3) on transformers' own weights.
+"""The native forward pass of Llama-like models (Llama, Mistral, Qwen2, Qwen3) on the weights of transformers' modules.
 
-It leaves out what transformers does around the same products, which for a small model takes as long as they do. Tokens
-stand one behind the other, without padding; only attention knows which of them belong together.
+It omits the work of transformers around the matrix products, which for a small model takes as long as the products. All
+tokens are concatenated without padding; only the attention separates sequences.
 
-Axes: T tokens, D width, H heads for queries, KV for keys, E width of a head.
+Axes: T tokens, P tokens whose output is needed, D width, H query heads, KV key and value heads, E width of a head.
 """
 
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model's config its forward pass needs."""
+    """The settings of a model's config that the forward pass needs."""
 
-    heads: int
-    kv_heads: int
-    width: int
-    eps: float
-    theta: float
+    heads: int  # H
+    kv_heads: int  # KV
+    width: int  # E
+    eps: float  # of RMSNorm
+    theta: float  # base of the rotary embeddings' angles
 
     @staticmethod
     def of(model: PreTrainedModel) -> "Shape | None":
-        """The shape of a model that is known here, else None."""
+        """The shape of a model, or None where the native forward pass does not support it."""
         c = model.config
         rope = getattr(c, "rope_parameters", None) or {}
         windowed = getattr(c, "use_sliding_window", True) and getattr(c, "sliding_window", None)
@@ -46,10 +46,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Rotation:
-    """How queries and keys are turned: the two numbers of a pair stand side by side here, half a head apart there.
+    """Rotary embeddings of tokens, and the order of features that they need.
 
-    turn: complex numbers of length 1 [T, 1, E / 2]. pairs: where a head's numbers come from [E]; heads: those of all
-    queries, keys and values [(H + 2 KV) * E].
+    The two elements of a rotated pair are adjacent here; in transformers' layout they are E / 2 apart.
+    turn: complex rotations of modulus 1 [T, 1, E / 2]. pairs: the index in transformers' layout of each element of a
+    head [E]. heads: the same for all queries, keys and values [(H + 2 KV) * E]; values keep their order.
     """
 
     turn: Tensor
@@ -60,7 +61,7 @@ class Rotation:
     def of(shape: Shape, positions: Tensor) -> "Rotation":
         """The rotation of tokens at `positions` [T]."""
         place = torch.arange(shape.width, device=positions.device)
-        # in fp32 and by this very formula, as transformers has it: far from the beginning its rounding shows
+        # fp32 and this exact formula, as in transformers: at large positions a difference in rounding is visible
         angle = positions[:, None, None].float() * (1.0 / shape.theta ** (place[::2].float() / shape.width))
         pairs = place.view(2, -1).T.flatten()
         turned = shape.heads + shape.kv_heads
@@ -77,10 +78,10 @@ def hidden_states(
     attention: Attention,
     needed: Tensor | None = None,
 ) -> Tensor:
-    """The last hidden states, after the last norm, of tokens `ids` [T] at `positions` [T].
+    """The last hidden states, after the final norm, of token ids [T] at `positions` [T].
 
-    needed: which of them, as indices [P]; the last layer then does no work for the others. Returns [P, D], or [T, D].
-    Where the model's gradient checkpointing is on, layers are computed again on the way back.
+    needed: indices [P] of the tokens to return; the last layer computes no others. Returns [P, D], or [T, D] without
+    `needed`. With gradient checkpointing enabled on the model, layers are recomputed in the backward pass.
     """
     body = model.model
     x = nn.functional.embedding(ids, body.embed_tokens.weight)
@@ -114,7 +115,7 @@ def _layer(
 
 
 def upcast(x: Tensor) -> Tensor:
-    """Numbers in half precision as fp32; others as they are."""
+    """A tensor of any shape in fp32, if it is in half precision (bf16 or fp16); else unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -125,7 +126,10 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _product(modules: list[Any], x: Tensor, order: Tensor | None = None) -> Tensor:
-    """What the modules make of x, side by side, in an order; plain layers in one product, those with adapters apart."""
+    """The outputs of linear modules on x [T, D], concatenated, with features in `order`.
+
+    Plain layers are computed in one product, modules with adapters one by one.
+    """
     if any(type(m) is not nn.Linear for m in modules):
         made = torch.cat([m(x) for m in modules], -1)
         return made if order is None else made.index_select(-1, order)

@@ -1,7 +1,7 @@
-"""The small steps between a model's matrix products, each with its way back written out.
+"""The elementwise operations between a model's matrix products, with hand-written backward passes.
 
-Autograd would go over memory two to three times as often, and for a small model on a CPU that takes as long as the
-products. Axes: T tokens, D features, F half the features of a feed-forward layer, E width of a head.
+Autograd would pass over memory two to three times as often, which for a small model on a CPU takes as long as the
+products. Axes: T tokens, D features, F hidden features of a feed-forward layer, H heads, E width of a head.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ class RMSNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x [T, D] or [T, H, E] and weight [D] or [H, E] -> the normed x, of the same shape."""
         inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
         normed: Tensor = (x * inverse).mul_(weight)
@@ -23,6 +24,7 @@ class RMSNorm(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The gradients of x and weight, each of the same shape."""
         x, weight, inverse = ctx.saved_tensors
         (grad,) = grads
         product = grad * x
@@ -37,11 +39,13 @@ class Rotary(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, turn: Tensor) -> Tensor:
+        """x [T, H, E] and turn [T, 1, E / 2] -> the rotated x [T, H, E]."""
         ctx.save_for_backward(turn)
         return _turned(x, turn)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """The gradient of x [T, H, E]: rotated back."""
         (turn,) = ctx.saved_tensors
         return _turned(grads[0].contiguous(), turn.conj_physical()), None
 
@@ -51,10 +55,11 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
 
 
 class SwiGLU(Function):
-    """silu(gate) * up (Shazeer 2020) of [T, 2F], gate first."""
+    """silu(gate) * up (Shazeer 2020) of x [T, 2F], whose first F features are the gate; returns [T, F]."""
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
+        """Gate and up projections [T, 2F] -> [T, F]."""
         gate, up = both.chunk(2, -1)
         opened = torch.nn.functional.silu(gate)
         ctx.save_for_backward(both, opened)
@@ -62,6 +67,7 @@ class SwiGLU(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """The gradient of both projections [T, 2F]."""
         both, opened = ctx.saved_tensors
         gate, up = both.chunk(2, -1)
         d_both = torch.empty_like(both)
@@ -72,14 +78,19 @@ class SwiGLU(Function):
 
 
 class Gather(Function):
-    """x[index] where each row that matters is taken once: `inverse` says from where it comes back."""
+    """x[index], with `inverse` such that index[inverse[i]] = i.
+
+    A row may be read several times, but only its copy at inverse[i] gets a gradient: the others are padding.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        """x [T, ...], index [M], inverse [T] -> x[index] [M, ...]."""
         ctx.save_for_backward(inverse)
         return x.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of x [T, ...]: that of each row's copy at `inverse`."""
         (inverse,) = ctx.saved_tensors
         return grads[0].index_select(0, inverse), None, None

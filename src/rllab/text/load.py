@@ -1,6 +1,6 @@
 """Loads a language model and its tokenizer from a Hugging Face folder or from the hub.
 
-Weights are safetensors alone, and no code that came with a model is run.
+Weights are read from safetensors only, and no code that came with a model is run.
 """
 
 import importlib.util
@@ -22,31 +22,32 @@ from rllab.text.tokenizers import CHAT
 def load_base(
     name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, quantize: bool = False
 ) -> LanguageModel:
-    """The model in a folder, or of that name on the hub. The folder holds a whole model, not adapters.
+    """Loads the model in a folder, or of a name on the hub. The folder must hold a whole model, not adapters.
 
-    head: "lm", or "reward" for one number a token (`score`), newly drawn where the folder has none.
+    head: "lm" for next-token logits, "reward" for one score a token. A folder without a reward head gets a new one,
+    drawn from torch's global generator. dtype: of the weights. quantize: 4-bit weights (nf4).
 
     Raises:
-        FieldMistake: there is none, its weights are not safetensors, or its tokenizer cannot be used.
+        FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     _check_folder(name)
     more: dict[str, Any] = {} if head == "lm" else {"num_labels": 1}
     if quantize:
         more |= _quantized()
-    with _told(name), _quietly():
+    with _as_mistakes(name), _quietly():
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     _check_tokenizer(name, tokenizer)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     foreign = tokenizer.chat_template is not None and tokenizer.chat_template != CHAT
-    with checked_template(tokenizer, name) if foreign else nullcontext(), _told(name), _quietly():
+    with checked_template(tokenizer, name) if foreign else nullcontext(), _as_mistakes(name), _quietly():
         model = HEADS[head].from_pretrained(name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more)
     model.config.pad_token_id = tokenizer.pad_token_id
     return LanguageModel(model, tokenizer, name, native_shape(model))
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Whatever a broken folder makes transformers raise, as a mistake of whoever named it."""
+def _as_mistakes(name: str) -> Iterator[None]:
+    """Turns any error of transformers into a FieldMistake of the field `model`."""
     try:
         yield
     except Exception as error:
@@ -55,7 +56,7 @@ def _told(name: str) -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without transformers' progress bar, and its warning of a head that is new."""
+    """Turns off transformers' progress bar and its warnings, such as the one about a new head."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -68,14 +69,14 @@ def _quietly() -> Iterator[None]:
 
 
 def _check_folder(name: str) -> None:
-    """Says what a local folder lacks, in fewer words than transformers does."""
+    """Raises a FieldMistake that names what a model folder lacks."""
     folder = Path(name)
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith("."):
             raise FieldMistake("model", f"{name} cannot be loaded: there is no such folder")
         return
     if not (folder / "config.json").is_file():
-        raise FieldMistake("model", f"{name} cannot be loaded: it has no config.json, so it is no model's folder")
+        raise FieldMistake("model", f"{name} cannot be loaded: it has no config.json, so it is not a model folder")
     if not list(folder.glob("*.safetensors")):
         pickled = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern)]
         why = f"its weights are pickled ({pickled[0]}), and a pickle can run code" if pickled else "it has no weights"
@@ -86,11 +87,11 @@ def _reason(name: str, error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if not Path(name).is_dir() and ("connect" in str(error).lower() or "offline" in str(error).lower()):
         return (
-            "there is no such folder, it is not in the hub's cache, and the hub does not answer; "
-            f"on a cluster fetch it first on a node that has a network: hf download {name}"
+            "there is no such folder, it is not in the hub's cache, and the hub cannot be reached; "
+            f"on a cluster download it first on a node with network access: hf download {name}"
         )
     if "trust_remote_code" in str(error):
-        return "it needs code that came with it, which is not run here"
+        return "it needs code that came with it, and such code is not run here"
     return lines[0]
 
 
@@ -98,16 +99,20 @@ def _check_tokenizer(name: str, tokenizer: Any) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise FieldMistake("model", f"{name}: its tokenizer has no tokenizer.json; only fast tokenizers are read")
     if tokenizer.eos_token_id is None:
-        raise FieldMistake("model", f"{name}: its tokenizer has no eos_token, so no completion could end; set one in "
+        raise FieldMistake("model", f"{name}: its tokenizer has no eos_token, so no completion could end; set it in "
                            "tokenizer_config.json")  # fmt: skip
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
 def _quantized() -> dict[str, Any]:
-    """Weights in four bits (QLoRA, Dettmers et al. 2023)."""
+    """Arguments of `from_pretrained` for 4-bit weights (QLoRA, Dettmers et al. 2023).
+
+    Raises:
+        FieldMistake: there is no GPU, or bitsandbytes is not installed.
+    """
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
-        missing = "a GPU, and torch sees none here" if not torch.cuda.is_available() else "bitsandbytes, not installed"
+        missing = "bitsandbytes, which is not installed" if torch.cuda.is_available() else "a GPU, and torch finds none"
         raise FieldMistake("lora", f"quantize: nf4 needs {missing}; use quantize: none")
     four = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,

@@ -1,6 +1,7 @@
-"""Log-probabilities of tokens, without the logits of all tokens at once.
+"""Log-probabilities of tokens, computed without holding the logits of all tokens at once.
 
-Axes: B rows, L tokens a row, T tokens that count, V vocabulary, D width; N completions, M tokens of the longest.
+Axes: B rows, L tokens a row, T learned tokens, P indices into the flattened batch, V vocabulary, D width; N
+completions, M tokens of the longest with its prompt.
 """
 
 import torch
@@ -13,57 +14,58 @@ from rllab.text.forward import hidden_states, upcast
 from rllab.text.models import LanguageModel
 from rllab.text.packing import completion_indices
 
-_LOGITS = 1 << 22  # logits that are held at once; more are computed again on the way back
-_ROUND = 64  # tokens; a processor's library makes every new shape of a product ready, which costs as much as a product
+_LOGITS = 1 << 22  # logits held at once; where there are more, they are recomputed in the backward pass
+_ROUND = 64  # token counts are rounded up to a multiple of it: a CPU library's set-up of a new shape costs a product
 
 
 def next_token_logp(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """log p(token t+1 | what token t sees, and itself) [B, L] in packed rows, where `learned` is not 0; 0 elsewhere.
+    """log p(token t+1 | token t and all that it attends to) [B, L] of packed rows, where `learned` is not 0; else 0.
 
-    temperature: what logits are divided by.
+    temperature: divides the logits.
     """
     if lm.shape is not None:
         return logp_and_hidden(lm, batch, temperature)[0]
-    counts = _learned(batch)
-    return _spread(_logp_of_transformers(lm, batch, temperature)[counts], counts, batch)
+    places_T = _learned(batch)
+    return _scatter(_logp_of_transformers(lm, batch, temperature)[places_T], places_T, batch)
 
 
 def logp_and_hidden(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The same, and the last hidden states [T, D] at the places that are learned, of which a head makes values."""
-    counts = _learned(batch)
-    if lm.shape is None:  # whose logits may be more than a product with its head
-        return next_token_logp(lm, batch, temperature), hidden_at(lm, batch, counts)
-    more = torch.cat([counts, counts[:1].expand(-len(counts) % _ROUND)])
-    hidden = hidden_at(lm, batch, more)
-    tokens = batch["input_ids"].flatten()[more + 1]
-    logp_T = token_logp(_cooled(hidden, temperature), lm.model.lm_head.weight, tokens)
-    return _spread(logp_T[: len(counts)], counts, batch), hidden[: len(counts)]
+    """`next_token_logp` [B, L], and the last hidden states [T, D] where `learned` is not 0, for a value head."""
+    places_T = _learned(batch)
+    if lm.shape is None:  # its logits may be more than one product with lm_head
+        return next_token_logp(lm, batch, temperature), hidden_at(lm, batch, places_T)
+    rounded = torch.cat([places_T, places_T[:1].expand(-len(places_T) % _ROUND)])
+    hidden = hidden_at(lm, batch, rounded)
+    tokens = batch["input_ids"].flatten()[rounded + 1]
+    logp_T = token_logp(_scaled(hidden, temperature), lm.model.lm_head.weight, tokens)
+    return _scatter(logp_T[: len(places_T)], places_T, batch), hidden[: len(places_T)]
 
 
 def _learned(batch: Batch) -> Tensor:
+    """The indices [T] in the flattened batch where `learned` is not 0."""
     return (batch["learned"] != 0).flatten().nonzero().squeeze(1)
 
 
-def _spread(values_T: Tensor, places_T: Tensor, batch: Batch) -> Tensor:
-    """Values at their places in the packed rows [B, L]; 0 elsewhere."""
+def _scatter(values_T: Tensor, places_T: Tensor, batch: Batch) -> Tensor:
+    """Values [T] at their indices in the packed rows [B, L]; 0 elsewhere."""
     ids = batch["input_ids"]
     return values_T.new_zeros(ids.numel()).index_copy(0, places_T, values_T).view_as(ids)
 
 
-def _cooled(hidden: Tensor, temperature: float) -> Tensor:
+def _scaled(hidden: Tensor, temperature: float) -> Tensor:
     return hidden if temperature == 1.0 else hidden / temperature
 
 
 def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
-    """The last hidden states [P, D] at places [P] of the flattened batch, which a head makes logits or rewards of."""
+    """The last hidden states [P, D] at indices `places` [P] of the flattened batch."""
     if lm.shape is not None:
         drops = (
             lm.adapters is not None and lm.adapters.dropout_active
         )  # dropout draws for every token, and for them alone
         read = batch["document"] >= 0
         if not drops:
-            spare = (~read).flatten().nonzero().squeeze(1)
-            read.view(-1)[spare[: -int(read.sum()) % _ROUND]] = True
+            padding = (~read).flatten().nonzero().squeeze(1)
+            read.view(-1)[padding[: -int(read.sum()) % _ROUND]] = True
         ids, position = (batch[k][read] for k in ("input_ids", "position_ids"))
         needed, attention = (read.flatten().cumsum(0) - 1)[places], _attention(batch, read, position)
         if drops:
@@ -75,7 +77,7 @@ def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
 
 
 def _attention(batch: Batch, read: Tensor, position: Tensor) -> Attention:
-    """Each document for itself; completions that share a prompt apart, each after it."""
+    """Attention of the tokens `read` [B, L]: documents apart, and completions of one prompt apart, each after it."""
     document, completion = batch["document"][read], batch["completion"][read]
     row = torch.arange(len(read), device=read.device)[:, None].expand_as(read)[read]
     owner = row * (int(document.max()) + 2) + document
@@ -92,29 +94,33 @@ def _attention(batch: Batch, read: Tensor, position: Tensor) -> Attention:
 
 
 def _logp_of_transformers(lm: LanguageModel, batch: Batch, temperature: float) -> Tensor:
-    """Of every token but the last ones, by transformers' own forward pass: one completion a row [B*L]."""
+    """Log-probabilities [B * L] from transformers' own forward pass, with one completion a row."""
     places_NM = completion_indices(batch)
     inputs = _padded(batch, places_NM)
     logits_NMV = lm.model(**inputs, use_cache=False).logits[:, :-1]
     logp_NM = -nn.functional.cross_entropy(
-        upcast(_cooled(logits_NMV, temperature)).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
+        upcast(_scaled(logits_NMV, temperature)).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
     )
     return _put_back(logp_NM, places_NM[:, :-1], batch["input_ids"].numel())
 
 
 def _padded(batch: Batch, places_NM: Tensor) -> dict[str, Tensor]:
+    """transformers' inputs [N, M] of the tokens at indices `places_NM` of the flattened batch, -1 for padding."""
     real = places_NM >= 0
     return {"input_ids": batch["input_ids"].flatten()[places_NM.clamp(min=0)] * real, "attention_mask": real.long()}
 
 
 def _put_back(values: Tensor, places_NM: Tensor, size: int) -> Tensor:
-    """Values [N, M, ...] at their places in the flattened batch [size, ...]; a shared prompt's are its last one's."""
+    """Values [N, M, ...] at their indices in the flattened batch [size, ...].
+
+    A prompt that completions share gets the values that it has before one of them.
+    """
     real = places_NM >= 0
     return values.new_zeros(size, *values.shape[2:]).index_copy(0, places_NM[real], values[real])
 
 
 def token_logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
-    """log softmax(hidden head^T)[token] [T], by stretches of tokens."""
+    """log softmax(hidden head^T)[token] [T], in chunks of tokens whose logits fit `_LOGITS`."""
     size = max(1, _LOGITS // len(head_VD))
     if len(tokens_T) <= size:
         return _logp(hidden_TD, head_VD, tokens_T)

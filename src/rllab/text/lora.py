@@ -1,4 +1,4 @@
-"""The settings of LoRA adapters; `rllab.text.adapters` puts them on a model."""
+"""The settings of LoRA adapters. `rllab.text.adapters` puts adapters on a model, and needs peft; this file does not."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,10 +6,10 @@ from typing import Literal
 
 @dataclass(kw_only=True, frozen=True)
 class Lora:
-    """peft's settings, by peft's names."""
+    """Settings of peft's `LoraConfig`, under peft's names."""
 
-    r: int = 8
-    lora_alpha: int = 16  # adapters count lora_alpha / r times (with use_rslora: lora_alpha / sqrt(r))
+    r: int = 8  # rank
+    lora_alpha: int = 16  # adapters are scaled by lora_alpha / r (with use_rslora: lora_alpha / sqrt(r))
     target_modules: str | list[str] = "all-linear"
     lora_dropout: float = 0.0
     use_dora: bool = False  # Liu et al. 2024

@@ -1,4 +1,4 @@
-"""What a language model is here: transformers' model, its tokenizer, and adapters where it has any."""
+"""A language model: transformers' model, its tokenizer, and its adapters if it has any; new models from a config."""
 
 import warnings
 from dataclasses import dataclass
@@ -32,7 +32,8 @@ HEADS: dict[Head, Any] = {"lm": AutoModelForCausalLM, "reward": AutoModelForSequ
 class LanguageModel:
     """A causal language model and its tokenizer.
 
-    name: what it was loaded by. shape: what our own forward pass needs to know of it; None: transformers' is used.
+    name: a folder or a name on the hub that it was loaded from. shape: settings of the native forward pass
+    (`rllab.text.forward`); None where transformers' own is used.
     """
 
     model: PreTrainedModel
@@ -43,48 +44,48 @@ class LanguageModel:
 
     @property
     def part(self) -> nn.Module:
-        """What is trained and saved: the adapters where there are any, else the model."""
+        """The module that is trained and saved: the adapters if there are any, else the model."""
         return self.adapters or self.model
 
     def enable_gradient_checkpointing(self) -> None:
-        """Gradient checkpointing: layers keep nothing for the way back, and are computed again there."""
+        """Turns on gradient checkpointing: layers store no activations, and are recomputed in the backward pass."""
         enable = getattr(self.model, "activation_checkpointing_enable", None)  # transformers' name since 5.20
         (enable or self.model.gradient_checkpointing_enable)()
         for layer in self.model.modules():
             if hasattr(layer, "gradient_checkpointing"):
-                layer.training = True  # transformers asks for it; what is in the layer does not drop anything out
+                layer.training = True  # transformers requires it; the modules in the layer stay in eval mode
 
     def seed_dropout(self, batch: Batch) -> None:
-        """Lets the adapters' dropout draw from a packed batch's `noise`, a number for each row."""
+        """Seeds the adapters' dropout with `dropout_seed` [B] of a packed batch; call it before the forward pass."""
         if self.adapters is None:
             return
         if self.shape is not None:
             self.adapters.seed_dropout(batch["dropout_seed"].tolist(), (batch["document"] >= 0).sum(1).tolist())
-        else:  # transformers gets each completion in a row of its own, padded to the longest
+        else:  # transformers gets one completion a row, padded to the longest
             places = completion_indices(batch)
             row = places[:, 0] // batch["document"].shape[1]
             seeds = batch["dropout_seed"][row] * 64 + batch["completion"].flatten()[places.amax(1)]
             self.adapters.seed_dropout(seeds.tolist(), [places.shape[1]] * len(places))
 
     def write_files(self, folder: Path) -> None:
-        """Writes what stands beside the weights in a Hugging Face folder: config, tokenizer, chat template."""
+        """Writes the files beside the weights in a Hugging Face folder: config, tokenizer, chat template."""
         self.tokenizer.save_pretrained(folder)
         if self.adapters is not None:
             self.adapters.write_files(folder)
             return
-        self.model.config.architectures = [type(self.model).__name__]  # other programs choose their class by it
+        self.model.config.architectures = [type(self.model).__name__]  # other programs choose the model class by it
         self.model.config.save_pretrained(folder)
         if getattr(self.model, "generation_config", None) is not None:
             self.model.generation_config.save_pretrained(folder)
 
 
 def new_model(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head: Head = "lm") -> LanguageModel:
-    """A new model, of transformers' architecture `model_type` with the other settings of `shape`.
+    """A new model of transformers' architecture `shape["model_type"]`, with the other settings of `shape`.
 
-    Its weights are drawn from torch's own generator.
+    Its weights are drawn from torch's global generator. head: "lm" for next-token logits, "reward" for a score a token.
 
     Raises:
-        FieldMistake: transformers knows no such architecture, or does not take these settings.
+        FieldMistake: transformers has no such architecture, or rejects the settings.
     """
     shape = dict(shape)
     try:
@@ -104,18 +105,19 @@ def new_model(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head
 
 
 def native_shape(model: PreTrainedModel) -> Shape | None:
-    """What our own forward pass needs to know of a model; None where it cannot run it, and transformers' does.
+    """The settings of the native forward pass for a model; None where it does not support the model.
 
-    A model that looks known is tried on a few tokens: where its outputs are not transformers', it is not trusted.
+    A supported model is run on a few tokens. Where its outputs differ from transformers', the result is None and a
+    warning.
     """
     shape = Shape.of(model)
     if shape is None:
         return None
     position = torch.arange(16, device=model.device)
     ids = position * 7919 % model.config.vocab_size
-    alone = Packed(torch.ones_like(position[None], dtype=torch.bool), (position[:, None] >= position)[None, None])
+    causal = Packed(torch.ones_like(position[None], dtype=torch.bool), (position[:, None] >= position)[None, None])
     with torch.no_grad():
-        hidden = hidden_states(model, shape, ids, position, alone)
+        hidden = hidden_states(model, shape, ids, position, causal)
         ours = model.lm_head(hidden) if hasattr(model, "lm_head") else hidden
         theirs = (
             model(ids[None], use_cache=False).logits[0] if hasattr(model, "lm_head") else model.model(ids[None])[0][0]
@@ -123,8 +125,8 @@ def native_shape(model: PreTrainedModel) -> Shape | None:
     largest = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
     if largest > (1e-3 if theirs.dtype == torch.float32 else 5e-2):
         warnings.warn(
-            f"{model.config.model_type}: our forward pass differs from transformers' by {largest:.1%} of the largest "
-            "output; transformers' own is used, which is slower",
+            f"{model.config.model_type}: the native forward pass differs from transformers' by {largest:.1%} of the "
+            "largest output; transformers' own is used, which is slower",
             stacklevel=2,
         )
         return None

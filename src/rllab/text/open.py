@@ -1,4 +1,7 @@
-"""Opens a language model, whatever it is: a whole model, adapters on a base, or a new one that a recipe describes."""
+"""Opens a language model of any kind: a whole model, adapters on a base, or a new one of a recipe's `shape`.
+
+`open_model` reads, `open_for_training` is a recipe's model; `merge` writes a model with its adapters in its weights.
+"""
 
 import os
 from collections.abc import Callable
@@ -20,12 +23,12 @@ from rllab.text.models import Head, LanguageModel, native_shape, new_model
 def open_model(
     name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, quantize: bool = False
 ) -> LanguageModel:
-    """The model in a folder, or of that name on the hub; adapters are merged into the base that they name.
+    """Opens the model in a folder, or of a name on the hub. Adapters in a folder are merged into their base.
 
-    head: "lm", or "reward" for one number a token (`score`), newly drawn where the folder has none.
+    The arguments are those of `rllab.text.load.load_base`.
 
     Raises:
-        FieldMistake: there is none, its weights are not safetensors, or its tokenizer cannot be used.
+        FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     if (Path(name) / "adapter_config.json").is_file():
         return open_merged(name, head=head, dtype=dtype)
@@ -43,7 +46,10 @@ def open_for_training(
 ) -> LanguageModel:
     """The model that a recipe names, or a new one of `shape` with `tokenizer()`, on the run's device.
 
-    With `lora` it gets new adapters, and its own weights are kept in bf16 on a GPU that multiplies it.
+    With `lora` it gets new adapters, and its own weights are in bf16 on a GPU that supports it.
+
+    Raises:
+        FieldMistake: the model cannot be opened or made, or cannot get these adapters.
     """
     frozen = torch.bfloat16 if lora and ctx.device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if shape:
@@ -59,17 +65,17 @@ def open_for_training(
 
 
 def add_adapters(lm: LanguageModel, lora: Lora, *, modules_to_save: list[str] | None = None) -> LanguageModel:
-    """The model with new adapters (`rllab.text.adapters.new_adapters`)."""
+    """The model with new adapters; the arguments are those of `rllab.text.adapters.new_adapters`."""
     from rllab.text.adapters import new_adapters  # peft is imported only where adapters are used
 
     return replace(lm, adapters=new_adapters(lm.model, lora, lm.name, modules_to_save))
 
 
 def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """A base with the adapters of a folder on it.
+    """Opens the base that a folder of adapters names, with the adapters on it and not merged.
 
     Raises:
-        FieldMistake: the base is not there or is another one, or the adapters are pickled or do not fit.
+        FieldMistake: the base is missing or has other weights, or the adapters are pickled or do not fit.
     """
     from rllab.text.adapters import base_of, read_adapters
 
@@ -79,34 +85,34 @@ def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.f
 
 
 def open_merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The base that a folder of adapters names, with the adapters added to its weights."""
+    """Opens the base that a folder of adapters names, with the adapters merged into its weights."""
     lm = open_adapter(folder, head=head, dtype=dtype)
     assert lm.adapters is not None
     model: Any = lm.adapters.peft.merge_and_unload()
-    model.name_or_path = folder  # so that peft names it as the base of further adapters
+    model.name_or_path = folder  # peft records it as the base of adapters that are trained on it
     return replace(lm, model=model, adapters=None, shape=native_shape(model))
 
 
 def merge(folder: str, out: Path) -> float:
-    """Writes the base of a folder of adapters with the adapters in its weights, as an ordinary Hugging Face folder.
+    """Merges a folder of adapters into its base, and writes the model as an ordinary Hugging Face folder `out`.
 
-    Returns the largest difference of a logit between the two, on a few tokens.
+    Returns the largest absolute difference of a logit between the merged and the unmerged model, on 32 tokens.
 
     Raises:
-        FieldMistake: the folder holds no adapters.
-        Mistake: `out` is there already.
+        FieldMistake: the folder holds no adapters, or its base cannot be opened.
+        Mistake: `out` exists.
     """
     if not (Path(folder) / "adapter_config.json").is_file():
         raise FieldMistake("model", f"{folder} holds no adapters, so there is nothing to merge")
     if out.exists():
         raise Mistake(f"{out} is there already; name another folder")
-    apart, together = open_adapter(folder), open_merged(folder)
-    ids = torch.arange(32)[None] * 7919 % apart.model.config.vocab_size
+    unmerged, merged = open_adapter(folder), open_merged(folder)
+    ids = torch.arange(32)[None] * 7919 % unmerged.model.config.vocab_size
     with torch.no_grad():
-        logits = [lm.model(input_ids=ids, use_cache=False).logits for lm in (apart, together)]
+        logits = [lm.model(input_ids=ids, use_cache=False).logits for lm in (unmerged, merged)]
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.mkdir(parents=True)
-    together.model.save_pretrained(aside)
-    together.write_files(aside)
+    merged.model.save_pretrained(aside)
+    merged.write_files(aside)
     os.replace(aside, out)
     return float((logits[0] - logits[1]).abs().max())

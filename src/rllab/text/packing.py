@@ -1,7 +1,7 @@
-"""Documents packed into rows of one length, in which none sees another.
+"""Documents packed into rows of equal length, where no document attends to another.
 
-A document is a prompt with one completion, or with several that share it: the prompt is then read once, and each
-completion sees it and itself. Axes: B rows, L tokens a row, S completions a row.
+A document is a prompt with one completion, or with several completions that share it. A shared prompt is computed once,
+and each completion attends to it and to itself. Axes: B rows, L tokens a row, S completions a row; N completions.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from rllab.core.errors import Mistake
 
 @dataclass(frozen=True)
 class Document:
-    """The tokens of a prompt and of what follows it.
+    """The token ids of a prompt and of its completions.
 
-    learned: of each completion, which tokens the model is to predict; () for all of them.
+    learned: which tokens of each completion are learned; () for all.
     """
 
     prompt: list[int]
@@ -28,11 +28,11 @@ class Document:
 
     @property
     def size(self) -> int:
-        """The tokens that it takes in a row: a shared prompt's last token stands before each completion."""
+        """The tokens that it takes in a row. A shared prompt's last token is repeated before each completion."""
         return len(self.prompt) + sum(map(len, self.completions)) + len(self.completions) - 1
 
     def segments(self) -> "list[_Segment]":
-        """The stretches of a row that it becomes."""
+        """The segments of a row that hold it."""
         learned = self.learned or [[True] * len(c) for c in self.completions]
         if len(self.completions) == 1:
             return [_Segment(self.prompt + self.completions[0], 0, len(self.prompt), learned[0], True)]
@@ -44,24 +44,27 @@ class Document:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Tokens from a position on; the first `read` of them are given, of the others `learned` says."""
+    """Tokens at consecutive positions; the first `prompt` of them are a prompt, and the others a completion."""
 
     ids: list[int]
-    position: int
-    read: int
-    learned: Sequence[bool]
-    completes: bool  # it ends a completion, rather than being a shared prompt
+    position: int  # of the first token
+    prompt: int  # how many tokens belong to the prompt
+    learned: Sequence[bool]  # of each of the other tokens
+    completes: bool  # False for a shared prompt, which has no completion in this segment
 
 
 def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[int, int]]]:
-    """Documents in rows of at most `length` tokens, the longest first into the first row that has room.
+    """Packs documents into rows of at most `length` tokens: the longest first, each into the first row with room.
 
-    Rows are as long as the longest document: longer ones would make attention dearer, and save nothing.
+    Rows have the length L of the longest document. Longer rows would make attention slower and save nothing.
 
-    Returns a batch of [B, L]: `input_ids`; `position_ids` (behind the last document from 0 again); `document` (which
-    of its row a token belongs to, -1 behind the last); `completion` (which of its row, -1 in a shared prompt and behind
-    the last); `learned` (1 at the token before one that is to be predicted, else 0). And for each document its row and
-    its first completion in it.
+    Returns a batch, and for each document (its row, the index of its first completion in that row). The keys of the
+    batch are [B, L]:
+
+    - `input_ids`, and `position_ids`, which count from 0 again in padding.
+    - `document`: the index of a token's document in its row, -1 for padding.
+    - `completion`: the index of its completion in its row, -1 for a shared prompt and for padding.
+    - `learned`: 1 at each token whose next token is learned, else 0.
 
     Raises:
         Mistake: a document is longer than a row.
@@ -86,7 +89,7 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
                 which[row, at:end] = number
                 if segment.completes:
                     completion[row, at:end] = completed
-                    learned[row, at + segment.read - 1 : end - 1] = segment.learned
+                    learned[row, at + segment.prompt - 1 : end - 1] = segment.learned
                     completed += 1
                 at = end
         position[row, at:] = np.arange(length - at)
@@ -96,27 +99,31 @@ def pack(documents: Sequence[Document], length: int) -> tuple[Batch, list[tuple[
 
 
 def stack_rows(above: Batch, below: Batch) -> Batch:
-    """The rows of two packed batches, the shorter ones filled up; what one of them lacks is 0 in its rows."""
+    """Concatenates the rows of two packed batches [B1, L1] and [B2, L2] to [B1 + B2, max(L1, L2)].
+
+    Shorter rows are padded. A key that only one batch has is 0 in the rows of the other.
+    """
     length = max(b["input_ids"].shape[1] for b in (above, below))
-    found = {}
+    both = {}
     for name in above | below:
         one = above.get(name, torch.zeros_like(above["learned"]))
         two = below.get(name, torch.zeros_like(below["learned"]))
-        found[name] = torch.cat([_filled(v, name, length) for v in (one, two)])
-    return found
+        both[name] = torch.cat([_padded(v, name, length) for v in (one, two)])
+    return both
 
 
-def _filled(values: Tensor, name: str, length: int) -> Tensor:
+def _padded(values: Tensor, name: str, length: int) -> Tensor:
+    """The values [B, L] of a key, padded to [B, length] as `pack` pads them."""
     missing = length - values.shape[1]
-    more = torch.arange(missing) if name == "position_ids" else torch.tensor(-1 if name in _NONE else 0)
-    return torch.cat([values, more.to(values).expand(len(values), missing)], 1)
+    padding = torch.arange(missing) if name == "position_ids" else torch.tensor(_PADDING.get(name, 0))
+    return torch.cat([values, padding.to(values).expand(len(values), missing)], 1)
 
 
-_NONE = ("document", "completion")
+_PADDING = {"document": -1, "completion": -1}  # of other keys 0
 
 
 def _place(sizes: Sequence[int], length: int) -> tuple[list[list[int]], list[int]]:
-    """(the documents of each row, the row of each document)."""
+    """(the documents of each row, the row of each document), by index."""
     room, rows, places = list[int](), list[list[int]](), [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         fits = next((i for i, free in enumerate(room) if free >= sizes[index]), None)
@@ -131,33 +138,39 @@ def _place(sizes: Sequence[int], length: int) -> tuple[list[list[int]], list[int
 
 
 def attention_mask(batch: Batch) -> Tensor:
-    """Who sees whom [B, 1, L, L]: earlier tokens of the same document, unless they are of another completion."""
+    """Boolean mask [B, 1, L, L], True where a query (axis 2) sees a key (axis 3).
+
+    A token sees itself and the earlier tokens of its document, except those of another completion.
+    """
     document, completion = batch["document"], batch["completion"]
     same = document[:, :, None] == document[:, None, :]
-    mine = (completion[:, :, None] == completion[:, None, :]) | (completion[:, None, :] < 0)
-    return (same & mine).tril()[:, None]
+    own = (completion[:, :, None] == completion[:, None, :]) | (completion[:, None, :] < 0)
+    return (same & own).tril()[:, None]
 
 
 def sum_per_completion(values: Tensor, batch: Batch) -> Tensor:
-    """The sum of values [B, L] over the tokens of each completion [B, S]; S is what the fullest row has."""
+    """The sum of values [B, L] over the tokens of each completion [B, S]; 0 where a row has fewer completions."""
     index = batch["completion"].clamp(min=0)
     inside = values * (batch["completion"] >= 0)
     return values.new_zeros(len(values), int(index.max()) + 1).scatter_add(1, index, inside)
 
 
 def completion_ends(batch: Batch) -> Tensor:
-    """Where in its row each completion ends [B, S]; 0 where a row has fewer."""
+    """The index in its row of each completion's last token [B, S]; 0 where a row has fewer completions."""
     index = batch["completion"].clamp(min=0)
     place = torch.arange(index.shape[1], device=index.device) * (batch["completion"] >= 0)
     return index.new_zeros(len(index), int(index.max()) + 1).scatter_reduce(1, index, place, "amax")
 
 
 def completion_indices(batch: Batch) -> Tensor:
-    """Each completion behind its prompt, one a row: places in the flattened batch [N, M], -1 behind the last."""
-    found, length = [], batch["document"].shape[1]
+    """Each completion with its prompt: indices into the flattened batch [N, M], padded with -1.
+
+    M: tokens of the longest. N: completions of all rows, in order.
+    """
+    indices, length = [], batch["document"].shape[1]
     for row, (document, completion) in enumerate(zip(batch["document"].cpu(), batch["completion"].cpu(), strict=True)):
         for number in range(int(completion.max()) + 1):
             own = completion == number
             shared = (completion < 0) & (document == document[own][0])
-            found.append((own | shared).nonzero().squeeze(1) + row * length)
-    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=-1).to(batch["document"].device)
+            indices.append((own | shared).nonzero().squeeze(1) + row * length)
+    return torch.nn.utils.rnn.pad_sequence(indices, batch_first=True, padding_value=-1).to(batch["document"].device)

@@ -1,4 +1,4 @@
-"""What to expect of a training before it begins: lengths, memory, disk."""
+"""Estimates before a training begins: lengths of rows, memory, disk."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,31 +13,33 @@ from rllab.text.packing import Document, pack
 from rllab.text.rows import check_lengths
 
 MB = 1 << 20
-_MOMENTS = 2  # numbers that AdamW keeps for each weight
-_TRIED = 128  # tokens
+_MOMENTS = 2  # moments that AdamW keeps of each weight
+_MEASURED = 128  # tokens of the row on which activations are measured
 
 
-def survey(lm: LanguageModel, found: Sequence[Document], length: int, too_long: str) -> dict[str, Any]:
-    """Lengths of some rows, and what training takes.
+def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long: str) -> dict[str, Any]:
+    """The lengths of a sample of rows, and the memory and disk that training takes, as `rllab check` prints them.
 
     Raises:
-        FieldMistake: rows do not fit `length` or the model, or hold words that the tokenizer does not know.
+        FieldMistake: rows do not fit `length` or the model's context, or most of them have unknown tokens.
     """
     context = getattr(lm.model.config, "max_position_embeddings", None)
-    told = check_lengths(found, length, context, too_long)
+    lines = check_lengths(sample, length, context, too_long)
     unknown = lm.tokenizer.unk_token_id
     if unknown is not None:
-        lost = sum(any(unknown in ids for ids in (d.prompt, *d.completions)) for d in found)
-        if lost > len(found) / 2:
-            raise FieldMistake("task", f"{lost} of {len(found)} rows hold words that the model's tokenizer cannot read")
-        told["with unknown words"] = f"{lost} of {len(found)} rows"
-    return told | _sizes(lm.model, lm.part)
+        lost = sum(any(unknown in ids for ids in (d.prompt, *d.completions)) for d in sample)
+        if lost > len(sample) / 2:
+            raise FieldMistake(
+                "task", f"{lost} of {len(sample)} rows hold words that the model's tokenizer cannot read"
+            )
+        lines["with unknown words"] = f"{lost} of {len(sample)} rows"
+    return lines | _sizes(lm.model, lm.part)
 
 
 def activation_bytes(lm: LanguageModel) -> float:
-    """Bytes that a token leaves for the way back in fp32, measured on one short row."""
-    ids = [i * 7919 % lm.model.config.vocab_size for i in range(_TRIED)]
-    batch, _ = pack([Document(ids[:1], [ids[1:]])], _TRIED)
+    """Bytes of activations that a token keeps for the backward pass in fp32, measured on one short row."""
+    ids = [i * 7919 % lm.model.config.vocab_size for i in range(_MEASURED)]
+    batch, _ = pack([Document(ids[:1], [ids[1:]])], _MEASURED)
     batch = {k: v.to(lm.model.device) for k, v in batch.items()} | {"dropout_seed": torch.zeros(1, dtype=torch.long)}
     lm.seed_dropout(batch)
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
@@ -46,18 +48,19 @@ def activation_bytes(lm: LanguageModel) -> float:
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
         if storage.data_ptr() not in weights:
-            held[storage.data_ptr()] = storage.nbytes(), x  # x stays, so that no other takes its place
+            held[storage.data_ptr()] = storage.nbytes(), x  # a reference to x keeps its address in use
         return x
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         if hasattr(lm.model, "lm_head"):
             next_token_logp(lm, batch)
         else:
-            hidden_at(lm, batch, torch.arange(_TRIED, device=lm.model.device))
-    return sum(size for size, _ in held.values()) / _TRIED
+            hidden_at(lm, batch, torch.arange(_MEASURED, device=lm.model.device))
+    return sum(size for size, _ in held.values()) / _MEASURED
 
 
 def _sizes(model: nn.Module, part: nn.Module) -> dict[str, Any]:
+    """Parameters, memory and disk of a training with AdamW, of which `part` is trained."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
     state = 4 * trained * (1 + _MOMENTS)  # gradients and moments, in fp32

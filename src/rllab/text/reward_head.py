@@ -1,4 +1,4 @@
-"""What a model with a head of one number says of completions.
+"""Scores of completions by a reward model: a language model with a head of one output (`head="reward"`).
 
 Axes: B packed rows, S completions a row, D width.
 """
@@ -20,7 +20,7 @@ from rllab.text.rows import truncate
 
 
 def scores_at_ends(lm: LanguageModel, batch: Batch) -> Tensor:
-    """The head's number at the last token of each completion [B, S]."""
+    """The reward model's score at the last token of each completion of a packed batch [B, S]."""
     last_BS = completion_ends(batch)
     rows_B1 = torch.arange(len(last_BS), device=last_BS.device)[:, None] * batch["input_ids"].shape[1]
     hidden_SD = hidden_at(lm, batch, (rows_B1 + last_BS).flatten())
@@ -31,13 +31,16 @@ def scores_at_ends(lm: LanguageModel, batch: Batch) -> Tensor:
 def score_completions(
     lm: LanguageModel, rows: Sequence[Mapping[str, Any]], length: int, at_once: int
 ) -> tuple[list[np.ndarray], list[list[int]]]:
-    """The number and the length in tokens of each completion of each row, of which `at_once` are read together."""
-    found, lengths = [], []
+    """(scores, lengths in tokens): for each row an array [C] and a list, of its C completions.
+
+    length: most tokens of a packed row. at_once: rows in a forward pass.
+    """
+    scores, lengths = [], []
     for first in range(0, len(rows), at_once):
         some = [truncate(d, length) for d in documents(lm.tokenizer, rows[first : first + at_once])]
         batch, places = pack(some, length)
-        values = scores_at_ends(lm, {k: v.to(lm.model.device) for k, v in batch.items()}).cpu().numpy()
+        scores_BS = scores_at_ends(lm, {k: v.to(lm.model.device) for k, v in batch.items()}).cpu().numpy()
         for document, (row, start) in zip(some, places, strict=True):
-            found.append(values[row, start : start + len(document.completions)])
+            scores.append(scores_BS[row, start : start + len(document.completions)])
             lengths.append([len(c) for c in document.completions])
-    return found, lengths
+    return scores, lengths

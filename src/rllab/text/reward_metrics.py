@@ -1,4 +1,4 @@
-"""How good a reward is on held-out answers: order, calibration, length bias, agreement with gold."""
+"""Metrics of a reward model on held-out ranked answers: accuracy, calibration, length bias, agreement with gold."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -19,11 +19,17 @@ def pairwise_metrics(
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Metrics over all pairs of answers that differ in rank, and the pairs as rows for samples.jsonl.
 
-    A row may have `gold`, the true worth of each answer. `eval/calibration_error` is the expected one (Guo et al. 2017)
-    of sigma(difference), in ten bins; `eval/length_bias` the correlation of rewards with lengths within prompts.
+    rewards: an array [C] for each row, of its C answers. lengths: their numbers of tokens.
+
+    - `eval/accuracy`: the fraction of pairs whose better answer has the larger reward.
+    - `eval/nll`: the mean of -log sigma(difference of rewards).
+    - `eval/calibration_error`: the expected calibration error (Guo et al. 2017) of sigma(difference), in ten bins.
+    - `eval/length_bias`: the correlation of rewards with lengths, within prompts.
+    - `eval/gold_order`, `eval/gold_correlation`, where all rows have `gold`, the true reward of each answer: the
+      fraction of pairs that rewards and gold order alike, and the correlation of the two over all answers.
     """
-    said = [pair for row, r, n in zip(rows, rewards, lengths, strict=True) for pair in _pairs(row, r, n)]
-    difference = np.array([p["score"] for p in said])
+    pairs = [pair for row, r, n in zip(rows, rewards, lengths, strict=True) for pair in _pairs(row, r, n)]
+    difference = np.array([p["score"] for p in pairs])
     metrics = {
         "eval/accuracy": float((difference > 0).mean()),
         "eval/nll": float(np.logaddexp(0.0, -difference).mean()),
@@ -31,15 +37,15 @@ def pairwise_metrics(
         "eval/length_bias": _correlation(rewards, lengths),
     }
     if all("gold" in row for row in rows):
-        metrics["eval/gold_order"] = float((difference * np.array([p["gold"] for p in said]) > 0).mean())
+        metrics["eval/gold_order"] = float((difference * np.array([p["gold"] for p in pairs]) > 0).mean())
         metrics["eval/gold_correlation"] = _correlation(rewards, [row["gold"] for row in rows], within=False)
-    return metrics, said
+    return metrics, pairs
 
 
 def _pairs(row: Mapping[str, Any], rewards: np.ndarray, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Each pair with `score`: by how much the answer that people liked better is rewarded more."""
+    """Each pair of a row, with `score`: the reward of the better answer minus that of the worse."""
     rank, texts, gold = ranks(row), [_text(c) for c in completions(row)], row.get("gold")
-    found = []
+    pairs = []
     for i, j in combinations(range(len(rank)), 2):
         better, worse = (i, j) if rank[i] < rank[j] else (j, i)
         if rank[i] != rank[j]:
@@ -51,12 +57,13 @@ def _pairs(row: Mapping[str, Any], rewards: np.ndarray, lengths: Sequence[int]) 
                 "tokens": [lengths[better], lengths[worse]],
                 "score": float(rewards[better] - rewards[worse]),
             }
-            found.append(pair | ({"gold": gold[better] - gold[worse]} if gold is not None else {}))
-    return found
+            pairs.append(pair | ({"gold": gold[better] - gold[worse]} if gold is not None else {}))
+    return pairs
 
 
-def _text(said: Any) -> str:
-    return said if isinstance(said, str) else "\n".join(m["content"] for m in said)
+def _text(value: Any) -> str:
+    """A text, or all messages of a conversation, a line each."""
+    return value if isinstance(value, str) else "\n".join(m["content"] for m in value)
 
 
 def order_calibration(chance: np.ndarray) -> float:
@@ -68,7 +75,10 @@ def order_calibration(chance: np.ndarray) -> float:
 
 
 def _correlation(xs: Sequence[Any], ys: Sequence[Any], *, within: bool = True) -> float:
-    """Pearson's correlation over all answers, of what differs within prompts or of everything; 0 where nothing does."""
+    """Pearson's correlation over all answers; 0 where either is constant.
+
+    within: subtract each prompt's mean first.
+    """
     center = (lambda v: np.asarray(v, float) - np.mean(v)) if within else (lambda v: np.asarray(v, float))
     x, y = (np.concatenate([center(v) for v in values]) for values in (xs, ys))
     spread = x.std() * y.std()

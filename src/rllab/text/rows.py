@@ -1,4 +1,4 @@
-"""The rows of a task that a language model is trained on: their order, and how long they are."""
+"""The rows of a task that a language model is trained on: their order, and their lengths in tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.packing import Document
 
-SURVEYED, SURVEYED_FILE = 300, 50_000  # rows that are looked at before the training begins: drawn ones, a file's
+SURVEYED, SURVEYED_FILE = 300, 50_000  # most rows checked before training, of a generated task and of a file
 
 
 class Rows:
-    """A task's rows to train on: each epoch has an order of its own, and ranks take turns.
+    """A task's training rows. Each epoch has its own random order, and draws alternate between ranks.
 
-    Its state is a fingerprint of the rows: a run does not go on with others. A task without one is made by its code.
+    Its state is the fingerprint of the rows, so a run is not resumed on changed data. Generated tasks have none.
     """
 
     def __init__(self, task: Any, ctx: Context) -> None:
@@ -27,22 +27,22 @@ class Rows:
         self._shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def of_round(self, step: int, count: int) -> list[dict[str, Any]]:
-        """The `count` rows of this rank in a round."""
+        """The `count` rows of this rank in round `step`."""
         return [self.row(i) for i in self.draws_of_rank(step * count * self.ctx.world, count)]
 
     def draws_of_rank(self, first: int, count: int) -> range:
-        """Which of the draws from the `first` on are this rank's, `count` of them."""
+        """The next `count` draws of this rank, from draw `first` of all ranks on."""
         return range(first + self.ctx.rank, first + self.ctx.rank + count * self.ctx.world, self.ctx.world)
 
     def row(self, draw: int) -> dict[str, Any]:
-        """The row of a draw; draws are numbered over all epochs."""
+        """The row of a draw; draws are numbered across epochs and ranks."""
         return self.task.row(int(self._order(draw // self.size)[draw % self.size]), "train")  # type: ignore[no-any-return]
 
     def held_out(self, split: str, count: int) -> list[dict[str, Any]]:
-        """The first rows of `validation` or `test`.
+        """The first `count` rows of `validation` or `test`, or all if there are fewer.
 
         Raises:
-            FieldMistake: there are none.
+            FieldMistake: the split is empty.
         """
         size = min(count, self.task.size(split))
         if not size:
@@ -50,23 +50,23 @@ class Rows:
         return [self.task.row(i, split) for i in range(size)]
 
     def sample(self) -> list[dict[str, Any]]:
-        """Rows spread over those to train on, to be looked at: of a file's all that is reasonable."""
+        """Training rows at even distances for the checks before training: of a file all up to `SURVEYED_FILE`."""
         count = SURVEYED_FILE if self._fingerprint else SURVEYED
         places = np.unique(np.linspace(0, self.size - 1, min(count, self.size)).astype(int))
         return [self.task.row(int(i), "train") for i in places]
 
     def state_dict(self) -> dict[str, Any]:
-        """What the rows were."""
+        """The fingerprint of the rows."""
         return {"fingerprint": self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Sees that the rows are still the same.
+        """Checks that the rows are the same as in the saved run.
 
         Raises:
-            Mistake: they are not.
+            Mistake: they have changed.
         """
         if state["fingerprint"] != self._fingerprint:
-            raise Mistake("the rows of `task` have changed since the run began: put the file back, or begin a new run")
+            raise Mistake("the rows of `task` have changed since the run began: restore the file, or begin a new run")
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled[0] != epoch:
@@ -75,9 +75,13 @@ class Rows:
 
 
 def truncate(document: Document, length: int) -> Document:
-    """A document in at most `length` tokens: the ends of its completions go, evenly, but for a quarter of the row.
+    """A document truncated to at most `length` tokens.
 
-    What is still too much goes from the beginning of the prompt, whose end matters most.
+    Completions lose their ends, down to one common length. Together they keep at least a quarter of the row, if they
+    have as much; for that the prompt loses its beginning, as its end matters most.
+
+    Raises:
+        Mistake: a row has no room for one token of each completion.
     """
     if document.size <= length:
         return document
@@ -94,22 +98,22 @@ def truncate(document: Document, length: int) -> Document:
 
 
 def check_lengths(documents: Sequence[Document], length: int, context: int | None, too_long: str) -> dict[str, Any]:
-    """What there is to know of documents' lengths before the training begins.
+    """Statistics of documents' lengths, as `rllab check` prints them.
 
-    context: the positions that the model knows.
+    context: the model's longest sequence, if it has a limit.
 
     Raises:
-        FieldMistake: some are longer than a row and `too_long` is error, a prompt leaves no room for its completion,
-            or a row is longer than the model's context.
+        FieldMistake: documents are longer than a row and `too_long` is "error", or a row is longer than `context`.
+        Mistake: a row has no room for a document's completions.
     """
     if context is not None and length > context:
-        raise FieldMistake("length", f"is {length}, and the model reads {context} tokens at most: make it smaller")
+        raise FieldMistake("length", f"is {length}, and the model's context has {context} tokens: make it smaller")
     sizes = np.array([d.size for d in documents])
     over = np.flatnonzero(sizes > length)
     if len(over) and too_long == "error":
         raise FieldMistake(
             "length",
-            f"{len(over)} of {len(sizes)} rows that were looked at are longer than a row of {length} tokens; the "
+            f"{len(over)} of {len(sizes)} rows that were checked are longer than a row of {length} tokens; the "
             f"longest has {sizes.max()}: make `length` larger, or set too_long: cut",
         )
     for i in over:
@@ -117,7 +121,7 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
     shown = np.percentile(sizes, [50, 95, 100]).astype(int)
     learned = sum(sum(map(len, d.completions)) for d in documents)
     return {
-        "rows looked at": len(sizes),
+        "rows checked": len(sizes),
         "tokens of a row": f"median {shown[0]}, 95 % below {shown[1]}, longest {shown[2]} (length: {length})",
         "learned": f"{learned / sizes.sum():.0%} of the tokens",
         "cut": f"{len(over)} of {len(sizes)} rows ({len(over) / len(sizes):.1%})",

@@ -1,8 +1,10 @@
-"""The sampler: completions of prompts, many at a time.
+"""The sampler: generates completions of many prompts at a time.
 
-Every prompt is read once, however many samples are drawn from it; keys and values are kept; sequences that are finished
-are dropped. The random numbers of a completion are a function of its row and sample alone, so that nothing else in the
-batch changes it.
+A prompt is computed once for all of its samples, keys and values are cached, and finished sequences are dropped from
+the batch. The random numbers of a completion are a function of its row and sample alone, so the other sequences of the
+batch do not change it.
+
+Axes: N sequences, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,27 +19,28 @@ from rllab.text.attention import KVCache, Packed
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.models import LanguageModel
 
-_FEW = 0.8  # share of sequences that go on, below which the others are dropped; it takes a copy of all keys and values
+_DROP_BELOW = 0.8  # finished sequences are dropped below this fraction of unfinished ones, as it copies the cache
 Uniforms = Callable[[int, int], np.ndarray]
-"""(row, sample) -> numbers in [0, 1), one for each token."""
+"""(row, sample) -> uniform random numbers in [0, 1), one for each new token [max_new_tokens]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are chosen: greedily at temperature 0, else from the top_k likeliest that make up top_p."""
+    """How tokens are chosen: the likeliest at temperature 0; else sampled, within top_k and top_p."""
 
     max_new_tokens: int = 64
     temperature: float = 0.0
-    top_k: int = 0  # 0: all
-    top_p: float = 1.0
+    top_k: int = 0  # sample from the k likeliest tokens; 0: all
+    top_p: float = 1.0  # sample from the likeliest tokens whose probabilities reach p
 
 
 @dataclass
 class Completion:
     """A sampled completion.
 
-    logp: of each sampled token under the model at the sampling's temperature (1 where that is 0), before top_k and
-    top_p. finished: it ended by itself. learned: which tokens were sampled, [] for all; the others a task has replied.
+    row: index of its prompt. sample: its number among the samples of the prompt. logp: log-probability of each sampled
+    token at the sampling's temperature (1 where that is 0), before top_k and top_p. finished: it ended with the
+    end-of-text token. learned: for each token whether it was sampled, [] for all; the others are replies of a task.
     """
 
     row: int
@@ -57,22 +60,22 @@ def generate(
     uniforms: Uniforms | None = None,
     at_once: int = 1024,
 ) -> list[Completion]:
-    """`samples` completions of each prompt, in order; `at_once` of them go side by side.
+    """`samples` completions of each prompt, in the order of the prompts; `at_once` of them in a batch.
 
-    uniforms: needed where the temperature is above 0. Our own forward pass is used where it knows the model, else
-    transformers' `generate`: the tokens are the same.
+    uniforms: required where the temperature is above 0. Models that the native forward pass does not support run in
+    transformers' `generate`, by the same rule for choosing tokens.
     """
-    found = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
+    completions = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
     size = max(1, at_once // samples)
     for first in range(0, len(prompts), size):
-        some, part = prompts[first : first + size], found[first * samples : (first + size) * samples]
+        some, part = prompts[first : first + size], completions[first * samples : (first + size) * samples]
         drawn = [uniforms(c.row, c.sample) for c in part] if uniforms else []
         numbers = torch.tensor(np.array(drawn), device=lm.model.device) if drawn else None
         if lm.shape is None:
             _transformers(lm, some, sampling, samples, part, numbers)
         else:
             _native(lm, lm.shape, some, sampling, samples, part, numbers)
-    return found
+    return completions
 
 
 def _native(
@@ -81,28 +84,29 @@ def _native(
     prompts: Sequence[list[int]],
     sampling: Sampling,
     samples: int,
-    found: list[Completion],
+    completions: list[Completion],
     numbers: Tensor | None,
 ) -> None:
-    cache, logits = _read(lm, shape, prompts)
+    """Fills in the completions with the native forward pass. numbers: uniforms [N, max_new_tokens]."""
+    cache, logits = _prefill(lm, shape, prompts)
     rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(samples)
     cache.select(rows)
-    logits, alive = logits[rows], torch.arange(len(found), device=logits.device)
+    logits, alive = logits[rows], torch.arange(len(completions), device=logits.device)
     for step in range(sampling.max_new_tokens):
         chosen, logp = choose_tokens(logits, sampling, None if numbers is None else numbers[alive, step])
-        _note([found[i] for i in alive.tolist()], chosen, logp, lm)
-        going = [i for i, row in enumerate(alive.tolist()) if not found[row].finished]
-        if not going or step + 1 == sampling.max_new_tokens:
+        _append([completions[i] for i in alive.tolist()], chosen, logp, lm)
+        unfinished = [i for i, row in enumerate(alive.tolist()) if not completions[row].finished]
+        if not unfinished or step + 1 == sampling.max_new_tokens:
             break
-        if len(going) < _FEW * len(alive):
-            kept = torch.tensor(going, device=logits.device)
+        if len(unfinished) < _DROP_BELOW * len(alive):
+            kept = torch.tensor(unfinished, device=logits.device)
             alive, chosen = alive[kept], chosen[kept]
             cache.select(kept)
-        logits = _go_on(lm, shape, chosen, cache)
+        logits = _next_logits(lm, shape, chosen, cache)
 
 
-def _note(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: LanguageModel) -> None:
-    """Adds the next token to each completion that has not ended."""
+def _append(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: LanguageModel) -> None:
+    """Appends the next token [N] to each unfinished completion."""
     for completion, token, p in zip(completions, chosen.tolist(), logp.tolist(), strict=True):
         if not completion.finished:
             completion.ids.append(token)
@@ -110,8 +114,8 @@ def _note(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: Langu
             completion.finished = token == lm.tokenizer.eos_token_id
 
 
-def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tuple[KVCache, Tensor]:
-    """Keys and values of the prompts, and the logits [N, V] behind them."""
+def _prefill(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tuple[KVCache, Tensor]:
+    """The cache of the prompts' keys and values, and the logits [N, V] of their next tokens."""
     device = lm.model.device
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     cache = KVCache(len(prompts), device)
@@ -124,9 +128,9 @@ def _read(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tupl
     return cache, lm.model.lm_head(hidden[lengths.cumsum(0) - 1])
 
 
-def _go_on(lm: LanguageModel, shape: Shape, tokens: Tensor, cache: KVCache) -> Tensor:
-    """Logits [N, V] behind one more token [N] of each sequence."""
-    cache.go_on()
+def _next_logits(lm: LanguageModel, shape: Shape, tokens: Tensor, cache: KVCache) -> Tensor:
+    """Extends each sequence by one of `tokens` [N]; returns the logits [N, V] of the tokens after them."""
+    cache.prepare_next()
     hidden = hidden_states(lm.model, shape, tokens, cache.lengths, cache)
     cache.lengths = cache.lengths + 1
     return lm.model.lm_head(hidden)  # type: ignore[no-any-return]
@@ -137,10 +141,10 @@ def _transformers(
     prompts: Sequence[list[int]],
     sampling: Sampling,
     samples: int,
-    found: list[Completion],
+    completions: list[Completion],
     numbers: Tensor | None,
 ) -> None:
-    """The same with transformers' `generate`, for any architecture; it is made to choose the tokens that we choose."""
+    """The same with transformers' `generate`, for any architecture. A logits processor forces our choice of tokens."""
     longest = max(map(len, prompts))
     repeated = [p for p in prompts for _ in range(samples)]
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in repeated], device=lm.model.device)
@@ -149,7 +153,7 @@ def _transformers(
     def force(so_far: Tensor, logits: Tensor) -> Tensor:
         step = so_far.shape[1] - longest
         chosen, logp = choose_tokens(logits.float(), sampling, None if numbers is None else numbers[:, step])
-        _note(found, chosen, logp, lm)
+        _append(completions, chosen, logp, lm)
         return torch.full_like(logits, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
     config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -162,7 +166,10 @@ def _transformers(
 
 
 def choose_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The next tokens [N] and their log-probabilities [N]; uniform: a number in [0, 1) for each."""
+    """The next tokens [N] and their log-probabilities [N], from logits [N, V].
+
+    uniform: a random number in [0, 1) for each sequence [N]; required where the temperature is above 0.
+    """
     if not sampling.temperature:
         chosen = logits.argmax(-1)
     logp = (logits / (sampling.temperature or 1.0)).log_softmax(-1)

@@ -1,4 +1,4 @@
-"""Renders a chat template that somebody else wrote; `chat.check_template` runs it and ends it."""
+"""Renders a chat template that came with a model. `chat.checked_template` gives it a deadline."""
 
 import json
 import sys

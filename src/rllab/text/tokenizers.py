@@ -1,4 +1,4 @@
-"""Tokenizers of models that are made here: of words where a task says which there are, else of pairs of bytes."""
+"""Tokenizers of new models: one token a word for tasks that list their words, else byte-pair encoding."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,47 +17,48 @@ CHAT = (
     "{{ '<|assistant|>' }}{% endif %}"
 )
 _PIECES = r"####|\d+|\w+|[^\w\s]"
-_SAID = ("prompt", "completion", "completions", "chosen", "rejected", "messages", "text")
-_ROWS = 10_000  # whose texts a tokenizer is trained on
-_VOCABULARY = 4096  # of byte pairs: a small model's embeddings then stay small beside its layers
+_COLUMNS = ("prompt", "completion", "completions", "chosen", "rejected", "messages", "text")
+_ROWS = 10_000  # most rows that a tokenizer is trained on
+_VOCABULARY = 4096  # tokens of byte-pair encoding; few, so a small model's embeddings stay small beside its layers
 
 
 def tokenizer_for(task: Any) -> PreTrainedTokenizerFast:
-    """The tokenizer of a task's `words()`, or else one that is trained on what its rows say."""
+    """A tokenizer of the task's `words()`, or one that is trained on the texts of its rows."""
     return word_tokenizer(task.words()) if hasattr(task, "words") else byte_pair_tokenizer(_texts(task))
 
 
 def _texts(task: Any) -> Iterator[str]:
+    """The texts of a task's training rows, and their gold answers."""
     for i in range(min(_ROWS, task.size("train"))):
         row = task.row(i, "train")
-        yield from (text for column in _SAID if column in row for text in _said(row[column]))
+        yield from (text for column in _COLUMNS if column in row for text in _flat(row[column]))
         yield str(task.gold(row))
 
 
-def _said(value: Any) -> Iterator[str]:
-    """The texts in a column: a text, messages, or several of either."""
+def _flat(value: Any) -> Iterator[str]:
+    """The texts in a column's value: a text, a message, or nested lists of them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         yield str(value.get("content", ""))
     else:
         for each in value:
-            yield from _said(each)
+            yield from _flat(each)
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a word, number and sign."""
+    """A tokenizer with one token for each word, number and punctuation mark."""
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), "removed", invert=True)
-    tokenizer.decoder = decoders.WordPiece(prefix="\u2581", cleanup=True)  # no word begins with it
-    return _chatting(tokenizer)
+    tokenizer.decoder = decoders.WordPiece(prefix="\u2581", cleanup=True)  # a prefix that no word has
+    return _with_chat(tokenizer)
 
 
 def byte_pair_tokenizer(texts: Iterable[str], size: int = _VOCABULARY) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `size` frequent pieces of these texts (Sennrich et al. 2016), down to bytes: it reads any.
+    """Byte-pair encoding (Sennrich et al. 2016) trained on texts, with at most `size` tokens. It encodes any text.
 
-    Digits are tokens of their own, so that numbers are read place by place.
+    Each digit is a token of its own, so a model reads numbers digit by digit.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -69,14 +70,14 @@ def byte_pair_tokenizer(texts: Iterable[str], size: int = _VOCABULARY) -> PreTra
         vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _chatting(tokenizer)
+    return _with_chat(tokenizer)
 
 
-def _chatting(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """With the tokens and the template of a chat.
+def _with_chat(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Adds the special tokens and the chat template.
 
-    The template has three styles: `style="direct"` and `style="think"` ask for an answer alone or for thinking first,
-    without one the model is free.
+    The template has three styles: "direct" asks for an answer alone, "think" for thinking first, and any other style
+    ("free") leaves it to the model.
     """
     tokenizer.add_special_tokens([AddedToken(x, special=True, normalized=False) for x in SPECIAL[:-2]])
     tokenizer.add_tokens([AddedToken(x, normalized=False) for x in SPECIAL[-2:]])

@@ -1,6 +1,7 @@
-"""Completions of several turns: the model speaks and the task replies, until the task has nothing more to say.
+"""Completions of several turns: the model and the task alternate, until the task returns no reply.
 
-What the task says stands among a completion's tokens, and is not learned. All turns share one budget of tokens.
+The tokens of the task's replies are part of the completion, and are not learned. All turns share the budget of
+`max_new_tokens`.
 """
 
 from collections.abc import Sequence
@@ -21,14 +22,14 @@ Message = dict[str, str]
 
 @dataclass
 class Conversation:
-    """A completion, and the messages that it consists of: the model's, and those of a task that replies."""
+    """A completion and its messages: the model's, and the task's replies."""
 
     completion: Completion
     messages: list[Message]
 
     @property
     def text(self) -> str:
-        """What the model said last: the answer."""
+        """The model's last message: its answer."""
         return last_text(self.messages)
 
 
@@ -41,37 +42,40 @@ def converse(
     uniforms: Uniforms | None = None,
     longest: int | None = None,
 ) -> tuple[list[list[int]], list[Conversation]]:
-    """The rows' prompts as tokens, of each the last `longest`, and `samples` talks that go on from each, in order.
+    """Samples conversations that begin with the rows' prompts.
+
+    Returns the token ids of each prompt, cut to its last `longest` tokens, and `samples` conversations of each prompt,
+    in the order of the rows.
 
     Raises:
-        FieldMistake: the task replies, and its prompts are no conversations.
-        Mistake: its `reply` fails.
+        FieldMistake: the task replies, but its prompts are plain texts.
+        Mistake: the task's `reply` raises an exception.
     """
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
-    found = generate(lm, prompts, sampling, samples, uniforms)
-    talks = [Conversation(c, [_said(lm, c.ids)]) for c in found]
-    going = talks if hasattr(task, "reply") else []
-    while going := [t for t in going if _replied(lm, task, rows[t.completion.row], t, sampling.max_new_tokens)]:
-        _go_on(lm, prompts, going, sampling, uniforms)
-    return prompts, talks
+    completions = generate(lm, prompts, sampling, samples, uniforms)
+    conversations = [Conversation(c, [_message(lm, c.ids)]) for c in completions]
+    open_ones = conversations if hasattr(task, "reply") else []
+    while open_ones := [c for c in open_ones if _replied(lm, task, rows[c.completion.row], c, sampling.max_new_tokens)]:
+        _next_turn(lm, prompts, open_ones, sampling, uniforms)
+    return prompts, conversations
 
 
-def _said(lm: LanguageModel, ids: list[int]) -> Message:
+def _message(lm: LanguageModel, ids: list[int]) -> Message:
     return {"role": "assistant", "content": str(lm.tokenizer.decode(ids, skip_special_tokens=True))}
 
 
-def _replied(lm: LanguageModel, task: Any, row: Row, talk: Conversation, budget: int) -> bool:
-    """Adds what the task says to a talk; False where it says nothing, or leaves the model no token to answer with."""
-    completion = talk.completion
+def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation, budget: int) -> bool:
+    """Adds the task's reply to a conversation; False where there is none, or no token is left for an answer to it."""
+    completion = conversation.completion
     if not completion.finished:
         return False
     if isinstance(row["prompt"], str):
-        raise FieldMistake("task", "replies, and its prompts are plain texts: make them conversations")
+        raise FieldMistake("task", "has a `reply`, but its prompts are plain texts: make them conversations")
     try:
-        reply = task.reply(row, [*row["prompt"], *talk.messages])
+        reply = task.reply(row, [*row["prompt"], *conversation.messages])
     except Exception as error:
         name = f"{type(task).__module__}:{type(task).__name__}"
-        raise Mistake(f"{name}.reply fails on {talk.text[:80]!r}: {type(error).__name__}: {error}") from error
+        raise Mistake(f"{name}.reply fails on {conversation.text[:80]!r}: {type(error).__name__}: {error}") from error
     if not reply:
         return False
     ids = reply_ids(lm.tokenizer, reply, row)
@@ -80,33 +84,33 @@ def _replied(lm: LanguageModel, task: Any, row: Row, talk: Conversation, budget:
         return False
     completion.learned = [*(completion.learned or [True] * len(completion.ids)), *[False] * len(ids)]
     completion.ids = completion.ids + ids
-    talk.messages.extend(reply)
+    conversation.messages.extend(reply)
     return True
 
 
-def _go_on(
+def _next_turn(
     lm: LanguageModel,
     prompts: Sequence[list[int]],
-    going: Sequence[Conversation],
+    conversations: Sequence[Conversation],
     sampling: Sampling,
     uniforms: Uniforms | None,
 ) -> None:
-    """The next turn of each talk."""
-    each = [t.completion for t in going]
+    """Samples the model's next turn of each conversation, with the uniforms that its earlier turns have not used."""
+    each = [c.completion for c in conversations]
     room = [sampling.max_new_tokens - len(c.ids) for c in each]
 
     def numbers(i: int, _: int) -> np.ndarray:
         assert uniforms is not None
-        mine = uniforms(each[i].row, each[i].sample)[-room[i] :]
-        return np.pad(mine, (0, max(room) - room[i]))
+        unused = uniforms(each[i].row, each[i].sample)[-room[i] :]
+        return np.pad(unused, (0, max(room) - room[i]))
 
     contexts = [prompts[c.row] + c.ids for c in each]
     longest = replace(sampling, max_new_tokens=max(room))
     more = generate(lm, contexts, longest, uniforms=numbers if uniforms else None)
-    for talk, new, left in zip(going, more, room, strict=True):
-        completion, ids = talk.completion, new.ids[:left]
+    for conversation, new, left in zip(conversations, more, room, strict=True):
+        completion, ids = conversation.completion, new.ids[:left]
         completion.finished = new.finished and len(new.ids) <= left
         completion.ids = completion.ids + ids
         completion.logp = completion.logp + new.logp[:left]
         completion.learned = [*completion.learned, *[True] * len(ids)]
-        talk.messages.append(_said(lm, ids))
+        conversation.messages.append(_message(lm, ids))
