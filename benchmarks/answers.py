@@ -1,8 +1,8 @@
-"""Rows scored per second, ours against math-verify, and how often either is right on the tricky formats of the tests.
+"""Rows graded per second by rllab.answers and by math-verify, and how often each is right on the tests' tricky formats.
 
     RLLAB_DATA=... .venv/bin/python benchmarks/answers.py
 
-The rows are GSM8K's recorded solutions, with labels by people; the two alternate in one run, in one process and thread.
+The rows are the recorded solutions of GSM8K, labelled by people. The two alternate in one process and one thread.
 """
 
 import argparse
@@ -33,20 +33,20 @@ def theirs(completion: str, target: str, kind: str) -> bool:
     return bool(verify(gold, answer, timeout_seconds=1))
 
 
-def recorded(folder: Path, rows: int) -> list[Row]:
-    found: list[Row] = []
+def recorded(folder: Path, count: int) -> list[Row]:
+    rows: list[Row] = []
     for line in (folder / "gsm8k/example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         target = row["ground_truth"].rpartition("A:")[2].strip()
         solutions = [v for v in row.values() if isinstance(v, dict)]
-        found += [(s["solution"], target, "number", s["is_correct"]) for s in solutions]
-    return found[:rows]
+        rows += [(s["solution"], target, "number", s["is_correct"]) for s in solutions]
+    return rows[:count]
 
 
-def per_second(judged: Callable[[str, str, str], bool], rows: list[Row]) -> tuple[float, int]:
-    """Rows per second, and how many labels it disagrees with."""
+def per_second(scorer: Callable[[str, str, str], bool], rows: list[Row]) -> tuple[float, int]:
+    """Returns the rows per second of a scorer, and the number of labels that it disagrees with."""
     start = time.perf_counter()
-    wrong = sum(judged(*row[:3]) != row[3] for row in rows)
+    wrong = sum(scorer(*row[:3]) != row[3] for row in rows)
     return len(rows) / (time.perf_counter() - start), wrong
 
 
@@ -58,23 +58,23 @@ def main() -> None:
         sys.exit("RLLAB_DATA has to name the folder that has gsm8k/example_model_solutions.jsonl")
     rows, pairs = recorded(Path(os.environ["RLLAB_DATA"]), 500 if args.quick else 5276), 1 if args.quick else 5
     print(f"{processor()}; {len(rows):,} rows, {pairs} pairs")
-    mine, peer = [], []
+    own, peer = [], []
     for pair in range(1, pairs + 1):
-        (speed, wrong), (its, missed) = per_second(ours, rows), per_second(theirs, rows)
-        mine.append(speed)
-        peer.append(its)
-        print(f"pair {pair}: ours {speed:,.0f}/s ({wrong} labels missed), math-verify {its:,.0f}/s ({missed} missed)")
+        (speed, wrong), (other, missed) = per_second(ours, rows), per_second(theirs, rows)
+        own.append(speed)
+        peer.append(other)
+        print(f"pair {pair}: ours {speed:,.0f}/s ({wrong} labels missed), math-verify {other:,.0f}/s ({missed} missed)")
     cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
     for kind, count in Counter(c["kind"] for c in cases).items():
         right = [
-            sum(j(c["completion"], c["target"], kind) == c["correct"] for c in cases if c["kind"] == kind)
-            for j in (ours, theirs)
+            sum(scorer(c["completion"], c["target"], kind) == c["correct"] for c in cases if c["kind"] == kind)
+            for scorer in (ours, theirs)
         ]
         print(f"{kind} formats: ours {right[0]} of {count}, math-verify {right[1]}")
-    ratios = [a / b for a, b in zip(mine, peer, strict=True)]
+    ratios = [a / b for a, b in zip(own, peer, strict=True)]
     result = {
         "name": "answers-math-verify",
-        "ours": round(statistics.median(mine)),
+        "ours": round(statistics.median(own)),
         "peer": round(statistics.median(peer)),
     }
     spread = [round(min(ratios), 2), round(max(ratios), 2)]

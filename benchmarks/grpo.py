@@ -1,13 +1,14 @@
-"""GRPO's completions per second beside TRL's GRPOTrainer: the same model, prompts, group size, tokens and allocator.
+"""GRPO's completions per second in rllab and in TRL's GRPOTrainer: the same model, prompts, groups, tokens, allocator.
 
-    .venv/bin/python benchmarks/grpo.py                  one thread, by processor time
-    .venv/bin/python benchmarks/grpo.py --threads 2      two threads, by the clock
-    .venv/bin/python benchmarks/grpo.py --shares         what of a round is neither sampling, nor rewards, nor learning
+    .venv/bin/python benchmarks/grpo.py                  one thread, processor time
+    .venv/bin/python benchmarks/grpo.py --threads 2      two threads, wall time
+    .venv/bin/python benchmarks/grpo.py --shares         shares of sampling, rewards, learning and the rest in a round
 
-A round is 32 prompts of 8 completions of up to 64 tokens, sampled, rewarded and learned from in one step of AdamW. The
-model is `run:pocket`, told to think; the reward is a coin, so that every group teaches and none can be left out, and
-the learning rate so small that both keep saying what the model says. TRL is tried in both precisions without gradient
-checkpointing, its best alternates with ours; its defaults (bf16 and checkpointing) are measured once.
+A round samples 8 completions of up to 64 tokens for each of 32 prompts, rewards them, and trains on them in one step of
+AdamW. The model is `run:pocket` in its thinking style. The reward is a coin, so that groups have a signal and cannot be
+skipped. The learning rate is so small that both models keep their completion lengths. TRL is measured in both
+precisions without gradient checkpointing, and its faster setting alternates with rllab. Its defaults (bf16 and
+checkpointing) are measured once.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def ours(folder: Path, steps: int, _: str) -> dict[str, float]:
 
 
 def shares(folder: Path, steps: int, _: str) -> dict[str, float]:
-    """What of a round goes into sampling, rewards, learning (forward, backward, optimizer), and the rest."""
+    """Returns the shares of a round's time: sampling, rewards, learning (forward, backward, optimizer), the rest."""
     import rllab.text.turns as turns
     from rllab.core.engine import Engine
     from rllab.rewards.scoring import Rewards
@@ -68,9 +69,9 @@ def shares(folder: Path, steps: int, _: str) -> dict[str, float]:
     def timed(name: str, function: Any) -> Any:
         def call(*args: Any, **more: Any) -> Any:
             start = time.perf_counter()
-            found = function(*args, **more)
+            result = function(*args, **more)
             spent[name] += time.perf_counter() - start
-            return found
+            return result
 
         return call
 
@@ -129,22 +130,22 @@ def theirs(folder: Path, steps: int, setting: str) -> dict[str, float]:
 
 
 def measure(who: str, folder: Path, args: argparse.Namespace, setting: str = "") -> dict[str, float]:
-    """Runs one side in a process of its own."""
+    """Runs one side in a separate process."""
     threads = {k: str(args.threads) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     env = os.environ | ALLOCATOR | threads | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     line = [sys.executable, __file__, "--side", who, "--folder", str(folder), "--setting", setting]
     done = subprocess.run([*line, "--steps", str(args.steps)], env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{who} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    measured: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     if who == "shares":
-        return found
-    seconds = found["wall" if args.threads > 1 else "cpu"]
-    return found | {"speed": found["steps"] * PROMPTS * GENERATIONS / seconds}
+        return measured
+    seconds = measured["wall" if args.threads > 1 else "cpu"]
+    return measured | {"speed": measured["steps"] * PROMPTS * GENERATIONS / seconds}
 
 
 def prepare(folder: Path) -> None:
-    """The rows, and the model that both sides load."""
+    """Writes the rows and the model that both sides load."""
     import shutil
 
     from rllab_envs.tasks.pocket import Pocket
@@ -153,8 +154,8 @@ def prepare(folder: Path) -> None:
 
     shutil.copytree(model_folder("run:pocket"), folder / "model", ignore=shutil.ignore_patterns("trainer"))
     template = folder / "model" / "chat_template.jinja"
-    asked = "<|think|><|assistant|>"  # TRL hands no style on
-    template.write_text(template.read_text().replace("{{ '<|assistant|>' }}", f"{{{{ '{asked}' }}}}"))
+    opening = "<|think|><|assistant|>"  # TRL does not pass a style to the template
+    template.write_text(template.read_text().replace("{{ '<|assistant|>' }}", f"{{{{ '{opening}' }}}}"))
     task = Pocket(tickets=0.0)
     rows = [{"prompt": task.row(i, "train")["prompt"]} for i in range(2000)]
     whole = [r | {"completion": [{"role": "assistant", "content": "#### 1"}]} for r in rows]
@@ -165,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one pair, few rounds")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--shares", action="store_true", help="only what our own rounds consist of")
+    parser.add_argument("--shares", action="store_true", help="only the shares of a round of rllab")
     parser.add_argument("--side", choices=["ours", "trl", "shares"], help=argparse.SUPPRESS)
     parser.add_argument("--setting", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

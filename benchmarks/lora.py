@@ -1,9 +1,9 @@
-"""What LoRA of several ranks learns and keeps, beside all weights: the pocket model is taught a new word.
+"""LoRA of several ranks compared with training all weights: the pocket model learns a new word and keeps an old skill.
 
     .venv/bin/python benchmarks/lora.py            seeds 0, 1, 2; four minutes on two cores
 
-Each rank has its best learning rate, found on seed 7 among three to four. Memory is the process's peak; adapters and
-moments are small beside Python and torch here, so their own size is told too.
+Each rank has its best learning rate of three or four on seed 7. Memory is the peak of the process. Adapters and moments
+are small here compared with Python and torch, so the size of the saved weights is reported, too.
 """
 
 import argparse
@@ -19,7 +19,7 @@ RATES = {"2": "1e-2", "8": "4e-3", "32": "5e-3", "all weights": "5e-4"}
 
 
 def run(rank: str, seed: int, runs: Path) -> dict[str, float]:
-    """One run: held-out score of the new word and of the old skill, trained share, size on disk, peak memory."""
+    """Trains once. Returns held-out scores of new word and old skill, trained share, size on disk, peak memory."""
     recipe = ["sft-full"] if rank == "all weights" else ["sft-lora", f"lora.r={rank}"]
     name = f"r{rank.replace(' ', '-')}-{seed}"
     words = [*recipe, f"optim.lr={RATES[rank]}", f"seed={seed}", "--name", name, "--runs", str(runs), "-q"]
@@ -50,8 +50,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for rank in RATES:
-            found = [run(rank, seed, Path(folder)) for seed in ((0,) if args.quick else (0, 1, 2))]
-            mean = {k: statistics.mean(f[k] for f in found) for k in found[0]}
+            results = [run(rank, seed, Path(folder)) for seed in ((0,) if args.quick else (0, 1, 2))]
+            mean = {k: statistics.mean(r[k] for r in results) for k in results[0]}
             change = "" if rank == "all weights" else f"{mean['change']:.1f}"
             print(
                 f"| {rank} | {mean['new']:.1%} | {mean['old']:.1%} | {mean['share']:.1%} | {mean['kB']:,.0f} kB | "

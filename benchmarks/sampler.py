@@ -1,11 +1,11 @@
-"""Sampled tokens per second, ours against transformers' `generate`: the same model, prompts, precision, allocator.
+"""Sampled tokens per second of rllab and of `generate` of transformers: the same model, prompts, precision, allocator.
 
-    .venv/bin/python benchmarks/sampler.py                  one thread, by processor time
-    .venv/bin/python benchmarks/sampler.py --threads 2      two threads, by the clock
+    .venv/bin/python benchmarks/sampler.py                  one thread, processor time
+    .venv/bin/python benchmarks/sampler.py --threads 2      two threads, wall time
 
-The model is `run:pocket` (made first if it is not there), in fp32. 64 prompts, 4 samples of each at temperature 1, up
-to 64 tokens; a token counts up to the end of its completion. Transformers is asked for 4 samples a prompt
-(`num_return_sequences`) with the cache that is faster for it.
+The model is `run:pocket` in fp32; the run is made first if it does not exist. Each of 64 prompts has 4 samples at
+temperature 1, of up to 64 tokens. Tokens count up to the end of their completion. Transformers samples 4 completions of
+a prompt (`num_return_sequences`) with the cache that is faster.
 """
 
 import argparse
@@ -36,20 +36,20 @@ def ours(lm: Any, cache: str) -> int:
     from rllab.text.sampler import Sampling, generate
 
     sampling = Sampling(max_new_tokens=TOKENS, temperature=1.0)
-    found = generate(lm, prompts(lm), sampling, SAMPLES, lambda r, s: np.random.default_rng([r, s]).random(TOKENS))
-    return sum(len(c.ids) for c in found)
+    sampled = generate(lm, prompts(lm), sampling, SAMPLES, lambda r, s: np.random.default_rng([r, s]).random(TOKENS))
+    return sum(len(c.ids) for c in sampled)
 
 
 def theirs(lm: Any, cache: str) -> int:
     import torch
 
-    asked = prompts(lm)
-    longest = max(map(len, asked))
+    prompt_ids = prompts(lm)
+    longest = max(map(len, prompt_ids))
     pad, end = lm.tokenizer.pad_token_id, lm.tokenizer.eos_token_id
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in asked])
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in asked])
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompt_ids])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompt_ids])
     torch.manual_seed(0)
-    found = lm.model.generate(
+    sampled = lm.model.generate(
         ids,
         attention_mask=mask,
         do_sample=True,
@@ -62,12 +62,12 @@ def theirs(lm: Any, cache: str) -> int:
         eos_token_id=end,
         **({"cache_implementation": "static", "disable_compile": True} if cache == "static" else {}),
     )
-    new = found[:, longest:]
+    new = sampled[:, longest:]
     return sum(int((row == end).nonzero()[0]) + 1 if (row == end).any() else len(row) for row in new)
 
 
 def measure(who: str, args: argparse.Namespace, cache: str = "") -> float:
-    """Tokens per second of one side, in a process of its own."""
+    """Returns the tokens per second of one side, measured in a separate process."""
     threads = {k: str(args.threads) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     env = os.environ | ALLOCATOR | threads | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     line = [
@@ -92,7 +92,7 @@ def side(args: argparse.Namespace) -> float:
     from rllab.text.open import open_model
 
     lm, run = open_model(args.model), {"ours": ours, "hf": theirs}[args.side]
-    run(lm, args.cache)  # what is only slow the first time
+    run(lm, args.cache)  # warm-up
     clock = time.perf_counter if args.threads > 1 else time.process_time
     start = clock()
     tokens = sum(run(lm, args.cache) for _ in range(TIMES))
@@ -120,15 +120,15 @@ def main() -> None:
     tried = {c: measure("hf", args, c) for c in CACHES}
     best = max(tried, key=lambda c: tried[c])
     print("transformers: " + ", ".join(f"{c} cache {v:,.0f}/s" for c, v in tried.items()))
-    found = []
+    speeds = []
     for _ in range(pairs):
-        found.append((measure("ours", args), measure("hf", args, best)))
-        print(f"  ours {found[-1][0]:,.0f}/s, transformers {found[-1][1]:,.0f}/s", flush=True)
-    ratios = [a / b for a, b in found]
+        speeds.append((measure("ours", args), measure("hf", args, best)))
+        print(f"  ours {speeds[-1][0]:,.0f}/s, transformers {speeds[-1][1]:,.0f}/s", flush=True)
+    ratios = [a / b for a, b in speeds]
     result = {
         "name": f"sampler-transformers-{args.threads}",
-        "ours": round(statistics.median(a for a, _ in found)),
-        "peer": round(statistics.median(b for _, b in found)),
+        "ours": round(statistics.median(a for a, _ in speeds)),
+        "peer": round(statistics.median(b for _, b in speeds)),
         "ratio": round(statistics.median(ratios), 2),
         "spread": [round(min(ratios), 2), round(max(ratios), 2)],
     }

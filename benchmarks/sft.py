@@ -1,11 +1,12 @@
-"""Supervised fine-tuning's tokens per second beside TRL's SFTTrainer: the same model, rows, precision, allocator.
+"""Tokens per second of supervised fine-tuning in rllab and in TRL's SFTTrainer: same model, rows, precision, allocator.
 
-    .venv/bin/python benchmarks/sft.py                  one thread, by processor time; both precisions
-    .venv/bin/python benchmarks/sft.py --threads 2      two threads, by the clock
+    .venv/bin/python benchmarks/sft.py                  one thread, processor time; both precisions
+    .venv/bin/python benchmarks/sft.py --threads 2      two threads, wall time
 
-TRL's settings (sorted by length or not, packed) are tried first, and its fastest alternates with ours. Both read the
-same JSONL of word problems, train all weights with AdamW, and are timed from their sixth optimizer step to their last;
-a token counts once, padding does not. `start` is from the process's first moment to the end of its first step.
+TRL's settings (sorted by length or not, packed) are measured first, and its fastest alternates with rllab. Both read
+the same JSONL of word problems and train all weights with AdamW. Time is measured from the sixth optimizer step to the
+last. Each token counts once, and padding does not count. `start` is the time from the start of the process to the
+end of its first step.
 """
 
 import argparse
@@ -52,12 +53,12 @@ TRL_CONFIG: dict[str, Any] = {
     "optim": "adamw_torch_fused",
     "max_grad_norm": 0.0,
 }
-# Buffers of 32 MB and more are otherwise given back to the kernel at every free; peers get the same.
+# Without these glibc returns buffers of 32 MB and more to the kernel at every free. Both sides use them.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
 
 class Clock:
-    """Processor and wall seconds from the end of step `warm` to the end of the last one; when the first ended."""
+    """Measures processor and wall seconds from the end of step `warm` to the end, and when the first step ended."""
 
     warm = WARM
 
@@ -131,7 +132,7 @@ def theirs(folder: Path, steps: int, precision: str, setting: str) -> dict[str, 
 
 
 def measure(who: str, folder: Path, args: argparse.Namespace, precision: str, setting: str = "") -> dict[str, float]:
-    """Runs one side in a process of its own."""
+    """Runs one side in a separate process."""
     threads = {k: str(args.threads) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     env = os.environ | ALLOCATOR | threads | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     line = [sys.executable, __file__, "--side", who, "--folder", str(folder), "--precision", precision]
@@ -140,12 +141,12 @@ def measure(who: str, folder: Path, args: argparse.Namespace, precision: str, se
     )
     if done.returncode:
         sys.exit(f"{who} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found | {"speed": found["tokens"] / found["wall" if args.threads > 1 else "cpu"]}
+    measured: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured | {"speed": measured["tokens"] / measured["wall" if args.threads > 1 else "cpu"]}
 
 
 def prepare(folder: Path) -> None:
-    """The rows, and a model that both sides load."""
+    """Writes the rows and a model that both sides load."""
     import torch
     from rllab_envs.tasks.pocket import Pocket
 
@@ -188,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one pair, few steps")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], help="by default bf16 where it is fast, and fp32")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], help="default: fp32, and bf16 where it is fast")
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--setting", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
