@@ -48,6 +48,7 @@ def trained(base: Path, folder: Path, **settings: Any) -> Trainer:
 
 
 def logp(lm: LanguageModel) -> torch.Tensor:
+    """Log-probabilities of `ROWS`, packed [B, L]."""
     with torch.no_grad():
         return next_token_logp(lm, pack(documents(lm.tokenizer, ROWS), 160)[0])
 
@@ -86,12 +87,12 @@ def test_only_adapters_are_saved_and_they_merge(base: Path, tmp_path: Path) -> N
     trainer = trained(base, tmp_path / "run")
     folder = trainer.checkpoints.newest().folder  # type: ignore[union-attr]
     assert not (folder / "model.safetensors").exists() and (folder / "adapter_config.json").is_file()
-    mine = logp(trainer.algorithm._lm)  # type: ignore[attr-defined]
-    assert not torch.allclose(mine, logp(open_model(str(base))))
-    torch.testing.assert_close(logp(open_adapter(str(folder))), mine)
-    torch.testing.assert_close(logp(open_model(str(folder))), mine, rtol=1e-4, atol=1e-4)
+    trained_logp = logp(trainer.algorithm._lm)  # type: ignore[attr-defined]
+    assert not torch.allclose(trained_logp, logp(open_model(str(base))))
+    torch.testing.assert_close(logp(open_adapter(str(folder))), trained_logp)
+    torch.testing.assert_close(logp(open_model(str(folder))), trained_logp, rtol=1e-4, atol=1e-4)
     assert merge(str(folder), tmp_path / "whole") < 1e-4
-    torch.testing.assert_close(logp(open_model(str(tmp_path / "whole"))), mine, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logp(open_model(str(tmp_path / "whole"))), trained_logp, rtol=1e-4, atol=1e-4)
     with pytest.raises(Mistake, match="is there already"):
         merge(str(folder), tmp_path / "whole")
     with pytest.raises(FieldMistake, match="holds no adapters"):
@@ -118,7 +119,7 @@ def test_adapters_on_adapters(base: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(logp(open_model(str(folder))), logp(second.algorithm._lm), rtol=1e-4, atol=1e-4)  # type: ignore[attr-defined]
 
 
-def test_another_base_is_found_out(base: Path, tmp_path: Path) -> None:
+def test_another_base_is_refused(base: Path, tmp_path: Path) -> None:
     folder = trained(base, tmp_path / "run").checkpoints.newest().folder  # type: ignore[union-attr]
     shutil.rmtree(base)
     with pytest.raises(FieldMistake, match="there is no such folder"):
@@ -139,7 +140,7 @@ def test_another_base_is_found_out(base: Path, tmp_path: Path) -> None:
         ({"quantize": "nf4"}, r"lora: quantize: nf4 needs a GPU, and torch finds none"),
     ],
 )
-def test_bad_settings_are_told(lora: dict[str, Any], fault: str, base: Path, tmp_path: Path) -> None:
+def test_bad_settings_are_refused(lora: dict[str, Any], fault: str, base: Path, tmp_path: Path) -> None:
     if "quantize" in lora and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(Mistake, match=fault):
@@ -160,7 +161,7 @@ def test_bad_settings_are_told(lora: dict[str, Any], fault: str, base: Path, tmp
         (lambda f: remote_code(f), "cannot be loaded"),
     ],
 )
-def test_broken_folders_are_told(spoil: Any, fault: str, base: Path) -> None:
+def test_broken_folders_are_refused(spoil: Any, fault: str, base: Path) -> None:
     spoil(base)
     with pytest.raises(FieldMistake, match=fault):
         open_model(str(base))

@@ -1,4 +1,4 @@
-"""Rows of people's own: formats, broken files, chat templates, what is told before a training begins."""
+"""Rows of users' files: formats, broken files, chat templates, checks before a training begins."""
 
 import gzip
 import json
@@ -82,18 +82,18 @@ def test_preferences_train_in_one_line(algo: str, tmp_path: Path) -> None:
 
 
 def test_a_new_model_reads_any_text(tmp_path: Path) -> None:
-    said = "Zoë's naïve 😀 plan: 1234\n<think> so it is </think>"
+    text = "Zoë's naïve 😀 plan: 1234\n<think> so it is </think>"
     tokenizer, again = (byte_pair_tokenizer(["many plans are naïve", "so is this"], 280) for _ in range(2))
-    assert tokenizer.decode(tokenizer(said).input_ids) == said and len(tokenizer) == 280
+    assert tokenizer.decode(tokenizer(text).input_ids) == text and len(tokenizer) == 280
     assert tokenizer.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
-    write(tmp_path / "mine.jsonl", many({"prompt": "a word among the others", "completion": said}))
+    write(tmp_path / "mine.jsonl", many({"prompt": "a word among the others", "completion": text}))
     recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
     trainer = Trainer(recipe, tmp_path / "run")
     list(trainer)
     assert str(trainer.algorithm.preflight()["with unknown words"]).startswith("0 of ")
 
 
-def test_a_new_models_tokenizer_is_trained_on_what_rows_say() -> None:
+def test_a_new_models_tokenizer_is_trained_on_the_texts_of_rows() -> None:
     class Asked:
         def size(self, split: str) -> int:
             return 50
@@ -146,7 +146,7 @@ def test_prompts_leave_room_for_an_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", [{"target": "many", "kind": "number"}, {"target": "7", "kind": "nomber"}])
-def test_targets_that_cannot_be_judged_are_told_first(wanted: dict[str, str], tmp_path: Path) -> None:
+def test_targets_that_cannot_be_graded_are_refused_first(wanted: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", [{"prompt": f"row {i}", "completion": "7"} | wanted for i in range(60)])
     with pytest.raises(Mistake, match=r"cannot be graded: the (target .many.|kind .nomber.)"):
         list(Trainer(load_recipe("grpo", {"task": str(tmp_path / "mine.jsonl")}, smoke=True), tmp_path / "run"))
@@ -165,13 +165,13 @@ def test_targets_that_cannot_be_judged_are_told_first(wanted: dict[str, str], tm
         ([], r"mine.jsonl has no rows"),
     ],
 )
-def test_broken_rows_are_told(rows: list[Any], fault: str, tmp_path: Path) -> None:
+def test_broken_rows_are_refused(rows: list[Any], fault: str, tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", rows)
     with pytest.raises(FieldMistake, match=fault):
         Dataset(str(tmp_path / "mine.jsonl"))
 
 
-def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FieldMistake, match="no such file"):
         Dataset(str(tmp_path / "none.jsonl"))
     with pytest.raises(FieldMistake, match="has no file named train"):
@@ -181,7 +181,7 @@ def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
         list(Trainer(recipe, tmp_path / "run"))
 
 
-def test_no_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
@@ -201,25 +201,25 @@ def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path) -> None:
         list(Trainer(recipe, RunFolder(tmp_path / "run")))
 
 
-def test_conversations_teach_what_the_assistant_says() -> None:
-    talk = [
+def test_the_assistants_turns_of_a_conversation_are_learned() -> None:
+    messages = [
         {"role": r, "content": c}
         for r, c in [("user", "2 + 3"), ("assistant", "5"), ("user", "5 * 2"), ("assistant", "10")]
     ]
-    (document,) = documents(TOKENIZER, [{"messages": talk}])
+    (document,) = documents(TOKENIZER, [{"messages": messages}])
     decode = lambda ids: TOKENIZER.decode(ids).split()  # noqa: E731
     learned = [t for t, yes in zip(document.completions[0], document.learned[0], strict=True) if yes]
     assert decode(learned) == ["5", "<|end|>", "10", "<|end|>"]
     assert TOKENIZER.decode(document.prompt + document.completions[0]).split() == TOKENIZER.decode(
-        TOKENIZER.apply_chat_template(talk, tokenize=True)["input_ids"]
+        TOKENIZER.apply_chat_template(messages, tokenize=True)["input_ids"]
     ).split()  # fmt: skip
     forgetful = tokenizer_for(pocket())
     forgetful.chat_template = CHAT.replace("{% for m in messages %}", "{% for m in messages[-2:] %}")
-    (document,) = documents(forgetful, [{"messages": talk}])
+    (document,) = documents(forgetful, [{"messages": messages}])
     assert decode(document.completions[0]) == ["10", "<|end|>"]
 
 
-def test_chat_templates_that_fail_or_loop_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     other = tokenizer_for(pocket())
     with checked_template(other, "good"):
         pass
@@ -243,7 +243,7 @@ def test_chat_templates_that_fail_or_loop_are_told(monkeypatch: pytest.MonkeyPat
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
 
 
-def test_cut_shares_the_room_evenly() -> None:
+def test_truncation_shares_the_room_evenly() -> None:
     document = truncate(Document([1, 2], [[3] * 10, [4] * 2, [5] * 20]), 2 + 2 + 16)
     assert document.size <= 20 and [len(c) for c in document.completions] == [6, 2, 6]
     document = truncate(Document(list(range(30)), [[1] * 9]), 20)
@@ -254,8 +254,8 @@ def test_cut_shares_the_room_evenly() -> None:
     for _ in range(300):
         sizes = rng.integers(1, 40, rng.integers(1, 6))
         row = int(rng.integers(4 * len(sizes), 80))
-        found = truncate(Document([7] * int(rng.integers(1, 60)), [[8] * int(n) for n in sizes]), row)
-        assert found.size <= row and all(found.completions)
+        document = truncate(Document([7] * int(rng.integers(1, 60)), [[8] * int(n) for n in sizes]), row)
+        assert document.size <= row and all(document.completions)
     with pytest.raises(Mistake, match="3 completions do not go into a row of 4 tokens"):
         truncate(Document([1], [[1], [2], [3]]), 4)
 
@@ -275,10 +275,10 @@ def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
 
     write(tmp_path / "mine.jsonl", many({"text": "Ana has 20 books ."}))
     recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
-    told = preflight(recipe)
-    assert told["tokens of a row"].startswith("median 9, 95 % below 9, longest 9")
-    assert told["cut"].startswith("0 of ") and "are trained" in told["parameters"]
-    assert re.match(r"[\d.]+ MB a row of 96 tokens", told["activations"])
+    report = preflight(recipe)
+    assert report["tokens of a row"].startswith("median 9, 95 % below 9, longest 9")
+    assert report["cut"].startswith("0 of ") and "are trained" in report["parameters"]
+    assert re.match(r"[\d.]+ MB a row of 96 tokens", report["activations"])
     assert preflight(load_recipe("dpo", {"model": "run:pocket"}), tmp_path)["model"].startswith(
         "run:pocket is trained first"
     )
@@ -303,6 +303,6 @@ def test_rankings_keep_their_gold_order() -> None:
     task = ticket_preferences(answers=5)
     row = task.row(0, "test")
     assert row["gold"] == sorted(row["gold"], reverse=True) and len(row["completions"]) == 5
-    told = {s: [ticket_preferences().row(i, s)["gold"] for i in range(400)] for s in ("train", "test")}
-    assert 0.04 < sum(better < worse for better, worse in told["train"]) / 400 < 0.13
-    assert all(better > worse for better, worse in told["test"])
+    gold = {s: [ticket_preferences().row(i, s)["gold"] for i in range(400)] for s in ("train", "test")}
+    assert 0.04 < sum(better < worse for better, worse in gold["train"]) / 400 < 0.13
+    assert all(better > worse for better, worse in gold["test"])

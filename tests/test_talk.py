@@ -36,8 +36,8 @@ def tuned(run: Path) -> Path:
     return run.parent / "tuned"
 
 
-def rllab(*words: str, cwd: Path, said: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rllab", *words], cwd=cwd, input=said, capture_output=True, text=True)
+def rllab(*words: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "rllab", *words], cwd=cwd, input=stdin, capture_output=True, text=True)
 
 
 def test_thinking_is_folded() -> None:
@@ -47,25 +47,27 @@ def test_thinking_is_folded() -> None:
 
 
 def test_chat_beside_the_base(tuned: Path) -> None:
-    asked = "Ana has 20 books.\n/cot\nAna has 5 cups.\n/think\n/new\n/what\n"
-    done = rllab("chat", "tuned", "--base", "--max-new-tokens", "5", "--runs", str(tuned.parent), cwd=tuned, said=asked)
+    lines = "Ana has 20 books.\n/cot\nAna has 5 cups.\n/think\n/new\n/what\n"
+    done = rllab(
+        "chat", "tuned", "--base", "--max-new-tokens", "5", "--runs", str(tuned.parent), cwd=tuned, stdin=lines
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: ") >= 2 and done.stdout.count("base:  ") >= 2
     assert done.stdout.count("/think shows") == 2  # at first, and for a command that there is not
 
 
-def test_a_conversation_that_is_too_long_is_told(run: Path) -> None:
-    said: list[str] = []
+def test_a_conversation_that_is_too_long_is_refused(run: Path) -> None:
+    printed: list[str] = []
     long = "Ana has 20 books. " * 200
-    talk(str(run / "checkpoints" / "00000004"), False, "free", 4, iter([long, "Ana has 2 cups."]), said.append)
-    assert "tokens, and the model's context has 512" in said[1] and len(said) == 3
+    talk(str(run / "checkpoints" / "00000004"), False, "free", 4, iter([long, "Ana has 2 cups."]), printed.append)
+    assert "tokens, and the model's context has 512" in printed[1] and len(printed) == 3
 
 
 def test_samples_worst_first(run: Path) -> None:
     done = rllab("samples", "small", "--worst", "-n", "2", "--runs", str(run.parent), cwd=run)
     assert done.returncode == 0 and done.stdout.count("completion:") == 2, done.stderr
-    found = samples("small", run.parent, True, 3, 2)
-    assert [s["step"] for s in found] == [2, 2, 2] and "prompt: " in shown(found[0])
+    rows = samples("small", run.parent, True, 3, 2)
+    assert [s["step"] for s in rows] == [2, 2, 2] and "prompt: " in shown(rows[0])
     with pytest.raises(Mistake, match="has no samples of step 3; it has: 2, 4"):
         samples("small", run.parent, False, 3, 3)
 
@@ -88,9 +90,9 @@ def test_merge_from_the_command_line(tuned: Path, tmp_path: Path) -> None:
     assert open_model(str(tmp_path / "whole")).adapters is None
 
 
-def reference(lm: LanguageModel, prompt: str, said: str) -> float:
-    """log p(said | prompt) by transformers alone."""
-    ids = [lm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, said)]
+def reference(lm: LanguageModel, prompt: str, completion: str) -> float:
+    """log p(completion | prompt) by transformers alone."""
+    ids = [lm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, completion)]
     with torch.no_grad():
         logp = lm.model(torch.tensor([ids[0] + ids[1]])).logits.log_softmax(-1)[0]
     return float(sum(logp[len(ids[0]) + i - 1, token] for i, token in enumerate(ids[1])))
@@ -101,16 +103,16 @@ def test_multiple_choice_and_perplexity(run: Path, tmp_path: Path) -> None:
     texts = [pocket().row(i, "test")["prompt"][0]["content"] for i in range(40)]
     choices = ["books", "cups and books and cups", "keys ."]
     rows = [{"prompt": t, "choices": choices, "answer": i % 3} for i, t in enumerate(texts)]
-    found = multiple_choice(lm, rows)
+    result = multiple_choice(lm, rows)
     each = [[reference(lm, t, c) for c in choices] for t in texts]
-    assert found["accuracy"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(each)) / 40
+    assert result["accuracy"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(each)) / 40
     by_byte = [[p / len(c) for p, c in zip(e, choices, strict=True)] for e in each]
     assert (
-        found["accuracy_by_byte"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(by_byte)) / 40
+        result["accuracy_by_byte"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(by_byte)) / 40
     )
-    said = [{"prompt": t, "completion": "books ."} for t in texts]
+    completed = [{"prompt": t, "completion": "books ."} for t in texts]
     nats = -sum(reference(lm, t, "books .") for t in texts)
-    measured = perplexity(lm, said)
+    measured = perplexity(lm, completed)
     assert measured["nats_per_token"] == pytest.approx(nats / 80, rel=1e-4)
     assert measured["bits_per_byte"] == pytest.approx(nats / math.log(2) / (40 * 7), rel=1e-4)
     assert perplexity(lm, [{"text": t} for t in texts])["tokens"] > 400
@@ -130,7 +132,7 @@ def test_multiple_choice_and_perplexity(run: Path, tmp_path: Path) -> None:
         ("", "has no rows"),
     ],
 )
-def test_broken_rows_are_told(line: str, fault: str, run: Path, tmp_path: Path) -> None:
+def test_broken_rows_are_refused(line: str, fault: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(line + "\n")
     done = rllab("eval", str(run / "checkpoints" / "00000004"), "rows.jsonl", cwd=tmp_path)
     assert done.returncode == 2 and fault in done.stderr

@@ -80,14 +80,14 @@ def test_completions_of_a_shared_prompt_do_not_see_each_other(lm: LanguageModel)
     weight, gradients = torch.linspace(-1.0, 1.0, len(apart)), list[torch.Tensor]()
     for way in (lm, in_transformers(lm)):
         sums = sum_per_completion(next_token_logp(way, batch), batch)
-        found = [
+        together = [
             sums[row, first + k]
             for d, (row, first) in zip(shared, places, strict=True)
             for k in range(len(d.completions))
         ]
         alone = [next_token_logp(way, pack([d], 64)[0]).sum() for d in apart]
-        torch.testing.assert_close(torch.stack(found), torch.stack(alone), rtol=1e-4, atol=1e-4)
-        for each in (found, alone):
+        torch.testing.assert_close(torch.stack(together), torch.stack(alone), rtol=1e-4, atol=1e-4)
+        for each in (together, alone):
             gradients.append(torch.autograd.grad((torch.stack(each) * weight).sum(), way.model.lm_head.weight)[0])
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-4)
@@ -103,10 +103,10 @@ def test_a_completion_ends_where_it_ends() -> None:
 
 
 def test_packed_documents_do_not_see_each_other(lm: LanguageModel) -> None:
-    found = documents(lm.tokenizer, ROWS)
-    batch, places = pack(found, 160)
-    assert len(batch["learned"]) < len(found) and len(places) == len(found)
-    alone = torch.stack([next_token_logp(lm, pack([d], d.size)[0]).sum() for d in found])
+    tokenized = documents(lm.tokenizer, ROWS)
+    batch, places = pack(tokenized, 160)
+    assert len(batch["learned"]) < len(tokenized) and len(places) == len(tokenized)
+    alone = torch.stack([next_token_logp(lm, pack([d], d.size)[0]).sum() for d in tokenized])
     for way in (lm, in_transformers(lm)):
         sums = sum_per_completion(next_token_logp(way, batch), batch)
         together = torch.stack([sums[row, first] for row, first in places])
@@ -133,13 +133,13 @@ def test_loss_and_gradient_are_transformers(lm: LanguageModel) -> None:
 
 def test_gradient_checkpointing_changes_no_gradient(lm: LanguageModel) -> None:
     batch, _ = pack(documents(lm.tokenizer, ROWS), 160)
-    found = []
+    gradients = []
     for _ in range(2):
         lm.model.zero_grad()
         next_token_logp(lm, batch).sum().backward()
-        found.append([p.grad.clone() for p in lm.model.parameters() if p.grad is not None])
+        gradients.append([p.grad.clone() for p in lm.model.parameters() if p.grad is not None])
         lm.enable_gradient_checkpointing()
-    for a, b in zip(*found, strict=True):
+    for a, b in zip(*gradients, strict=True):
         assert torch.equal(a, b)
 
 
@@ -158,11 +158,11 @@ def test_any_architecture_is_trained_and_sampled(kind: str) -> None:
     names = {"gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4}}
     made = new_model({"model_type": kind} | names.get(kind, SMALL), tokenizer_for(Pocket()))
     assert made.shape is None
-    found = documents(made.tokenizer, ROWS[:3])
-    batch, places = pack(found, 160)
+    tokenized = documents(made.tokenizer, ROWS[:3])
+    batch, places = pack(tokenized, 160)
     sums = sum_per_completion(next_token_logp(made, batch), batch)
     sums.sum().backward()
-    for document, (row, first) in zip(found, places, strict=True):
+    for document, (row, first) in zip(tokenized, places, strict=True):
         ids = torch.tensor([document.prompt + document.completions[0]])
         n = len(document.completions[0])
         logp = made.model(input_ids=ids).logits.log_softmax(-1)[0, -n - 1 : -1].gather(1, ids[0, -n:, None]).sum()
@@ -173,24 +173,24 @@ def test_any_architecture_is_trained_and_sampled(kind: str) -> None:
         assert completion.ids == theirs.tolist()[: len(completion.ids)]
 
 
-def test_log_probabilities_by_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_probabilities_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head = torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
     tokens = torch.randint(0, 30, (50,))
     whole = torch.autograd.grad(_logp(hidden, head, tokens).sum(), (hidden, head))
     monkeypatch.setattr("rllab.text.logprobs._LOGITS", 7 * 30)
     pieces = token_logp(hidden, head, tokens)
     torch.testing.assert_close(pieces, hidden.detach().mm(head.detach().T).log_softmax(1)[range(50), tokens])
-    for mine, its in zip(torch.autograd.grad(pieces.sum(), (hidden, head)), whole, strict=True):
-        torch.testing.assert_close(mine, its)
+    for gradient, expected in zip(torch.autograd.grad(pieces.sum(), (hidden, head)), whole, strict=True):
+        torch.testing.assert_close(gradient, expected)
 
 
 def test_greedy_is_transformers_generate(lm: LanguageModel) -> None:
     prompts = prompt_ids(lm.tokenizer, ROWS[:6])
-    mine = generate(lm, prompts, Sampling(max_new_tokens=12))
-    for prompt, found in zip(prompts, mine, strict=True):
+    ours = generate(lm, prompts, Sampling(max_new_tokens=12))
+    for prompt, completion in zip(prompts, ours, strict=True):
         theirs = lm.model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt) :]
-        assert found.ids == theirs.tolist()
-        assert found.finished == (found.ids[-1] == lm.tokenizer.eos_token_id)
+        assert completion.ids == theirs.tolist()
+        assert completion.finished == (completion.ids[-1] == lm.tokenizer.eos_token_id)
 
 
 def test_sampled_tokens_depend_on_nothing_else_in_the_batch(lm: LanguageModel) -> None:
@@ -214,11 +214,11 @@ def test_sampled_tokens_depend_on_nothing_else_in_the_batch(lm: LanguageModel) -
 def test_sampled_log_probabilities_are_the_models(lm: LanguageModel) -> None:
     prompts = prompt_ids(lm.tokenizer, ROWS[:4])
     rng = np.random.default_rng(0)
-    for found in generate(lm, prompts, Sampling(max_new_tokens=9, temperature=1.0), 2, lambda r, s: rng.random(9)):
-        document = Document(prompts[found.row], [found.ids])
+    for completion in generate(lm, prompts, Sampling(max_new_tokens=9, temperature=1.0), 2, lambda r, s: rng.random(9)):
+        document = Document(prompts[completion.row], [completion.ids])
         batch, _ = pack([document], document.size)
         logp = next_token_logp(lm, batch)[batch["learned"] > 0]
-        torch.testing.assert_close(torch.tensor(found.logp), logp.detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.tensor(completion.logp), logp.detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
@@ -236,7 +236,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     assert choose_tokens(logits, Sampling(), None)[0].unique().tolist() == [0]
 
 
-def test_documents_longer_than_a_row_are_told() -> None:
+def test_documents_longer_than_a_row_are_refused() -> None:
     with pytest.raises(Mistake, match="a document has 5 tokens; a row holds 4"):
         pack([Document([1, 2], [[3, 4, 5]])], 4)
 
@@ -251,11 +251,11 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
     again = open_model(str(folder))
     batch, _ = pack(documents(again.tokenizer, ROWS), 160)
     with torch.no_grad():
-        mine = next_token_logp(trainer.algorithm._lm, batch)  # type: ignore[attr-defined]
-        torch.testing.assert_close(next_token_logp(again, batch), mine)
+        trained = next_token_logp(trainer.algorithm._lm, batch)  # type: ignore[attr-defined]
+        torch.testing.assert_close(next_token_logp(again, batch), trained)
     loaded = rllab.load(tmp_path / "run")
-    said = loaded.generate("Ana has 20 books. How many books does Ana have?", style="think", max_new_tokens=5)
-    assert isinstance(said, str)
+    reply = loaded.generate("Ana has 20 books. How many books does Ana have?", style="think", max_new_tokens=5)
+    assert isinstance(reply, str)
     more = load_recipe("pocket", {"shape": {}, "model": str(folder)}, smoke=True)
     for row in Trainer(more, tmp_path / "more"):
         assert row["loss/total"] > 0
@@ -277,7 +277,7 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
         ({"length": 1000}, "the model's context has 512 tokens"),
     ],
 )
-def test_bad_settings_are_told(changes: dict[str, Any], fault: str, tmp_path: Path) -> None:
+def test_bad_settings_are_refused(changes: dict[str, Any], fault: str, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=fault):
         for _ in Trainer(load_recipe("pocket", changes, smoke=True), tmp_path / "run"):
             pass

@@ -85,10 +85,10 @@ def check_same(
     expected = trainer.compute_loss(theirs, inputs)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=within, abs=within / 10)
-    found, wanted = (
+    gradient, expected_gradient = (
         torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]) for m in (model, theirs)
     )
-    assert float((found - wanted).abs().max()) < within * max(1.0, float(wanted.abs().max()))
+    assert float((gradient - expected_gradient).abs().max()) < within * max(1.0, float(expected_gradient.abs().max()))
 
 
 def arguments(kind: Any, tmp_path: Path, **more: Any) -> Any:
@@ -107,8 +107,8 @@ def settings(task: Any, request: pytest.FixtureRequest) -> dict[str, Any]:
 def rows_of(task: Any, count: int = 6) -> list[dict[str, Any]]:
     """Rows to train on, of a length that a test has time for; TRL hands no style on."""
     rows = (task().row(i, "train") for i in range(200))
-    said = ("completion", "chosen", "rejected")
-    short = (r for r in rows if sum(len(str(r.get(k, ""))) for k in ("prompt", *said)) < 900)
+    answers = ("completion", "chosen", "rejected")
+    short = (r for r in rows if sum(len(str(r.get(k, ""))) for k in ("prompt", *answers)) < 900)
     return list(itertools.islice((r for r in short if r.get("style", "free") == "free"), count))
 
 
@@ -176,16 +176,16 @@ def grpo(**settings: Any) -> GRPO:
 def groups_of(made: Any, seed: int) -> list[Group]:
     """Groups of random completions, with rewards of which one group's are all the same."""
     rng, prompts = np.random.default_rng(seed), documents(made._lm.tokenizer, rows_of(ticket_preferences, 3))
-    found = []
+    groups = []
     for i, document in enumerate(prompts):
         sizes = rng.integers(1, 12, made.num_generations)
-        said = [
+        completions = [
             Completion(i, j, rng.integers(10, len(made._lm.tokenizer), n).tolist(), [], True)
             for j, n in enumerate(sizes)
         ]
         scores = rng.normal(size=(made.num_generations, 1)) * (i != 1)
-        found.append(Group({}, i, document.prompt, said, [""] * made.num_generations, [], scores))
-    return found
+        groups.append(Group({}, i, document.prompt, completions, [""] * made.num_generations, [], scores))
+    return groups
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dapo", "dr_grpo"])
@@ -212,14 +212,14 @@ def test_grpo_is_trls(loss_type: Any, more: dict[str, Any], tmp_path: Path) -> N
     trainer = GRPOTrainer(theirs, lambda **_: [0.0], config, train_dataset=rows, processing_class=made._lm.tokenizer)
     trainer.current_gradient_accumulation_steps, trainer.beta = 1, more.get("beta", 0.0)
     each = [(g.prompt, c) for g in groups for c in g.completions]
-    said = [torch.tensor(c.ids) for _, c in each]
-    asked = [torch.tensor(p) for p, _ in each]
+    completions = [torch.tensor(c.ids) for _, c in each]
+    prompts = [torch.tensor(p) for p, _ in each]
     inputs = {
-        "prompt_ids": pad_sequence(asked, batch_first=True, padding_side="left"),
-        "prompt_mask": pad_sequence([torch.ones_like(x) for x in asked], batch_first=True, padding_side="left"),
-        "completion_ids": pad_sequence(said, batch_first=True),
-        "completion_mask": pad_sequence([torch.ones_like(x) for x in said], batch_first=True),
-        "num_items_in_batch": torch.tensor(float(sum(map(len, said)))),
+        "prompt_ids": pad_sequence(prompts, batch_first=True, padding_side="left"),
+        "prompt_mask": pad_sequence([torch.ones_like(x) for x in prompts], batch_first=True, padding_side="left"),
+        "completion_ids": pad_sequence(completions, batch_first=True),
+        "completion_mask": pad_sequence([torch.ones_like(x) for x in completions], batch_first=True),
+        "num_items_in_batch": torch.tensor(float(sum(map(len, completions)))),
     }
     now = transformers_logp(made._lm.model, inputs)
     old = now + 0.3 * torch.randn(now.shape, generator=torch.Generator().manual_seed(1), dtype=now.dtype)

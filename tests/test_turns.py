@@ -1,4 +1,4 @@
-"""Tasks that reply: whose tokens are whose, what a turn may see, and that a model learns from games."""
+"""Tasks that reply: which tokens are learned, what a turn depends on, and training on games."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ SHAPE = {
 
 
 class Echo:
-    """Says what it was told once more, twice."""
+    """Replies to the first two turns of the model."""
 
     def row(self, index: int, split: str) -> dict[str, Any]:
         return {"prompt": [{"role": "user", "content": f"number {index}"}], "target": "1", "kind": "number"}
@@ -49,6 +49,7 @@ def made(task: Any) -> LanguageModel:
 
 
 def uniforms(row: int, sample: int) -> np.ndarray:
+    """Random numbers [64], a function of row and sample."""
     return np.random.default_rng([row, sample]).random(64)
 
 
@@ -60,59 +61,59 @@ def talks(lm: LanguageModel, task: Any, budget: int, samples: int = 2) -> tuple[
 @pytest.fixture
 def lm() -> LanguageModel:
     """A model that ends its turns soon."""
-    found = made(tasks.guessing())
+    model = made(tasks.guessing())
     with torch.no_grad():
-        end = found.model.get_input_embeddings().weight[found.tokenizer.eos_token_id]
-        end.copy_(found.model.get_input_embeddings().weight.mean(0) * 8)
-    return found
+        end = model.model.get_input_embeddings().weight[model.tokenizer.eos_token_id]
+        end.copy_(model.model.get_input_embeddings().weight.mean(0) * 8)
+    return model
 
 
-def test_a_talk_is_what_the_template_makes_of_its_messages(lm: LanguageModel) -> None:
-    """The tokens of a talk are those of the same conversation, learned where the model spoke."""
+def test_a_conversation_is_what_the_template_renders_of_its_messages(lm: LanguageModel) -> None:
+    """Its tokens are those that the template renders, and the model's own are learned."""
     task = Echo()
-    prompts, found = talks(lm, task, 64)
-    assert max(len(t.messages) for t in found) == 5 and len(found) == 8
-    for talk in found:
-        completion, prompt = talk.completion, prompts[talk.completion.row]
+    prompts, sampled = talks(lm, task, 64)
+    assert max(len(t.messages) for t in sampled) == 5 and len(sampled) == 8
+    for conversation in sampled:
+        completion, prompt = conversation.completion, prompts[conversation.completion.row]
         learned = completion.learned or [True] * len(completion.ids)
         assert sum(learned) == len(completion.logp) and len(learned) == len(completion.ids) <= 64
-        row = {"messages": [*task.row(completion.row, "train")["prompt"], *talk.messages]}
+        row = {"messages": [*task.row(completion.row, "train")["prompt"], *conversation.messages]}
         (whole,) = documents(lm.tokenizer, [row])
         if completion.finished:
             assert whole.prompt == prompt
-            told = [t for t, mine in zip(completion.ids, learned, strict=True) if not mine]
-            theirs = [t for t, mine in zip(whole.completions[0], whole.learned[0], strict=True) if not mine]
-            assert told == theirs
+            replies = [t for t, own in zip(completion.ids, learned, strict=True) if not own]
+            rendered = [t for t, own in zip(whole.completions[0], whole.learned[0], strict=True) if not own]
+            assert replies == rendered
             assert lm.tokenizer.decode(completion.ids) == lm.tokenizer.decode(whole.completions[0])
 
 
 def test_sampled_log_probabilities_are_the_models(lm: LanguageModel) -> None:
-    """Also behind a reply: each turn sees all that was said before."""
+    """Also after a reply: each turn attends to all earlier turns."""
     from rllab.text.logprobs import next_token_logp
 
-    prompts, found = talks(lm, Echo(), 64)
-    for talk in found:
-        c = talk.completion
+    prompts, sampled = talks(lm, Echo(), 64)
+    for conversation in sampled:
+        c = conversation.completion
         batch, _ = pack([Document(prompts[c.row], [c.ids], [c.learned or [True] * len(c.ids)])], 128)
         with torch.no_grad():
             logp = next_token_logp(lm, batch)[batch["learned"] != 0]
         assert logp.tolist() == pytest.approx(c.logp, abs=1e-4)
 
 
-def test_a_talk_without_room_is_cut(lm: LanguageModel) -> None:
-    _, found = talks(lm, Echo(), 9)
-    assert all(len(t.completion.ids) <= 9 for t in found)
-    cut = [t for t in found if len(t.messages) < 5]
+def test_a_conversation_without_room_is_cut(lm: LanguageModel) -> None:
+    _, sampled = talks(lm, Echo(), 9)
+    assert all(len(t.completion.ids) <= 9 for t in sampled)
+    cut = [t for t in sampled if len(t.messages) < 5]
     assert cut and not any(t.completion.finished for t in cut)
 
 
-def test_a_talk_depends_on_nothing_beside_it(lm: LanguageModel) -> None:
+def test_a_conversation_depends_on_no_other(lm: LanguageModel) -> None:
     _, alone = talks(lm, Echo(), 64, samples=1)
     _, beside = talks(lm, Echo(), 64, samples=3)
     assert [t.messages for t in alone] == [t.messages for t in beside[::3]]
 
 
-def test_mistakes_of_a_task_are_told(lm: LanguageModel) -> None:
+def test_mistakes_of_a_task_are_reported(lm: LanguageModel) -> None:
     class Fails(Echo):
         def reply(self, row: dict[str, Any], messages: Any) -> list[dict[str, str]]:
             raise ZeroDivisionError("no")
@@ -127,7 +128,7 @@ def test_mistakes_of_a_task_are_told(lm: LanguageModel) -> None:
         talks(lm, Plain(), 64)
 
 
-def test_a_template_that_forgets_is_told() -> None:
+def test_a_template_that_forgets_is_refused() -> None:
     tokenizer = byte_pair_tokenizer(["hello"])
     tokenizer.chat_template = "{{ messages[-1]['content'] }}"
     with pytest.raises(FieldMistake, match="leaves out the model's earlier turns"):
@@ -137,12 +138,12 @@ def test_a_template_that_forgets_is_told() -> None:
 def test_the_calculator_answers_and_evaluates_nothing() -> None:
     task = tasks.calculator()
     row = task.row(3, "train")
-    said = lambda text: task.reply(row, [*row["prompt"], {"role": "assistant", "content": text}])  # noqa: E731
-    assert said("<calc> 482 + 77 * 2 </calc>") == [{"role": "user", "content": "636"}]
-    assert said("<calc> 1 / 0 </calc>")[0]["content"].startswith("error: ")
-    assert said("<calc> __import__('os') </calc>")[0]["content"].startswith("error: ")
-    assert said("<calc> " + "9*" * 5000 + "9 </calc>")[0]["content"].startswith("error: ")
-    assert said("#### 12") == [] and said("<calc> 1 + 1") == []
+    reply = lambda text: task.reply(row, [*row["prompt"], {"role": "assistant", "content": text}])  # noqa: E731
+    assert reply("<calc> 482 + 77 * 2 </calc>") == [{"role": "user", "content": "636"}]
+    assert reply("<calc> 1 / 0 </calc>")[0]["content"].startswith("error: ")
+    assert reply("<calc> __import__('os') </calc>")[0]["content"].startswith("error: ")
+    assert reply("<calc> " + "9*" * 5000 + "9 </calc>")[0]["content"].startswith("error: ")
+    assert reply("#### 12") == [] and reply("<calc> 1 + 1") == []
     assert is_correct(task, row, task.gold(row)) and not is_correct(task, row, "#### 1")
     called = [r for r in (task.row(i, "train") for i in range(200)) if len(r["messages"]) == 4]
     assert 50 < len(called) < 110
@@ -154,25 +155,25 @@ def test_the_guessing_game_by_hand() -> None:
     task = tasks.guessing(guesses=3)
     row: dict[str, Any] = {"prompt": [{"role": "user", "content": "Guess."}], "target": "20"}
 
-    def said(*guesses: str) -> list[dict[str, str]]:
+    def reply(*guesses: str) -> list[dict[str, str]]:
         messages = list(row["prompt"])
         for guess in guesses[:-1]:
             messages += [{"role": "assistant", "content": guess}, {"role": "user", "content": "lower"}]
         return task.reply(row, [*messages, {"role": "assistant", "content": guesses[-1]}])
 
-    assert said("12") == [{"role": "user", "content": "higher"}] and said("12", "30")[0]["content"] == "lower"
-    assert said("20") == [] and said("a number") == [] and said("12", "30", "25") == []
+    assert reply("12") == [{"role": "user", "content": "higher"}] and reply("12", "30")[0]["content"] == "lower"
+    assert reply("20") == [] and reply("a number") == [] and reply("12", "30", "25") == []
     assert task.correct(row, " 20 ") and not task.correct(row, "20 or 21") and not task.correct(row, "")
 
 
 @pytest.mark.parametrize("numbers, guesses", [(31, 5), (15, 4)])
 def test_halving_finds_every_number(numbers: int, guesses: int) -> None:
     task = tasks.guessing(numbers=numbers, guesses=guesses)
-    found = 0
+    solved = 0
     for i in range(200):
         row = task.row(i, "test")
         low, high, messages = row["low"], row["high"], list(row["prompt"])
-        found += task.correct(row, row["messages"][-1]["content"])
+        solved += task.correct(row, row["messages"][-1]["content"])
         while True:
             guess = (low + high) // 2
             messages.append({"role": "assistant", "content": str(guess)})
@@ -182,7 +183,7 @@ def test_halving_finds_every_number(numbers: int, guesses: int) -> None:
             messages += reply
             low, high = (guess + 1, high) if reply[0]["content"] == "higher" else (low, guess - 1)
         assert task.correct(row, messages[-1]["content"])
-    assert 0.3 * 200 < found < 0.8 * 200  # guesses at random
+    assert 0.3 * 200 < solved < 0.8 * 200  # guesses at random
 
 
 @pytest.mark.parametrize("task", [tasks.guessing(), tasks.calculator()], ids=["guessing", "calculator"])

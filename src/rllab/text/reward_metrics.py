@@ -67,7 +67,7 @@ def _text(value: Any) -> str:
 
 
 def order_calibration(chance: np.ndarray) -> float:
-    """Returns the expected calibration error of the chances [n] that pairs are in order, which all of them are.
+    """Returns the expected calibration error of the chances [N] that pairs are in order, which all of them are.
 
     The confidence in a pair is max(p, 1 - p), and it is right where p > 1/2. `BINS` bins divide the range 1/2 to 1.
     """
