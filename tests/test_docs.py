@@ -1,0 +1,167 @@
+"""The documentation holds: its commands and snippets run, its generated parts are up to date, its links lead somewhere.
+
+A page's blocks run from top to bottom in one folder: a block that begins with `# mine.py` is that file, a bash line is a
+command, other Python runs as it is. Commands train at the smoke size, and games and samples are few.
+"""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rllab.cli import app
+from rllab.core import stages
+from rllab.core.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EVERY_PAGE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"]
+FILE = r"# (\w+\.(?:py|yaml))\n"
+RUNS = ("grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")  # which pages name and do not train
+ELSEWHERE = ("./lab demo", "./lab test", "./lab shell")  # tests/test_lab.py and test_cli.py run these
+SMALL = {r"--games \d+": "--games 2", r"--best-of \d+": "--best-of 2", r"simulations: \d+": "simulations: 4"}
+SMALL |= {
+    r"--simulations \d+": "--simulations 4",
+    " winrate ": " winrate --prompts 4 ",
+    " verify ": " verify --rows 4 ",
+}
+SMALL |= {" refine ": " refine --problems 4 --samples 2 "}
+GSM8K = '{"id": "%d", "question": "1 + 1?", "target": "2", "kind": "number", "completion": "It is %d. #### %d"}\n'
+
+RESULT = '{"id": "%d", "answer": "2", "correct": %s, "reason": "", "scorer": "rllab 1"}\n'
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """(language, text) of each fenced block."""
+    yield from re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which pages find what they name: runs, recordings, a script."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stages, "load_recipe", lambda name: load_recipe(name, smoke=True))
+    (tmp_path / "mine.py").write_text("print('this is the lab')")
+    (tmp_path / "answers.jsonl").write_text("".join(GSM8K % (i, a, a) for i, a in enumerate((2, 3))))
+    for name, correct in {"before": "true false", "after": "true true"}.items():
+        rows = (RESULT % (i, c) for i, c in enumerate(correct.split()))
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+    return tmp_path
+
+
+def command(line: str, folder: Path) -> None:
+    """Runs one line of a bash block, at the smallest size."""
+    line = re.sub(r"\s+#.*$", "", line)
+    if line.startswith(ELSEWHERE):
+        return
+    start = __import__("time").time()
+    for pattern, small in SMALL.items():
+        line = re.sub(pattern, small, line)
+    for run in RUNS:
+        if run in line and not (folder / "runs" / run).exists():
+            command(f"./lab train {run.removesuffix('-1')} --name {run}", folder)
+    line, _, file = line.partition(" > ")
+    words = shlex.split(line)
+    if words[0] == "printf":
+        output = words[1].encode().decode("unicode_escape")
+    elif words[:2] == ["./lab", "python"]:
+        done = subprocess.run([sys.executable, *words[2:]], capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        output = done.stdout
+    else:
+        assert words[0] == "./lab", f"a command that no test runs: {line}"
+        more = ["--smoke", "--quiet"] if words[1] == "train" else []
+        if words[1] == "train" and "game" in load_recipe(words[2], smoke=True).plain:
+            more += ["eval_games=2", "eval_rollouts=2"]
+        if words[1] == "train" and "shape" in load_recipe(words[2], smoke=True).plain and words[2] != "pocket":
+            more += ["model=run:pocket", "shape={}"]  # a stage at its smoke size, so that a run has a base
+        result = CliRunner().invoke(app, words[1:] + more, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+        output = result.stdout
+    assert output or "--quiet" in line, f"{line} prints nothing"
+    print(f"{__import__('time').time() - start:.1f} {line[:90]}")
+    if file:
+        (folder / file.strip()).write_text(output)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_a_page_runs_from_top_to_bottom(page: Path, folder: Path, request: pytest.FixtureRequest) -> None:
+    for _, text in reversed([*blocks(page)]):  # a file may stand below the command that names it
+        if name := re.match(FILE, text):
+            (folder / name[1]).write_text(text)
+    for language, text in blocks(page):
+        if name := re.match(FILE, text):
+            (folder / name[1]).write_text(text)
+        elif language == "yaml":
+            assert yaml.safe_load(text)
+        elif language == "python" and text not in (ROOT / "src/rllab/algos/dqn.py").read_text():
+            small = text.replace("seed=3)", "seed=3, total_steps=3, eval_every=2)")
+            done = subprocess.run([sys.executable, "-c", small], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        elif language == "bash":
+            for line in text.splitlines():
+                if ".jsonl" in line and page.stem in ("scoring", "language-models") and not _recordings(line, folder):
+                    continue
+                command(line, folder)
+
+
+def _recordings(line: str, folder: Path) -> bool:
+    """Links the published recordings that a command names; whether all of them are there."""
+    names = re.findall(r"[\w.]+\.jsonl", line)
+    published = Path(os.environ.get("RLLAB_DATA", "/nowhere"))
+    for name in names:
+        if not (folder / name).exists() and "results" not in name:
+            files = list(published.rglob(name))
+            if not files:
+                return False
+            (folder / name).symlink_to(files[0])
+    return True
+
+
+def test_the_generated_parts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec and spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    pages = generate.pages()
+    assert len(pages) >= 3
+    for page, text in pages.items():
+        assert page.read_text("utf-8") == text, (
+            f"{page.name} is not up to date; ./lab python docs/generate.py writes it"
+        )
+
+
+def test_the_readme_is_short_and_shows_the_code_that_runs() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    shown = [t for language, t in blocks(ROOT / "README.md") if "def collect" in t]
+    assert len(shown) == 1 and shown[0] in (ROOT / "src/rllab/algos/dqn.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files that exist, and headings that are there."""
+    for target in re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text("utf-8")):
+        name, _, heading = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{page.name}: {target}"
+        if heading and file.suffix == ".md":
+            titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.M)
+            anchors = {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+            assert heading in anchors, f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_paths_in_the_text_exist(page: Path) -> None:
+    names = re.findall(r"`((?:src|envs|tests|docs|benchmarks|recipes)/[\w./-]+)`", page.read_text("utf-8"))
+    missing = [n for n in names if "NAME" not in n and not (ROOT / n).exists()]
+    assert [n for n in missing if n not in ("src/rllab/board/", "src/rllab/cluster/")] == []
