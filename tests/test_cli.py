@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from rllab.cli import app
 from rllab.core.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,40 +143,3 @@ def test_the_pole_is_drawn() -> None:
     assert drawn.splitlines()[-1] == "-" * 8 + "[===]" + "-" * 8
     assert [line.strip() for line in drawn.splitlines()[:-1]] == ["|"] * 5
     assert "/" in draw([0.0, 0.0, 0.2, 0.0], 21) and "\\" in draw([0.0, 0.0, -0.2, 0.0], 21)
-
-
-def code_blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
-
-
-def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    code, model = code_blocks(ROOT / "README.md", "python")
-    small = code.replace("seed=3)", "seed=3, total_steps=3, eval_every=2)")
-    done = subprocess.run([sys.executable, "-c", small + "print(action)"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] in ("0", "1")
-    assert rllab("train", "pocket", "--smoke", "--name", "pocket-1", cwd=tmp_path).returncode == 0
-    done = subprocess.run([sys.executable, "-c", model], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.strip(), done.stderr
-
-
-def test_the_readmes_commands_are_commands() -> None:
-    words = re.findall(r"^\./lab (\w+)", "\n".join(code_blocks(ROOT / "README.md", "bash")), re.M)
-    verbs = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
-    assert set(words) == verbs | {"python", "shell"}
-
-
-def test_the_docs_algorithm_runs(tmp_path: Path) -> None:
-    page = ROOT / "docs/algorithm.md"
-    (tmp_path / "mine.py").write_text(code_blocks(page, "python")[0])
-    (tmp_path / "lines.yaml").write_text(code_blocks(page, "yaml")[0].removeprefix("# lines.yaml\n"))
-    checked = rllab("check", "lines.yaml", cwd=tmp_path)
-    assert checked.returncode == 0, checked.stderr
-    done = rllab("train", "lines.yaml", "--strict", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_docs_reward_runs(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(code_blocks(ROOT / "docs/reward.md", "python")[1])
-    done = rllab("train", "cartpole", "--smoke", "reward={name: mine.py:upright, scale: 0.5}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
