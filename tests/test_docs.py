@@ -1,7 +1,7 @@
-"""The documentation holds: its commands and snippets run, its generated parts are up to date, its links lead somewhere.
+"""The documentation holds: commands and snippets run, generated parts are up to date, links lead somewhere.
 
-A page's blocks run from top to bottom in one folder. A block that begins with `# mine.py` is written to that file, a bash
-line is run, and so is other Python. Commands train at the smoke size, with few games and samples.
+A page's blocks run from top to bottom in one folder. A block that begins with `# mine.py` is written to that file; bash
+lines and other Python run. Commands train at the smoke size, with few games and samples.
 """
 
 import importlib.util
