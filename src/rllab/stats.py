@@ -1,6 +1,6 @@
-"""What a number is worth: intervals, paired tests, and the other statistics of evaluation.
+"""Statistics of evaluation: confidence intervals, paired tests, correlations, ratings.
 
-Shares are between 0 and 1. Resampling draws from a fixed seed, so the same values have the same interval.
+Shares are between 0 and 1. Resampling uses a fixed seed, so the same values have the same interval.
 """
 
 import math
@@ -12,13 +12,13 @@ import numpy as np
 
 Interval = tuple[float, float]
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""From resampled values [resamples, n] to one number each."""
+"""Maps resampled values [resamples, n] to one number each, [resamples]."""
 
-_CHUNK = 4_000_000  # values that are resampled at once
+_CHUNK = 4_000_000  # most values that are resampled at once
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Interval of a share, right for few trials and near 0 and 1 too (Wilson 1927).
+    """Returns the Wilson interval of a share; it is accurate for few trials, and near 0 and 1 (Wilson 1927).
 
     >>> [round(x, 4) for x in wilson(8, 10)]
     [0.4902, 0.9433]
@@ -39,9 +39,9 @@ def _mean(values: np.ndarray) -> np.ndarray:
 def bootstrap(
     values: np.ndarray, statistic: Statistic = _mean, confidence: float = 0.95, resamples: int = 2000
 ) -> Interval:
-    """Percentile bootstrap interval of a statistic (Efron and Tibshirani 1993, chapter 13).
+    """Returns the percentile bootstrap interval of a statistic (Efron and Tibshirani 1993, chapter 13).
 
-    values: [n]. A single value has the interval from itself to itself.
+    values: array of shape [N]. For a single value both ends of the interval are that value.
     """
     return stratified_bootstrap([values], statistic, confidence, resamples)
 
@@ -49,27 +49,33 @@ def bootstrap(
 def stratified_bootstrap(
     strata: Sequence[np.ndarray], statistic: Statistic = _mean, confidence: float = 0.95, resamples: int = 2000
 ) -> Interval:
-    """The same where values come in groups (tasks, say), each resampled within itself (Agarwal et al. 2021)."""
+    """Returns the bootstrap interval of values in groups, such as tasks; each group is resampled (Agarwal et al. 2021).
+
+    strata: arrays of shape [N_i]. The statistic receives the resampled groups side by side, [resamples, sum of N_i].
+    """
     rng = np.random.default_rng(0)
     step = max(1, _CHUNK // sum(map(len, strata)))
-    found = []
+    statistics = []
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = [s[rng.integers(0, len(s), (rows, len(s)))] for s in strata]
-        found.append(statistic(np.concatenate(drawn, 1)))
+        statistics.append(statistic(np.concatenate(drawn, 1)))
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(statistics), [tail, 1 - tail])
     return float(low), float(high)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> tuple[float, Interval]:
-    """Mean of b - a over the same items [n], and its interval by resampling items (Efron and Tibshirani 1993)."""
+    """Returns the mean of b - a over items, and its interval by resampling items (Efron and Tibshirani 1993).
+
+    a, b: arrays of shape [N], of the same items in the same order.
+    """
     difference = np.asarray(b, float) - np.asarray(a, float)
     return float(difference.mean()), bootstrap(difference, confidence=confidence)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """p that as unequal a split of the changed items comes by chance: exact and two-sided (McNemar 1947).
+    """Returns the exact two-sided p-value of a split of changed items into gained and lost (McNemar 1947).
 
     >>> round(mcnemar(8, 1), 6)
     0.039062
@@ -83,13 +89,16 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def _ratio(whole: int, power: int) -> float:
-    """whole / 2**power, also where 2**power is no float."""
+    """Returns whole / 2**power, also if 2**power is too large for a float."""
     shift = max(0, whole.bit_length() - 64)
     return math.ldexp(whole >> shift, shift - power)
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
-    """Mean of the middle half of the scores of all runs and tasks [...] (Agarwal et al. 2021, section 4.3).
+    """Returns the mean of the middle half of the scores (Agarwal et al. 2021, section 4.3).
+
+    scores: array of any shape, such as [runs, tasks].
+
 
     >>> interquartile_mean(np.array([0.0, 1, 2, 3, 4, 5, 6, 100]))
     3.5
@@ -104,12 +113,15 @@ def _interquartile(values: np.ndarray) -> np.ndarray:
 
 
 def interquartile_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Interval of the interquartile mean of scores [runs, tasks]: runs are resampled within their task."""
+    """Returns the interval of the interquartile mean; runs are resampled within their task.
+
+    scores: array of shape [R, T] of R runs and T tasks.
+    """
     return stratified_bootstrap(list(np.asarray(scores, float).T), _interquartile, confidence)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that one of k samples is right, where `correct` of n were: unbiased (Chen et al. 2021, equation 1).
+    """Returns pass@k: an unbiased estimate from n samples, `correct` of them right (Chen et al. 2021, equation 1).
 
     >>> pass_at_k(5, 2, 1), pass_at_k(5, 2, 4)
     (0.4, 1.0)
@@ -120,9 +132,9 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def majority_vote(answers: Sequence[Hashable | None], correct: Sequence[bool]) -> float:
-    """Credit for the answer given most often (Wang et al. 2023); answers that tie share it evenly.
+    """Returns the credit for the most frequent answer (Wang et al. 2023): 1 if it is right; tied answers share it.
 
-    answers: [samples], None where there was none, which has no vote. correct: whether each is right.
+    answers: one for each sample; None is no answer and has no vote. correct: whether each answer is right.
     """
     votes = Counter(a for a in answers if a is not None)
     most = max(votes.values(), default=0)
@@ -132,9 +144,10 @@ def majority_vote(answers: Sequence[Hashable | None], correct: Sequence[bool]) -
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3): |accuracy - confidence| over bins of equal width.
+    """Returns the expected calibration error: |accuracy - confidence|, averaged over bins (Guo et al. 2017, equation 3).
 
-    confidence: [n], between 0 and 1. correct: [n].
+    confidence: array of shape [N], from 0 to 1; `bins` bins of equal width divide this range. Bins are weighted by their
+    items. correct: array of shape [N], whether each prediction is right, or its degree from 0 to 1.
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -143,7 +156,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation of two lists of numbers [n] (Pearson 1895); no number where one of them does not vary."""
+    """Returns the correlation of two arrays of shape [N] (Pearson 1895); NaN if one of them does not vary."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     x, y = x - x.mean(), y - y.mean()
     spread = math.sqrt((x @ x) * (y @ y))
@@ -151,7 +164,7 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation of the ranks (Spearman 1904); equal numbers share their mean rank."""
+    """Returns the rank correlation of two arrays of shape [N] (Spearman 1904); equal numbers have their mean rank."""
     return pearson(_ranks(x), _ranks(y))
 
 
@@ -161,14 +174,14 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 
 
 def bradley_terry(wins: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Ratings from games between players (Bradley and Terry 1952), and their intervals.
+    """Returns ratings of players and their intervals, from games between them (Bradley and Terry 1952).
 
-    wins: [players, players], how often the row beat the column; a draw is half a win for both. Returns ratings
-    [players], in Elo points (400 for odds of ten) about their mean, and intervals [players, 2] from the observed
-    information. The maximum is found by the iteration of Hunter 2004 (equation 3).
+    wins: array of shape [P, P], how often the row's player beat the column's; a draw is half a win for both. Returns
+    ratings [P] in Elo points (400 for odds of ten) with mean 0, and intervals [P, 2] from the observed information. The
+    likelihood is maximised by the iteration of Hunter 2004 (equation 3).
 
     Raises:
-        ValueError: some players never lost to the others, so that their ratings have no bound.
+        ValueError: some players never lost to the others, so their ratings are unbounded.
     """
     wins = np.asarray(wins, float) * (1 - np.eye(len(wins)))
     if not _connected(wins > 0):
@@ -184,14 +197,14 @@ def bradley_terry(wins: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarra
     information = -games * chance * chance.T
     np.fill_diagonal(information, -information.sum(1))
     n = len(wins)
-    variance = np.diag(np.linalg.inv(information + 1 / n) - 1 / n)  # ratings add up to 0
+    variance = np.diag(np.linalg.inv(information + 1 / n) - 1 / n)  # the ratings sum to 0
     rating = np.log(strength) * 400 / math.log(10)
     half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(variance.clip(0)) * 400 / math.log(10)
     return rating, np.stack([rating - half, rating + half], 1)
 
 
 def _connected(beats: np.ndarray) -> bool:
-    """Whether wins lead from each player to every other."""
+    """Returns whether a chain of wins leads from each player to every other, given beats: [P, P]."""
     reach = beats | np.eye(len(beats), dtype=bool)
     for _ in range(max(1, len(beats).bit_length())):
         reach = reach.astype(int) @ reach > 0
