@@ -144,10 +144,10 @@ def majority_vote(answers: Sequence[Hashable | None], correct: Sequence[bool]) -
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:
-    """Returns the expected calibration error: |accuracy - confidence|, averaged over bins (Guo et al. 2017, equation 3).
+    """Returns the expected calibration error: |accuracy - confidence| averaged over bins (Guo et al. 2017, equation 3).
 
-    confidence: array of shape [N], from 0 to 1; `bins` bins of equal width divide this range. Bins are weighted by their
-    items. correct: array of shape [N], whether each prediction is right, or its degree from 0 to 1.
+    confidence: array of shape [N], from 0 to 1; `bins` bins of equal width divide this range, and are weighted by
+    their number of items. correct: array of shape [N], whether each prediction is right, or how far, from 0 to 1.
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
