@@ -35,11 +35,11 @@ class Adapters(nn.Module):
     def __init__(self, peft: PeftModel, base: str) -> None:
         super().__init__()
         self.peft, self.base = peft, base
-        self._masks = _DropoutSeeds()
+        self._dropout = _DropoutSeeds()
         for layer in _layers(peft):
             for key, dropout in layer.lora_dropout.items():
                 if isinstance(dropout, nn.Dropout) and dropout.p > 0:
-                    layer.lora_dropout[key] = RowDropout(dropout.p, self._masks)
+                    layer.lora_dropout[key] = RowDropout(dropout.p, self._dropout)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The adapters' weights."""
@@ -52,12 +52,12 @@ class Adapters(nn.Module):
 
     def seed_dropout(self, seeds: list[int], counts: list[int]) -> None:
         """Seeds the dropout masks of the next loss: a seed and the number of tokens of each row."""
-        self._masks.seeds, self._masks.counts = seeds, counts
+        self._dropout.seeds, self._dropout.counts = seeds, counts
 
     @property
     def dropout_active(self) -> bool:
         """Whether the next forward pass applies dropout: masks are seeded, and gradients are computed."""
-        return self._masks.active
+        return self._dropout.active
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -70,9 +70,8 @@ class Adapters(nn.Module):
         config = self.peft.peft_config["default"]
         config.base_model_name_or_path = self.base
         config.save_pretrained(str(folder))
-        write_atomic(
-            folder / "base.json", json.dumps({"base": self.base, "content": content_hash(self.base)}, indent=1)
-        )
+        record = {"base": self.base, "content": content_hash(self.base)}
+        write_atomic(folder / "base.json", json.dumps(record, indent=1))
 
     def largest_change(self, model: PreTrainedModel, ids: Tensor) -> float:
         """The largest absolute change of a logit by the adapters, on token ids [B, L]. Warns where it is 0."""

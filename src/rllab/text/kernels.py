@@ -80,7 +80,7 @@ class SwiGLU(Function):
 class Gather(Function):
     """x[index], with `inverse` such that index[inverse[i]] = i.
 
-    A row may be read several times, but only its copy at inverse[i] gets a gradient: the others are padding.
+    Row i of x may be copied several times; only the copy at inverse[i] passes its gradient on, the others are padding.
     """
 
     @staticmethod

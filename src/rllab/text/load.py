@@ -45,29 +45,6 @@ def load_base(
     return LanguageModel(model, tokenizer, name, native_shape(model))
 
 
-@contextmanager
-def _as_mistakes(name: str) -> Iterator[None]:
-    """Turns any error of transformers into a FieldMistake of the field `model`."""
-    try:
-        yield
-    except Exception as error:
-        raise FieldMistake("model", f"{name} cannot be loaded: {_reason(name, error)}") from None
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Turns off transformers' progress bar and its warnings, such as the one about a new head."""
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def _check_folder(name: str) -> None:
     """Raises a FieldMistake that names what a model folder lacks."""
     folder = Path(name)
@@ -81,28 +58,6 @@ def _check_folder(name: str) -> None:
         pickled = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern)]
         why = f"its weights are pickled ({pickled[0]}), and a pickle can run code" if pickled else "it has no weights"
         raise FieldMistake("model", f"{name} cannot be loaded: {why}; save it with safe_serialization=True")
-
-
-def _reason(name: str, error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if not Path(name).is_dir() and ("connect" in str(error).lower() or "offline" in str(error).lower()):
-        return (
-            "there is no such folder, it is not in the hub's cache, and the hub cannot be reached; "
-            f"on a cluster download it first on a node with network access: hf download {name}"
-        )
-    if "trust_remote_code" in str(error):
-        return "it needs code that came with it, and such code is not run here"
-    return lines[0]
-
-
-def _check_tokenizer(name: str, tokenizer: Any) -> None:
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise FieldMistake("model", f"{name}: its tokenizer has no tokenizer.json; only fast tokenizers are read")
-    if tokenizer.eos_token_id is None:
-        raise FieldMistake("model", f"{name}: its tokenizer has no eos_token, so no completion could end; set it in "
-                           "tokenizer_config.json")  # fmt: skip
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _quantized() -> dict[str, Any]:
@@ -121,3 +76,48 @@ def _quantized() -> dict[str, Any]:
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     return {"quantization_config": four}
+
+
+@contextmanager
+def _as_mistakes(name: str) -> Iterator[None]:
+    """Turns any error of transformers into a FieldMistake of the field `model`."""
+    try:
+        yield
+    except Exception as error:
+        raise FieldMistake("model", f"{name} cannot be loaded: {_reason(name, error)}") from None
+
+
+def _reason(name: str, error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if not Path(name).is_dir() and ("connect" in str(error).lower() or "offline" in str(error).lower()):
+        return (
+            "there is no such folder, it is not in the hub's cache, and the hub cannot be reached; "
+            f"on a cluster download it first on a node with network access: hf download {name}"
+        )
+    if "trust_remote_code" in str(error):
+        return "it needs code that came with it, and such code is not run here"
+    return lines[0]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Turns off transformers' progress bar and its warnings, such as the one about a new head."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _check_tokenizer(name: str, tokenizer: Any) -> None:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise FieldMistake("model", f"{name}: its tokenizer has no tokenizer.json; only fast tokenizers are read")
+    if tokenizer.eos_token_id is None:
+        raise FieldMistake("model", f"{name}: its tokenizer has no eos_token, so no completion could end; set it in "
+                           "tokenizer_config.json")  # fmt: skip
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token

@@ -15,7 +15,7 @@ from rllab.text.models import LanguageModel
 from rllab.text.packing import completion_indices
 
 _LOGITS = 1 << 22  # logits held at once; where there are more, they are recomputed in the backward pass
-_ROUND = 64  # token counts are rounded up to a multiple of it: a CPU library's set-up of a new shape costs a product
+_ROUND = 64  # token counts are rounded up to a multiple of it, as the first product of each new shape is slow on a CPU
 
 
 def next_token_logp(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -> Tensor:
@@ -59,16 +59,14 @@ def _scaled(hidden: Tensor, temperature: float) -> Tensor:
 def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
     """The last hidden states [P, D] at indices `places` [P] of the flattened batch."""
     if lm.shape is not None:
-        drops = (
-            lm.adapters is not None and lm.adapters.dropout_active
-        )  # dropout draws for every token, and for them alone
+        dropout = lm.adapters is not None and lm.adapters.dropout_active  # its masks cover all real tokens, no others
         read = batch["document"] >= 0
-        if not drops:
+        if not dropout:
             padding = (~read).flatten().nonzero().squeeze(1)
             read.view(-1)[padding[: -int(read.sum()) % _ROUND]] = True
         ids, position = (batch[k][read] for k in ("input_ids", "position_ids"))
         needed, attention = (read.flatten().cumsum(0) - 1)[places], _attention(batch, read, position)
-        if drops:
+        if dropout:
             return hidden_states(lm.model, lm.shape, ids, position, attention)[needed]
         return hidden_states(lm.model, lm.shape, ids, position, attention, needed)
     places_NM = completion_indices(batch)
@@ -88,9 +86,9 @@ def _attention(batch: Batch, read: Tensor, position: Tensor) -> Attention:
     if not is_prompt.any():
         return Bucketed(lengths)
     number = torch.arange(len(starts), device=starts.device)
-    last = torch.where(is_prompt, number, -1).cummax(0).values  # the prompt that was read last
-    goes_on = (last >= 0) & ~is_prompt & (owner[last.clamp(min=0)] == owner)
-    return Bucketed(lengths, torch.where(goes_on, last, -1))
+    last = torch.where(is_prompt, number, -1).cummax(0).values  # the nearest prompt before each sequence
+    continues = (last >= 0) & ~is_prompt & (owner[last.clamp(min=0)] == owner)
+    return Bucketed(lengths, torch.where(continues, last, -1))
 
 
 def _logp_of_transformers(lm: LanguageModel, batch: Batch, temperature: float) -> Tensor:

@@ -107,8 +107,8 @@ def new_model(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head
 def native_shape(model: PreTrainedModel) -> Shape | None:
     """The settings of the native forward pass for a model; None where it does not support the model.
 
-    A supported model is run on a few tokens. Where its outputs differ from transformers', the result is None and a
-    warning.
+    A supported model is run on a few tokens. Where its outputs differ from transformers', this warns and returns
+    None.
     """
     shape = Shape.of(model)
     if shape is None:

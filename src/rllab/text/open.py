@@ -46,7 +46,7 @@ def open_for_training(
 ) -> LanguageModel:
     """The model that a recipe names, or a new one of `shape` with `tokenizer()`, on the run's device.
 
-    With `lora` it gets new adapters, and its own weights are in bf16 on a GPU that supports it.
+    With `lora` it gets new adapters, and a loaded model's own weights are in bf16 on a GPU that supports it.
 
     Raises:
         FieldMistake: the model cannot be opened or made, or cannot get these adapters.

@@ -14,6 +14,8 @@ from torch import Tensor
 from rllab.core.algorithm import Batch
 from rllab.core.errors import Mistake
 
+_PADDING = {"document": -1, "completion": -1}  # the value of padding; 0 for other keys
+
 
 @dataclass(frozen=True)
 class Document:
@@ -117,9 +119,6 @@ def _padded(values: Tensor, name: str, length: int) -> Tensor:
     missing = length - values.shape[1]
     padding = torch.arange(missing) if name == "position_ids" else torch.tensor(_PADDING.get(name, 0))
     return torch.cat([values, padding.to(values).expand(len(values), missing)], 1)
-
-
-_PADDING = {"document": -1, "completion": -1}  # of other keys 0
 
 
 def _place(sizes: Sequence[int], length: int) -> tuple[list[list[int]], list[int]]:
