@@ -43,6 +43,7 @@ def test_reasoning_gym_by_name() -> None:
     assert not task.correct(rows[0], rows[0]["target"]) and not task.correct(rows[0], "<answer>1 + 1</answer>")
     assert 0 < task.score(rows[0], "<answer>1 + 1</answer>") < 1  # it gives partial credit
     assert not task.correct(rows[0], f"<think>{task.gold(rows[0])}</think> <answer></answer>")
+    assert not task.correct(rows[0], f"<think> {task.gold(rows[0])}")  # the thinking is not closed
     with pytest.raises(Mistake, match="no dataset 'countdwn'; did you mean 'countdown'"):
         text.reasoning_gym(dataset="countdwn")
     with pytest.raises(Mistake, match=r"does not make countdown with \{'mx': 3\}"):

@@ -12,6 +12,7 @@ from rllab_envs.tasks import pocket
 
 from rllab.cli.talk import fold, samples, shown, talk
 from rllab.core.errors import Mistake
+from rllab.core.messages import after_thinking, last_text, thinks
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.likelihood import evaluate_file, multiple_choice, perplexity
@@ -44,6 +45,20 @@ def test_thinking_is_folded() -> None:
     assert fold("<think> 2 + 3 = 5 </think> #### 5") == ("[thought 5 words] #### 5", "2 + 3 = 5")
     assert fold("<think> 2 + 3") == ("[thought 3 words, and did not finish]", "2 + 3")
     assert fold("#### 5") == ("#### 5", "")
+
+
+def test_an_answer_is_what_follows_the_thinking() -> None:
+    for text, answer in {
+        "#### 5": "#### 5",
+        "<think> #### 4 </think> #### 5": " #### 5",
+        "<think> a </think> b <think> c </think> d": " d",
+        "it must be 5 </think> #### 5": " #### 5",  # the template began the thinking
+        "<think> #### 4": "",
+        "<think> a </think> b <think> #### 4": " b ",
+    }.items():
+        assert after_thinking(text) == answer and thinks(text) == ("<think>" in text)
+    messages = [{"role": "user", "content": "2 + 3"}, {"role": "assistant", "content": "5"}]
+    assert last_text(messages) == last_text("5") == "5"
 
 
 def test_chat_beside_the_base(tuned: Path) -> None:
