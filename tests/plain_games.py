@@ -1,14 +1,14 @@
-"""The games once more, one board at a time in the plainest Python: what those of arrays must agree with."""
+"""The games one board at a time in plain Python, as references for the array games."""
 
 from typing import Any
 
 import numpy as np
 
-Position = tuple[tuple[int, ...], int, Any]  # cells, row by row: 0, 1, 2; who moves, 1 or 2; what else there is
+Position = tuple[tuple[int, ...], int, Any]  # cells row by row: 0, 1 or 2; the mover, 1 or 2; other state
 
 
 class Plain:
-    """Cells and a mover; subclasses say what may be played and what follows."""
+    """Base class: cells and a mover. Subclasses implement `legal` and `play`."""
 
     players = 2
     height = width = 3
@@ -26,12 +26,12 @@ class Plain:
         return (*cells[:at], stone, *cells[at + 1 :])
 
     def ray(self, at: int, down: int, right: int) -> list[int]:
-        """The cells from one to the edge, without it."""
-        r, c, found = at // self.width + down, at % self.width + right, []
+        """The cells from `at` to the edge in a direction, without `at`."""
+        r, c, cells = at // self.width + down, at % self.width + right, []
         while 0 <= r < self.height and 0 <= c < self.width:
-            found.append(r * self.width + c)
+            cells.append(r * self.width + c)
             r, c = r + down, c + right
-        return found
+        return cells
 
     def in_a_row(self, cells: tuple[int, ...], at: int) -> int:
         """The longest run of like stones through a cell."""
@@ -113,13 +113,13 @@ class PlainOthello(Plain):
     def taken(self, cells: tuple[int, ...], at: int, mover: int) -> list[int]:
         if cells[at]:
             return []
-        found = []
+        cells_taken = []
         for down, right in ((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c):
             ray = self.ray(at, down, right)
             run = next((i for i, q in enumerate(ray) if cells[q] != 3 - mover), 0)
             if run and cells[ray[run]] == mover:
-                found += ray[:run]
-        return found
+                cells_taken += ray[:run]
+        return cells_taken
 
     def moves(self, cells: tuple[int, ...], mover: int) -> list[int]:
         return [i for i in range(len(cells)) if self.taken(cells, i, mover)]
@@ -149,7 +149,7 @@ class PlainGo(Plain):
         self.height = self.width = size
         self.komi, self.longest = komi, 2 * size**2
         self.names = [str(a) for a in range(size**2 + 1)]
-        self.forbidden = 0  # how often superko alone forbade a move
+        self.forbidden = 0  # moves forbidden by superko alone
 
     def start(self) -> Position:
         cells = (0,) * self.height**2
@@ -159,7 +159,7 @@ class PlainGo(Plain):
         return [q for step in ((0, 1), (1, 0), (0, -1), (-1, 0)) for q in self.ray(at, *step)[:1]]
 
     def region(self, cells: tuple[int, ...], at: int) -> tuple[set[int], set[int]]:
-        """(cells joined to one and like it, the cells beside them)."""
+        """(connected cells with the same content, the cells beside them)."""
         region, beside, todo = {at}, set(), [at]
         while todo:
             for q in self.near(todo.pop()):
@@ -174,7 +174,7 @@ class PlainGo(Plain):
         return any(not cells[q] for q in self.region(cells, at)[1])
 
     def placed(self, cells: tuple[int, ...], at: int, mover: int) -> tuple[int, ...] | None:
-        """The cells after a stone, None where it has no liberty then."""
+        """The cells after a stone is placed; None if it has no liberty then."""
         cells = self.put(cells, at, mover)
         for q in self.near(at):
             if cells[q] == 3 - mover and not self.alive(cells, q):
@@ -184,12 +184,12 @@ class PlainGo(Plain):
 
     def legal(self, position: Position) -> list[int]:
         cells, mover, (past, *_) = position
-        found = [len(cells)]
+        actions = [len(cells)]
         for at in range(len(cells)):
             after = None if cells[at] else self.placed(cells, at, mover)
             self.forbidden += after in past
-            found += [at] if after and after not in past else []
-        return found
+            actions += [at] if after and after not in past else []
+        return actions
 
     def play(self, position: Position, action: int) -> tuple[Position, float, bool]:
         cells, mover, (past, passes, moves, _) = position

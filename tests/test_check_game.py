@@ -44,9 +44,9 @@ class InPlace(Right):
 
 class ActsInPlace(Right):
     def play(self, board: Any, action: Any) -> Any:
-        said = super().play(board, action)
+        results = super().play(board, action)
         action[:] = 0
-        return said
+        return results
 
 
 class Looking(Right):
@@ -258,7 +258,7 @@ class Listed(PlainTicTacToe):
 
 
 @pytest.mark.parametrize(
-    ("game", "told"),
+    ("game", "message"),
     [
         (Masks, r"game 0 at the start: `legal` must return bool \[32, 9\], got int64 \[32, 9\]"),
         (Wide, r"`legal` must return bool \[32, 9\], got bool \[32, 8\]"),
@@ -299,13 +299,13 @@ class Listed(PlainTicTacToe):
         (Listed, r"game \d+ (at the start|after .*): (played again alone|`legal` or|the board has other)|Listed.play"),
     ],
 )
-def test_broken_games_are_found_out(game: Any, told: str) -> None:
-    with pytest.raises(Broken, match=told) as raised:
+def test_broken_games_are_refused(game: Any, message: str) -> None:
+    with pytest.raises(Broken, match=message) as raised:
         check_game(game)
     assert game.__name__ in str(raised.value)
 
 
-def test_a_game_that_does_not_end_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_game_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Circle(Right):
         def play(self, board: Any, action: Any) -> Any:
             _, reward, over = super().play(board, action)

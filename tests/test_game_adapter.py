@@ -1,4 +1,4 @@
-"""One-board games in plain Python as `Game`: the same many at a time, saved as arrays, and told what they do wrong."""
+"""One-board games in plain Python as `Game`: batches, saved boards, and errors."""
 
 import shlex
 import subprocess
@@ -32,8 +32,8 @@ def test_a_small_memory_changes_nothing() -> None:
         np.testing.assert_array_equal(tight.legal(board), legal)
         np.testing.assert_array_equal(tight.observe(board), roomy.observe(board))
         action = np.where(legal, rng.random(legal.shape), -1).argmax(1)
-        (a, *said), (b, *other) = tight.play(board, action), roomy.play(board, action)
-        np.testing.assert_array_equal(np.stack(said), np.stack(other))
+        (a, *results), (b, *other) = tight.play(board, action), roomy.play(board, action)
+        np.testing.assert_array_equal(np.stack(results), np.stack(other))
         assert all(np.array_equal(a[k], b[k]) and a[k].dtype == np.int16 for k in b)
         board = b
     assert len(tight._kept) == 3
@@ -62,7 +62,7 @@ def test_long_games_are_replayed_without_recursion() -> None:
     assert make_game(Long).play(board, np.array([0]))[2]
 
 
-def test_games_are_found_by_name(tmp_path: Path) -> None:
+def test_games_are_made_by_name(tmp_path: Path) -> None:
     assert named_game("tictactoe").players == 2 and len(named_game({"name": "othello", "size": 6}).names) == 37
     (tmp_path / "own.py").write_text("from plain_games import PlainGo\n\n\nclass Own(PlainGo):\n    pass\n")
     own = named_game({"name": "own.py:Own", "size": 5, "komi": 0.5}, tmp_path)
@@ -88,7 +88,7 @@ def test_moves_are_played_by_name_and_wrong_ones_are_named(game: Any) -> None:
         moves(game, "142539")
 
 
-def test_illegal_moves_are_told_with_their_board() -> None:
+def test_illegal_moves_are_reported_with_their_board() -> None:
     game = games.tictactoe()
     board = moves(game, "15")
     assert play_legal(game, board, np.array([1]))[1] == 0
@@ -129,7 +129,7 @@ class Wrong(PlainTicTacToe):
 
 
 @pytest.mark.parametrize(
-    ("faults", "told"),
+    ("faults", "message"),
     [
         ({"legal": [9]}, r"Wrong.legal after 1: returned \[9\], and not 9 bools or numbers below 9"),
         ({"legal": [True, False]}, "Wrong.legal after 1: returned"),
@@ -145,14 +145,14 @@ class Wrong(PlainTicTacToe):
         ({"observe": lambda p: 1 / 0}, "Wrong.observe after 1: fails: ZeroDivisionError"),
     ],
 )
-def test_what_a_one_board_game_does_wrong_is_told(faults: dict[str, Any], told: str) -> None:
+def test_errors_of_a_one_board_game_are_reported(faults: dict[str, Any], message: str) -> None:
     game, (method,) = OneBoard(Wrong(**faults)), faults
     board, _, _ = game.play(game.start(1), np.array([0]))
-    with pytest.raises(Mistake, match=told):
+    with pytest.raises(Mistake, match=message):
         getattr(game, method)(board, *([np.array([1])] if method == "play" else []))
 
 
-def test_a_game_that_is_longer_than_it_says_is_told() -> None:
+def test_a_game_that_is_longer_than_it_says_is_reported() -> None:
     class Short(PlainTicTacToe):
         longest = 3
 
@@ -160,9 +160,9 @@ def test_a_game_that_is_longer_than_it_says_is_told() -> None:
         moves(OneBoard(Short()), "1234")
 
 
-def test_speed_is_told_for_one_board_games_alone() -> None:
-    said = check_game(PlainGo(5, 0.5), games=4)[-1]
-    assert said.startswith("PlainGo plays ") and said.endswith(" times fewer than connect_four as arrays")
+def test_speed_is_reported_for_one_board_games_alone() -> None:
+    line = check_game(PlainGo(5, 0.5), games=4)[-1]
+    assert line.startswith("PlainGo plays ") and line.endswith(" times fewer than connect_four as arrays")
     assert "times fewer" not in check_game(games.tictactoe())[-1]
 
 
@@ -177,18 +177,18 @@ def hex_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("hex", None)
 
 
-def commands(tool: str) -> list[list[str]]:
-    """The words of the documentation's commands."""
+def commands(begin: str) -> list[list[str]]:
+    """The documentation's commands that begin so: the words after that."""
     lines = [line for block in PAGE.split("```bash\n")[1:] for line in block.split("```")[0].splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith(tool)]
+    return [shlex.split(line.removeprefix(begin)) for line in lines if line.startswith(begin)]
 
 
 def test_the_game_of_the_documentation_is_right(hex_py: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _, _, code in commands("python"):
+    for _, code in commands("./lab python"):
         exec(code, {})
-    said = capsys.readouterr().out
-    assert "2 symmetries; games seen through 2 of them" in said and "times fewer than connect_four" in said
-    assert said.endswith("X . . . .\n . O . . .\n  . . X . .\n   . . . . .\n    . . . . .\n")
+    output = capsys.readouterr().out
+    assert "2 symmetries; games seen through 2 of them" in output and "times fewer than connect_four" in output
+    assert output.endswith("X . . . .\n . O . . .\n  . . X . .\n   . . . . .\n    . . . . .\n")
     game = make_game(import_file(hex_py / "hex.py").Hex)
     for text, winner in (("a1 b1 a2 b2 a3 b3 a4 b4 a5", 1), ("a1 a2 b1 b2 c1 c2 d1 d2 e1 e2", 2)):
         *before, last = text.split()
@@ -199,7 +199,7 @@ def test_the_game_of_the_documentation_is_right(hex_py: Path, capsys: pytest.Cap
 
 
 def test_the_documentation_trains_on_its_game(hex_py: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (_, _, recipe, *changes), *_ = commands("rllab")
+    (recipe, *changes), *_ = commands("./lab train")
     trainer = Trainer(load_recipe(recipe, [*changes, "total_steps=3"], smoke=True), hex_py / "run")
     assert list(trainer)[-1]["step"] == 3 and (hex_py / "run" / "sources" / "hex.py").is_file()
     (hex_py / "hex.py").unlink()
@@ -209,10 +209,10 @@ def test_the_documentation_trains_on_its_game(hex_py: Path, monkeypatch: pytest.
 
 
 def test_the_documentation_plays_its_game_against_itself(hex_py: Path) -> None:
-    _, train, play, analyse, *_ = commands("rllab")
-    (printed,) = commands("printf")
-    Path(printed[-1]).write_text(printed[1].replace("\\n", "\n"))
-    for words in ([*train[1:], "--smoke", "-q"], play[1:], analyse[1:]):
+    (_, train, *_), (play, *_), (analyse, *_) = (commands(f"./lab {verb}") for verb in ("train", "play", "analyse"))
+    ((text, _, path),) = commands("printf")
+    Path(path).write_text(text.replace("\\n", "\n"))
+    for words in (["train", *train, "--smoke", "-q"], ["play", *play], ["analyse", *analyse]):
         line = [sys.executable, "-m", "rllab", *words]
         done = subprocess.run(line, input="b3\n", capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

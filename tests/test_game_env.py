@@ -27,7 +27,7 @@ def make(game: Any) -> Any:
 
 
 def episode(env: Any, seed: int) -> tuple[list[np.ndarray], float]:
-    """What is seen in a game of the first legal moves, and what it pays."""
+    """(observations, each [C, H, W]; return) of a game in which the agent plays the first legal action."""
     obs, info = env.reset(seed=seed)
     seen, total, over = [obs], 0.0, False
     while not over:
@@ -95,13 +95,13 @@ def test_dqn_learns_to_beat_an_opponent_at_random(tmp_path: Path) -> None:
     assert row["eval/return"] > 0.4, row  # at random 0
 
 
-def test_mistakes_are_told() -> None:
-    for words, told in (
+def test_mistakes_are_reported() -> None:
+    for words, message in (
         (["env_kwargs={game: tictacto}"], "did you mean 'tictactoe'"),
         (["env_kwargs={game: {name: go, size: 4}}"], "go's size is from 5 to 9, got 4"),
         (["env_kwargs={game: tictactoe, opponent: perfect}"], "opponent is 'random', got 'perfect'"),
     ):
-        with pytest.raises((Mistake, FieldMistake), match=told):
+        with pytest.raises((Mistake, FieldMistake), match=message):
             tiny("cartpole", *words).algorithm.setup(Context(0, torch.device("cpu")))
 
 

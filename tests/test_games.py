@@ -1,4 +1,4 @@
-"""The board games against plain ones, known counts of positions, and positions whose answers are known."""
+"""The board games against plain ones, known counts of positions, and positions with known best moves."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.games import OneBoard, moves, rows
 from rllab.testing import check_game
 
-MADE: dict[str, tuple[Any, Plain, int]] = {  # a game, the same in plain Python, how many games of it are compared
+MADE: dict[str, tuple[Any, Plain, int]] = {  # a game, the same in plain Python, games compared
     "tictactoe": (games.tictactoe(), PlainTicTacToe(), 100),
     "connect_four": (games.connect_four(), PlainConnectFour(), 12),
     "othello on 4x4": (games.othello(size=4), PlainOthello(4), 60),
@@ -25,6 +25,7 @@ MADE: dict[str, tuple[Any, Plain, int]] = {  # a game, the same in plain Python,
 
 
 def draw(rng: np.random.Generator, legal: np.ndarray) -> np.ndarray:
+    """A random legal action [B] for each row of legal [B, A]."""
     return np.where(legal, rng.random(legal.shape), -1).argmax(1)
 
 
@@ -42,13 +43,13 @@ def test_games_are_as_plain_ones(name: str) -> None:
             np.testing.assert_array_equal(game.wins(a), plain.wins(b))
         action = draw(rng, legal)
         a, reward, now = game.play(a, action)
-        b, *said = plain.play(b, action)
-        np.testing.assert_array_equal(np.stack([reward, now]), np.stack(said))
+        b, *results = plain.play(b, action)
+        np.testing.assert_array_equal(np.stack([reward, now]), np.stack(results))
         outcomes |= set(reward[now & ~ended].tolist())
         ended = now
     assert outcomes == {0, 1} or name != "tictactoe"
     if isinstance(simple, PlainGo) and simple.height == 5:
-        assert simple.forbidden > 3, "superko has not been tried"
+        assert simple.forbidden > 3, "superko was not exercised"
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -73,7 +74,7 @@ def test_symmetries_that_move_othellos_start() -> None:
 
 
 def games_by_ply(game: Any, plies: int) -> list[int]:
-    """How many ways there are to play so many moves."""
+    """The number of sequences of 1, 2, ... moves."""
     board, counts = game.start(1), []
     for _ in range(plies):
         at, action = np.nonzero(game.legal(board))
@@ -118,19 +119,19 @@ def test_tictactoe_has_its_known_counts_of_games_and_is_a_draw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "best"), [("", "123456789"), ("1", "5"), ("125", "9"), ("1245", "7"), ("12345", "6789")]
+    ("text", "best"), [("", "123456789"), ("1", "5"), ("125", "9"), ("1245", "7"), ("12345", "6789")]
 )
-def test_tictactoe_is_played_perfectly(said: str, best: str) -> None:
+def test_tictactoe_is_played_perfectly(text: str, best: str) -> None:
     game = games.tictactoe()
-    found = game.perfect(moves(game, said))[0]
-    assert "".join(n for n, ok in zip(game.names, found, strict=True) if ok) == best
+    mask = game.perfect(moves(game, text))[0]
+    assert "".join(n for n, ok in zip(game.names, mask, strict=True) if ok) == best
 
 
 def test_exams_of_tictactoe_are_right_by_plain_search() -> None:
     game, plain = games.tictactoe(), PlainTicTacToe()
 
     def value(after: Any, reward: float, over: bool) -> int:
-        """10 - n to whom the n-th stone wins the game, from the side of who has just moved."""
+        """10 - n if the player who has just moved wins with the n-th stone, negative for a loss, 0 for a draw."""
         stones = 9 - after[0].count(0)
         if over:
             return (10 - stones) * int(reward)

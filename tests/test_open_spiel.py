@@ -102,16 +102,16 @@ def test_rewards_are_scaled() -> None:
 @pytest.mark.parametrize(
     ("game", "why"),
     [
-        ("backgammon", "OpenSpiel's backgammon cannot be searched here: there is chance in it"),
-        ("leduc_poker", "there is chance in it, players do not see everything"),
-        ("phantom_ttt", "phantom_ttt cannot be searched here: players do not see everything"),
+        ("backgammon", "OpenSpiel's backgammon cannot be searched here: it has chance moves"),
+        ("leduc_poker", "it has chance moves, its information is imperfect"),
+        ("phantom_ttt", "phantom_ttt cannot be searched here: its information is imperfect"),
         ("matrix_pd", "its players move at the same time"),
-        ("matrix_pd", "what one wins is not what the other loses"),
+        ("matrix_pd", "it is not zero-sum"),
         ("chinese_checkers(players=3)", "it is for 3 players, and not for 1 or 2"),
         ("morpion_solitaire", "it has no observation tensor"),
         ("cursor_go", "72,922 moves are more than 32,767"),
         ("conect_four", "OpenSpiel has no game 'conect_four'; did you mean 'connect_four'"),
-        ("tic_tac_toe(size=4)", r"OpenSpiel does not make tic_tac_toe\(size=4\): Unknown parameter 'size'"),
+        ("tic_tac_toe(size=4)", r"OpenSpiel cannot make tic_tac_toe\(size=4\): Unknown parameter 'size'"),
     ],
 )
 def test_games_that_cannot_be_searched_are_refused(game: str, why: str) -> None:
@@ -121,7 +121,7 @@ def test_games_that_cannot_be_searched_are_refused(game: str, why: str) -> None:
 
 def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspiel", None)
-    with pytest.raises(Mistake, match=r"open_spiel is not here .*: pip install open_spiel"):
+    with pytest.raises(Mistake, match=r"open_spiel is not installed .*: pip install open_spiel"):
         spiel("tic_tac_toe")
     with pytest.raises(Mistake, match="pip install open_spiel"):
         make_outsider("mcts", named_game("connect_four"))
@@ -155,10 +155,10 @@ def test_minimax_never_errs() -> None:
     same = make_outsider("minimax", game)
     for text in ("", "1", "2", "12", "19", "152", "5", "51", "59", "1593"):
         board = moves(game, text)
-        legal, scores = game._answers(board)
+        legal, scores = game._move_scores(board)
         (move,) = same([list(text)], [[n for n, ok in zip(game.names, legal[0], strict=True) if ok]])
         assert np.sign(scores[0, int(move) - 1]) == np.sign(scores[0].max())
-    with pytest.raises(Mistake, match="minimax walks through all of a game"):
+    with pytest.raises(Mistake, match="minimax searches the whole game tree"):
         make_outsider("minimax", named_game("connect_four"))
 
 
@@ -202,7 +202,7 @@ def test_missing_players_are_reported(name: str, why: str) -> None:
 
 
 def test_games_that_it_does_not_have_are_refused() -> None:
-    with pytest.raises(Mistake, match="OpenSpiel has no Othello on 6x6, so that its players cannot play it"):
+    with pytest.raises(Mistake, match="OpenSpiel has no Othello on 6x6, so its players cannot play it"):
         make_outsider("mcts", named_game({"name": "othello", "size": 6}))
 
 

@@ -180,6 +180,23 @@ def test_kept_answers_are_those_of_the_network() -> None:
     np.testing.assert_array_equal(plain(board, game.legal(board))[0], network(torch.from_numpy(seen))[0].numpy())
 
 
+def test_the_cache_tells_large_and_tiny_numbers_apart() -> None:
+    numbers = np.float32([0, 1, -1, 0.5, 32767, 32768, 40000, 40001, -40000, 3e9, 4e9, 1e-6, 2e-6])
+
+    class Numbers(Tree):
+        def observe(self, board: Board) -> np.ndarray:
+            return np.repeat(numbers[board["path"]], 32).reshape(-1, 2, 1, 16)
+
+    game = Numbers(5, 4, 0)
+    cached = Evaluator(game, network, CTX, 1024)
+    board = {"path": np.arange(len(numbers)), "ply": np.full(len(numbers), 3)}
+    logits, _ = cached(board, game.legal(board))
+    assert cached.hits == 0
+    np.testing.assert_array_equal(logits, network(torch.from_numpy(game.observe(board)))[0].numpy())
+    cached(board, game.legal(board))
+    assert cached.hits == len(numbers)
+
+
 @pytest.mark.parametrize("entries", [0, 1024])
 def test_the_mean_of_all_views_is_the_same_of_each(entries: int) -> None:
     game = Mirrored(5, 4, 0)

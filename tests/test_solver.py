@@ -38,7 +38,7 @@ Begin-Medium 32751571231557 -3   75734233473735 0  22321461 -4        123244356 
 Begin-Medium 335662333565 -2     16633752 4        415646 11          3737 11
 """
 
-# What each column is worth in positions of those sets, by the solver at connect4.gamesolver.org; 100: a full column.
+# The score of each column in positions of those sets, by the solver at connect4.gamesolver.org; 100: a full column.
 COLUMNS = {
     "5512243243536": [-3, 4, 12, 13, 8, -3, -2],
     "22144426444": [0, 2, 0, 100, 15, 2, 0],
@@ -58,8 +58,9 @@ LINES = [
 
 
 def boards(games: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    found = np.array([position(moves) for moves in games], np.int64)
-    return found[:, 0], found[:, 1]
+    """(mine, theirs), int64 [B] each, after the moves of games."""
+    pairs = np.array([position(moves) for moves in games], np.int64)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def cells(moves: str) -> tuple[frozenset, frozenset]:
@@ -76,7 +77,7 @@ def four(stones: frozenset) -> bool:
 
 @cache
 def brute(mine: frozenset, theirs: frozenset) -> int:
-    """The definition: the winner's stones not yet played, and one."""
+    """The score by its definition: 1 plus the number of stones that the winner has left."""
     if four(theirs):
         return len(theirs) - 22
     heights = [sum(c == column for c, _ in mine | theirs) for column in range(7)]
@@ -85,7 +86,7 @@ def brute(mine: frozenset, theirs: frozenset) -> int:
 
 
 def random_games(n: int, least: int, most: int) -> list[str]:
-    """Games that are open or have just ended, of about so many stones."""
+    """`n` games of `least` to `most` stones that are open or have just ended."""
     rng, games = np.random.default_rng(5), []
     while len(games) < n:
         moves, stop = "", rng.integers(least, most + 1)
@@ -109,29 +110,31 @@ def test_published_scores_of_columns() -> None:
 
 def test_brute_force_agrees() -> None:
     games = random_games(300, 34, 42)
-    found, worth = scores(*boards(games)), solve(*boards(games))
-    for moves, row, value in zip(games, found, worth, strict=True):
+    by_column, values = scores(*boards(games)), solve(*boards(games))
+    for moves, row, value in zip(games, by_column, values, strict=True):
         mine, theirs = cells(moves)
         assert value == brute(mine, theirs), moves
         for column in range(7):
             height = moves.count(str(column + 1))
             legal = height < 6 and not four(theirs)
             assert row[column] == (-brute(theirs, mine | {(column, height)}) if legal else ILLEGAL), (moves, column)
-    np.testing.assert_array_equal(best_moves(*boards(games)), best(found))
-    assert (worth > 0).any() and (worth == 0).any() and (worth < 0).any()
+    np.testing.assert_array_equal(best_moves(*boards(games)), best(by_column))
+    assert (values > 0).any() and (values == 0).any() and (values < 0).any()
 
 
-def test_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_return_what_one_thread_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, theirs = boards(random_games(40, 20, 30))
-    found = []
+    results = []
     for threads in (1, 3):
         monkeypatch.setattr(solver, "THREADS", threads)
-        found.append(np.concatenate([scores(mine, theirs), best_moves(mine, theirs), solve(mine, theirs)[:, None]], 1))
-    np.testing.assert_array_equal(*found)
+        results.append(
+            np.concatenate([scores(mine, theirs), best_moves(mine, theirs), solve(mine, theirs)[:, None]], 1)
+        )
+    np.testing.assert_array_equal(*results)
     assert best_moves(mine[:0], theirs[:0]).shape == (0, 7)
-    with pytest.raises(ValueError, match="no game comes to positions"):
+    with pytest.raises(ValueError, match="cannot occur"):
         best_moves(np.array([1, 1]), np.array([1, 1]))
-    np.testing.assert_array_equal(best_moves(mine[:3], theirs[:3]), found[0][:3, 7:14])
+    np.testing.assert_array_equal(best_moves(mine[:3], theirs[:3]), results[0][:3, 7:14])
 
 
 def test_mirror_images_are_worth_the_same() -> None:
@@ -151,7 +154,7 @@ def test_what_moves_keep() -> None:
 
 @pytest.mark.parametrize("stones", [(1, 1), (2, 0), (0, 0b11), (1 << 6, 0)], ids=str)
 def test_impossible_positions_are_refused(stones: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="no game comes to positions"):
+    with pytest.raises(ValueError, match="cannot occur"):
         solve(*map(np.array, stones))
 
 
@@ -164,7 +167,7 @@ def test_perfect_knows_the_first_moves() -> None:
     assert {(0, 0), (0, 1 << 7 * 3)} <= set(_known())
 
 
-def test_exam_is_what_the_solver_says() -> None:
+def test_exam_holds_the_scores_of_the_solver() -> None:
     rows = [r for r in read(FILE) if len(r[2]) >= 16][::7]
     np.testing.assert_array_equal(scores(*boards([r[2] for r in rows])), [r[3] for r in rows])
 

@@ -1,6 +1,7 @@
-"""Players of others, for matches with a run: `rllab strength RUN --games 40 --opponent mcts`.
+"""Outside players for matches with a run: `rllab strength RUN --games 40 --opponent mcts`.
 
-A bare name there is an attribute of this module. A player is made for a game (`rllab.core.protocols.Outsider`).
+A bare name after `--opponent` is an attribute of this module, called with the game. It returns a
+`rllab.core.protocols.Outsider`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +16,14 @@ from rllab_envs.games.open_spiel import OpenSpiel, Position
 from rllab_envs.games.othello import Othello
 from rllab_envs.games.tictactoe import TicTacToe
 
-MEMORY = 1000  # MB of a search's tree
-WHOLE = 16  # moves of the longest game that minimax walks through
+MEMORY = 1000  # MB for the tree of OpenSpiel's search
+WHOLE = 16  # moves of the longest game that minimax supports
 
 
 def mcts(game: Game, *, simulations: int = 1000, c: float = 2.0, solve: bool = True, seed: int = 0) -> Outsider:
-    """OpenSpiel's `MCTSBot`, which plays games at random to judge positions; settings default to those of its example.
+    """OpenSpiel's `MCTSBot` with random rollouts; the defaults are those of its example.
 
-    solve: what is proven goes up its tree. seed: of its chance, over all its games.
+    solve: proven values are propagated up its tree. seed: of its random numbers, for all its games together.
     """
     if simulations < 2:
         raise Mistake(f"mcts: simulations must be at least 2, got {simulations}")
@@ -30,24 +31,26 @@ def mcts(game: Game, *, simulations: int = 1000, c: float = 2.0, solve: bool = T
     import pyspiel
 
     names = {a: name for name, a in actions.items()}
-    judge = pyspiel.RandomRolloutEvaluator(1, seed)
-    bot = pyspiel.MCTSBot(same.rules, judge, c, simulations, MEMORY, solve, seed, False)
+    evaluator = pyspiel.RandomRolloutEvaluator(1, seed)
+    bot = pyspiel.MCTSBot(same.rules, evaluator, c, simulations, MEMORY, solve, seed, False)
 
     def prefers(position: Position, legal: Sequence[str]) -> str:
-        def worth(child: Any) -> tuple[float, int, float]:
+        def rank(child: Any) -> tuple[float, int, float]:
             return (child.outcome[position.mover] if child.outcome else 0.0, child.explore_count, child.total_reward)
 
         children = bot.mcts_search(position.state).children
-        return names[max((child for child in children if names[child.action] in legal), key=worth).action]
+        return names[max((child for child in children if names[child.action] in legal), key=rank).action]
 
     return _player(same, actions, prefers)
 
 
 def minimax(game: Game) -> Outsider:
-    """OpenSpiel's alpha-beta search through the whole tree: perfect play of tic-tac-toe and other short games."""
+    """OpenSpiel's alpha-beta search of the whole game tree: perfect play of tic-tac-toe and other short games."""
     same, actions = counterpart(game)
     if same.players != 2 or same.longest > WHOLE:
-        raise Mistake(f"minimax walks through all of a game, for two players and up to {WHOLE} moves; mcts plays any")
+        raise Mistake(
+            f"minimax searches the whole game tree, for 2 players and up to {WHOLE} moves; mcts plays any game"
+        )
     from open_spiel.python.algorithms.minimax import alpha_beta_search
 
     names = {a: name for name, a in actions.items()}
@@ -59,7 +62,7 @@ def minimax(game: Game) -> Outsider:
 
 
 def _player(same: OpenSpiel, actions: dict[str, int], prefers: Callable[[Position, Sequence[str]], str]) -> Outsider:
-    """Who replays each game in OpenSpiel's, and plays there what it prefers."""
+    """A player that replays each game in OpenSpiel, and plays the move that `prefers` returns there."""
 
     def answer(moves: Sequence[str], legal: Sequence[str]) -> str:
         position = same.start()
@@ -74,13 +77,13 @@ def _player(same: OpenSpiel, actions: dict[str, int], prefers: Callable[[Positio
 
 
 def counterpart(game: Any) -> tuple[OpenSpiel, dict[str, int]]:
-    """A game as OpenSpiel has it, and the number there of each of our actions, by name.
+    """(the same game in OpenSpiel, the number there of each of our actions by name).
 
-    Of Go the rules differ in one: where a position would come back, that move is not legal here, and ends the game
-    as a draw there.
+    The rules of Go differ in one point: a move that repeats a position is illegal here, and ends the game as a draw
+    there.
 
     Raises:
-        Mistake: OpenSpiel does not have it.
+        Mistake: OpenSpiel does not have the game.
     """
     if isinstance(game, OneBoard) and isinstance(game.game, OpenSpiel):
         same = game.game
@@ -91,6 +94,6 @@ def counterpart(game: Any) -> tuple[OpenSpiel, dict[str, int]]:
         same = OpenSpiel(game=short)
     else:
         size = f" on {game.size}x{game.size}" if hasattr(game, "size") else ""
-        raise Mistake(f"OpenSpiel has no {title(game)}{size}, so that its players cannot play it")
-    names = same.names if set(same.names) == set(game.names) else game.names  # else in the same order
+        raise Mistake(f"OpenSpiel has no {title(game)}{size}, so its players cannot play it")
+    names = same.names if set(same.names) == set(game.names) else game.names  # other names, same order
     return same, {name: a for a, name in enumerate(names)}

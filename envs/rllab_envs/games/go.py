@@ -1,8 +1,8 @@
-"""Go by the rules of Tromp and Taylor on small boards: area scoring, positional superko; suicide is forbidden.
+"""Go on small boards by the rules of Tromp and Taylor: area scoring and positional superko; but suicide is illegal.
 
-Stones without liberties are taken off; no stone may be placed so that a whole position comes back, whoever was to move
-then; two passes in a row end the game, and who has more stones and enclosed points, `komi` counted to the second
-player, wins.
+Stones without liberties are removed. No stone may repeat an earlier whole-board position, whichever player was to move
+then. Two passes in a row end the game. The player with more stones and enclosed points wins; `komi` is added to the
+second player's.
 """
 
 from collections.abc import Sequence
@@ -15,25 +15,31 @@ from rllab.core.protocols import Board
 from rllab_envs.games.square import cell_names, pictures, symmetries
 
 KOMI = {5: 0.5, 6: 3.5, 7: 8.5, 8: 9.5, 9: 7.5}
-_KEYS = np.random.Generator(np.random.PCG64(0)).integers(1, 2**63, (3, 81))  # of a position: those of its stones, xor
+_KEYS = np.random.Generator(np.random.PCG64(0)).integers(1, 2**63, (3, 81))  # a position's hash is their xor
 _KEYS[0] = 0
-_MARKS = 1024  # what a table of earlier positions is indexed by, modulo a power of two
+_MARKS = 1024  # size of the table that filters earlier positions, a power of two
 
 
 class Go:
-    """The game on 5x5 to 9x9; after 2 x size x size moves it is scored as it stands.
+    """The game on 5x5 to 9x9. After 2 x size x size moves it ends and is scored as it stands.
 
-    komi: by default 7.5 on 9x9. On 6x6 to 8x8 it is half a point less than what the first player is thought to win by,
-    so that both sides of it are close; on 5x5, all of which the first player can win, it only prevents draws.
+    komi: 7.5 on 9x9 by default. On 6x6 to 8x8 it is half a point less than the margin by which the first player is
+    thought to win, so that the result is close. On 5x5 the first player can win the whole board, and komi only prevents
+    draws.
 
-    A board is `cells`, int8 [B, size x size], 0 empty, 1 and 2 a stone of the first and the second player, row by row
-    from the top; `moves` int16 [B]; `passes` int8 [B], the last ones in a row; `last` int16 [B], the last action, -1 at
-    the start; `past` int64 [B, 2 x size x size + 1], the hash of the position after each move. Actions are the cells,
-    and `pass`. Planes: the mover's stones, the other's, the last stone, 1 everywhere where the first player is to move.
+    A board has these arrays:
+
+    - `cells`, int8 [B, size x size], row by row from the top: 0 empty, 1 and 2 a stone of the first and second player.
+    - `moves`, int16 [B], and `passes`, int8 [B], the passes in a row up to now.
+    - `last`, int16 [B]: the last action, -1 at the start.
+    - `past`, int64 [B, 2 x size x size + 1]: the hash of the position after each move.
+
+    Actions are the cells, and `pass`. Planes: the mover's stones, the other's, the last stone, and 1 everywhere if the
+    first player is to move.
     """
 
     players = 2
-    observed = ("cells", "moves", "last")  # `past` would be three quarters of what is kept to learn from
+    observed = ("cells", "moves", "last")  # without `past`, which would be three quarters of the training rows' memory
 
     def __init__(self, *, size: int = 9, komi: float | None = None) -> None:
         if size not in KOMI:
@@ -79,7 +85,7 @@ class Go:
         return planes.reshape(-1, 4, self.size, self.size)
 
     def area(self, board: Board) -> np.ndarray:
-        """Stones and enclosed points of the first player less the second's, without komi: int64 [B]."""
+        """The first player's stones and enclosed points minus the second's, without komi: int64 [B]."""
         return np.array([_area(cells, self._near) for cells in board["cells"]], np.int64)
 
     def show(self, board: Board) -> list[str]:
@@ -94,9 +100,9 @@ class Go:
 
 @njit(cache=True, nogil=True)
 def _chain(cells: np.ndarray, point: int, near: np.ndarray, chain: np.ndarray, seen: np.ndarray) -> tuple[int, int]:
-    """The cells joined to a point that hold what it holds, or are empty like it: (how many, their liberties).
+    """The connected cells with the same content as a point: (number of cells, number of liberties).
 
-    The first entries of `chain` become those cells. `seen` must be 0; it becomes 1 at the chain, 2 at its liberties.
+    The cells are written to the first entries of `chain`. `seen` must be 0; it gets 1 at the chain, 2 at its liberties.
     """
     size, liberties, done = 1, 0, 0
     chain[0], seen[point] = point, 1
@@ -117,7 +123,7 @@ def _chain(cells: np.ndarray, point: int, near: np.ndarray, chain: np.ndarray, s
 
 @njit(cache=True, nogil=True)
 def _chains(cells: np.ndarray, near: np.ndarray, keys: np.ndarray, label: np.ndarray, work: np.ndarray) -> None:
-    """Of each stone its chain's first cell (`label`), and of each such cell its liberties and hash (`work` [2, N])."""
+    """Writes the first cell of each stone's chain to `label` [N]; liberties and hash at that cell to `work` [2, N]."""
     label[:] = -1
     chain, seen = np.empty(len(cells), np.int64), np.empty(len(cells), np.int8)
     for p in range(len(cells)):
@@ -168,7 +174,7 @@ def _placed(
     label: np.ndarray,
     work: np.ndarray,
 ) -> tuple[bool, int]:
-    """(whether a stone placed at an empty point has a liberty then, the hash of the position that it makes)."""
+    """(whether a stone placed at an empty point has a liberty, the hash of the position after it)."""
     alive, position = False, position ^ keys[mover, point]
     for i, q in enumerate(near[point]):
         if q < 0:
@@ -226,7 +232,7 @@ def _play(
 
 @njit(cache=True, nogil=True)
 def _area(cells: np.ndarray, near: np.ndarray) -> int:
-    """Stones and enclosed points of the first player less the second's."""
+    """The first player's stones and enclosed points minus the second's."""
     chain, seen, counted = np.empty(len(cells), np.int64), np.empty(len(cells), np.int8), np.zeros(len(cells), np.bool_)
     lead = int(np.sum(cells == 1) - np.sum(cells == 2))
     for p in range(len(cells)):
@@ -246,7 +252,7 @@ def _area(cells: np.ndarray, near: np.ndarray) -> int:
 
 
 def _neighbours(size: int) -> np.ndarray:
-    """The cells beside each cell, int64 [size x size, 4]; -1 where the board ends."""
+    """The neighbours of each cell, int64 [size x size, 4]; -1 beyond the edge."""
     framed = np.pad(np.arange(size * size).reshape(size, size), 1, constant_values=-1)
     sides = [framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]]
     return np.stack([s.reshape(-1) for s in sides], 1)

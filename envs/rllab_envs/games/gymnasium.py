@@ -1,6 +1,6 @@
-"""Any board game as a Gymnasium environment: an agent against an opponent who plays legal moves at random.
+"""Any board game as a Gymnasium environment: an agent against an opponent that plays random legal moves.
 
-Importing this registers it: `gymnasium.make("rllab_envs.games.gymnasium:rllab/Game-v0", game="tictactoe")`.
+Importing this module registers it: `gymnasium.make("rllab_envs.games.gymnasium:rllab/Game-v0", game="tictactoe")`.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from rllab.core.games import named_game
 
 
 class GameEnv(gym.Env[np.ndarray, np.int64]):
-    """One game an episode; by chance the agent moves first or second.
+    """One game per episode; the agent moves first or second at random.
 
-    game: as a recipe names it: `othello`, `{name: othello, size: 6}`, `mine.py:Game`.
-    Observations are the game's planes [C, H, W] from the agent's side; `info["action_mask"]` has the legal moves. The
-    reward is what the moves of both earn the agent: as a rule 0, and at the end 1, 0 or -1. An illegal move loses at
-    once.
+    game: as in a recipe: `othello`, `{name: othello, size: 6}`, `mine.py:Game`.
+    Observations are the game's planes [C, H, W] from the agent's side; `info["action_mask"]` [A] marks the legal moves.
+    The reward is that of the agent's move minus that of the opponent's reply: usually 0, and 1, 0 or -1 at the end. An
+    illegal move loses at once.
     """
 
     def __init__(self, game: str | dict[str, Any], opponent: str = "random") -> None:
@@ -34,6 +34,7 @@ class GameEnv(gym.Env[np.ndarray, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A new game: (observation [C, H, W], info)."""
         super().reset(seed=seed)
         self._board, self._over = self.game.start(1), False
         if self.game.players == 2 and self.np_random.random() < 0.5:
@@ -41,6 +42,7 @@ class GameEnv(gym.Env[np.ndarray, np.int64]):
         return self._seen()
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """The agent's move and the reply: (observation [C, H, W], reward, terminated, False, info)."""
         if not self.game.legal(self._board)[0, action]:
             self._over = True
             obs, info = self._seen()
@@ -52,7 +54,7 @@ class GameEnv(gym.Env[np.ndarray, np.int64]):
         return obs, reward, self._over, False, info
 
     def _reply(self) -> float:
-        """A move of the opponent; its reward."""
+        """Plays a random move of the opponent; returns its reward."""
         return self._play(self.np_random.choice(np.flatnonzero(self.game.legal(self._board)[0])))
 
     def _play(self, action: np.int64) -> float:
@@ -61,7 +63,7 @@ class GameEnv(gym.Env[np.ndarray, np.int64]):
         return float(reward[0])
 
     def _seen(self) -> tuple[np.ndarray, dict[str, Any]]:
-        """What the agent sees, also once its own move has ended the game and it is the other's turn to see."""
+        """(observation, info) of the board, from the side of the player to move, also after the game has ended."""
         return self.game.observe(self._board)[0], {"action_mask": self.game.legal(self._board)[0]}
 
 

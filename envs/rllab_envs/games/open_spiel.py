@@ -1,4 +1,4 @@
-"""Games of OpenSpiel (Lanctot et al. 2019) by their names: what is played by turns, in full view and without chance.
+"""Games of OpenSpiel (Lanctot et al. 2019) by name: sequential, deterministic, with perfect information.
 
 The package is optional: pip install open_spiel.
 """
@@ -18,24 +18,24 @@ STONES = {  # the planes of the first player's stones and of the second's, as th
     "othello": (1, 2),
     **dict.fromkeys(["connect_four", "breakthrough", "go", "clobber", "lines_of_action", "y", "havannah"], (0, 1)),
 }
-"""In these games players take turns at every move, and what an action is called does not depend on the position."""
+"""In these games players take turns at every move, and the name of an action does not depend on the position."""
 LONGEST = 32_767  # moves, and as many actions
 
 
 class Position(NamedTuple):
-    """A state of OpenSpiel's, and who moves: 0 or 1. Where the state has the other player moving, that one waits."""
+    """A state of OpenSpiel, and the mover, 0 or 1. If the state has the other player to move, the mover must pass."""
 
     state: Any
     mover: int
 
 
 class OpenSpiel:
-    """One of OpenSpiel's games, one board at a time. `game` is what `pyspiel.load_game` reads, `go(board_size=5)`, say.
+    """A game of OpenSpiel, one board at a time. game: as for `pyspiel.load_game`, for example `go(board_size=5)`.
 
-    Planes: the mover's stones, the other's (empty in games of which `STONES` knows nothing), the others of OpenSpiel's
-    observation tensor as the mover sees them, and 1 everywhere where the first player is to move; for one player
-    the tensor alone. In games that `STONES` does not name an action `pass` is added for whoever waits while the other
-    moves again, and actions are called by their numbers. Rewards are scaled to lie within -1 and 1.
+    Planes: the mover's stones, the other's (both empty in games not in `STONES`), the other planes of OpenSpiel's
+    observation tensor from the mover's side, and 1 everywhere if the first player is to move. For one player: the
+    tensor alone. In games not in `STONES`, actions are named by their numbers, and an action `pass` is added for a
+    player who waits while the other moves again. Rewards are scaled to lie from -1 to 1.
     """
 
     def __init__(self, *, game: str) -> None:
@@ -55,11 +55,11 @@ class OpenSpiel:
         return Position(self.rules.new_initial_state(), 0)
 
     def legal(self, position: Position) -> list[int]:
-        found: list[int] = position.state.legal_actions()
-        return [self._pass] if self.waits(position) else found
+        actions: list[int] = position.state.legal_actions()
+        return [self._pass] if self.waits(position) else actions
 
     def waits(self, position: Position) -> bool:
-        """Whether the mover can only let the other move again."""
+        """Whether the mover must pass, as the other player moves again."""
         return bool(position.state.current_player() != position.mover)
 
     def play(self, position: Position, action: int) -> tuple[Position, float, bool]:
@@ -81,61 +81,61 @@ class OpenSpiel:
         return np.concatenate([stones[::-1] if mover else stones, np.delete(seen, sides, 0), first])
 
     def show(self, position: Position) -> str:
-        """OpenSpiel's picture; where actions are called by numbers, with what these do."""
+        """OpenSpiel's picture; in games not in `STONES` with the meaning of each legal action."""
         state, mover = position
         if self._stones or state.is_terminal() or self.waits(position):
             return str(state)
-        told = ", ".join(f"{a} {state.action_to_string(mover, a)}" for a in state.legal_actions())
-        return f"{state}\n{told}"
+        actions = ", ".join(f"{a} {state.action_to_string(mover, a)}" for a in state.legal_actions())
+        return f"{state}\n{actions}"
 
 
 def _loaded(game: str) -> Any:
-    """The game that OpenSpiel has under a name.
+    """The game with this name in OpenSpiel.
 
     Raises:
-        FieldMistake: there is none, or it cannot be searched; says why.
+        FieldMistake: there is no such game, or it cannot be searched; the message says why.
     """
     try:
         import pyspiel
     except ImportError as error:
-        raise FieldMistake("game", f"open_spiel is not here ({error}): pip install open_spiel") from None
+        raise FieldMistake("game", f"open_spiel is not installed ({error}): pip install open_spiel") from None
     short = game.partition("(")[0].strip()
     if short not in pyspiel.registered_names():
         raise FieldMistake("game", f"OpenSpiel has no game {short!r}{did_you_mean(short, pyspiel.registered_names())}")
     try:
         rules = pyspiel.load_game(game)
     except pyspiel.SpielError as error:
-        raise FieldMistake("game", f"OpenSpiel does not make {game}: {error}") from None
-    if why := _unlike(rules, pyspiel.GameType):
+        raise FieldMistake("game", f"OpenSpiel cannot make {game}: {error}") from None
+    if why := _unsupported(rules, pyspiel.GameType):
         raise FieldMistake("game", f"OpenSpiel's {game} cannot be searched here: {', '.join(why)}")
     return rules
 
 
-def _unlike(rules: Any, types: Any) -> list[str]:
-    """In what a game differs from those that are searched here."""
+def _unsupported(rules: Any, types: Any) -> list[str]:
+    """The reasons why a game cannot be searched here."""
     kind, players = rules.get_type(), rules.num_players()
     length, actions = rules.max_game_length(), rules.num_distinct_actions()
-    told = {
+    reasons = {
         "its players move at the same time": kind.dynamics != types.Dynamics.SEQUENTIAL,
-        "there is chance in it": kind.chance_mode != types.ChanceMode.DETERMINISTIC,
-        "players do not see everything": kind.information != types.Information.PERFECT_INFORMATION,
+        "it has chance moves": kind.chance_mode != types.ChanceMode.DETERMINISTIC,
+        "its information is imperfect": kind.information != types.Information.PERFECT_INFORMATION,
         f"it is for {players} players, and not for 1 or 2": players > 2,
-        "what one wins is not what the other loses": players == 2 and kind.utility != types.Utility.ZERO_SUM,
-        "it has no observation tensor for a network to see": not kind.provides_observation_tensor,
-        "nothing bounds what is won": not math.isfinite(rules.max_utility() - rules.min_utility()),
+        "it is not zero-sum": players == 2 and kind.utility != types.Utility.ZERO_SUM,
+        "it has no observation tensor as a network's input": not kind.provides_observation_tensor,
+        "its rewards are not bounded": not math.isfinite(rules.max_utility() - rules.min_utility()),
         f"{actions:,} actions are more than {LONGEST:,}": actions > LONGEST,
         f"{length:,} moves are more than {LONGEST:,}": length > LONGEST,
     }
-    return [why for why, holds in told.items() if holds]
+    return [why for why, holds in reasons.items() if holds]
 
 
 def _names(rules: Any) -> list[str]:
-    """What actions are called, whoever plays them; their numbers where OpenSpiel calls several the same."""
+    """The names of actions for either player; a number where several actions have the same name."""
     state = rules.new_initial_state()
     each = [[state.action_to_string(p, a) for p in (0, 1)] for a in range(rules.num_distinct_actions())]
-    said = ["".join(c for c, d in zip(*both, strict=True) if c == d).strip().lower() for both in each]
-    count = Counter(said)
-    return [name if count[name] == 1 else str(a) for a, name in enumerate(said)]
+    names = ["".join(c for c, d in zip(*both, strict=True) if c == d).strip().lower() for both in each]
+    count = Counter(names)
+    return [name if count[name] == 1 else str(a) for a, name in enumerate(names)]
 
 
 def _planes(shape: list[int]) -> tuple[int, int, int]:

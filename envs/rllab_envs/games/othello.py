@@ -1,7 +1,7 @@
-"""Othello: a disc takes the straight runs of the other's that it and one more of the mover's enclose.
+"""Othello: a disc flips the straight runs of the other player's discs between it and another disc of the mover.
 
-A player's discs are one int64: bit `size` x row + column, row 0 at the top. All arithmetic is of int64, also on 8x8,
-where the last cell is the sign.
+A player's discs are one int64: bit `size` x row + column, row 0 at the top. All arithmetic is int64, also on 8x8, where
+the last cell is the sign bit.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from rllab_envs.games.square import cell_names, pictures, symmetries
 
 
 class Othello:
-    """The game on 4x4, 6x6 or 8x8. Who can take nothing must pass; when neither can, more discs win.
+    """The game on 4x4, 6x6 or 8x8. A player who can flip nothing must pass; when neither can, more discs win.
 
-    A board is `mine` and `theirs`, int64 [B], from the side of the player to move, and `turn`, int8 [B]: 0 where
-    that is the first, whose discs are dark. Actions are the cells, row by row, and `pass`. Planes: the mover's discs,
-    the other's, the cells that the mover may take.
+    A board is `mine` and `theirs`, int64 [B], from the side of the player to move, and `turn`, int8 [B]: 0 if that is
+    the first player, whose discs are dark. Actions are the cells, row by row, and `pass`. Planes: the mover's discs,
+    the other's, and the cells that the mover may play.
     """
 
     players = 2
@@ -69,33 +69,33 @@ class Othello:
 
 @njit(cache=True, nogil=True)
 def _moved(discs: int, step: int, mask: int) -> int:
-    """All discs one cell on in a direction; those that leave the board are gone."""
+    """All discs, shifted by one cell in a direction; those that leave the board are dropped."""
     return (discs << step if step > 0 else discs >> -step) & mask
 
 
 @njit(cache=True, nogil=True)
 def _takes(mine: int, theirs: int, steps: np.ndarray, masks: np.ndarray, size: int) -> int:
-    """The cells at which the mover takes something."""
-    found = 0
+    """The cells at which the mover flips a disc."""
+    cells = 0
     for step, mask in zip(steps, masks):  # noqa: B905 - numba's zip has no `strict`
         run = _moved(mine, step, mask) & theirs
         for _ in range(size - 3):
             run |= _moved(run, step, mask) & theirs
-        found |= _moved(run, step, mask) & ~(mine | theirs)
-    return found
+        cells |= _moved(run, step, mask) & ~(mine | theirs)
+    return cells
 
 
 @njit(cache=True, nogil=True)
 def _taken(disc: int, mine: int, theirs: int, steps: np.ndarray, masks: np.ndarray, size: int) -> int:
-    """What a disc takes."""
-    found = 0
+    """The discs that a new disc flips."""
+    flipped = 0
     for step, mask in zip(steps, masks):  # noqa: B905
         run = _moved(disc, step, mask) & theirs
         for _ in range(size - 3):
             run |= _moved(run, step, mask) & theirs
         if _moved(run, step, mask) & mine:
-            found |= run
-    return found
+            flipped |= run
+    return flipped
 
 
 @njit(cache=True, nogil=True)
@@ -136,7 +136,7 @@ def _play(
         own, other = mine[b], theirs[b]
         next_mine[b], next_theirs[b] = own, other
         if _takes(own, other, steps, masks, size) == 0 and _takes(other, own, steps, masks, size) == 0:
-            continue  # it was over, and stays so
+            continue  # the game was over before
         if action[b] < size * size:
             disc = 1 << action[b]
             taken = _taken(disc, own, other, steps, masks, size)
@@ -160,7 +160,7 @@ def _observe(
 
 
 def _directions(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(by how many bits a disc moves, which cells it may arrive at), int64 [8] each."""
+    """(the bits by which a disc shifts in a direction, the mask of cells that it may reach), int64 [8] each."""
     row, column = np.divmod(np.arange(size * size), size)
     steps, masks = [], []
     for down, right in [(0, 1), (1, -1), (1, 0), (1, 1), (0, -1), (-1, 1), (-1, 0), (-1, -1)]:

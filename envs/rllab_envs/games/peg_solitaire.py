@@ -1,7 +1,7 @@
-"""Peg solitaire on the English board, for one player: 33 holes in a cross, of which the one in the middle is empty.
+"""Peg solitaire on the English board, for one player: 33 holes in a cross; the middle one is empty at the start.
 
-A peg jumps over a neighbour into the empty hole behind it, and what was jumped over is taken off. Best is to be left
-with one peg, after 31 jumps. A position's pegs are one int64: bit 7 x row + column, row 0 at the top.
+A peg jumps over a neighbour into the empty hole behind it, and the peg that was jumped over is removed. The best result
+is a single peg, after 31 jumps. A position's pegs are one int64: bit 7 x row + column, row 0 at the top.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ COST = 0.25
 
 
 class PegSolitaire:
-    """The game. A board is `pegs`, int64 [B]; actions are jumps, named by their holes: `d6d4`, as those of chess.
+    """The game. A board is `pegs`, int64 [B]. Actions are jumps, named by their holes as in chess: `d6d4`.
 
-    The reward comes at the end: 1 for one peg, and `COST` less for each more, down to -1. Planes [7, 7]: the pegs, and
-    the empty holes.
+    The reward comes at the end: 1 for one peg, minus `COST` for each further peg, but at least -1. Planes [7, 7]: the
+    pegs, and the empty holes.
     """
 
     players = 1

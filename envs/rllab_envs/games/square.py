@@ -1,4 +1,4 @@
-"""What board games share: pictures of positions, and the names and symmetries of square boards."""
+"""Shared by board games: pictures of positions, and the names and symmetries of square boards."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ Symmetries = tuple[np.ndarray, np.ndarray]
 
 
 def symmetries(size: int, passing: bool = False) -> Symmetries:
-    """The eight ways to see a square board: (cells [8, size x size], actions [8, A]).
+    """The eight symmetries of a square board: (cells [8, size x size], actions [8, A]).
 
-    passing: whether a last action, which is no cell, stays the last.
+    passing: whether there is one more action after the cells, which all symmetries leave in place.
     """
     grid = np.arange(size * size).reshape(size, size)
     cells = np.stack([np.rot90(g, k).reshape(-1) for g in (grid, grid.T) for k in range(4)])
@@ -24,9 +24,9 @@ def cell_names(columns: str, rows: Sequence[str]) -> list[str]:
 
 
 def pictures(first: np.ndarray, second: np.ndarray, columns: str, rows: Sequence[str] = ()) -> list[str]:
-    """A text for each board: X for the first player's stones [B, H, W], O for the second's, a dot where there is none.
+    """A text for each board: X for the first player's stones [B, H, W], O for the second's, a dot for an empty cell.
 
-    Rows stand from the top, with their names before them; columns have theirs below.
+    Rows are printed from the top, each after its name; the names of columns are below.
     """
     names = rows or [""] * first.shape[1]
     signs = np.where(first > 0, "X", np.where(second > 0, "O", "."))

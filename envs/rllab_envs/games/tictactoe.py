@@ -1,4 +1,4 @@
-"""Tic-tac-toe: three in a row on nine cells. It has 5,478 positions, so that all of them are solved at once."""
+"""Tic-tac-toe: three in a row on nine cells. It has 5,478 positions, and all of them are solved at once."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,7 +14,7 @@ _FULL = 511
 _BITS = 1 << np.arange(9)
 _ALL = np.arange(512)
 _STONES = np.bitwise_count(_ALL).astype(np.int64)
-_THREE = np.any([(_ALL & m) == m for m in (1 << _LINES).sum(1)], 0)  # of each set of cells: whether it has a line
+_THREE = np.any([(_ALL & m) == m for m in (1 << _LINES).sum(1)], 0)  # whether each set of cells contains a line
 
 
 class TicTacToe:
@@ -56,15 +56,15 @@ class TicTacToe:
         return wins
 
     def perfect(self, board: Board) -> np.ndarray:
-        """Which moves are best, the fastest wins and the slowest losses among them: bool [B, 9]."""
-        legal, score = self._answers(board)
+        """Which moves are best; a faster win and a slower loss are better: bool [B, 9]."""
+        legal, score = self._move_scores(board)
         best: np.ndarray = legal & (score == score.max(1, keepdims=True))
         return best
 
     def exam(self, split: str) -> Exam:
-        """Every position in which a legal move loses what another keeps, one of each eight that look alike.
+        """The positions whose legal moves differ in win, draw and loss, one of each set of symmetric images.
 
-        Every second one, in the order of their cells, is for `validation`, the others are for `test`.
+        Ordered by their cells, they alternate between `validation` and `test`.
 
         Raises:
             Mistake: there is no such split.
@@ -75,7 +75,7 @@ class TicTacToe:
         turned = [_seen(mine, cells) * 512 + _seen(theirs, cells) for cells in self.symmetries[0]]
         first = np.min(turned, 0) == mine * 512 + theirs
         board: Board = {"mine": mine[first], "theirs": theirs[first]}
-        legal, score = self._answers(board)
+        legal, score = self._move_scores(board)
         keeps = legal & (np.sign(score) == np.sign(score.max(1, keepdims=True)))
         rows = np.flatnonzero((legal & ~keeps).any(1))[split == "test" :: 2]
         stones = _STONES[board["mine"] | board["theirs"]]
@@ -89,16 +89,16 @@ class TicTacToe:
         first, other = np.where(second, planes[:, 1], planes[:, 0]), np.where(second, planes[:, 0], planes[:, 1])
         return [text.rpartition("\n")[0] for text in pictures(first, other, "123")]
 
-    def _answers(self, board: Board) -> tuple[np.ndarray, np.ndarray]:
-        """(legal, what each move is worth to the mover), [B, 9]; -99 where it is not legal."""
+    def _move_scores(self, board: Board) -> tuple[np.ndarray, np.ndarray]:
+        """(legal, the score of each move for the mover), [B, 9] each; -99 for an illegal move."""
         legal, moved = self.legal(board), board["mine"][:, None] | _BITS
         return legal, np.where(legal, -self._scores[board["theirs"][:, None], moved], -99)
 
     @cached_property
     def _scores(self) -> np.ndarray:
-        """What each position that can arise is worth to the mover, int64 [512, 512] by (mine, theirs); -99 elsewhere.
+        """The score of each reachable position for the mover, int64 [512, 512] by (mine, theirs); -99 elsewhere.
 
-        0 is a draw; who wins with the n-th stone on the board has 10 - n, who loses the opposite.
+        A draw scores 0, a win with the n-th stone on the board 10 - n, and a loss the negative of that.
         """
         scores = np.full((512, 512), -99)
         layers = [self.start(1)]
@@ -116,7 +116,7 @@ class TicTacToe:
 
 
 def _free(stones: np.ndarray) -> np.ndarray:
-    """Which of nine cells are not in a set: bool [..., 9]."""
+    """Which of the nine cells are not in each set: bool [..., 9]."""
     free: np.ndarray = stones[..., None] & _BITS == 0
     return free
 
@@ -127,6 +127,6 @@ def _over(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def _seen(stones: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Sets of cells, seen through a symmetry."""
+    """Sets of cells under a symmetry."""
     seen: np.ndarray = (~_free(stones)[:, cells]) @ _BITS
     return seen

@@ -1,15 +1,15 @@
-"""Board games by name, and what makes a game that plays one board in plain Python play many at a time.
+"""Board games by name, and an adapter that makes a one-board game in plain Python play many boards at a time.
 
-A one-board game has `players`, `names` and `longest` (moves of its longest game), and these methods, which leave the
-position that they are given as it is; a position may be any object:
+A one-board game has `players`, `names` and `longest` (moves of its longest game), and the methods below. A position may
+be any object, and no method changes the position that it is given.
 
-- `start()`: the first position; it takes no parameter, and thereby a game is known to be of this kind.
-- `legal(position)`: the actions that may be played, as their numbers, or as a bool for each.
+- `start()`: the first position. A `start` without parameters marks a game as a one-board game.
+- `legal(position)`: the legal actions, as numbers, or as a bool for each action.
 - `play(position, action)`: (next position, reward of the player who moved, whether the game is over).
 - `observe(position)`: planes [C, H, W], as of a `Game`.
 
-It may have `symmetries`, `lines`, `states`, `wins(position)`, which answers as `legal` does, and `show(position)`, a
-text.
+Optional are `symmetries`, `lines`, `states`, `wins(position)` with a result like that of `legal`, and `show(position)`,
+a text.
 """
 
 import inspect
@@ -28,56 +28,56 @@ from rllab.core.protocols import Board, Game
 from rllab.core.typed import Reader, compose
 
 GAMES = Named("rllab_envs.games")
-MEMO = 50_000  # positions that are kept, so that a move need not be replayed from the start
+MEMO = 50_000  # positions in memory, so that a move need not be replayed from the start
 
 
 def make_game(named: Any) -> Game:
-    """The game behind a name, or a game that is there already; one that plays one board is batched.
+    """A `Game` from a game, or from a class or function that makes one; a one-board game is batched.
 
     Raises:
-        Mistake: it lacks what a game has, and says what.
+        Mistake: an attribute of a game is missing; the message names it.
     """
     game = named() if callable(named) else named
     single = hasattr(game, "start") and not inspect.signature(game.start).parameters
-    needed = ["players", "names", "start", "legal", "play", "observe", *(["longest"] if single else [])]
-    if missing := [n for n in needed if not hasattr(game, n)]:
+    required = ["players", "names", "start", "legal", "play", "observe", *(["longest"] if single else [])]
+    if missing := [n for n in required if not hasattr(game, n)]:
         raise Mistake(f"{title(game)} is no game: it has no {', '.join(missing)}")
     batched: Game = OneBoard(game) if single else game
     return batched
 
 
-def named_game(said: str | Mapping[str, Any], folder: Path = Path()) -> Game:
-    """The game that a recipe would mean by `othello`, `{name: othello, size: 6}` or `hex.py:Hex`, a file in `folder`.
+def named_game(named: str | Mapping[str, Any], folder: Path = Path()) -> Game:
+    """The game of a recipe's `othello`, `{name: othello, size: 6}` or `hex.py:Hex`, a file in `folder`.
 
     Raises:
-        Mistake: there is no such game, or it does not take these settings.
+        Mistake: there is no such game, or a setting is wrong.
     """
     reader = Reader("game", folder)
-    found = reader.named(compose(json.dumps(said), "game"), GAMES, "game")
+    game = reader.named(compose(json.dumps(named), "game"), GAMES, "game")
     reader.raise_mistakes()
-    return make_game(found)
+    return make_game(game)
 
 
 def observed(game: Game, board: Board) -> Board:
-    """The arrays of a board that `observe` reads, as the game says: what is kept of a position to learn from."""
+    """The arrays of a board that `observe` reads, by the game's `observed`; all of them by default."""
     return {k: board[k] for k in getattr(game, "observed", board)}
 
 
 def title(game: Any) -> str:
-    """What a game is called in a message."""
+    """The name of a game in messages."""
     return type(game.game if isinstance(game, OneBoard) else game).__name__
 
 
 def rows(board: Board, which: Any) -> Board:
-    """Some positions of a board, by index or mask."""
+    """The positions of a board at an index or mask."""
     return {k: v[which] for k, v in board.items()}
 
 
 def play_legal(game: Game, board: Board, action: np.ndarray) -> tuple[Board, np.ndarray, np.ndarray]:
-    """`game.play`, after a look at whether the actions may be played.
+    """`game.play` that checks whether each action [B] is legal.
 
     Raises:
-        Mistake: one may not; names the game, the board and the move.
+        Mistake: an action is not legal; the message names the game, the board and the move.
     """
     legal = game.legal(board)
     known = (action >= 0) & (action < len(game.names))
@@ -92,22 +92,22 @@ def play_legal(game: Game, board: Board, action: np.ndarray) -> tuple[Board, np.
 
 
 def picture(game: Game, board: Board, i: int) -> str:
-    """Board i as a text below a message; '' where the game does not show its boards."""
+    """Board i as a text on new lines of a message; '' for a game without `show`."""
     show: Callable[[Board], list[str]] | None = getattr(game, "show", None)
     return "\n" + show(rows(board, slice(i, i + 1)))[0] if show else ""
 
 
 def moves(game: Game, text: str) -> Board:
-    """The position [1] after moves from the start, by name: '4 4 3'; also '443' where all names are one character.
+    """The position, a board of one row, after moves by name: '4 4 3', or '443' if all names have one character.
 
     Raises:
-        Mistake: a move is no action of the game, or not legal; says which, and where it stands.
+        Mistake: a move is no action of the game, or not legal; the message gives the move and its place.
     """
     single = all(len(n) == 1 for n in game.names)
-    said = [c for c in text if not c.isspace()] if single else text.split()
+    names = [c for c in text if not c.isspace()] if single else text.split()
     board = game.start(1)
-    for place, name in enumerate(said):
-        at = f"{title(game)}: move {place + 1} of {' '.join(said)!r}, {name!r},"
+    for place, name in enumerate(names):
+        at = f"{title(game)}: move {place + 1} of {' '.join(names)!r}, {name!r},"
         if name not in game.names:
             raise Mistake(f"{at} is no move; moves are called {' '.join(game.names[:20])}")
         action = np.array([list(game.names).index(name)])
@@ -120,19 +120,19 @@ def moves(game: Game, text: str) -> Board:
 
 @dataclass
 class _Node:
-    """A position of a one-board game, and what is known of it."""
+    """A position of a one-board game, with the results of the move that led to it."""
 
     position: Any
-    reward: float = 0.0  # of the move that led here
+    reward: float = 0.0  # of the player who moved here
     over: bool = False
     legal: np.ndarray | None = None
 
 
 class OneBoard:
-    """A one-board game as a `Game`: a board is the moves so far, int16 [B, longest], -1 beyond `count`, int16 [B].
+    """A one-board game as a `Game`. A board is `moves`, int16 [B, longest], -1 beyond `count`, int16 [B].
 
-    Positions are kept in memory by their moves, the `memo` that were used last, and replayed where they are not there.
-    Whatever the game does wrong is a Mistake that says where.
+    The `memo` positions used last are kept in memory by their moves; others are replayed. An error of the game is
+    raised as a `Mistake` that names the method and the moves before it.
     """
 
     def __init__(self, game: Any, memo: int = MEMO) -> None:
@@ -156,8 +156,8 @@ class OneBoard:
         return {"moves": np.full((n, self.longest), -1, np.int16), "count": np.zeros(n, np.int16)}
 
     def legal(self, board: Board) -> np.ndarray:
-        found = [self._legal(played, self._node(played)) for played in _played(board)]
-        return np.stack(found) if found else np.zeros((0, len(self.names)), bool)
+        masks = [self._legal(played, self._node(played)) for played in _played(board)]
+        return np.stack(masks) if masks else np.zeros((0, len(self.names)), bool)
 
     def play(self, board: Board, action: np.ndarray) -> tuple[Board, np.ndarray, np.ndarray]:
         after = {"moves": np.array(board["moves"]), "count": np.array(board["count"])}
@@ -174,7 +174,7 @@ class OneBoard:
         return np.stack([self._planes(played) for played in _played(board)])
 
     def _planes(self, played: bytes) -> np.ndarray:
-        planes = self._ask("observe", played, self._node(played).position)
+        planes = self._call("observe", played, self._node(played).position)
         try:
             array: np.ndarray = np.asarray(planes, np.float32)
         except (TypeError, ValueError):
@@ -189,14 +189,14 @@ class OneBoard:
         return np.stack([none if n.over else self._mask("wins", p, n.position) for p, n in nodes])
 
     def _show(self, board: Board) -> list[str]:
-        return [str(self._ask("show", played, self._node(played).position)) for played in _played(board)]
+        return [str(self._call("show", played, self._node(played).position)) for played in _played(board)]
 
     def _node(self, played: bytes) -> _Node:
-        """The position after some moves (as int16), from the nearest earlier one that is kept."""
+        """The position after some moves (bytes of int16), replayed from the nearest earlier position in memory."""
         known = len(played)
         while known and played[:known] not in self._kept:
             known -= 2
-        node = self._kept.get(played[:known]) or self._keep(b"", _Node(self._ask("start", b"")))
+        node = self._kept.get(played[:known]) or self._keep(b"", _Node(self._call("start", b"")))
         if known == len(played) and known:
             self._kept.move_to_end(played)
         for end in range(known + 2, len(played) + 2, 2):
@@ -216,13 +216,13 @@ class OneBoard:
             raise self._wrong("play", played, "was asked for a move that is not legal", action)
         if len(played) // 2 >= self.longest:
             raise self._wrong("play", played, f"goes on, but `longest` says {self.longest} moves at most", action)
-        said = self._ask("play", played, node.position, action)
+        output = self._call("play", played, node.position, action)
         try:
-            position, reward, over = said
+            position, reward, over = output
             if not np.isfinite(reward) or over not in (True, False):
                 raise ValueError
         except (TypeError, ValueError):
-            what = f"returned {said!r}, and not (position, reward, over)"
+            what = f"returned {output!r}, and not (position, reward, over)"
             raise self._wrong("play", played, what, action) from None
         return _Node(position, float(reward), bool(over))
 
@@ -235,20 +235,20 @@ class OneBoard:
         return node.legal
 
     def _mask(self, method: str, played: bytes, position: Any) -> np.ndarray:
-        """What `legal` or `wins` says, as bool [A]."""
-        said = self._ask(method, played, position)
-        found = said if isinstance(said, np.ndarray) else np.array(list(said) if np.iterable(said) else said)
+        """The output of `legal` or `wins` as bool [A]."""
+        output = self._call(method, played, position)
+        array = output if isinstance(output, np.ndarray) else np.array(list(output) if np.iterable(output) else output)
         size = len(self.names)
-        if found.dtype == bool and found.shape == (size,):
-            return found.copy()
-        numbers = found.ndim == 1 and (found.dtype.kind in "iu" or not len(found))
-        if not numbers or any(not 0 <= a < size for a in found.tolist()):
-            raise self._wrong(method, played, f"returned {said!r}, and not {size} bools or numbers below {size}")
+        if array.dtype == bool and array.shape == (size,):
+            return array.copy()
+        numbers = array.ndim == 1 and (array.dtype.kind in "iu" or not len(array))
+        if not numbers or any(not 0 <= a < size for a in array.tolist()):
+            raise self._wrong(method, played, f"returned {output!r}, and not {size} bools or numbers below {size}")
         mask = np.zeros(size, bool)
-        mask[found.astype(int)] = True
+        mask[array.astype(int)] = True
         return mask
 
-    def _ask(self, method: str, played: bytes, *arguments: Any) -> Any:
+    def _call(self, method: str, played: bytes, *arguments: Any) -> Any:
         try:
             return getattr(self.game, method)(*arguments)
         except Exception as error:
@@ -256,6 +256,7 @@ class OneBoard:
             raise self._wrong(method, played, f"fails: {type(error).__name__}: {error}", action) from error
 
     def _wrong(self, method: str, played: bytes, what: str, action: int | None = None) -> Mistake:
+        """The error of a method after some moves; action: the move that it was called with."""
         names = [self.names[a] for a in np.frombuffer(played, np.int16).tolist()]
         before = f"after {' '.join(names)}" if names else "at the start"
         named = action is not None and 0 <= action < len(self.names)
@@ -264,6 +265,6 @@ class OneBoard:
 
 
 def _played(board: Board) -> Sequence[bytes]:
-    """The moves of each board, as a key."""
+    """The moves of each board as bytes of int16, the key of its position."""
     moves, count = np.ascontiguousarray(board["moves"]), board["count"].tolist()
     return [m[:n].tobytes() for m, n in zip(moves, count, strict=True)]

@@ -77,8 +77,9 @@ class Evaluator:
             self._keys[:], self._used = 0, 0
         slots, view, new = np.empty((3, count), np.int32)
         turned, logits, values = np.empty(observation.shape, np.float32), *self._empty_outputs(count)
-        flat = observation.reshape(count, -1), turned.reshape(count, -1)
-        misses = _look_up(*flat, self._factors, self._cells, self._keys, slots, view, new)
+        flat = observation.reshape(count, -1)
+        seen = flat, flat.view(np.int32), turned.reshape(count, -1)
+        misses = _look_up(*seen, self._factors, self._cells, self._keys, slots, view, new)
         self.requests += count
         self.hits += count - misses
         self._used += misses
@@ -110,9 +111,24 @@ class Evaluator:
         return policy, value
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _as_int(x: np.float32, bits: np.int32) -> np.int64:
+    """A float32 as an int64, one for each number: x 2^16 if that is a whole number below 2^31, else above these.
+
+    bits: the same float32, read as an int32.
+    """
+    scaled = x * np.float32(65536.0)
+    if abs(scaled) < np.float32(2147483648.0):
+        whole = np.int32(scaled)
+        if np.float32(whole) == scaled:
+            return np.int64(whole)
+    return np.int64(bits) + (np.int64(1) << 40)
+
+
 @njit(cache=True, nogil=True)
 def _look_up(
     seen: np.ndarray,
+    bits: np.ndarray,
     turned: np.ndarray,
     factors: np.ndarray,
     cells: np.ndarray,
@@ -123,16 +139,20 @@ def _look_up(
 ) -> int:
     """Finds or assigns a slot in the hash table for each observation [B, C x cells]. Returns the number of misses.
 
-    The key is the lowest hash over all symmetries, and `view` [B] gets its index. For the misses, the first entries of
-    `new` get the indices of their observations, and the first rows of `turned` the observations under that symmetry.
+    bits: `seen`, read as int32. The key is the lowest hash over all symmetries, and `view` [B] gets the index of that
+    symmetry. For the misses, the first entries of `new` get the indices of their observations, and the first rows of
+    `turned` the observations under their symmetries.
     """
     count, last = 0, len(table) - 1
+    numbers = np.empty(seen.shape[1], np.int64)
     for b in range(len(seen)):
+        for i in range(len(numbers)):
+            numbers[i] = _as_int(seen[b, i], bits[b, i])
         key = np.int64(0)
         for s in range(len(factors)):
             h = np.int64(0)
-            for i in range(seen.shape[1]):
-                h += np.int64(np.int32(seen[b, i] * np.float32(65536.0))) * factors[s, i]
+            for i in range(len(numbers)):
+                h += numbers[i] * factors[s, i]
             h = h if h != 0 else np.int64(1)  # 0 marks an empty slot
             if s == 0 or h < key:
                 key, view[b] = h, s

@@ -1,7 +1,7 @@
-"""Bitboards of connect four: constants, and what can be read off a player's stones.
+"""Bitboards of connect four: constants, and functions of a player's stones.
 
-A player's stones are one int64: bit 7 c + h is the cell of column c at height h, and each column has a seventh bit that
-stays 0, so that no row goes on at the other side. All arithmetic is of int64.
+A player's stones are one int64: bit 7 c + h is the cell of column c at height h. Each column has a seventh bit that
+stays 0, so that no line continues from one column into the next. All arithmetic is int64.
 """
 
 from numba import njit
@@ -24,19 +24,19 @@ def four(stones: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def over(mine: int, theirs: int) -> bool:
-    """Whether a position is over: either player has four, or all cells are taken."""
+    """Whether the game is over: a player has four in a row, or the board is full."""
     return four(theirs) or four(mine) or (mine | theirs) == CELLS
 
 
 @njit(cache=True, nogil=True)
 def completing(stones: int) -> int:
-    """The cells, taken or not, that make four with three of one player's stones."""
-    found = (stones << 1) & (stones << 2) & (stones << 3)
+    """The cells, occupied or not, that make four in a row with three of one player's stones."""
+    cells = (stones << 1) & (stones << 2) & (stones << 3)
     for step in (STRIDE - 1, STRIDE, STRIDE + 1):
         above, below = (stones << step), (stones >> step)
         two_above, two_below = above & (stones << (2 * step)), below & (stones >> (2 * step))
-        found |= two_above & ((stones << (3 * step)) | below) | two_below & ((stones >> (3 * step)) | above)
-    return found & CELLS
+        cells |= two_above & ((stones << (3 * step)) | below) | two_below & ((stones >> (3 * step)) | above)
+    return cells & CELLS
 
 
 @njit(cache=True, nogil=True)

@@ -1,8 +1,8 @@
-"""Solved positions of connect four that training is judged on, and how they were made.
+"""Solved positions of connect four, on which runs are evaluated, and the program that made them.
 
-A third of the positions come from random play, a third from random play that takes wins and blocks, a third from agents
-that look six plies ahead and play every fifth move, and their first ones, at random. Only positions whose moves differ
-in win, draw and loss are kept: in the others any move is right.
+A third of the positions come from random play, a third from random play that takes wins and blocks threats, and a third
+from agents that search six plies ahead and play a fifth of their moves, and the first ones, at random. All positions
+have moves that differ in win, draw and loss; in others every move is right.
 
     python -m rllab_envs.games.connect_four.exam --out envs/rllab_envs/games/connect_four/exam.txt
 """
@@ -56,14 +56,14 @@ def exam(split: str) -> Exam:
 
 
 def read(path: Path) -> list[tuple[str, str, str, list[int]]]:
-    """(split, kind, moves as digits, scores of the seven columns) of each line."""
+    """The lines of a file: (split, kind, moves as digits, scores of the seven columns)."""
     lines = [t.split() for t in path.read_text(encoding="utf-8").splitlines() if not t.startswith("#")]
     return [(a, b, moves, [ILLEGAL if v == "-" else int(v) for v in values]) for a, b, moves, *values in lines]
 
 
 @compiled
 def _ahead(mine: int, theirs: int, depth: int, low: int, high: int) -> int:
-    """Alpha-beta to a depth: 1000 and more is won, and what is open is worth the difference of threats."""
+    """Alpha-beta search to a depth. A win scores 1000 or more, an open position the difference of threats."""
     mask = mine | theirs
     playable = (mask + BOTTOM) & CELLS
     if threats(mine, mask) & playable:
@@ -85,7 +85,7 @@ def at_random(mine: int, theirs: int, legal: list[int], rng: np.random.Generator
 
 
 def alert(mine: int, theirs: int, legal: list[int], rng: np.random.Generator) -> int:
-    """A column that wins, else one that stops a win, else any."""
+    """A winning column; without one, a column that blocks a win; else any."""
     mask = mine | theirs
     for stones in (mine, theirs):
         if good := [c for c in legal if four(stones | stone(mask, c))]:
@@ -94,7 +94,7 @@ def alert(mine: int, theirs: int, legal: list[int], rng: np.random.Generator) ->
 
 
 def agent(mine: int, theirs: int, legal: list[int], rng: np.random.Generator) -> int:
-    """A column that is best six plies ahead; every fifth move any."""
+    """A best column by a search of six plies; any column with probability 0.2."""
     mask = mine | theirs
     if rng.random() < 0.2:
         return int(rng.choice(legal))
@@ -111,7 +111,7 @@ KINDS: dict[str, Callable[[int, int, list[int], np.random.Generator], int]] = {
 
 
 def game(kind: str, stones: int, rng: np.random.Generator) -> str:
-    """Moves of a game that is still open after so many stones; games that are over sooner are played anew."""
+    """The moves of a game that is still open after `stones` moves. Games that end earlier are discarded."""
     while True:
         moves, first = "", int(rng.integers(0, 7)) if kind == "agent" else 0
         mine = theirs = 0
@@ -125,7 +125,10 @@ def game(kind: str, stones: int, rng: np.random.Generator) -> str:
 
 
 def candidates(seed: int) -> Iterator[tuple[str, str]]:
-    """(kind, moves) without end, kinds by turns and stones evenly; no position, or its mirror image, twice."""
+    """(kind, moves) of up to a million games, with kinds in turn and even numbers of stones.
+
+    No position occurs twice, nor does its mirror image.
+    """
     seen = set()
     for i in range(1_000_000):
         kind = list(KINDS)[i % len(KINDS)]
@@ -138,7 +141,7 @@ def candidates(seed: int) -> Iterator[tuple[str, str]]:
 
 
 def make(path: Path, sizes: dict[str, int], seed: int) -> None:
-    """Writes the exam, its splits interleaved, and prints how it gets on."""
+    """Writes the exam with its splits interleaved, and prints its progress."""
     total, start, tried = sum(sizes.values()), time.monotonic(), 0
     splits = np.random.default_rng(seed).permutation([s for s, n in sizes.items() for _ in range(n)]).tolist()
     lines: list[str] = []
@@ -157,6 +160,6 @@ def make(path: Path, sizes: dict[str, int], seed: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Makes the solved positions anew; the file is the same each time.")
+    parser = argparse.ArgumentParser(description="Makes the file of solved positions; it is the same each time.")
     parser.add_argument("--out", type=Path, required=True)
     make(parser.parse_args().out, SIZES, SEED)

@@ -1,7 +1,6 @@
 """Connect four (Allen 1988): stones fall to the bottom of seven columns of six cells, and four in a row win.
 
-A player's stones are one int64: bit 7 c + h is the cell of column c at height h, and each column has a seventh bit that
-stays 0, so that no row goes on at the other side. All arithmetic is of int64.
+Boards are bitboards, see `rllab_envs.games.connect_four.bits`. All arithmetic is int64.
 """
 
 from collections.abc import Sequence
@@ -17,9 +16,9 @@ from rllab_envs.games.square import pictures
 class ConnectFour:
     """The game. A board is two int64 arrays [B], `mine` and `theirs`, from the side of the player to move.
 
-    Planes [6, 7], the top row first: the mover's stones, the other's; with `threats`, the cells that a stone can fall
-    to, and the empty cells that would make four for the mover, and for the other; 1 everywhere where the first player
-    moves.
+    Planes [6, 7], top row first: the mover's stones; the other's; with `threats`, the cells that a stone can fall to,
+    the empty cells that would make four for the mover, and those for the other; 1 everywhere if the first player is to
+    move.
     """
 
     players = 2
@@ -65,7 +64,7 @@ class ConnectFour:
         return wins
 
     def rollout(self, board: Board, seed: np.ndarray) -> np.ndarray:
-        """How random games end for the side to move: float32 [B], a function of the seeds, int64 [B]."""
+        """Results of random games for the side to move: float32 [B], a function of the seeds, int64 [B]."""
         mine, theirs = _sides(board)
         value = np.empty(len(mine), np.float32)
         _rollout(mine, theirs, np.ascontiguousarray(seed, np.int64), value)
@@ -73,12 +72,12 @@ class ConnectFour:
 
     def exam(self, split: str) -> Exam:
         """1,300 solved positions whose moves differ in the outcome, 300 of them for `validation`."""
-        from rllab_envs.games.connect_four.exam import exam  # the solver is compiled where it is asked
+        from rllab_envs.games.connect_four.exam import exam  # compiles the solver, so only where it is used
 
         return exam(split)
 
     def perfect(self, board: Board) -> np.ndarray:
-        """The best columns: bool [B, 7]; with fewer than 12 stones it may take seconds a position."""
+        """The best columns: bool [B, 7]. With fewer than 12 stones it may take seconds per position."""
         from rllab_envs.games.connect_four.opening import perfect
 
         return perfect(*_sides(board))
@@ -175,10 +174,10 @@ def _sides(board: Board) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines() -> np.ndarray:
-    """The 69 lines of four, as flat cells [69, 4]."""
+    """The 69 lines of four cells, as flat indices [69, 4]."""
     cells = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
-    found = [cells[r, c : c + 4] for r in range(HEIGHT) for c in range(WIDTH - 3)]
-    found += [cells[r : r + 4, c] for r in range(HEIGHT - 3) for c in range(WIDTH)]
+    lines = [cells[r, c : c + 4] for r in range(HEIGHT) for c in range(WIDTH - 3)]
+    lines += [cells[r : r + 4, c] for r in range(HEIGHT - 3) for c in range(WIDTH)]
     for turned in (cells, cells[:, ::-1]):
-        found += [np.diag(turned[r : r + 4, c : c + 4]) for r in range(HEIGHT - 3) for c in range(WIDTH - 3)]
-    return np.stack(found)
+        lines += [np.diag(turned[r : r + 4, c : c + 4]) for r in range(HEIGHT - 3) for c in range(WIDTH - 3)]
+    return np.stack(lines)

@@ -1,8 +1,8 @@
 """Perfect play of connect four from the first stone on.
 
-The fewer stones, the longer the solver takes: minutes for up to three, some half a minute for four, ten seconds for
-five, two for eight. So the answers to the first positions are kept in a file: all positions up to a number of stones to
-which a game comes in which one side plays best moves alone.
+The fewer stones, the longer the solver takes: minutes for up to three, about half a minute for four, ten seconds for
+five, two for eight. The best moves of the first positions are therefore stored in a file. It holds the positions up to
+a number of stones that can occur when one side plays only best moves.
 
     python -m rllab_envs.games.connect_four.opening --stones 2 --out envs/rllab_envs/games/connect_four/opening.txt
 """
@@ -19,8 +19,8 @@ from rllab_envs.games.connect_four.bits import position
 from rllab_envs.games.connect_four.solver import best_moves, mirrored, position_key
 
 FILE = Path(__file__).with_name("opening.txt")
-FEW = 8
-TABLE_BITS = 26  # 512 MiB, in which the searches of all first positions help each other
+FEW = 8  # with fewer stones the file is looked up before solving
+TABLE_BITS = 26  # 512 MiB, shared by the searches of all first positions
 HEADER = """\
 # Connect four: the best columns, 1 to 7, after some moves (- for none), mirror images left out.
 # Made by: python -m rllab_envs.games.connect_four.opening --stones {} --out {}
@@ -30,11 +30,11 @@ HEADER = """\
 def perfect(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Which moves win fastest or lose slowest: bool [B, 7].
 
-    mine, theirs: bitboards, int64 [B]. A position of fewer than 8 stones that is not in the file of first positions is
-    solved, which takes seconds, or minutes for three stones, and is done once in a process.
+    mine, theirs: bitboards, int64 [B]. A position of fewer than 8 stones that is not in the file is solved once per
+    process; that takes seconds, or minutes with three stones.
 
     Raises:
-        ValueError: a position that no game comes to.
+        ValueError: a position that cannot occur in a game.
     """
     mine, theirs = np.atleast_1d(mine), np.atleast_1d(theirs)
     few = np.bitwise_count(mine | theirs) < FEW
@@ -66,13 +66,13 @@ def _known() -> dict[tuple[int, int], np.ndarray]:
 
 
 def first_positions(stones: int) -> Iterator[tuple[str, str]]:
-    """(moves, best columns) of positions with up to so many stones in which one side has played best moves alone."""
+    """(moves, best columns) of positions with up to `stones` stones in which one side has played only best moves."""
     for side in (0, 1):
         games = [""]
         for ply in range(stones + 1):
             after: dict[int, str] = {}
             for moves in games:
-                columns = "1234567"  # none is full so early
+                columns = "1234567"  # no column is full yet
                 if ply % 2 == side:
                     mine, theirs = position(moves)
                     best = best_moves(np.asarray(mine), np.asarray(theirs), TABLE_BITS)[0]
@@ -84,7 +84,7 @@ def first_positions(stones: int) -> Iterator[tuple[str, str]]:
 
 
 def make(path: Path, stones: int) -> None:
-    """Writes the file, and prints how it gets on."""
+    """Writes the file, and prints its progress."""
     start, lines = time.monotonic(), []
     for moves, columns in first_positions(stones):
         lines.append(f"{moves or '-'} {columns}")
@@ -97,7 +97,7 @@ def make(path: Path, stones: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        description="Solves the first positions anew, which takes 15 minutes for 2 stones, an hour for 3."
+        description="Solves the first positions; this takes 15 minutes for 2 stones, an hour for 3."
     )
     parser.add_argument("--stones", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -1,12 +1,11 @@
-"""A perfect solver of connect four: what every move is worth, exactly.
+"""A perfect solver of connect four: the exact score of every move.
 
-Null-window negamax with a table of bounds, on bitboards. (Allis and Allen first solved the game, in 1988: who begins
-wins, with the last stone but one.) Cell (column c, row r from the bottom) is bit 7c + r, and bit 7c + 6 above each
-column stays empty, so that no line runs from one column's top into the next one's bottom. A position is (mine, theirs)
-from the side of the player to move. All arithmetic is int64: numba makes float64 of int64 beside uint64.
+Null-window negamax with a transposition table of bounds, on bitboards (`rllab_envs.games.connect_four.bits`). Allis and
+Allen first solved the game, in 1988: the first player wins, with the last stone but one. A position is (mine, theirs)
+from the side of the player to move. All arithmetic is int64, as numba turns int64 with uint64 into float64.
 
-A score is how early the game ends: whoever wins with the k-th of their stones scores 22 - k, the other the negative; a
-draw is 0.
+The score tells how early the game ends under perfect play: a win with the winner's k-th stone scores 22 - k, a loss the
+negative of that, and a draw 0.
 """
 
 import os
@@ -22,29 +21,29 @@ from numba import njit
 from rllab_envs.games.connect_four.bits import BOTTOM, CELLS, COLUMN, completing, four
 
 ILLEGAL = -100
-"""What `scores` says of a move that may not be played."""
+"""The score of an illegal move."""
 
 CENTRE_FIRST = (3, 2, 4, 1, 5, 0, 6)
 
 KEY_BITS = 49
-TABLE_BITS = 23  # 64 MiB; with 2^22 entries openings take a tenth more nodes, with 2^24 a tenth fewer
+TABLE_BITS = 23  # 64 MiB; early positions take 10 % more nodes with 2^22 entries, 10 % fewer with 2^24
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREADS = min(8, CORES)  # each has a table of its own
 _ALONE = Lock()
 
-SPREAD = 0x1D8AF066F5A4D  # odd, so that the product's 49 low bits tell keys apart as the keys do
+SPREAD = 0x1D8AF066F5A4D  # odd, so that keys with different low 49 bits have products with different low 49 bits
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 
 def compiled(function: Kernel) -> Kernel:
-    """numba's `njit`, with the types kept in view."""
+    """numba's `njit` that keeps the function's type hints."""
     return cast(Kernel, njit(cache=True, nogil=True)(function))
 
 
 @compiled
 def count(bits: int) -> int:
-    """How many bits are set."""
+    """The number of bits that are set."""
     bits = bits - ((bits >> 1) & 0x5555555555555555)
     bits = (bits & 0x3333333333333333) + ((bits >> 2) & 0x3333333333333333)
     bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0F
@@ -53,13 +52,13 @@ def count(bits: int) -> int:
 
 @compiled
 def threats(stones: int, mask: int) -> int:
-    """Cells that would complete four of `stones` and are not in `mask`, whether they can be played now or not."""
+    """Cells outside `mask` that complete four in a row with `stones`, whether they are playable now or not."""
     return completing(stones) & ~mask
 
 
 @compiled
 def mirrored(bits: int) -> int:
-    """Seen from behind the board."""
+    """The mirror image: columns in reverse order."""
     out = bits & (COLUMN << 21)
     for c in range(3):
         out |= ((bits >> 7 * c) & COLUMN) << 7 * (6 - c) | ((bits >> 7 * (6 - c)) & COLUMN) << 7 * c
@@ -68,8 +67,8 @@ def mirrored(bits: int) -> int:
 
 @compiled
 def position_key(mine: int, theirs: int) -> int:
-    """A number of 49 bits that a position shares with its mirror image alone."""
-    key = (mine | theirs) + BOTTOM + mine  # of a column the highest bit is the first empty cell, below it are mine
+    """A number of 49 bits that is unique to a position and its mirror image."""
+    key = (mine | theirs) + BOTTOM + mine  # in each column the highest bit is the first empty cell; below it are mine
     return min(key, mirrored(key))
 
 
@@ -80,17 +79,17 @@ def _hashed(mine: int, theirs: int) -> int:
 
 @compiled
 def _slot(hashed: int, table: np.ndarray) -> int:
-    return (hashed >> 23) & (table.size - 1)  # the upper bits are mixed best
+    return (hashed >> 23) & (table.size - 1)  # the upper bits depend on all bits of the key
 
 
 @compiled
 def _ordered(moves: int, mine: int, mask: int, danger: int, row: np.ndarray) -> int:
-    """Puts `moves` into `row`, those first that leave most threats, then the centre; returns how many they are."""
+    """Writes `moves` to `row`, most threats first, then the centre first; returns their number."""
     n = 0
     for c in CENTRE_FIRST:
         move = moves & (COLUMN << 7 * c)
         if move:
-            useful = threats(mine | move, mask | move) & ~(danger << 1)  # they would take the cell below
+            useful = threats(mine | move, mask | move) & ~(danger << 1)  # the other player would occupy the cell below
             item = count(useful) << KEY_BITS | move
             at = n
             while at > 0 and row[at - 1] >> KEY_BITS < item >> KEY_BITS:
@@ -105,10 +104,10 @@ def _ordered(moves: int, mine: int, mask: int, danger: int, row: np.ndarray) -> 
 
 @compiled
 def _search(mine: int, mask: int, left: int, beta: int, table: np.ndarray, order: np.ndarray) -> int:
-    """A lower bound of the score where that is `beta` or more, else an upper bound below `beta`.
+    """A lower bound of the score if the score is `beta` or more, else an upper bound below `beta`.
 
-    The mover must have no win at once. left: empty cells. order [43, 7]: room for the moves at each depth. An entry of
-    the table is a hashed key and, 6 bits each, a lower and an upper bound.
+    The mover must have no immediate win. left: empty cells. order [43, 7]: buffers for the moves at each depth. A table
+    entry is a hashed key, and a lower and an upper bound of 6 bits each.
     """
     theirs = mine ^ mask
     moves = (mask + BOTTOM) & CELLS
@@ -116,7 +115,7 @@ def _search(mine: int, mask: int, left: int, beta: int, table: np.ndarray, order
     forced = moves & danger
     if forced:
         moves = 0 if forced & (forced - 1) else forced
-    moves &= ~(danger >> 1)  # a stone right below lets them win
+    moves &= ~(danger >> 1)  # a stone below their winning cell lets them win
     if moves == 0:
         return -(left // 2)
     if left <= 2:
@@ -139,7 +138,7 @@ def _search(mine: int, mask: int, left: int, beta: int, table: np.ndarray, order
 
     row = order[left]
     n = _ordered(moves, mine, mask, danger, row)
-    for i in range(n):  # a reply that is known to be bad enough for them saves a search
+    for i in range(n):  # a stored bound of a reply may cause a cutoff without a search
         reply = _hashed(theirs, mine | row[i])
         entry = table[_slot(reply, table)]
         if entry >> 12 == reply and 32 - (entry & 63) >= beta:
@@ -156,7 +155,7 @@ def _search(mine: int, mask: int, left: int, beta: int, table: np.ndarray, order
 
 @compiled
 def _solve(mine: int, theirs: int, table: np.ndarray, order: np.ndarray) -> int:
-    """The score of a position, by bisection."""
+    """The score of a position, by bisection with null windows."""
     mask = mine | theirs
     left = 42 - count(mask)
     if four(theirs):
@@ -178,7 +177,7 @@ def _value(mine: int, theirs: int, table: np.ndarray, order: np.ndarray, out: np
 
 @compiled
 def _scores(mine: int, theirs: int, table: np.ndarray, order: np.ndarray, out: np.ndarray) -> None:
-    """Every legal move's score into `out` [7]."""
+    """Writes the score of every move to `out` [7]."""
     mask = mine | theirs
     out[:] = ILLEGAL
     if four(theirs):
@@ -191,7 +190,7 @@ def _scores(mine: int, theirs: int, table: np.ndarray, order: np.ndarray, out: n
 
 @compiled
 def _best_moves(mine: int, theirs: int, table: np.ndarray, order: np.ndarray, out: np.ndarray) -> None:
-    """Which moves reach the position's score into `out` [7]; they are not told how much worse the others are."""
+    """Writes to `out` [7] which moves reach the position's score, without the exact scores of the others."""
     mask = mine | theirs
     out[:] = False
     if four(theirs):
@@ -202,26 +201,26 @@ def _best_moves(mine: int, theirs: int, table: np.ndarray, order: np.ndarray, ou
         if move == 0:
             continue
         if four(mine | move):
-            out[c] = True  # then no other score is higher
+            out[c] = True  # no other move scores higher
         elif score < (left + 1) // 2 and not threats(theirs, mask | move) & ((mask | move) + BOTTOM):
             out[c] = _search(theirs, mask | move, left - 1, 1 - score, table, order) <= -score
         else:
-            out[c] = score == -(left // 2)  # they win next, as they do after any move
+            out[c] = score == -(left // 2)  # the other wins next after this move; best only if every move loses so
 
 
 @cache
 def _memory(worker: int, table_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """The table and the room for moves of a thread; what one search proves stays true for the next."""
+    """The table and the move buffers of a thread; proven bounds stay valid for later searches."""
     return np.zeros(1 << table_bits, np.int64), np.zeros((43, 7), np.int64)
 
 
 def _each(kernel: Callable[..., None], mine: np.ndarray, theirs: np.ndarray, out: np.ndarray, table_bits: int) -> None:
-    """Fills in what a kernel says of each position, in as many threads as there are cores."""
+    """Runs a kernel on each position, in up to `THREADS` threads."""
     positions = list(zip(*_checked(mine, theirs), strict=True))
     todo = iter(range(len(positions)))
 
     def work(worker: int) -> None:
-        for i in todo:  # each thread takes the next one that is left
+        for i in todo:  # each thread takes the next position that is left
             kernel(*positions[i], *_memory(worker, table_bits), out[i])
 
     workers = min(len(positions), THREADS)
@@ -239,18 +238,19 @@ def _checked(mine: np.ndarray, theirs: np.ndarray) -> tuple[list[int], list[int]
     ahead = np.bitwise_count(theirs).astype(np.int64) - np.bitwise_count(mine)
     floating = (mask & (mask + BOTTOM)) | (mask & ~CELLS)
     if bad := np.flatnonzero((mine & theirs) | floating | (ahead < 0) | (ahead > 1)).tolist():
-        raise ValueError(f"no game comes to positions {bad[:5]}: stones overlap or float, or were not laid by turns")
+        raise ValueError(f"positions {bad[:5]} cannot occur: stones overlap or float, or were not played in turns")
     return mine.tolist(), theirs.tolist()
 
 
 def solve(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """What positions are worth to the player to move: int8 [B]; of a game that is over, what it came to.
+    """The scores of positions for the player to move: int8 [B]; the final score if the game is over.
 
-    mine, theirs: bitboards, int64 [B], or one each; several are solved side by side. From 8 stones on a position takes
-    a second or so, from 23 on a millisecond; with each stone less about twice as long, to minutes for the empty board.
+    mine, theirs: bitboards, int64 [B] or scalars; several positions are solved in parallel. A position with 8 stones
+    takes about a second, one with 23 a millisecond. Each stone less takes about twice as long, up to minutes for the
+    empty board.
 
     Raises:
-        ValueError: a position that no game comes to.
+        ValueError: a position that cannot occur in a game.
     """
     out = np.empty((np.size(mine), 1), np.int8)
     _each(_value, mine, theirs, out, TABLE_BITS)
@@ -258,9 +258,9 @@ def solve(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def scores(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """What each move is worth to the player who makes it: int8 [B, 7], `ILLEGAL` where it may not be played.
+    """The score of each move for the player who makes it: int8 [B, 7], `ILLEGAL` for illegal moves.
 
-    It takes a few times as long as `solve`, whose arguments and errors it has.
+    Takes a few times as long as `solve`. Arguments and errors are those of `solve`.
     """
     out = np.empty((np.size(mine), 7), np.int8)
     _each(_scores, mine, theirs, out, TABLE_BITS)
@@ -268,9 +268,9 @@ def scores(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def best_moves(mine: np.ndarray, theirs: np.ndarray, table_bits: int = TABLE_BITS) -> np.ndarray:
-    """Which moves win fastest or lose slowest: bool [B, 7]; sooner than by `scores`, as it asks no more of the others.
+    """Which moves win fastest or lose slowest: bool [B, 7]. Faster than `scores`, as other moves get no exact score.
 
-    Arguments and errors are those of `solve`. table_bits: the table has 2 to this power of entries, 8 bytes each.
+    Arguments and errors are those of `solve`. table_bits: the table has 2^table_bits entries of 8 bytes.
     """
     out = np.empty((np.size(mine), 7), np.bool_)
     _each(_best_moves, mine, theirs, out, table_bits)
@@ -278,14 +278,14 @@ def best_moves(mine: np.ndarray, theirs: np.ndarray, table_bits: int = TABLE_BIT
 
 
 def keeps(scores: np.ndarray) -> np.ndarray:
-    """Which moves keep the outcome, a win, a draw or a loss, by the `scores` of all: bool [B, 7]."""
+    """Which moves keep the outcome (win, draw or loss), from the scores [B, 7]: bool [B, 7]."""
     top: np.ndarray = np.sign(scores) == np.sign(scores.max(1, keepdims=True))
     top &= scores != ILLEGAL
     return top
 
 
 def best(scores: np.ndarray) -> np.ndarray:
-    """Which moves win fastest or lose slowest, by the `scores` of all: bool [B, 7]."""
+    """Which moves win fastest or lose slowest, from the scores [B, 7]: bool [B, 7]."""
     top: np.ndarray = scores == scores.max(1, keepdims=True)
     top &= scores != ILLEGAL
     return top
