@@ -58,7 +58,7 @@ def test_checkpoints_are_spread_over_a_run(runs: Path) -> None:
     ("names", "simulations", "message"),
     [
         (["connect-four@4", "tictactoe@4"], [0], "tictactoe@4 plays TicTacToe, and connect-four@4 plays ConnectFour"),
-        (["connect-four@4"], [0], "nobody to play against: name more runs, or --uct 100"),
+        (["connect-four@4"], [0], "has no opponent: name more runs, or --uct 100"),
         (["cartpole@2"], [0], "a run of DQN, which plays no board game"),
     ],
 )

@@ -79,8 +79,8 @@ class TicTacToe:
         keeps = legal & (np.sign(score) == np.sign(score.max(1, keepdims=True)))
         rows = np.flatnonzero((legal & ~keeps).any(1))[split == "test" :: 2]
         stones = _STONES[board["mine"] | board["theirs"]]
-        kept = {k: v[rows] for k, v in board.items()}
-        return Exam(kept, keeps[rows], self.perfect(board)[rows], stones[rows])
+        chosen = {k: v[rows] for k, v in board.items()}
+        return Exam(chosen, keeps[rows], self.perfect(board)[rows], stones[rows])
 
     def show(self, board: Board) -> list[str]:
         """A picture of each position: X moves first."""

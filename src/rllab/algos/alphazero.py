@@ -9,11 +9,12 @@ A round: `moves` moves in each of `num_games` games, then `gradient_steps` updat
 positions. Batch: `observation` [B, C, H, W], `policy` [B, A] (pi), `z` [B] from -1 to 1, `weight` [B].
 Axes: G games, A actions, B batch; C, H, W planes, rows and columns of a board.
 
-Departures from the papers, most of them for runs of minutes instead of days:
+Departures from the papers, most of them to learn within minutes on a few cores:
 - v is a distribution over win, draw and loss, trained with cross-entropy, instead of a scalar with squared error.
 - z mixes the result with the values of later searches (`td_lambda`; 1 is the paper's); it has less variance. Proven
   values go up the search tree (`rllab.search.tree`), and z is exact where the value is proven.
-- A moving average of the weights plays. AlphaZero plays with the newest weights; AlphaGo Zero has an arena (`gate`).
+- A moving average of the weights plays, so no arena has to choose between old and new ones. AlphaZero plays with the
+  newest weights, and AlphaGo Zero has an arena (`gate`).
 - Half of the games begin with random moves (`openings`), for more variety. Actions are sampled in proportion to visits
   for `temperature_moves` moves, then at `late_temperature`; in AlphaGo Zero the best action is played from then on.
 - An untried action counts as the mean of its node minus `fpu`, instead of 0. Trees are not reused for the next move,
@@ -53,32 +54,32 @@ class AlphaZero(Algorithm):
     unit: ClassVar[str] = "data/positions"
     large_products: ClassVar[bool] = True
 
-    game: Annotated[Any, GAMES]
-    network: Literal["convolutions", "lines"] = "convolutions"
-    channels: int = 64
-    blocks: int = 4
-    num_games: int = 256  # side by side
-    moves: int = 8  # in each game, a round
-    search: Literal["puct", "gumbel"] = "puct"
+    game: Annotated[Any, GAMES]  # a name of `rllab_envs.games`, with settings if any, or mine.py:Game
+    network: Literal["convolutions", "lines"] = "convolutions"  # `lines` needs a game with `lines`
+    channels: int = 64  # width of the network
+    blocks: int = 4  # residual blocks
+    num_games: int = 256  # open games, side by side
+    moves: int = 8  # in each game, per round
+    search: Literal["puct", "gumbel"] = "puct"  # of AlphaGo Zero, or Gumbel AlphaZero
     simulations: int = 64  # per move
-    c_puct: float = 1.5
+    c_puct: float = 1.5  # weight of the exploration term
     fpu: float = 0.2  # first-play urgency: how far below its node's mean an untried action counts
-    dirichlet_alpha: float = 1.0
-    noise_share: float = 0.25  # of the root's priors
+    dirichlet_alpha: float = 1.0  # of the noise on the root's priors, with `search: puct`
+    noise_share: float = 0.25  # weight of that noise in the root's priors
     temperature: float = 1.0  # actions are sampled in proportion to visits ** (1 / temperature)
     temperature_moves: int = 14  # the first moves of a game, to which `temperature` applies
     late_temperature: float = 0.35  # the temperature after these
     openings: int = 10  # the most random moves at the start of a game; half of the games have some
     td_lambda: float = 0.9  # the weight of a game's result in z; the rest are values of later searches
     window: float = 0.6  # the share of all positions so far, the newest, that batches are sampled from
-    batch_size: int = 1024
-    gradient_steps: int = 8
+    batch_size: int = 1024  # positions
+    gradient_steps: int = 8  # updates per round
     value_weight: float = 1.0  # of the value loss; the policy loss has weight 1
     average: float = 0.98  # decay of the moving average that plays, per update
     gate: float = 0.0  # new weights play once they score more than this against the current ones; 0: the average plays
     gate_every: int = 10  # rounds between these arena matches
     gate_games: int = 400  # of an arena match
-    eval_simulations: int = 64
+    eval_simulations: int = 64  # per move in an evaluation
     eval_views: int = 1  # symmetries over which an evaluation is averaged outside self-play
     eval_games: int = 100  # against UCT, for games without an exam
     eval_rollouts: int = 100  # simulations of that UCT, per move

@@ -81,9 +81,7 @@ def entrants(
             )
     players += [Entrant(f"UCT {count:,}", _uct(game, count)) for count in uct]
     if len(players) < 2:
-        raise Mistake(
-            f"{players[0].name if players else 'nobody'} has nobody to play against: name more runs, or --uct 100"
-        )
+        raise Mistake(f"{players[0].name if players else 'the ladder'} has no opponent: name more runs, or --uct 100")
     return game, players
 
 

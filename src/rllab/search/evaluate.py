@@ -59,7 +59,7 @@ class Evaluator:
         factors = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, self._cells.shape[1]) | 1  # one per number
         self._factors = factors[np.argsort(self._cells, 1)]
         self._views = min(views, len(self._cells))
-        self.requests = self.hits = 0  # positions evaluated, and how many of them came from the cache
+        self.requests = self.hits = 0  # positions requested, and those answered by the cache
         self._used, self._keys = 0, np.zeros(entries, np.int64)
         self._cache = np.empty((entries, actions + 1), np.float32)  # logits, then the value
 
@@ -113,9 +113,9 @@ class Evaluator:
 
 @njit(cache=True, nogil=True, inline="always")
 def _as_int(x: np.float32, bits: np.int32) -> np.int64:
-    """A float32 as an int64, one for each number: x 2^16 if that is a whole number below 2^31, else above these.
+    """Maps float32 numbers one-to-one to int64: x 2^16 if that is a whole number below 2^31, else bits + 2^40.
 
-    bits: the same float32, read as an int32.
+    bits: x read as an int32.
     """
     scaled = x * np.float32(65536.0)
     if abs(scaled) < np.float32(2147483648.0):

@@ -34,10 +34,10 @@ STONES = range(8, 33)
 SEED = 20
 DEPTH = 6
 HEADER = """\
-# Connect four: positions whose moves differ in win, draw and loss, with what each move is worth.
+# Connect four: positions whose moves differ in win, draw and loss, with the score of each move.
 # Made by: python -m rllab_envs.games.connect_four.exam --out envs/rllab_envs/games/connect_four/exam.txt
-# Split, kind of play, moves by column from 1 to 7, and what each column is worth to the player to move: 22 less the
-# stones of whoever wins in the end, negative where that is the other side; 0 a draw; - a full column.
+# Split, kind of play, moves as columns from 1 to 7, and the score of each column for the player to move: a win with the
+# winner's k-th stone scores 22 - k, a loss the negative of that, a draw 0; - is a full column.
 """
 
 
@@ -99,8 +99,8 @@ def agent(mine: int, theirs: int, legal: list[int], rng: np.random.Generator) ->
     if rng.random() < 0.2:
         return int(rng.choice(legal))
     after = [mine | stone(mask, c) for c in legal]
-    worth = np.array([5000 if four(a) else -_ahead(theirs, a, DEPTH - 1, -9999, 9999) for a in after])
-    return int(rng.choice(np.array(legal)[worth == worth.max()]))
+    values = np.array([5000 if four(a) else -_ahead(theirs, a, DEPTH - 1, -9999, 9999) for a in after])
+    return int(rng.choice(np.array(legal)[values == values.max()]))
 
 
 KINDS: dict[str, Callable[[int, int, list[int], np.random.Generator], int]] = {
