@@ -1,4 +1,4 @@
-"""Gating by an arena; and an adversary, which learns to beat one run."""
+"""The arena of gated runs, and the adversary, which learns to beat one run."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def trained(name: str, folder: Path, **changes: Any) -> Any:
     return trainer.algorithm
 
 
-def test_new_weights_play_once_they_have_won(tmp_path: Path) -> None:
+def test_new_weights_play_after_they_win_the_arena(tmp_path: Path) -> None:
     changes = {"channels": 32, "num_games": 64, "simulations": 16, "total_steps": 10, "gradient_steps": 16}
     good = trained("tictactoe", tmp_path / "good", **changes, batch_size=128, average=0.5)
     gated = trained("tictactoe", tmp_path / "gated", channels=32, gate=0.55, gate_every=100, gate_games=60)
@@ -38,7 +38,7 @@ def test_new_weights_play_once_they_have_won(tmp_path: Path) -> None:
     metrics = gated.arena(0)
     assert metrics["gate/passed"] == 1.0 and metrics["gate/score"] > 0.55
     assert all(torch.equal(v, one[k]) for k, v in gated.model["player"].state_dict().items())
-    gated.model["learner"].load_state_dict(before)  # as weak as it was
+    gated.model["learner"].load_state_dict(before)  # the weak weights again
     metrics = gated.arena(1)
     assert metrics["gate/passed"] == 0.0 and metrics["gate/score"] < 0.55
     assert all(torch.equal(v, one[k]) for k, v in gated.model["player"].state_dict().items())
@@ -60,21 +60,21 @@ def column(action: int) -> Any:
     return evaluate
 
 
-def test_a_search_that_knows_its_opponent_counts_on_its_mistakes() -> None:
+def test_a_search_with_a_model_of_its_opponent_uses_its_mistakes() -> None:
     game = TicTacToe()
 
     def even(board: Any, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(legal.shape, np.float32), np.zeros(len(legal), np.float32)
 
-    board = moves(game, "15")  # drawn, if both play well
+    board = moves(game, "15")  # a draw with perfect play
     assert abs(puct(game, board, even, 1000).value[0]) < 0.1
-    known = puct(game, board, even, 1000, opponent=column(5))  # it answers by the lowest cell from 6 on
-    assert known.value[0] > 0.9 and np.isnan(known.exact[0])  # it wins, but not against everybody
+    known = puct(game, board, even, 1000, opponent=column(5))  # the opponent plays the lowest free cell from 6 on
+    assert known.value[0] > 0.9 and np.isnan(known.exact[0])  # a win, but not against every reply
     won = moves(game, "1425")
     assert puct(game, won, even, 10, opponent=column(5)).exact[0] == 1.0
 
 
-def test_only_own_positions_are_learned_from() -> None:
+def test_only_own_positions_are_training_rows() -> None:
     games = OpenGames(TicTacToe(), 2, 0, 0.5)
     rng, policy = np.random.default_rng(0), np.full((2, 9), 1 / 9, np.float32)
     for move, action in enumerate([0, 3, 1, 4, 2]):
@@ -84,7 +84,7 @@ def test_only_own_positions_are_learned_from() -> None:
         games.move(output, np.full(2, action), rng)
     learned, _ = games.pop_finished()
     assert learned["policy"].shape == (6, 9)
-    # for who wins with move 4: 1; before it half of that and half of its own opinion, 0.5; and so on
+    # the winning move has z = 1; the one before half of that plus half of its own search value, 0.5; and so on
     assert learned["z"][::2].tolist() == pytest.approx([0.625, 0.75, 1.0])
 
 

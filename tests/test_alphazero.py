@@ -1,4 +1,4 @@
-"""AlphaZero: what is learned from games that have ended, with known answers, and what it keeps of a run."""
+"""AlphaZero: value targets with known values, networks, matches, and runs from start to end."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def output(count: int, value: float, exact: float = NAN) -> SearchOutput:
 def scripted(players: int = 2) -> Tree:
     game = Tree(3, 2, 0, players)
     game.allowed[:] = True
-    game.outcome[:] = 1.0  # whoever moves last wins
+    game.outcome[:] = 1.0  # the player who moves last wins
     return game
 
 
@@ -57,7 +57,7 @@ def learned(values: list[tuple[float, float]], td_lambda: float, players: int = 
     return [float(z) for z in positions["z"][::2]]
 
 
-def test_z_is_the_end_of_the_game_for_the_side_to_move() -> None:
+def test_z_is_the_result_of_the_game_for_the_side_to_move() -> None:
     assert learned([(0.3, NAN), (-0.2, NAN), (0.5, NAN)], 1.0) == [1.0, -1.0, 1.0]
     assert learned([(0.3, NAN), (-0.2, NAN), (0.5, NAN)], 1.0, players=1) == [1.0, 1.0, 1.0]
 
@@ -69,11 +69,11 @@ def test_z_mixes_the_values_of_later_searches() -> None:
     assert learned([(0.3, NAN), (-0.2, NAN), (0.5, NAN)], 0.8) == pytest.approx([first, middle, last])
 
 
-def test_z_is_exact_where_that_is_proven() -> None:
+def test_z_is_exact_where_the_value_is_proven() -> None:
     assert learned([(0.3, NAN), (-0.2, 0.0), (0.5, NAN)], 1.0) == [0.0, 0.0, 1.0]
 
 
-def test_games_go_on_where_others_end_and_begin_at_random_moves() -> None:
+def test_games_go_on_where_others_end_and_begin_with_random_moves() -> None:
     games = OpenGames(scripted(), 40, 2, 1.0)
     rng = np.random.default_rng(1)
     games.begin(np.arange(40), rng)
@@ -86,10 +86,10 @@ def test_games_go_on_where_others_end_and_begin_at_random_moves() -> None:
         count += len(positions.get("z", ()))
         assert len(games.record) <= 3 and (games.played < 3).all() and set(lengths) <= {3}
         assert (games.boards["ply"] == games.played).all()
-    assert count + (len(games.record) - games.begun).sum() == 9 * 40  # each position is learned once
+    assert count + (len(games.record) - games.begun).sum() == 9 * 40  # each position is one training row
 
 
-def test_only_what_is_observed_is_kept_of_a_position() -> None:
+def test_only_observed_arrays_of_a_position_are_recorded() -> None:
     game = go(size=5)
     games, rng = OpenGames(game, 3, 0, 1.0), np.random.default_rng(0)
     planes = []
@@ -151,7 +151,7 @@ def test_a_gpu_evaluates_at_least_128_games_at_once() -> None:
 
 
 @pytest.mark.parametrize("states", [2, 3])
-def test_lines_are_looked_up_by_what_is_on_their_cells(states: int) -> None:
+def test_lines_are_embedded_by_the_contents_of_their_cells(states: int) -> None:
     torch.manual_seed(0)
     lines = np.array([[0, 1, 2], [0, 3, 6]])
     net = Lines((3, 3, 3), 9, lines, 4, 0, states)
@@ -169,7 +169,7 @@ def test_lines_are_looked_up_by_what_is_on_their_cells(states: int) -> None:
     assert torch.allclose(many.bfloat16().features(full.bfloat16()).float(), many.float().features(full), atol=0.05)
 
 
-def test_what_is_looked_up_learns_as_an_embedding_bag_does() -> None:
+def test_the_line_table_has_the_gradient_of_an_embedding_bag() -> None:
     torch.manual_seed(0)
     lines = np.array([[0, 1, 2], [0, 3, 6], [2, 4, 6]])
     net = Lines((2, 3, 3), 9, lines, 4, 0, 2)
@@ -186,7 +186,7 @@ def test_what_is_looked_up_learns_as_an_embedding_bag_does() -> None:
 
 
 @pytest.mark.parametrize("name", ["lines", "convolutions"])
-def test_new_networks_prefer_nothing(name: str) -> None:
+def test_new_networks_have_uniform_policies_and_value_0(name: str) -> None:
     class Square(Tree):
         lines = np.arange(16).reshape(4, 4)
 
@@ -211,7 +211,7 @@ def test_a_match_changes_sides() -> None:
     assert match(game, uct_player(game, 200, rng), first, 100, rng).mean() > 0.2
 
 
-def test_in_a_game_for_one_each_plays_alone() -> None:
+def test_in_a_game_for_one_player_both_play_alone() -> None:
     game = Tree(2, 3, 0, players=1, values=(-1.0, 0.0, 0.5))
     game.allowed[:] = True
     game.outcome[:] = [0, 0.5, -1, 0, 0.5, -1, 0, 0.5, -1]
@@ -225,7 +225,7 @@ def test_in_a_game_for_one_each_plays_alone() -> None:
     assert play_out(game, game.start(2), [always(1)]).tolist() == [0.5, 0.5]
 
 
-def test_perfect_play_begins_at_random_where_that_is_asked() -> None:
+def test_perfect_play_begins_at_random_on_request() -> None:
     game = named_game("tictactoe")
     many = {k: np.repeat(v, 300, 0) for k, v in moves(game, "1").items()}
     rng = np.random.default_rng(0)
@@ -277,7 +277,7 @@ def test_outputs_that_are_not_finite_end_the_round_with_the_position(tmp_path: A
                 trainer.algorithm.model["player"].heads.bias.data[2] = float("nan")
     path = tmp_path / "run" / "failed" / "position-3.json"
     assert str(path) in str(raised.value) and np.shape(json.loads(path.read_text())["observation"]) == (6, 6, 7)
-    assert [r["step"] for r in Trainer(trainer.recipe, tmp_path / "run")] == [3, 4]  # nothing that was learned is lost
+    assert [r["step"] for r in Trainer(trainer.recipe, tmp_path / "run")] == [3, 4]  # no update is lost
 
 
 def test_a_game_in_plain_python_is_learned_and_its_errors_are_reported(tmp_path: Any) -> None:
@@ -306,7 +306,7 @@ def test_strength_is_reported_beside_untrained_players(tmp_path: Any) -> None:
     assert two["against"] == "perfect play" and two["won"] == 0
     (late,) = strength.games(algorithm, 50, [0], 40, perfect_from=7)
     assert late["against"] == "perfect play from 7 stones on" and late["won"] > 20
-    (full,) = strength.games(algorithm, 50, [20], 10, opening=9)  # no move is left but those that end the game
+    (full,) = strength.games(algorithm, 50, [20], 10, opening=9)  # only moves that end the game are left
     assert full != one and full["won"] + full["drawn"] + full["lost"] == 10
     result = CliRunner().invoke(app, ["strength", "run", "--runs", str(tmp_path), "--games", "2", "--predict", "run"])
     assert result.exit_code != 0 and "--predict compares moves in positions" in str(result.exception)

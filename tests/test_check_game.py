@@ -1,4 +1,4 @@
-"""Broken games of every kind are found out, and told with the moves that lead there."""
+"""`check_game` refuses every kind of broken game, and names the moves that lead to the error."""
 
 from typing import Any
 

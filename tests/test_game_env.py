@@ -51,7 +51,7 @@ def test_an_episode_is_a_game_and_a_function_of_its_seed(game: Any) -> None:
     assert totals >= {-1.0, 1.0} and len(firsts) == 2  # the agent begins, or the other has
 
 
-def test_it_is_as_gymnasium_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_passes_gymnasiums_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     env = make("tictactoe")
     monkeypatch.setattr(env.action_space, "sample", lambda *_: 4)  # played twice, an illegal move loses
     with pytest.warns(UserWarning):  # planes have no bounds

@@ -30,7 +30,7 @@ def draw(rng: np.random.Generator, legal: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_games_are_as_plain_ones(name: str) -> None:
+def test_games_agree_with_plain_ones(name: str) -> None:
     game, simple, count = MADE[name]
     plain, rng = OneBoard(simple), np.random.default_rng(0)
     a, b, ended = game.start(count), plain.start(count), np.zeros(count, bool)
@@ -154,7 +154,7 @@ def test_exams_of_tictactoe_are_right_by_plain_search() -> None:
         game.exam("train")
 
 
-def test_connect_four_knows_who_has_won() -> None:
+def test_connect_four_ends_with_four_in_a_row() -> None:
     game = games.connect_four()
     assert game.wins(moves(game, "112233"))[0].tolist() == [False] * 3 + [True] + [False] * 3
     board = moves(game, "1122334")
@@ -180,7 +180,7 @@ def test_boards_may_come_in_any_order_and_spacing() -> None:
         assert all(np.array_equal(a[k], b[k][::2]) for k in b)
 
 
-def test_othello_begins_as_it_should_and_passes_when_it_must() -> None:
+def test_othello_starts_right_and_forces_passes() -> None:
     game = games.othello()
     names = [n for n, ok in zip(game.names, game.legal(game.start(1))[0], strict=True) if ok]
     assert names == ["d3", "c4", "f5", "e6"]

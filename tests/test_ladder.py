@@ -1,4 +1,4 @@
-"""Ladders of checkpoints, and what is learned from a teacher's recorded games."""
+"""Ladders of checkpoints, and imitation of a teacher's recorded games."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def test_a_ladder_orders_players_by_how_they_play() -> None:
     assert (first["player"], last["player"]) == ("perfect", "random")
     assert first["won"] == last["lost"] > 2 * first["lost"]  # some openings are lost
     assert first["won"] + first["drawn"] + first["lost"] == 60
-    points, other = (p["won"] + p["drawn"] / 2 + 0.5 for p in (first, last))  # a drawn game is counted besides
+    points, other = (p["won"] + p["drawn"] / 2 + 0.5 for p in (first, last))  # one more drawn game is counted
     assert first["elo"] - last["elo"] == pytest.approx(400 * np.log10(points / other), abs=0.2)
     assert first["interval"][0] < first["elo"] < first["interval"][1]
 
@@ -88,7 +88,7 @@ def test_games_with_other_rules_differ() -> None:
     assert same_rules(one, named_game("connect_four"))
     assert not same_rules(six, eight) and not same_rules(one, six)
     five = [named_game({"name": "go", "size": 5, "komi": k}) for k in (0.5, 24.5)]
-    assert not same_rules(*five)  # the same boards, and other winners
+    assert not same_rules(*five)  # the same boards, other winners
 
 
 def test_recorded_games_hold_moves_and_results() -> None:

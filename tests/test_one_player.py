@@ -61,7 +61,7 @@ def test_peg_solitaire_keeps_the_contract() -> None:
     assert len(set(GAME.names)) == 76 and GAME.show(GAME.start(1))[0].splitlines()[3] == "4 o o o . o o o"
 
 
-def test_peg_solitaire_is_as_in_plain_python() -> None:
+def test_peg_solitaire_agrees_with_plain_python() -> None:
     plain, rng, ended = OneBoard(PlainPegs()), np.random.default_rng(0), np.zeros(10, bool)
     a, b = GAME.start(10), plain.start(10)
     while not ended.all():
@@ -83,7 +83,7 @@ def test_peg_solitaire_has_its_known_counts_of_positions() -> None:
         counts.append(len(board["pegs"]))
         at, action = np.nonzero(GAME.legal(board))
         board, _, _ = GAME.play({"pegs": board["pegs"][at]}, action)
-    assert counts == [1, 1, 2, 8, 39, 171, 719]  # but for mirror images
+    assert counts == [1, 1, 2, 8, 39, 171, 719]  # up to symmetry
 
 
 def test_a_known_solution_wins_it() -> None:
@@ -96,7 +96,7 @@ def test_a_known_solution_wins_it() -> None:
 
 @cache
 def best(pegs: int) -> float:
-    """What a position is worth, by trying everything."""
+    """The value of a position by exhaustive search."""
     board = {"pegs": np.array([pegs])}
     values = [-2.0]
     for a in np.flatnonzero(GAME.legal(board)[0]):
@@ -107,7 +107,7 @@ def best(pegs: int) -> float:
 
 @pytest.mark.parametrize("search", [puct, gumbel])
 def test_search_proves_what_is_best(search: Any) -> None:
-    """Positions shortly before the end, on the way to one peg and astray: their values are never those of a foe."""
+    """Positions shortly before the end, on the way to one peg and off it; no value changes sign between moves."""
     rng, boards = np.random.default_rng(0), [moves(GAME, SOLUTION[: 5 * k])["pegs"] for k in (25, 27, 29, 30)]
     board = moves(GAME, SOLUTION[:60])
     board = {"pegs": np.repeat(board["pegs"], 40)}
@@ -172,7 +172,7 @@ eval_rollouts: 4
 """
 
 
-def test_it_is_learned_what_wins_for_the_one(tmp_path: Path) -> None:
+def test_a_game_for_one_player_is_learned(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(TOY)
     trainer = Trainer(read_recipe(RECIPE, "toy.yaml", tmp_path, "toy"), tmp_path / "run")
     rows = list(trainer)
@@ -184,6 +184,6 @@ def test_it_is_learned_what_wins_for_the_one(tmp_path: Path) -> None:
         assert algorithm.policy_actions(board) == k % 2
         value.append(float(algorithm.run_search(board, 1).value[0]))
         board, _, _ = game.play(board, np.array([k % 2]))
-    assert value[0] > value[2] > value[4] > 0  # what is still to be won
+    assert value[0] > value[2] > value[4] > 0  # the return that is left
     (row,) = strength.games(algorithm, 4, [2], 10)
     assert row["won"] + row["drawn"] + row["lost"] == 10 and row["lost"] <= 2

@@ -39,14 +39,14 @@ def test_its_games_keep_the_contract(game: str) -> None:
 
 
 @pytest.mark.parametrize("name", STONES)
-def test_stones_are_where_they_are_looked_for(name: str) -> None:
+def test_stones_are_in_the_listed_planes(name: str) -> None:
     game, rng = spiel(SMALL.get(name, name)), np.random.default_rng(0)
     board = game.start(30)
     before = game.observe(board)[:, :2].sum((1, 2, 3))
     for _ in range(2):
         board, _, _ = game.play(board, sample_actions(game.legal(board), rng.random(30)))
     seen = game.observe(board)
-    moved = {"breakthrough": 0, "clobber": -2, "lines_of_action": 0}.get(name, 2)  # how many stones more there are
+    moved = {"breakthrough": 0, "clobber": -2, "lines_of_action": 0}.get(name, 2)  # how many stones were added
     assert (seen[:, :2].sum((1, 2, 3)) <= before + moved).all() and seen[:, :2].any((0, 2, 3)).all()
     assert seen[:, :2].sum() == (before + moved).sum() or name in ("lines_of_action", "breakthrough", "go")
 
@@ -55,7 +55,7 @@ def test_stones_are_where_they_are_looked_for(name: str) -> None:
     ("name", "games"),
     [("tictactoe", 100), ("connect_four", 40), ("othello", 6), ({"name": "go", "size": 5, "komi": 0.5}, 40)],
 )
-def test_our_games_are_as_its_own(name: Any, games: int) -> None:
+def test_our_games_agree_with_its_own(name: Any, games: int) -> None:
     game, rng, repeats = named_game(name), np.random.default_rng(0), 0
     same, actions = counterpart(game)
     there = np.array([actions[name] for name in game.names])
@@ -65,7 +65,7 @@ def test_our_games_are_as_its_own(name: Any, games: int) -> None:
         allowed = np.zeros_like(legal)
         for i, position in enumerate(positions):
             allowed[i] = np.isin(there, same.legal(position))
-            for a in np.flatnonzero(allowed[i] & ~legal[i]):  # in Go what brings a position back ends the game there
+            for a in np.flatnonzero(allowed[i] & ~legal[i]):  # in Go a repeated position ends the game there
                 assert "go" in name["name"] and same.play(position, there[a])[1:] == (0, True)
                 allowed[i, a], repeats = False, repeats + 1
         np.testing.assert_array_equal(allowed, legal)
@@ -80,7 +80,7 @@ def test_our_games_are_as_its_own(name: Any, games: int) -> None:
     assert repeats or "go" not in game.names
 
 
-def test_who_waits_passes() -> None:
+def test_a_player_who_waits_passes() -> None:
     game = spiel("dots_and_boxes(num_rows=1,num_cols=1)")  # the fourth line makes the box
     assert game.names[-1] == "pass" and game.players == 2
     wide = spiel("dots_and_boxes(num_rows=1,num_cols=2)")
@@ -90,7 +90,7 @@ def test_who_waits_passes() -> None:
     board = moves(wide, " ".join(map(str, [*left, "pass"])))
     assert np.flatnonzero(wide.legal(board)[0]).tolist() == [1, 3, 6] and "1 P2(h,0,1)" in wide.show(board)[0]
     board, reward, over = wide.play(moves(wide, " ".join(map(str, [*left, "pass", 1, 3]))), np.array([6]))
-    assert over and reward == 1  # who closed the first closes the second, too
+    assert over and reward == 1  # the player who closed the first box also closes the second
 
 
 def test_rewards_are_scaled() -> None:
@@ -144,7 +144,7 @@ def test_they_win_and_block(name: str) -> None:
     assert plays(games, [[n for n in every if n not in g] for g in games]) == ["3", "3", "7"]
 
 
-def test_they_stay_with_what_is_legal_here() -> None:
+def test_they_play_only_moves_that_are_legal_here() -> None:
     plays = make_outsider("mcts", named_game("tictactoe"))
     assert plays([list("1425")], [["7", "8"]])[0] in "78"
 

@@ -1,4 +1,4 @@
-"""A finished run at the board: analysis of positions in a file, and a game in the terminal."""
+"""Analysis of positions in a file by a run, and a game against a run in the terminal."""
 
 import json
 import subprocess

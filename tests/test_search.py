@@ -1,4 +1,4 @@
-"""Search: known answers on bandits and small trees, and what it owes to whoever calls it."""
+"""Search: known results on bandits and small trees, the cache of evaluations, and rollouts."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -17,13 +17,13 @@ CTX = Context(0, torch.device("cpu"))
 
 
 class Tree:
-    """A game of `depth` moves with `actions` each, whose outcomes are drawn once; some moves are not allowed."""
+    """A game of `depth` moves with `actions` each and random outcomes; some moves are illegal."""
 
     def __init__(self, depth: int, actions: int, seed: int, players: int = 2, values: tuple[float, ...] = (-1, 0, 1)):
         rng = np.random.default_rng(seed)
         self.depth, self.actions, self.players = depth, actions, players
         self.names = [str(a) for a in range(actions)]
-        self.outcome = rng.choice(values, actions**depth).astype(np.float32)  # of whoever moves last
+        self.outcome = rng.choice(values, actions**depth).astype(np.float32)  # for the player who moves last
         self.allowed = rng.random((depth, actions**depth, actions)) < 0.7
         self.allowed[..., 0] = True
 
@@ -48,7 +48,7 @@ class Tree:
         return seen
 
     def solve(self) -> tuple[float, dict[int, float]]:
-        """The exact value of the start, and of each action there."""
+        """(exact value of the first position, exact value of each action there)."""
 
         @lru_cache(None)
         def value(path: int, ply: int) -> float:
@@ -97,7 +97,7 @@ def test_small_trees_are_proven(name: str, seed: int, players: int) -> None:
 
 
 @pytest.mark.parametrize("players", [1, 2])
-def test_without_proofs_the_search_comes_to_the_same(players: int) -> None:
+def test_without_proofs_the_search_converges_to_the_same(players: int) -> None:
     game = Tree(3, 3, 5, players, (-1.0, -0.5, 0.25, 0.75))
     value, actions = game.solve()
     output = puct(game, game.start(1), flat, 3000, proofs=False)
@@ -105,7 +105,7 @@ def test_without_proofs_the_search_comes_to_the_same(players: int) -> None:
     assert np.isnan(output.exact).all()
 
 
-def test_a_game_searches_alone_as_among_others() -> None:
+def test_a_game_is_searched_alone_as_in_a_batch() -> None:
     game = Tree(6, 3, 1)
     boards = game.start(7)
     noise = np.random.default_rng(0).dirichlet(np.ones(3), 7).astype(np.float32)
@@ -116,7 +116,7 @@ def test_a_game_searches_alone_as_among_others() -> None:
             np.testing.assert_array_equal(alone.policy[0], together.policy[i])
 
 
-def test_priors_and_noise_lead_the_search() -> None:
+def test_priors_and_noise_guide_the_search() -> None:
     game = Tree(6, 4, 1, values=(0.0,))
     game.allowed[:] = True
 
@@ -131,7 +131,7 @@ def test_priors_and_noise_lead_the_search() -> None:
     assert set(np.flatnonzero(drew.visits[0])) == {0, 2}
 
 
-def test_positions_that_are_over_or_forced_are_no_trouble() -> None:
+def test_positions_that_are_over_or_forced_can_be_searched() -> None:
     game = Tree(1, 3, 0)
     over, _, _ = game.play(game.start(2), np.zeros(2, int))
     for search in (puct, gumbel):
@@ -142,7 +142,7 @@ def test_positions_that_are_over_or_forced_are_no_trouble() -> None:
     assert gumbel(game, game.start(1), flat, 5).policy.tolist() == [[1.0, 0.0, 0.0]]
 
 
-def test_sequential_halving_visits_as_it_should() -> None:
+def test_sequential_halving_has_known_plans() -> None:
     assert halving(np.array([1, 4]), 16).tolist() == [
         list(range(16)),
         [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5],
@@ -157,12 +157,12 @@ def network(seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Mirrored(Tree):
-    """Cells and actions may be read backwards."""
+    """A game with one symmetry: cells and actions in reverse order."""
 
     symmetries = (np.array([np.arange(16), np.arange(16)[::-1]]), np.array([[0, 1, 2, 3], [3, 2, 1, 0]]))
 
 
-def test_kept_answers_are_those_of_the_network() -> None:
+def test_cached_outputs_are_those_of_the_network() -> None:
     game = Mirrored(5, 4, 0)
     rng = np.random.default_rng(0)
     path = rng.integers(0, 300, 200)
@@ -198,7 +198,7 @@ def test_the_cache_tells_large_and_tiny_numbers_apart() -> None:
 
 
 @pytest.mark.parametrize("entries", [0, 1024])
-def test_the_mean_of_all_views_is_the_same_of_each(entries: int) -> None:
+def test_the_mean_of_all_views_does_not_depend_on_the_view(entries: int) -> None:
     game = Mirrored(5, 4, 0)
     board = {"path": np.arange(40), "ply": np.full(40, 3)}
     seen = torch.from_numpy(game.observe(board))
@@ -209,7 +209,7 @@ def test_the_mean_of_all_views_is_the_same_of_each(entries: int) -> None:
     assert not torch.allclose(policy, mirrored.flip(1), atol=1e-2)
 
 
-def test_a_full_table_begins_again() -> None:
+def test_a_full_cache_is_cleared() -> None:
     game = Tree(5, 4, 0)
     cached, plain = (Evaluator(game, network, CTX, n) for n in (64, 0))
     for first in range(0, 300, 30):
@@ -219,7 +219,7 @@ def test_a_full_table_begins_again() -> None:
     np.testing.assert_allclose(cached(large, game.legal(large))[1], plain(large, game.legal(large))[1], rtol=1e-5)
 
 
-def test_rollouts_end_as_games_do() -> None:
+def test_rollouts_have_the_mean_result_of_random_games() -> None:
     game = Tree(3, 2, 3)
     game.allowed[:] = True
     count = 4000

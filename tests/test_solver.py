@@ -1,4 +1,4 @@
-"""The solver of connect four against published scores and brute force, and the exam that it made."""
+"""The solver of connect four against published scores and brute force, and the exam made with it."""
 
 from functools import cache
 
@@ -137,7 +137,7 @@ def test_threads_return_what_one_thread_returns(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(best_moves(mine[:3], theirs[:3]), results[0][:3, 7:14])
 
 
-def test_mirror_images_are_worth_the_same() -> None:
+def test_mirror_images_have_the_same_scores() -> None:
     mine, theirs = boards(random_games(50, 18, 30))
     behind = [np.array([mirrored(int(b)) for b in bits]) for bits in (mine, theirs)]
     np.testing.assert_array_equal(scores(*behind), scores(mine, theirs)[:, ::-1])
@@ -158,7 +158,7 @@ def test_impossible_positions_are_refused(stones: tuple[int, int]) -> None:
         solve(*map(np.array, stones))
 
 
-def test_perfect_knows_the_first_moves() -> None:
+def test_perfect_play_has_the_known_first_moves() -> None:
     mine, theirs = boards(["", "1", "7", "5554224333234511764415115"])
     assert perfect(mine[:1], theirs[:1]).tolist() == [[c == 3 for c in range(7)]]
     first, behind, middle = perfect(mine[1:], theirs[1:])
