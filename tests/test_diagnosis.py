@@ -22,8 +22,8 @@ SETTINGS: dict[str, Any] = {
     "temperature": 1.0,
     "num_generations": 4,
     "beta": 0.1,
-    "importance_cap": None,
-    "combine": "sum_then_normalize",
+    "importance_sampling_clip_max": None,
+    "multi_objective_aggregation": "sum_then_normalize",
 }
 ONE = SETTINGS | {"reward": "accuracy"}
 
@@ -78,7 +78,7 @@ def test_a_reward_without_right_answers_saturates_at_its_highest() -> None:
 
 def test_drowned_rewards_are_fine_where_each_is_normalized() -> None:
     rollouts = samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3)
-    assert of_rollouts(rollouts, [], SETTINGS | {"combine": "normalize_then_sum"}) == []
+    assert of_rollouts(rollouts, [], SETTINGS | {"multi_objective_aggregation": "normalize_then_sum"}) == []
     looked_at = ["accuracy", {"name": "format", "weight": 0}]  # counts nothing, as is wanted
     assert of_rollouts(rollouts, [], SETTINGS | {"reward": looked_at}) == []
 
@@ -118,7 +118,8 @@ def test_losses_are_diagnosed() -> None:
     (text,) = of_rows([*fine, *[{"loss/kl": 2.5}] * ROUNDS], SETTINGS)
     assert "2.5 nats per token" in text and "make beta (0.1) larger" in text
     apart = [{"loss/sampler_kl": 0.2}] * ROUNDS
-    assert "importance_cap" in of_rows(apart, SETTINGS)[0] and not of_rows(apart, SETTINGS | {"importance_cap": 2.0})
+    assert "importance_sampling_clip_max" in of_rows(apart, SETTINGS)[0]
+    assert not of_rows(apart, SETTINGS | {"importance_sampling_clip_max": 2.0})
 
 
 def test_an_over_optimised_reward_is_reported() -> None:
@@ -187,7 +188,7 @@ def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> 
     settings = BUSY | talk | {"max_new_tokens": 64, "reward": f"{file}:constant"}
     del settings["task.styles"]
     trainer = Trainer(load_recipe("grpo-calculator", settings, smoke=True), tmp_path / "equal")
-    with pytest.raises(Mistake, match=r"reward: in each of the first 16 groups all 3 answers are paid the same"):
+    with pytest.raises(Mistake, match=r"reward: in each of the first 16 groups all 3 answers have the same score"):
         list(trainer)
     healthy = load_recipe("grpo-calculator", settings | {"reward": f"{file}:length"}, smoke=True)
     table = preflight(healthy)

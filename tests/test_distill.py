@@ -67,7 +67,6 @@ def test_answers_of_several_turns_are_learned_as_a_conversation() -> None:
 def test_the_loss_is_that_of_fine_tuning_on_what_passed() -> None:
     made = ready()
     rows = [made._task.row(i, "train") for i in range(5)]
-    made._mixed = None
     batch = made._batch(rows[:3], answered([1.0], [2]))
     loss, _ = made.loss(made.on_device(batch, 0))
     each = held_out_nll(made._lm, rows[:3], made.length)
@@ -78,8 +77,8 @@ def test_the_loss_is_that_of_fine_tuning_on_what_passed() -> None:
 
 
 def test_rows_of_other_kinds_are_mixed_in() -> None:
-    made = ready(mixed={"name": "paren_sums", "operands": [2, 2], "salt": 5}, mixed_rows=2)
-    other = [made._mixed.row(i) for i in range(2)]
+    made = ready(supervised={"task": {"name": "paren_sums", "operands": [2, 2], "salt": 5}, "batch_size": 2})
+    other = [made.supervised_rows.rows.row(i) for i in range(2)]
     batch = made._batch([made._task.row(0, "train")], answered([1.0], [2]))
     expected, _ = pack(documents(made._lm.tokenizer, [made._task.row(0, "train"), *other]), made.length)
     assert torch.equal(batch["input_ids"], expected["input_ids"])
@@ -99,13 +98,20 @@ def test_a_teacher_with_other_tokens_is_heard_as_text(qwen: Path, tmp_path: Path
 
 def test_nothing_to_learn_stops_before_the_first_step() -> None:
     made = ready(batch_size=16, preflight_stops=True, threshold=2.0, max_new_tokens=60)
-    with pytest.raises(FieldMistake, match=r"none of the teacher's whole answers to the first 16 prompts is paid 2,"):
+    with pytest.raises(
+        FieldMistake, match=r"none of the teacher's whole answers to the first 16 prompts has a score of 2,"
+    ):
         next(made.collect(0))
 
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
-    [({"max_kept": 0}, "max_kept must be at least 1"), ({"minibatches": 0}, "minibatches must be from 1")],
+    [
+        ({"max_kept": 0}, "max_kept must be at least 1"),
+        ({"num_minibatches": 0}, "num_minibatches must be from 1"),
+        ({"mixed": "pocket"}, "mixed is now supervised"),
+        ({"mixed_rows": 1}, "mixed_rows is now supervised.batch_size"),
+    ],
 )
 def test_bad_settings_are_told(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):

@@ -74,7 +74,7 @@ def test_several_rewards_are_combined_before_or_after() -> None:
     first = np.array([0.5, -0.5, -0.5, 0.5]) / (np.sqrt(1 / 3) + 1e-4)
     second = np.array([-10.0, 0.0, 10.0, 0.0]) / (10 + 1e-4)
     summed = 2.0 * first + 0.1 * second
-    after = ready(reward=both, combine="normalize_then_sum")._advantages(found)
+    after = ready(reward=both, multi_objective_aggregation="normalize_then_sum")._advantages(found)
     assert after[0] == pytest.approx((summed - summed.mean()) / (summed.std(ddof=1) + 1e-4))
 
 
@@ -95,7 +95,7 @@ def test_tokens_count_as_their_weighting_says() -> None:
     assert weights(loss_type="dapo") == pytest.approx({20: 3 / 29, 21: 9 / 29, 22: 2 / 29})  # 29 tokens in all
     assert weights(loss_type="grpo") == pytest.approx({20: 2 / 9, 21: 2 / 9, 22: 1 / 9})  # 9 completions in all
     assert weights(loss_type="dr_grpo", max_new_tokens=6) == pytest.approx({20: 3 / 54, 21: 9 / 54, 22: 2 / 54})
-    cut = weights(loss_type="dapo", mask_truncated=True, beta=0.1)  # the one of six tokens was cut off
+    cut = weights(loss_type="dapo", mask_truncated_completions=True, beta=0.1)  # the one of six tokens was cut off
     assert cut == pytest.approx({20: 6 / 23, 21: 12 / 23, 22: 5 / 23})
 
 
@@ -105,7 +105,7 @@ def test_a_round_without_signal_yields_nothing() -> None:
 
 
 def test_sequence_ratios_are_geometric_means() -> None:
-    made = ready(importance="sequence")
+    made = ready(importance_sampling_level="sequence")
     (batch,) = made._batches(groups([[1.0, 0.0, 0.0]], [[2, 4, 3]]), np.array([[1.0, -1.0, -1.0]]))
     taught = batch["learned"] != 0
     difference = torch.arange(taught.numel()).view_as(taught) * taught.float()
@@ -125,9 +125,9 @@ def test_kl_estimator() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"num_iterations": 2, "minibatches": 2, "importance_cap": 2.0},
+        {"num_iterations": 2, "num_minibatches": 2, "importance_sampling_clip_max": 2.0},
         {"beta": 0.1, "lora": {"r": 2, "lora_dropout": 0.1}, "epsilon_high": 0.3},
-        {"beta": 0.1, "importance": "sequence", "loss_type": "grpo", "temperature": 0.7, "top_p": 0.9},
+        {"beta": 0.1, "importance_sampling_level": "sequence", "loss_type": "grpo", "temperature": 0.7, "top_p": 0.9},
         {"dynamic_sampling": 1, "baseline": "leave_one_out", "scale_rewards": "none"},
     ],
     ids=str,
@@ -159,10 +159,10 @@ def test_every_rollout_is_kept_once_also_after_a_stop(tmp_path: Path) -> None:
 
 def test_dynamic_sampling_draws_others_in_place_of_groups_without_signal() -> None:
     made = ready(reward={"name": "soft_overlong", "tokens": 900, "buffer": 1}, dynamic_sampling=3)  # none is as long
-    found, metrics = made.groups()
+    found, metrics = made.sample_groups()
     assert len(found) == 3 and made.prompts == 12 and made.completions == 36 and metrics["rollout/with_signal"] == 0
     made = ready(dynamic_sampling=3, num_generations=12)  # a coin for each of twelve nearly always differs
-    made.groups()
+    made.sample_groups()
     assert made.prompts == 3
 
 
@@ -181,7 +181,7 @@ def test_long_groups_are_read_in_several_rows() -> None:
     (batch,) = made._batches(found, np.array([[1.0, -1.0, 0.5, 2.0]]))
     assert batch["input_ids"].shape[1] <= 16 and len(batch["input_ids"]) == 2
     assert float(batch["weight"].sum()) == pytest.approx(1.0)
-    values = dict(predicted(batch, "value"))
+    values = dict(predicted(batch, "advantage"))
     assert [values[t] for t in (20, 21, 22, 23)] == [1.0, -1.0, 0.5, 2.0]
 
 
@@ -189,9 +189,11 @@ def test_long_groups_are_read_in_several_rows() -> None:
     ("changes", "fault"),
     [
         ({"num_generations": 1}, "num_generations must be at least 2"),
-        ({"minibatches": 9}, "minibatches must be from 1 to batch_size"),
+        ({"num_minibatches": 9}, "num_minibatches must be from 1 to batch_size"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"reward": "acuracy"}, "did you mean 'accuracy'"),
+        ({"minibatches": 2}, "minibatches is now num_minibatches"),
+        ({"importance": "token"}, "importance is now importance_sampling_level"),
         ({"loss_type": "drgrpo"}, "did you mean 'dr_grpo'"),
     ],
 )
@@ -213,7 +215,7 @@ def test_what_is_compared_with_a_loss_is_computed_as_one(name: str) -> None:
             return algorithm._logp(algorithm._lm, batch)  # type: ignore[no-any-return]
         return next_token_logp(algorithm._lm, batch, algorithm.temperature)
 
-    for key in ("reference",) if name == "dpo" else ("old_logp", "reference_logp"):
+    for key in ("reference_logp",) if name == "dpo" else ("old_logp", "reference_logp"):
         with algorithm.ctx.as_in_a_loss():
             assert torch.equal(logp(), batch[key]), key
         assert not torch.equal(logp(), batch[key]), "in whole precision it is the same: this shows nothing"

@@ -77,7 +77,7 @@ def test_twenty_kills_end_in_identical_weights(toy, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:This process")
 def test_twenty_kills_of_a_policy_keep_every_rollout_once(tmp_path: Path) -> None:
     changes = {"total_steps": 120, "eval_every": 50, "save_every": 2, "threads": 1}
-    changes |= {"num_iterations": 2, "minibatches": 2, "num_generations": 3}
+    changes |= {"num_iterations": 2, "num_minibatches": 2, "num_generations": 3}
     recipe = load_recipe("grpo", changes | {"reward": ["brevity", "noise"]}, smoke=True)
     start = time.monotonic()
     whole = outcome(run(recipe, tmp_path / "whole"))

@@ -41,9 +41,9 @@ def test_rankings_and_adapters_keep_the_contract(name: str, settings: dict[str, 
     check_algorithm(load_recipe(name, settings, smoke=True), tmp_path)
 
 
-@pytest.mark.parametrize("form", ["hinge", "ipo", "kto"])
-def test_forms_keep_the_contract(form: str, tmp_path: Path) -> None:
-    check_algorithm(load_recipe("dpo", {"form": form, "label_smoothing": 0.0}, smoke=True), tmp_path)
+@pytest.mark.parametrize("loss_type", ["hinge", "ipo", "kto"])
+def test_every_loss_type_keeps_the_contract(loss_type: str, tmp_path: Path) -> None:
+    check_algorithm(load_recipe("dpo", {"loss_type": loss_type, "label_smoothing": 0.0}, smoke=True), tmp_path)
 
 
 def test_losses_are_the_papers() -> None:
@@ -56,8 +56,8 @@ def test_losses_are_the_papers() -> None:
         "ipo": (h - 1 / (2 * beta)) ** 2,
         "kto": (1 - sigma(beta * (better - z)) + 1 - sigma(beta * (z - worse))) / 2,
     }
-    for form, loss in expected.items():
-        dpo = DPO(task=ticket_preferences, shape=SHAPE, form=form, beta=beta, label_smoothing=eps)  # type: ignore[arg-type]
+    for loss_type, loss in expected.items():
+        dpo = DPO(task=ticket_preferences, shape=SHAPE, loss_type=loss_type, beta=beta, label_smoothing=eps)  # type: ignore[arg-type]
         torch.testing.assert_close(dpo.preference_loss(better, worse, z), loss)
 
 
@@ -110,7 +110,11 @@ def test_a_reward_model_learns_and_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "fault"),
-    [({"beta": 0.0}, "beta must be positive"), ({"label_smoothing": 0.5}, "label_smoothing must be at least 0")],
+    [
+        ({"beta": 0.0}, "beta must be positive"),
+        ({"form": "ipo"}, "form is now loss_type"),
+        ({"label_smoothing": 0.5}, "label_smoothing must be at least 0"),
+    ],
 )
 def test_bad_settings_are_told(settings: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):

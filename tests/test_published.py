@@ -87,7 +87,7 @@ def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: 
     [
         ("gsm8k-r1-cold-start-sft", {"threshold": 0.0, "optim.warmup": 0}),
         ("gsm8k-r1-distill", {"threshold": 0.0, "num_generations": 2, "optim.warmup": 0}),
-        ("rlhf-hh", {"num_generations": 2, "minibatches": 2, "optim.model.warmup": 0, "optim.value.warmup": 0}),
+        ("rlhf-hh", {"num_generations": 2, "num_minibatches": 2, "optim.model.warmup": 0, "optim.value.warmup": 0}),
     ],
 )
 def test_chains_for_a_gpu_run_in_small(

@@ -79,7 +79,7 @@ def test_two_ranks_fine_tune_as_one(tmp_path: Path) -> None:
     [
         ("grpo", 1.0, ["scale_rewards=batch"]),
         ("rlhf", 1.0, ["num_generations=3", "kl_target=2.0", "whiten_rewards=true"]),
-        ("r1-distill", 0.1, ["threshold=0.1", "minibatches=1"]),
+        ("r1-distill", 0.1, ["threshold=0.1", "num_minibatches=1"]),
     ],
 )
 def test_two_ranks_learn_from_rewards_as_one(recipe: str, lr: float, own: list[str], tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 from test_grpo import groups
 
 import rllab
-from rllab.algos.rlhf import adapted, gae, token_rewards
-from rllab.algos.rollouts import Group, apart_from_reference, pack_groups
+from rllab.algos.rlhf import gae, next_kl_coef, token_rewards
+from rllab.algos.rollouts import Group, kl_to_reference, pack_groups
 from rllab.cli.talk import base_of
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine
@@ -42,7 +42,7 @@ def judged(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
         for p in (*made._reference.model.parameters(), *made.value.parameters()):
             p += 0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
     found = groups(SCORES, LENGTHS)
-    batch = made._judged(found)
+    batch = made._batch(found)
     batch["weight"] /= batch["weight"].sum()
     made._estimate([batch])
     with torch.no_grad():
@@ -76,7 +76,7 @@ def logp_and_values(made: Any, lm: Any, found: list[Group]) -> list[tuple[np.nda
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.8), (1.0, 0.0), (1.0, 1.0)])
 def test_advantages_are_discounted_sums_of_errors(gamma: float, lam: float) -> None:
     rng = np.random.default_rng(0)
-    batch = pack_groups(groups(SCORES, LENGTHS), np.array(SCORES), np.ones((2, 3), bool), 40)
+    batch = pack_groups(groups(SCORES, LENGTHS), np.ones((2, 3), bool), 40, score=np.array(SCORES))
     for name in ("reward", "old_value"):
         batch[name] = torch.from_numpy(rng.standard_normal(tuple(batch["learned"].shape))).double()
     batch["advantage"] = gae(batch, gamma, lam)
@@ -102,7 +102,7 @@ def test_time_passes_only_with_what_the_model_says_itself() -> None:
 
 def test_a_token_pays_for_its_distance_and_the_last_one_has_the_score() -> None:
     found = groups(SCORES, LENGTHS)
-    batch = pack_groups(found, np.array(SCORES), np.ones((2, 3), bool), 40)
+    batch = pack_groups(found, np.ones((2, 3), bool), 40, score=np.array(SCORES))
     generator = torch.Generator().manual_seed(0)
     for name in ("old_logp", "reference_logp"):
         batch[name] = torch.randn(batch["learned"].shape, generator=generator) * (batch["learned"] != 0)
@@ -114,13 +114,13 @@ def test_a_token_pays_for_its_distance_and_the_last_one_has_the_score() -> None:
         assert reward[:-1] == pytest.approx(penalty[:-1], abs=1e-6)
         paid.append(round(reward[-1] - penalty[-1], 4))
     assert sorted(paid) == sorted(s for row in SCORES for s in row)
-    apart, answers = apart_from_reference(batch).tolist()
+    log_ratios, answers = kl_to_reference(batch).tolist()
     assert answers == 6
-    assert apart == pytest.approx(sum(sum(old[k]) - sum(reference[k]) for k in old), abs=1e-5)
+    assert log_ratios == pytest.approx(sum(sum(old[k]) - sum(reference[k]) for k in old), abs=1e-5)
 
 
 def test_the_loss_is_the_papers() -> None:
-    made = ready(kl_coef=0.1, clip_range=0.05, clip_range_value=0.05, gae_lambda=0.9, vf_coef=0.3)
+    made = ready(beta=0.1, epsilon=0.05, epsilon_value=0.05, gae_lambda=0.9, vf_coef=0.3)
     found, batch = judged(made)
     loss, _ = made.loss(batch)
     # the same again from transformers' own logits, one completion at a time
@@ -154,50 +154,50 @@ def test_the_loss_is_the_papers() -> None:
 
 
 def test_the_kl_coefficient_follows_its_target() -> None:
-    assert adapted(0.1, kl=6.0, target=6.0, answers=100, horizon=10_000) == 0.1
-    assert adapted(0.1, kl=6.6, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 1.001)
-    assert adapted(0.1, kl=60.0, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 1.002)
-    assert adapted(0.1, kl=-3.0, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 0.998)
+    assert next_kl_coef(0.1, kl=6.0, target=6.0, answers=100, horizon=10_000) == 0.1
+    assert next_kl_coef(0.1, kl=6.6, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 1.001)
+    assert next_kl_coef(0.1, kl=60.0, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 1.002)
+    assert next_kl_coef(0.1, kl=-3.0, target=6.0, answers=100, horizon=10_000) == pytest.approx(0.1 * 0.998)
 
 
 def test_pretraining_rows_add_their_likelihood() -> None:
-    plain, mixed = ready(), ready(ptx={"task": "tickets", "coef": 2.0, "batch_size": 3})
+    plain, mixed = ready(), ready(supervised={"task": "tickets", "batch_size": 3}, supervised_coef=2.0)
     _, batch = judged(plain)
     _, same = judged(mixed)
-    more = mixed._with_pretraining(same)
-    assert len(more["learned"]) > len(same["learned"]) and more["pretraining"].sum() == pytest.approx(1.0)
+    more = mixed._with_supervised(same)
+    assert len(more["learned"]) > len(same["learned"]) and more["supervised_weight"].sum() == pytest.approx(1.0)
     assert not more["weight"][len(same["learned"]) :].any()
     logp, _ = mixed._policy_and_value(more)
-    nll = -(more["pretraining"] * logp).sum()
+    nll = -(more["supervised_weight"] * logp).sum()
     assert mixed.loss(more)[0].item() == pytest.approx((plain.loss(batch)[0] + 2.0 * nll).item(), abs=1e-6)
 
 
 def test_adapters_need_no_second_model() -> None:
     made = ready(lora={"r": 2})
     assert made._reference is None
-    (batch,) = [made._judged(groups(SCORES, LENGTHS))]
+    (batch,) = [made._batch(groups(SCORES, LENGTHS))]
     assert torch.equal(batch["old_logp"], batch["reference_logp"])  # new adapters change nothing
     with torch.no_grad():
         for p in made._lm.part.parameters():
             p += 0.1 * p.requires_grad
-    changed = made._judged(groups(SCORES, LENGTHS))
+    changed = made._batch(groups(SCORES, LENGTHS))
     assert torch.equal(changed["reference_logp"], batch["reference_logp"])
     assert not torch.equal(changed["old_logp"], batch["old_logp"])
 
 
 def test_answers_that_were_cut_off_pay() -> None:
     made = ready(missing_eos_penalty=5.0)
-    batch = made._judged(groups(SCORES, LENGTHS))  # the one of six tokens has not ended
-    values = sorted({round(v[0], 4) for v in by_completion(batch, "value").values()})
+    batch = made._batch(groups(SCORES, LENGTHS))  # the one of six tokens has not ended
+    values = sorted({round(v[0], 4) for v in by_completion(batch, "score").values()})
     assert values == [-4.0, -0.5, 0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kl_target": 3.0, "kl_horizon": 50, "whiten_rewards": True, "minibatches": 2},
+        {"kl_target": 3.0, "kl_horizon": 50, "whiten_rewards": True, "num_minibatches": 2},
         {"lora": {"r": 2, "lora_dropout": 0.1}, "num_generations": 1},
-        {"ptx": {"task": "tickets", "batch_size": 2}, "temperature": 0.7},
+        {"supervised": {"task": "tickets", "batch_size": 2}, "temperature": 0.7},
     ],
     ids=str,
 )
@@ -236,7 +236,7 @@ def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
 def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path: Path) -> None:
     optim = {"model": {"lr": 0.3}, "value": {"lr": 0.1}}
     recipe = load_recipe("rlhf", {"kl_limit": 0.5, "save_every": 1, "optim": optim, "reward": "brevity"}, smoke=True)
-    with pytest.raises(Mistake, match=r"round \d: answers are \d+ nats from the reference.*Raise kl_coef") as told:
+    with pytest.raises(Mistake, match=r"round \d: answers are \d+ nats from the reference.*Raise beta") as told:
         list(Trainer(recipe, tmp_path / "run"))
     kept = Path(str(told.value).split("kept in ")[1].split(". Raise")[0])
     assert all(a["completions"] for a in json.loads(kept.read_text()))
@@ -247,12 +247,18 @@ def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path:
     ("changes", "fault"),
     [
         ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1"),
-        ({"kl_coef": -1.0}, "kl_coef must not be negative"),
+        ({"beta": -1.0}, "beta must not be negative"),
         ({"kl_target": 0.0}, "kl_target must be positive"),
-        ({"minibatches": 9}, "minibatches must be from 1 to batch_size"),
-        ({"ptx": {"task": "tickets", "coef": 0.0}}, "coef and batch_size must be positive"),
-        ({"ptx": {"task": "tikets"}}, "did you mean 'tickets'"),
-        ({"ptx": {"coef": 1.0}}, "ptx.task: must be set"),
+        ({"num_minibatches": 9}, "num_minibatches must be from 1 to batch_size"),
+        ({"supervised": {"task": "tickets", "batch_size": 0}}, "batch_size must be at least 1"),
+        ({"supervised": {"task": "tikets"}}, "did you mean 'tickets'"),
+        ({"supervised": {"batch_size": 1}}, "supervised.task: must be set"),
+        ({"ptx": {"task": "tickets"}}, "ptx is now supervised, and its coef supervised_coef"),
+        ({"kl_coef": 0.1}, "kl_coef is now beta"),
+        (
+            {"clip_range": 0.1, "clip_range_value": 0.1},
+            "clip_range is now epsilon(?s:.*)clip_range_value is now epsilon_value",
+        ),
     ],
 )
 def test_wrong_settings_are_told(changes: dict[str, Any], fault: str) -> None:

@@ -132,7 +132,7 @@ def test_sft_is_trls(task: Any, tmp_path: Path, request: pytest.FixtureRequest) 
 def test_reward_model_is_trls(task: Any, center: float | None, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     from trl import RewardConfig, RewardTrainer
 
-    made = ready(RewardModel(**settings(task, request), center=center or 0.0))
+    made = ready(RewardModel(**settings(task, request), center_rewards_coefficient=center or 0.0))
     rows = rows_of(task)
     theirs = copy.deepcopy(made._lm.model)
     config = arguments(RewardConfig, tmp_path, max_length=1024, center_rewards_coefficient=center)
@@ -145,15 +145,15 @@ def test_reward_model_is_trls(task: Any, center: float | None, tmp_path: Path, r
 
 
 @pytest.mark.parametrize(
-    ("task", "form"), [*((ticket_preferences, f) for f in ("sigmoid", "hinge", "ipo")), (hh_rlhf, "sigmoid")]
+    ("task", "loss_type"), [*((ticket_preferences, f) for f in ("sigmoid", "hinge", "ipo")), (hh_rlhf, "sigmoid")]
 )
-def test_dpo_is_trls(task: Any, form: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_dpo_is_trls(task: Any, loss_type: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     from trl import DPOConfig, DPOTrainer
 
-    made = ready(DPO(**settings(task, request), form=form, beta=0.3))
+    made = ready(DPO(**settings(task, request), loss_type=loss_type, beta=0.3))
     rows = rows_of(task)
     theirs, reference = copy.deepcopy(made._lm.model), copy.deepcopy(made._reference.model.double())
-    config = arguments(DPOConfig, tmp_path, max_length=1024, beta=0.3, loss_type=[form])
+    config = arguments(DPOConfig, tmp_path, max_length=1024, beta=0.3, loss_type=[loss_type])
     trainer = DPOTrainer(
         theirs,
         reference,
@@ -190,14 +190,15 @@ def groups_of(made: Any, seed: int) -> list[Group]:
 
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize(
-    "more", [{}, {"epsilon_high": 0.4, "epsilon": 0.1}, {"importance": "sequence"}, {"beta": 0.3}], ids=str
+    "more",
+    [{}, {"epsilon_high": 0.4, "epsilon": 0.1}, {"importance_sampling_level": "sequence"}, {"beta": 0.3}],
+    ids=str,
 )
 def test_grpo_is_trls(loss_type: Any, more: dict[str, Any], tmp_path: Path) -> None:
     from trl import GRPOConfig, GRPOTrainer
 
     made = ready(grpo(loss_type=loss_type, **more))
     groups, theirs = groups_of(made, 4), copy.deepcopy(made._lm.model)
-    names = {"importance": "importance_sampling_level"}
     config = arguments(
         GRPOConfig,
         tmp_path,
@@ -206,7 +207,7 @@ def test_grpo_is_trls(loss_type: Any, more: dict[str, Any], tmp_path: Path) -> N
         num_generations=4,
         per_device_train_batch_size=12,
         steps_per_generation=1,
-        **{names.get(k, k): v for k, v in more.items() if k != "beta"},
+        **{k: v for k, v in more.items() if k != "beta"},
     )
     rows = datasets.Dataset.from_list([{"prompt": "Ana"}] * 12)
     trainer = GRPOTrainer(theirs, lambda **_: [0.0], config, train_dataset=rows, processing_class=made._lm.tokenizer)

@@ -1,7 +1,8 @@
-"""Direct preference optimisation: preferences without a reward model (Rafailov et al. 2023).
+"""Direct preference optimisation: learns from comparisons without a reward model (Rafailov et al. 2023).
 
-Under a KL penalty beta the best policy has the reward beta log(pi(y|x) / pi_ref(y|x)), up to a function of the prompt;
-so the reward model's loss can be put on the policy itself. With h = log-ratio of the better answer - that of the worse:
+Under a KL penalty beta the optimal policy has the reward beta log(pi(y|x) / pi_ref(y|x)), up to a function of the
+prompt. So a reward model's loss can train the policy itself. With h = log-ratio of the better answer - that of the
+worse, `loss_type` is one of
 
     sigmoid  -(1 - eps) log sigma(beta h) - eps log sigma(-beta h)       eps: label_smoothing (Mitchell 2023)
     hinge    max(0, 1 - beta h)                                          (Zhao et al. 2023)
@@ -12,6 +13,19 @@ so the reward model's loss can be put on the policy itself. With h = log-ratio o
 The reference is the model that training begins with: a frozen copy, or the base below the adapters.
 
 A round: one batch of prompts with their answers, and one update.
+
+Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `completion`, `learned`, all [B, L]):
+    better, worse [B, P]   which answers of the row a pair compares
+    margin [B, P]          not used
+    weight [B, P]          1 / (pairs of the prompt x prompts of the batch over all ranks); 0 where a row has fewer
+    reference_logp [B, S]  log pi_ref of each answer; for ipo its mean over tokens
+    z [B]                  KTO's, the same in every row; 0 for the others
+    noise [B]              seeds of the adapters' dropout
+
+Departures from the papers. All pairs of a ranking are learned, not one pair a prompt. `ipo` divides log-ratios by the
+length, as TRL does on its authors' advice. `kto` learns both answers of a pair with equal weights, where the paper
+takes single answers with weights of their own.
+
 Axes: B rows, L tokens a row, S answers a row, P pairs a row.
 """
 
@@ -42,8 +56,10 @@ class DPO(TextAlgorithm):
 
     unit: ClassVar[str] = "data/pairs"
 
-    form: Literal["sigmoid", "hinge", "ipo", "kto"] = "sigmoid"
-    beta: float = 0.1
+    renamed: ClassVar[dict[str, str]] = {"form": "loss_type"}
+
+    loss_type: Literal["sigmoid", "hinge", "ipo", "kto"] = "sigmoid"
+    beta: float = 0.1  # strength of the KL penalty
     label_smoothing: float = 0.0  # the share of labels that are wrong; for sigmoid
 
     def __post_init__(self) -> None:
@@ -72,13 +88,14 @@ class DPO(TextAlgorithm):
         packed = pack_pairs(self._lm.tokenizer, rows, self.length)
         batch = {k: v.to(self.ctx.device) for k, v in packed.items()}
         with self.ctx.as_in_a_loss():
-            reference = self._reference_logp(batch)
-        z = self._kl_elsewhere(rows) if self.form == "kto" else torch.zeros((), device=self.ctx.device)
-        return batch | {"reference": reference, "z": z.expand(len(reference))}
+            reference_BS = self._reference_logp(batch)
+        z = self._kto_baseline(rows) if self.loss_type == "kto" else torch.zeros((), device=self.ctx.device)
+        return batch | {"reference_logp": reference_BS, "z": z.expand(len(reference_BS))}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._lm.seed_dropout(batch)
-        ratio_BS = self._logp(self._lm, batch) - batch["reference"][:, : int(batch["completion"].max()) + 1]
+        answers = int(batch["completion"].max()) + 1  # a part of a batch may have fewer a row
+        ratio_BS = self._logp(self._lm, batch) - batch["reference_logp"][:, :answers]
         better_BP, worse_BP = gather_pairs(ratio_BS, batch)
         loss_BP = self.preference_loss(better_BP, worse_BP, batch["z"][:, None])
         h_BP = better_BP - worse_BP
@@ -86,83 +103,83 @@ class DPO(TextAlgorithm):
         return (batch["weight"] * loss_BP).sum(), outputs
 
     def preference_loss(self, better: Tensor, worse: Tensor, z: Tensor) -> Tensor:
-        """The loss of each pair, from the log-ratios of its answers."""
+        """The loss of each pair [B, P] from the log-ratios of its answers [B, P]; z broadcasts to them (any shape)."""
         h = better - worse
-        if self.form == "hinge":
+        if self.loss_type == "hinge":
             return torch.relu(1 - self.beta * h)
-        if self.form == "ipo":
+        if self.loss_type == "ipo":
             return (h - 1 / (2 * self.beta)) ** 2
-        if self.form == "kto":
+        if self.loss_type == "kto":
             return 1 - (torch.sigmoid(self.beta * (better - z)) + torch.sigmoid(self.beta * (z - worse))) / 2
         return comparison_loss(self.beta * h, preferred=1 - self.label_smoothing)
 
     def _logp(self, lm: LanguageModel, batch: Batch) -> Tensor:
-        """The log-probability of each answer [B, S]; for ipo, of a token of it in the mean."""
+        """The log-probability of each answer [B, S]; for ipo, its mean over tokens."""
         sums = sum_per_completion(next_token_logp(lm, batch), batch)
-        return sums / sum_per_completion(batch["learned"], batch).clamp(min=1) if self.form == "ipo" else sums
+        return sums / sum_per_completion(batch["learned"], batch).clamp(min=1) if self.loss_type == "ipo" else sums
 
     def _reference_logp(self, batch: Batch) -> Tensor:
         with self.reference() as lm:
             return self._logp(lm, batch)
 
-    def _kl_elsewhere(self, rows: list[dict[str, Any]]) -> Tensor:
-        """KTO's z: what the policy has come to say of answers that belong to other prompts, at least 0."""
-        found = [truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)]
-        others = found[1:] + found[:1]
-        mixed = [Document(d.prompt, [o.completions[0]]) for d, o in zip(found, others, strict=True)]
-        batch, _ = pack([truncate(d, self.length) for d in mixed], self.length)
+    def _kto_baseline(self, rows: list[dict[str, Any]]) -> Tensor:
+        """KTO's z, a scalar: the policy's mean log-ratio on the answers of other prompts, at least 0."""
+        own = [truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)]
+        others = own[1:] + own[:1]
+        swapped = [Document(d.prompt, [o.completions[0]]) for d, o in zip(own, others, strict=True)]
+        batch, _ = pack([truncate(d, self.length) for d in swapped], self.length)
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
         with self.ctx.as_in_a_loss():
             ratio = (self._logp(self._lm, batch) - self._reference_logp(batch)).sum()
         return (self.ctx.total(ratio) / (len(rows) * self.ctx.world)).clamp(min=0)
 
     def evaluate(self, step: int) -> Metrics:
-        """Held-out pairs in order (the proxy); gold score, KL to the reference and length of sampled answers."""
+        """The share of held-out pairs in order; gold score, KL to the reference and length of sampled answers."""
         rows = self.rows.held_out("validation", self.eval_rows)
         metrics = {"eval/accuracy": share(self._in_order(rows))}
         if hasattr(self._task, "score"):
-            gold, self._samples, found = self._answers(rows)
-            metrics |= {"eval/gold": float(gold.mean()), "eval/kl": self._kl(found)}
+            gold, self._samples, sampled = self._sample(rows)
+            metrics |= {"eval/gold": float(gold.mean()), "eval/kl": self._kl(sampled)}
             metrics["eval/tokens"] = float(np.mean([s["tokens"] for s in self._samples]))
         return metrics | self.retention()
 
     def headline(self) -> Headline:
-        """Gold score of answers to test prompts, sampled; pairs in order where there is no gold scorer."""
+        """Mean gold score of sampled answers to test prompts; without a gold scorer the share of pairs in order."""
         rows = self.rows.held_out("test", self.headline_rows)
         if not hasattr(self._task, "score"):
             each = np.array(self._in_order(rows), float)
             return Headline("eval/accuracy", float(each.mean()), bootstrap(each))
-        gold, _, _ = self._answers(rows)
+        gold, _, _ = self._sample(rows)
         return Headline("eval/gold", float(gold.mean()), bootstrap(gold))
 
     @torch.no_grad()
     def _in_order(self, rows: list[dict[str, Any]]) -> list[bool]:
-        """Of each pair of the rows' answers whether the policy has moved towards the better one."""
-        found = []
+        """Of each pair of the rows, whether the better answer has the larger log-ratio to the reference."""
+        in_order: list[bool] = []
         for first in range(0, len(rows), self.batch_size):
             batch = self.batch(rows[first : first + self.batch_size])
             with self.ctx.as_in_a_loss():
-                better, worse = gather_pairs(self._logp(self._lm, batch) - batch["reference"], batch)
-            found += (better > worse)[batch["weight"] > 0].tolist()
-        return found
+                better, worse = gather_pairs(self._logp(self._lm, batch) - batch["reference_logp"], batch)
+            in_order += (better > worse)[batch["weight"] > 0].tolist()
+        return in_order
 
-    def _answers(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[dict[str, Any]], list[Document]]:
-        """Gold scores of sampled answers, what was said, and the tokens of it."""
+    def _sample(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[dict[str, Any]], list[Document]]:
+        """An answer to each of N rows: gold scores [N], rows of samples.jsonl, and tokens."""
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
-        said, found = sample_completions(self._lm, self._task, rows, sampling, self._uniforms)
-        gold = np.array([self._task.score(row, s["completion"]) for row, s in zip(rows, said, strict=True)])
-        return gold, [s | {"score": float(g)} for s, g in zip(said, gold, strict=True)], found
+        answers, sampled = sample_completions(self._lm, self._task, rows, sampling, self._uniforms)
+        gold = np.array([self._task.score(row, a["completion"]) for row, a in zip(rows, answers, strict=True)])
+        return gold, [a | {"score": float(g)} for a, g in zip(answers, gold, strict=True)], sampled
 
     @torch.no_grad()
-    def _kl(self, found: list[Document]) -> float:
-        """KL to the reference, in nats an answer, estimated on the policy's own answers."""
+    def _kl(self, sampled: list[Document]) -> float:
+        """KL(policy || reference) in nats an answer, estimated on the policy's answers."""
         total = 0.0
-        for first in range(0, len(found), self.batch_size):
-            batch, _ = pack(found[first : first + self.batch_size], self.length)
+        for first in range(0, len(sampled), self.batch_size):
+            batch, _ = pack(sampled[first : first + self.batch_size], self.length)
             batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
-            learned = sum_per_completion(batch["learned"], batch) if self.form == "ipo" else 1.0
-            total += float(((self._logp(self._lm, batch) - self._reference_logp(batch)) * learned).sum())
-        return total / len(found)
+            tokens = sum_per_completion(batch["learned"], batch) if self.loss_type == "ipo" else 1.0
+            total += float(((self._logp(self._lm, batch) - self._reference_logp(batch)) * tokens).sum())
+        return total / len(sampled)
 
     def _uniforms(self, row: int, sample: int) -> np.ndarray:
         return self.ctx.rng("answers", row, sample).random(self.max_new_tokens)

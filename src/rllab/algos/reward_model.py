@@ -1,14 +1,25 @@
-"""A reward model: which answer people like better, as a number (Bradley and Terry 1952; Ouyang et al. 2022).
+"""A reward model: learns from comparisons how much people like an answer (Bradley and Terry 1952; Ouyang et al. 2022).
 
-The chance that answer i is liked better than j is sigma(r_i - r_j); the loss is -log of it, over all pairs of a
-prompt's answers, which are read together (Ouyang et al. 2022, equation 1):
+The probability that answer i is preferred to j is sigma(r_i - r_j). The loss is its negative logarithm, over all pairs
+of a prompt's answers, which are read together (Ouyang et al. 2022, equation 1):
 
-    loss = -log sigma(r_better - r_worse - margin) + center (r_better + r_worse)^2
+    loss = -log sigma(r_better - r_worse - margin) + center_rewards_coefficient (r_better + r_worse)^2
 
-The margin (Touvron et al. 2023) is the data's; centring (Eisenstein et al. 2023) holds rewards, of which only
-differences are learned, near 0. The model is a language model whose head gives one number at an answer's last token.
+The margin (Touvron et al. 2023) is a column of the data. Only differences of rewards are learned; centring (Eisenstein
+et al. 2023) holds their mean near 0. The model is a language model with a head of one number, which is read at an
+answer's last token.
 
 A round: one batch of prompts with all their answers, and one update.
+
+Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `completion`, `learned`, all [B, L]):
+    better, worse [B, P]  which answers of the row a pair compares
+    margin [B, P]         of the pair; 0 where the data has none
+    weight [B, P]         1 / (pairs of the prompt x prompts of the batch over all ranks); 0 where a row has fewer pairs
+    noise [B]             seeds of the adapters' dropout
+
+Departures from the papers: Ouyang et al. shift the rewards of a finished model to mean 0 on demonstrations; here they
+stay as they are learned. Answers of equal rank form no pair.
+
 Axes: B rows, L tokens a row, S answers a row, P pairs a row.
 """
 
@@ -34,7 +45,9 @@ class RewardModel(TextAlgorithm):
 
     unit: ClassVar[str] = "data/pairs"
 
-    center: float = 0.0
+    renamed: ClassVar[dict[str, str]] = {"center": "center_rewards_coefficient"}
+
+    center_rewards_coefficient: float = 0.0  # holds the mean of the rewards near 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,22 +70,22 @@ class RewardModel(TextAlgorithm):
         self._lm.seed_dropout(batch)
         better_BP, worse_BP = gather_pairs(scores_at_ends(self._lm, batch), batch)
         nll_BP = comparison_loss(better_BP - worse_BP - batch["margin"])
-        loss_BP = nll_BP + self.center * (better_BP + worse_BP) ** 2
+        loss_BP = nll_BP + self.center_rewards_coefficient * (better_BP + worse_BP) ** 2
         outputs = {"nll": nll_BP, "accuracy": (better_BP > worse_BP).float(), "difference": better_BP - worse_BP}
         return (batch["weight"] * loss_BP).sum(), outputs
 
     def evaluate(self, step: int) -> Metrics:
-        """Pairs in order, calibration, length bias, agreement with the gold scorer where the rows have one."""
+        """The share of pairs in order, calibration, length bias, and agreement with gold scores if rows have them."""
         rows = self.rows.held_out("validation", self.eval_rows)
         metrics, self._samples = pairwise_metrics(rows, *self._of_rows(rows))
         return metrics
 
     def headline(self) -> Headline:
-        """Share of test pairs in gold order; in the order of their labels where there is no gold."""
+        """The share of test pairs in the order of their gold scores, or of their labels without gold scores."""
         rows = self.rows.held_out("test", self.headline_rows)
-        metrics, said = pairwise_metrics(rows, *self._of_rows(rows))
+        metrics, pairs = pairwise_metrics(rows, *self._of_rows(rows))
         name = "eval/gold_order" if "eval/gold_order" in metrics else "eval/accuracy"
-        return Headline(name, metrics[name], wilson(round(metrics[name] * len(said)), len(said)))
+        return Headline(name, metrics[name], wilson(round(metrics[name] * len(pairs)), len(pairs)))
 
     def reward(self, prompt: str, completions: Sequence[str]) -> list[float]:
         """The reward of each completion of a user's prompt; for those who load a finished run."""

@@ -1,6 +1,6 @@
-"""Groups of completions of one prompt, as they are sampled, rewarded and packed.
+"""Groups of completions: sampled from a model, scored by rewards, packed into batches.
 
-Axes: P prompts, G completions of each, R rewards; B rows, L tokens a row.
+Axes: P prompts, G completions a prompt, R rewards; B packed rows, L tokens a row; T tokens of a completion.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +26,14 @@ Row = dict[str, Any]
 
 @dataclass
 class Group:
-    """A row's prompt, and completions of it.
+    """The completions of one row's prompt.
 
-    texts: what the model said, of several turns the last. turns: all of them, with the task's replies. correct: by the
-    task's own check; None where rows have no target. scores: what each reward paid [G, R], not a number where one does
-    not apply. gold: what the task itself thinks of them, where its rows have no target and it has a `score`.
+    row: the task's row. draw: the number of the draw that gave it. prompt: its token ids.
+    completions: what was sampled, as tokens. texts: the text of each; of several turns, the model's last message.
+    turns: all messages behind the prompt, with the task's replies.
+    correct: whether the task accepts each completion; None where the row has no target.
+    gold: the task's own score of each completion, if its rows have no target and the task has a `score`; else empty.
+    scores: of each completion by each reward [G, R]; NaN where a reward does not apply, or failed and was skipped.
     """
 
     row: Row
@@ -44,29 +47,27 @@ class Group:
     gold: list[float] = field(default_factory=list)
 
     def total(self, weights: np.ndarray) -> np.ndarray:
-        """The weighted sum of the rewards [G], not a number where none applies."""
+        """The sum of the rewards, weighted by `weights` [R], of each completion [G]; NaN where no reward applies."""
         return np.where(np.isnan(self.scores).all(1), np.nan, np.nansum(self.scores * weights, 1))
 
-    def told(self, rewards: Rewards) -> list[dict[str, Any]]:
-        """The completions for samples.jsonl."""
+    def sample_rows(self, rewards: Rewards) -> list[dict[str, Any]]:
+        """The completions as rows of samples.jsonl."""
         prompt, target = last_text(self.row["prompt"]), self.row.get("target")
         each = zip(self.completions, self.texts, self.correct, self.scores, self.total(rewards.weights), strict=True)
-        told = []
+        rows = []
         for i, (completion, text, right, scores, total) in enumerate(each):
-            said = {"row": self.draw, "sample": i, "prompt": prompt, "completion": text}
+            row = {"row": self.draw, "sample": i, "prompt": prompt, "completion": text}
             if len(self.turns[i]) > 1:
-                said["messages"] = self.turns[i]
+                row["messages"] = self.turns[i]
             if target is not None:
                 answer = extract(text, self.row["kind"]).text if self.row["kind"] in KINDS else None
-                said |= {"answer": answer, "target": target, "correct": right}
+                row |= {"answer": answer, "target": target, "correct": right}
             if self.gold:
-                said["gold"] = self.gold[i]
-            paid = {n: _number(s) for n, s in zip(rewards.names, scores, strict=True)}
-            ended = "stop" if completion.finished else "length"
-            told.append(
-                said | {"rewards": paid, "score": _number(total), "tokens": len(completion.logp), "finish": ended}
-            )
-        return told
+                row["gold"] = self.gold[i]
+            row["rewards"] = {name: _number(s) for name, s in zip(rewards.names, scores, strict=True)}
+            finish = "stop" if completion.finished else "length"
+            rows.append(row | {"score": _number(total), "tokens": len(completion.logp), "finish": finish})
+        return rows
 
 
 def roll_out(
@@ -79,87 +80,110 @@ def roll_out(
     uniforms: Callable[[int, int], np.ndarray],
     longest: int | None = None,
 ) -> list[Group]:
-    """`samples` completions of each row's prompt; uniforms: (draw, sample) -> numbers in [0, 1), one for each token.
+    """Samples completions of each row's prompt, and has the task grade them; the groups have no scores yet.
 
-    longest: tokens of a prompt; a longer one loses its beginning.
+    Args:
+        draws: the number of the draw of each row.
+        samples: completions a prompt.
+        uniforms: (draw, sample) -> random numbers in [0, 1), one a token [T].
+        longest: the most tokens of a prompt; a longer one loses its beginning.
     """
 
-    def numbers(row: int, sample: int) -> np.ndarray:
+    def of_row(row: int, sample: int) -> np.ndarray:
         return uniforms(draws[row], sample)
 
-    prompts, talks = converse(lm, task, rows, sampling, samples, numbers, longest)
+    prompts, talks = converse(lm, task, rows, sampling, samples, of_row, longest)
     groups = []
     for i, (row, draw, prompt) in enumerate(zip(rows, draws, prompts, strict=True)):
-        mine = talks[i * samples : (i + 1) * samples]
-        right = [is_correct(task, row, t.text) if "target" in row else None for t in mine]
-        each = [t.completion for t in mine], [t.text for t in mine]
-        scored = "target" not in row and hasattr(task, "score")
-        gold = [float(task.score(row, t.text)) for t in mine] if scored else []
-        groups.append(Group(row, draw, prompt, *each, right, turns=[t.messages for t in mine], gold=gold))
+        own = talks[i * samples : (i + 1) * samples]
+        correct = [is_correct(task, row, t.text) if "target" in row else None for t in own]
+        has_gold = "target" not in row and hasattr(task, "score")
+        gold = [float(task.score(row, t.text)) for t in own] if has_gold else []
+        completions, texts, turns = [t.completion for t in own], [t.text for t in own], [t.messages for t in own]
+        groups.append(Group(row, draw, prompt, completions, texts, correct, turns=turns, gold=gold))
     return groups
 
 
-def pay(rewards: Rewards, groups: Sequence[Group], seed: int) -> int:
-    """Fills in the groups' scores; returns for how many completions a reward failed and was skipped.
+def score_groups(rewards: Rewards, groups: Sequence[Group], seed: int) -> int:
+    """Sets the groups' scores; returns the number of completions that were skipped because a reward failed.
 
     Raises:
-        RewardFailed: one failed, and is not to be skipped.
+        RewardFailed: a reward failed and must not be skipped.
     """
     each = [(g, c, t) for g in groups for c, t in zip(g.completions, g.turns, strict=True)]
     prompts = [g.row["prompt"] for g, _, _ in each]
-    said = [t[0]["content"] if isinstance(p, str) else t for p, (_, _, t) in zip(prompts, each, strict=True)]
+    completions = [t[0]["content"] if isinstance(p, str) else t for p, (_, _, t) in zip(prompts, each, strict=True)]
     rows = [g.row | {"correct": right} for g in groups for right in g.correct]
-    scores, faults = rewards(prompts, said, [c.ids for _, c, _ in each], rows, seed)
-    for group, mine in zip(groups, np.split(scores, len(groups)), strict=True):
-        group.scores = mine
+    scores, faults = rewards(prompts, completions, [c.ids for _, c, _ in each], rows, seed)
+    for group, own in zip(groups, np.split(scores, len(groups)), strict=True):
+        group.scores = own
     return len({f.index for f in faults})
 
 
-def measures(group: Group, rewards: Rewards) -> dict[str, float]:
-    """What there is to say of a group: means over its completions."""
+def group_metrics(group: Group, rewards: Rewards) -> dict[str, float]:
+    """Means over a group's completions: length, cut-off answers, correctness, each reward and their total."""
     size = len(group.texts)
-    said = {
+    metrics = {
         "rollout/tokens": sum(len(c.logp) for c in group.completions) / size,
         "rollout/truncated": sum(not c.finished for c in group.completions) / size,
         "rollout/think_share": sum(thinks(t) for t in group.texts) / size,
     }
     if group.correct[0] is not None:
-        said["rollout/accuracy"] = sum(map(bool, group.correct)) / size
+        metrics["rollout/accuracy"] = sum(map(bool, group.correct)) / size
     if group.gold:
-        said["rollout/gold"] = sum(group.gold) / size
-    paid = dict(zip(rewards.names, group.scores.T, strict=True)) | {"total": group.total(rewards.weights)}
-    return said | {f"reward/{k}": mean(v) for k, v in paid.items()}
+        metrics["rollout/gold"] = sum(group.gold) / size
+    scores = dict(zip(rewards.names, group.scores.T, strict=True)) | {"total": group.total(rewards.weights)}
+    return metrics | {f"reward/{name}": mean(values) for name, values in scores.items()}
 
 
 def mean(values: Sequence[float] | np.ndarray) -> float:
-    """The mean of those that are numbers; not a number where none is."""
+    """The mean of those values [N] that are not NaN; NaN if all are."""
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
     return float(known.mean()) if len(known) else float("nan")
 
 
-def pack_groups(groups: Sequence[Group], values: np.ndarray, kept: np.ndarray, length: int) -> Batch:
-    """The completions that are kept [P, G] in packed rows, the prompt of each group read once.
+def at_least_one(kept_PG: np.ndarray) -> np.ndarray:
+    """A mask of completions [P, G] that keeps the first one where it would keep none.
 
-    Beside what `pack` gives: `sampled_logp` [B, L], the sampler's log-probability of each token, and `value` [B, L],
-    what `values` [P, G] has for its completion.
+    Ranks must yield equally often, so a rank without anything to learn from reads one completion with weight 0.
     """
-    documents, parts = [], []
-    for group, value, keep in zip(groups, values, kept, strict=True):
+    return kept_PG if kept_PG.any() else np.arange(kept_PG.size).reshape(kept_PG.shape) == 0
+
+
+def pack_groups(groups: Sequence[Group], kept: np.ndarray, length: int, **columns: np.ndarray) -> Batch:
+    """Packed rows of the completions where `kept` [P, G] is True; a row reads the prompt of a group once.
+
+    Args:
+        length: the most tokens of a row.
+        columns: numbers of the completions [P, G], such as advantages, by the name of their column in the batch.
+
+    Returns:
+        What `pack` returns, and columns [B, L] that are 0 where `learned` is 0: `sampled_logp`, the log-probability of
+        each token under the model that sampled it, and each of `columns`, the completion's number at all of its tokens.
+    """
+    documents, members = [], []
+    for p, (group, keep) in enumerate(zip(groups, kept, strict=True)):
         for some in _fitting(group, np.flatnonzero(keep).tolist(), length):
             documents.append(_document(group, some))
-            parts.append([(group.completions[i].logp, float(value[i])) for i in some])
+            members.append([(p, g) for g in some])
     batch, places = pack(documents, length)
-    each = [c for i in sorted(range(len(documents)), key=lambda i: places[i]) for c in parts[i]]
-    batch["sampled_logp"] = _filled(batch, [p for logp, _ in each for p in logp])
-    batch["value"] = _filled(batch, [v for logp, v in each for _ in logp])
+    order = [pg for i in sorted(range(len(documents)), key=lambda i: places[i]) for pg in members[i]]
+    logps = [groups[p].completions[g].logp for p, g in order]
+    batch["sampled_logp"] = _at_learned(batch, [x for logp in logps for x in logp])
+    for name, values_PG in columns.items():
+        numbers = [float(values_PG[pg]) for pg, logp in zip(order, logps, strict=True) for _ in logp]
+        batch[name] = _at_learned(batch, numbers)
     return batch
 
 
-def apart_from_reference(batch: Batch) -> Tensor:
-    """(the KL to the reference of all answers, estimated on them, in nats; how many they are) [2]."""
-    answers = (sum_per_completion(batch["learned"], batch) > 0).sum()
-    return torch.stack([(batch["old_logp"] - batch["reference_logp"]).sum().cpu(), answers.float().cpu()])
+def kl_to_reference(batch: Batch) -> Tensor:
+    """(sum over completions of log pi_old - log pi_ref in nats, the number of completions) [2].
+
+    Their ratio estimates KL(pi_old || pi_ref) of a completion from samples of pi_old.
+    """
+    completions = (sum_per_completion(batch["learned"], batch) > 0).sum()
+    return torch.stack([(batch["old_logp"] - batch["reference_logp"]).sum().cpu(), completions.float().cpu()])
 
 
 def _document(group: Group, which: Sequence[int]) -> Document:
@@ -168,20 +192,20 @@ def _document(group: Group, which: Sequence[int]) -> Document:
 
 
 def _fitting(group: Group, kept: list[int], length: int) -> list[list[int]]:
-    """Which completions go into a row together, behind one reading of the prompt."""
-    found, room = list[list[int]](), 0
+    """The kept completions in order, split into lists that each fit into one row behind the prompt."""
+    parts, room = list[list[int]](), 0
     for i in kept:
         size = len(group.completions[i].ids) + 1
-        if not found or size > room:
-            found.append([])
+        if not parts or size > room:
+            parts.append([])
             room = length - len(group.prompt) + 1
-        found[-1].append(i)
+        parts[-1].append(i)
         room -= size
-    return found
+    return parts
 
 
-def _filled(batch: Batch, numbers: Sequence[float]) -> Tensor:
-    """Numbers at the places [B, L] that are learned, in their order."""
+def _at_learned(batch: Batch, numbers: Sequence[float]) -> Tensor:
+    """A table [B, L] with the numbers, in order, where `learned` is not 0; 0 elsewhere."""
     table = torch.zeros_like(batch["learned"])
     table[batch["learned"] != 0] = torch.tensor(numbers, dtype=torch.float32)
     return table

@@ -1,10 +1,21 @@
 """Supervised fine-tuning: a language model learns to write the completions of a task.
 
-The loss is the mean cross-entropy of what the assistant says; prompts are read, not learned. Documents are packed into
-rows of one length, in which none sees another. With `lora` low-rank adapters are trained on a base that stays as it is
-(Hu et al. 2021); with `shape` in place of `model` a new model is made, and the same loss trains it from nothing.
+The loss is the mean cross-entropy of the completions' tokens:
+
+    loss = -mean log pi(token)
+
+Prompts are read and not learned. Documents are packed into rows, in which none sees another. With `lora` low-rank
+adapters are trained on a frozen base (Hu et al. 2021). With `shape` in place of `model` the same loss trains a new
+model from random weights.
 
 A round: one batch of documents, and one update.
+
+Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `completion`, `learned`, all [B, L]):
+    weight [B, L]  1 / learned tokens of the batch over all ranks, where `learned` is 1; else 0
+    noise [B]      seeds of the adapters' dropout
+
+Departures from LoRA's paper: by default all linear layers have adapters, where the paper adapts attention alone.
+
 Axes: B rows, L tokens a row.
 """
 
@@ -22,6 +33,7 @@ from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
 from rllab.text.evaluation import METRIC, Style, held_out_nll, sample_and_grade, share
 from rllab.text.logprobs import next_token_logp
+from rllab.text.models import LanguageModel
 from rllab.text.packing import pack
 from rllab.text.rows import truncate
 from rllab.text.sampler import Sampling
@@ -33,7 +45,7 @@ class SFT(TextAlgorithm):
 
     unit: ClassVar[str] = "data/tokens"
 
-    styles: list[Style] = field(default_factory=lambda: ["think"])  # in which answers are asked for and judged
+    styles: list[Style] = field(default_factory=lambda: ["think"])  # ways to answer that evaluations prompt for
 
     def setup(self, ctx: Context) -> None:
         self.open(ctx)
@@ -48,21 +60,21 @@ class SFT(TextAlgorithm):
         return {"data/tokens": self.tokens}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        self._lm.seed_dropout(batch)
-        logp_BL = next_token_logp(self._lm, batch)
-        return -(batch["weight"] * logp_BL).sum(), {"nll": -logp_BL}
+        return supervised_loss(self._lm, batch)
 
     def evaluate(self, step: int) -> Metrics:
-        """Held-out negative log-likelihood; shares of right answers by style; what is left of the old skill."""
+        """Held-out negative log-likelihood, share of correct answers in each style, retention of an old skill."""
         rows = self.rows.held_out("validation", self.eval_rows)
         metrics = {"eval/nll": float(held_out_nll(self._lm, rows, self.length).mean())}
         self._samples = []
         for style in self.styles if "target" in rows[0] else []:
-            right, said = sample_and_grade(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
-            metrics[METRIC[style]] = share(right)
-            self._samples += said
+            correct, sampled = sample_and_grade(
+                self._lm, self._task, rows, style, self._sampling(style), self._uniforms
+            )
+            metrics[METRIC[style]] = share(correct)
+            self._samples += sampled
             if style == "free":
-                metrics["eval/think_share"] = share(thinks(s["completion"]) for s in said)
+                metrics["eval/think_share"] = share(thinks(row["completion"]) for row in sampled)
         metrics |= self.retention()
         if self._lm.adapters is not None:
             ids = torch.tensor([documents(self._lm.tokenizer, rows[:1])[0].prompt], device=self.ctx.device)
@@ -71,18 +83,25 @@ class SFT(TextAlgorithm):
         return metrics
 
     def headline(self) -> Headline:
-        """Share of test problems answered rightly with thinking first; nats a token where there is nothing to judge."""
+        """Share of test problems answered correctly with thinking first; nats a token where rows have no target."""
         rows = self.rows.held_out("test", self.headline_rows)
         if "target" not in rows[0]:
             each = held_out_nll(self._lm, rows, self.length)
             return Headline("eval/nll", float(each.mean()), bootstrap(each))
         style: Style = "think" if "think" in self.styles else self.styles[0]
-        right, _ = sample_and_grade(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
-        return Headline(METRIC[style], share(right), wilson(sum(right), len(right)))
+        correct, _ = sample_and_grade(self._lm, self._task, rows, style, self._sampling(style), self._uniforms)
+        return Headline(METRIC[style], share(correct), wilson(sum(correct), len(correct)))
 
     def _sampling(self, style: Style) -> Sampling:
-        """Greedy; left free a model is sampled, for the share of answers that think is then its own."""
+        """Greedy, but `free` answers are sampled, so that `eval/think_share` estimates how often the model thinks."""
         return Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0 if style == "free" else 0.0)
 
     def _uniforms(self, row: int, sample: int) -> np.ndarray:
         return self.ctx.rng("free", row, sample).random(self.max_new_tokens)
+
+
+def supervised_loss(lm: LanguageModel, batch: Batch) -> tuple[Tensor, Outputs]:
+    """The weighted sum of the negative log-likelihoods of tokens, a scalar; the outputs are [B, L]."""
+    lm.seed_dropout(batch)
+    logp_BL = next_token_logp(lm, batch)
+    return -(batch["weight"] * logp_BL).sum(), {"nll": -logp_BL}

@@ -68,10 +68,10 @@ def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> l
             f"the KL to the reference model is {kl:.2g} nats per token, and the answers may be nothing that the "
             f"reference would say: make beta ({settings.get('beta')}) larger, or optim.lr smaller"
         )
-    if apart is not None and apart > APART and not settings.get("importance_cap"):
+    if apart is not None and apart > APART and not settings.get("importance_sampling_clip_max"):
         lines.append(
-            f"the sampler is {apart:.2g} nats per token from the trained model: set importance_cap: 2, or sample in "
-            "the precision of the training"
+            f"the sampler is {apart:.2g} nats per token from the trained model: set "
+            "importance_sampling_clip_max: 2, or sample in the precision of the training"
         )
     explained = _mean(rows[-ROUNDS:], "value/explained")
     if explained is not None and explained < ASTRAY:
@@ -96,7 +96,7 @@ def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"the task's own score of the answers (rollout/gold) has fallen from {best[1]:.2f} around round {best[0]:.0f} "
         f"to {last[1]:.2f}, while the reward has not ({best[2]:.2f} to {last[2]:.2f}): the reward is over-optimised. "
-        "Keep the policy nearer to the reference (kl_coef or beta), or stop earlier"
+        "Keep the policy nearer to the reference (beta), or stop earlier"
     ]
 
 
@@ -147,10 +147,11 @@ def _components(groups: list[list[Sample]], settings: Mapping[str, Any]) -> list
             reach[name] = float(np.mean(each)) / reach[name]
     largest, whole = max(spread, key=lambda n: spread[n]), sum(spread.values())
     drowned = [n for n in names if 0 < spread[n] < DROWNED * whole and reach[n] > 0.1]
-    if drowned and settings.get("combine") == "sum_then_normalize":
+    if drowned and settings.get("multi_objective_aggregation") == "sum_then_normalize":
         lines.append(
             f"{largest} makes {spread[largest] / whole:.0%} of the differences within groups, and "
-            f"{' and '.join(drowned)} hardly counts: change `weight`, or set combine: normalize_then_sum"
+            f"{' and '.join(drowned)} hardly counts: change `weight`, or set "
+            "multi_objective_aggregation: normalize_then_sum"
         )
     return lines
 

@@ -54,7 +54,7 @@ def best_of_n(run: RunFolder, most: int, prompts: int) -> Iterator[Row]:
     if not isinstance(algorithm, Policy):
         raise Mistake(f"{run.path} is a run of {type(algorithm).__name__}, which has no rewards to choose by")
     algorithm.setup(Engine(recipe.settings, algorithm.large_products).context(recipe.settings))
-    groups = algorithm.paid("validation", prompts, most)
+    groups = algorithm.sample_and_score("validation", prompts, most)
     reward_PN = np.stack([algorithm.total(g) for g in groups])
     gold_PN = np.array([g.gold for g in groups]) if groups[0].gold else None
     for n in (1 << k for k in range(most.bit_length())):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rllab.algos.rollouts import Group, pay
+from rllab.algos.rollouts import Group, score_groups
 from rllab.core.errors import Mistake
 from rllab.evals.figures import canvas, save
 from rllab.evals.reward import read_reward
@@ -97,7 +97,7 @@ def scores_by(rewards: Rewards, match: Match, seed: int) -> np.ndarray:
     """Returns a reward's scores of the answers [P, 2]; not a number where the reward does not apply or failed."""
     rewards.start()
     rewards.begin(match.model)
-    pay(rewards, match.pairs, seed)
+    score_groups(rewards, match.pairs, seed)
     return np.stack([pair.scores[:, 0] for pair in match.pairs])
 
 
