@@ -13,9 +13,8 @@ With ratio = pi(token) / pi_old(token) the loss of each token is
     dapo     1 / tokens of the minibatch over all ranks           (Yu et al. 2025)
     dr_grpo  1 / (completions x max_new_tokens)                   no favour to short wrong answers (Liu et al. 2025)
 
-`importance_sampling_level: sequence` takes the ratio of whole completions (GSPO, Zheng et al. 2025).
-`baseline: leave_one_out` with `scale_rewards: none` is RLOO (Ahmadian et al. 2024): the baseline is the mean of the
-others of the group, and advantages are not divided.
+`importance_sampling_level: sequence` takes the ratio of whole completions (GSPO, Zheng et al. 2025). The baseline
+`leave_one_out` with `scale_rewards: none` is RLOO (Ahmadian et al. 2024): the mean of the others, and no division.
 
 A round: prompts are drawn, completions sampled and scored; then `num_iterations` passes over `num_minibatches` parts.
 
@@ -149,9 +148,8 @@ class GRPO(Policy):
         batches = []
         for part in np.array_split(np.arange(len(groups)), self.num_minibatches):
             own = [groups[i] for i in part]
-            tokens = sum(
-                len(c.logp) for i in part for c, yes in zip(groups[i].completions, ended[i], strict=True) if yes
-            )
+            completions = [c for g in own for c in g.completions]
+            tokens = sum(len(c.logp) for c, yes in zip(completions, ended[part].flat, strict=True) if yes)
             batch = pack_groups(own, at_least_one(kept[part]), self.length, advantage=advantages_PG[part])
             batches.append(batch | {"weight": self._weights(batch, len(part) * self.num_generations, tokens)})
         return batches
