@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from rllab.core.run import RunFolder
 
@@ -20,11 +23,50 @@ def rllab(*words: str, cwd: Path | None = None, **env: str) -> subprocess.Comple
     return subprocess.run(line, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=240)
 
 
-def test_help_and_version() -> None:
-    said = rllab("--help").stdout
-    verbs = ("list", "show", "train", "runs", "check", "doctor", "demo", "test")
-    assert all(re.search(rf"^\s+{verb}\s", said, re.M) for verb in verbs)
+def verbs() -> dict[str, Any]:
+    """The commands by the word that is typed."""
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined,no-any-return]
+
+
+def test_help_lists_the_verbs_by_group() -> None:
+    groups = dict(re.findall(r"^(\w[\w ]+):\n((?:  .*\n)+)", rllab("--help").stdout, re.M))
+    words = {group: re.findall(r"^  (\w+) ", lines, re.M) for group, lines in groups.items() if group != "Options"}
+    assert list(words) == ["Train", "Look", "Language models", "Games", "Score and grade"]
+    assert "train" in words["Train"] and "runs" in words["Look"] and "strength" in words["Games"]
+    assert sorted(verb for group in words.values() for verb in group) == sorted(verbs())
     assert re.fullmatch(r"rllab \d+\.\d+\.\d+\n", rllab("--version").stdout)
+
+
+@pytest.mark.parametrize("verb", ["", *verbs()])
+def test_help_fits_80_columns_uncut(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, [verb, "--help"] if verb else ["--help"]).stdout
+    assert shown.startswith("Usage: ") and max(map(len, shown.splitlines())) <= 80
+    letters = "".join(shown.split())  # without the breaks of lines
+    for each in [verbs()[verb]] if verb else verbs().values():
+        summary, *details = (each.help or "").split("\n\n")
+        assert summary and len(summary) <= 62, "one line beside the longest verb"
+        for paragraph in [summary, *details] if verb else [summary]:
+            assert "".join(paragraph.split()) in letters
+    for parameter in verbs()[verb].params if verb else []:
+        assert parameter.name in ("help", "context") or parameter.help, f"{verb} {parameter.name} has no help"
+        assert "".join((parameter.help or "").split()) in letters
+
+
+def test_json_is_a_flag_and_a_file_is_out(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "q", "target": "18", "kind": "number", "completion": "The answer is 18."}
+    (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
+    for words in (["--json", "out.jsonl"], ["--json=out.jsonl"]):
+        for verb in ("score", "analyse"):
+            refused = rllab(verb, "r.jsonl", *words, cwd=tmp_path)
+            assert refused.returncode == 2 and "--out out.jsonl" in refused.stderr, refused.stderr
+    done = rllab("score", "r.jsonl", "--out", "out.jsonl", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)[0]["accuracy"] == 1.0 and json.loads(done.stdout)[0]["items"] == 1
+    assert json.loads((tmp_path / "out.jsonl").read_text())["correct"] is True
+    assert json.loads(rllab("compare", "--json", "out.jsonl", "out.jsonl", cwd=tmp_path).stdout)["gained"] == 0
+    for name, command in verbs().items():
+        for parameter in command.params:
+            assert "--json" not in parameter.opts or parameter.is_flag, name
 
 
 def test_list_and_show(tmp_path: Path) -> None:
@@ -121,7 +163,7 @@ def test_doctor(tmp_path: Path) -> None:
 
 def test_the_demo_goes_on_where_it_was_stopped_and_ends_with_what_was_learnt(tmp_path: Path) -> None:
     stopped = rllab("demo", "--smoke", cwd=tmp_path, RLLAB_STOP_AFTER="0:01")
-    assert stopped.returncode == 99 and "the same command goes on from there" in stopped.stderr, stopped.stderr
+    assert stopped.returncode == 99 and "the same command continues from there" in stopped.stderr, stopped.stderr
     begun = len(list((tmp_path / "runs").iterdir()))
     assert begun < 5
     done = rllab("demo", "--smoke", cwd=tmp_path)

@@ -129,7 +129,7 @@ def test_signals_save_and_exit_with_99(tmp_path: Path, number: signal.Signals) -
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 99, out
-    assert f"by {number.name}; the same command goes on from there" in out
+    assert f"by {number.name}; the same command continues from there" in out
     status = json.loads((tmp_path / "runs/a/status.json").read_text())
     assert status["state"] == "stopped" and status["step"] >= 1
     assert Checkpoints(tmp_path / "runs/a/checkpoints").steps()[-1] == status["step"]

@@ -52,7 +52,7 @@ def test_a_win_in_two_moves_is_proven(four: Any, tmp_path: Path) -> None:
 def test_lines_that_are_no_games_are_reported_and_the_others_analysed(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("44\n4444444\n4x\n1122334\n77\n")
     line = [sys.executable, "-m", "rllab", "analyse", "four", str(tmp_path / "in.txt"), "--runs", str(runs)]
-    done = subprocess.run([*line, "--json", str(tmp_path / "o.jsonl")], capture_output=True, text=True)
+    done = subprocess.run([*line, "--out", str(tmp_path / "o.jsonl")], capture_output=True, text=True)
     assert done.returncode == 2 and len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
     for message in (
         "3 positions were left out",

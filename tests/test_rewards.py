@@ -16,7 +16,7 @@ from rllab.core.names import Term
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.core.typed import Reader, compose
-from rllab.evals.reward import extremes, of_run, of_task, read_reward, read_task, report
+from rllab.evals.reward import described, extremes, of_run, of_task, read_reward, read_task, report
 from rllab.rewards import accuracy, brevity, cosine_length, format, repetition, soft_overlong
 from rllab.rewards.scoring import REWARDS, RewardFailed, Rewards
 
@@ -188,16 +188,18 @@ def test_what_a_reward_pays_is_told_before_any_training(tmp_path: Path) -> None:
     for _ in Trainer(load_recipe("grpo", {}, smoke=True), tmp_path / "runs" / "r"):
         pass
     answers, tokens = of_run("r", tmp_path / "runs", 2)
-    told = report(read_reward("accuracy"), answers, tokens)
-    assert told["completions"] == "9 in 3 groups" and told["gold pays most"] == "100% of the groups"
-    assert told["the same twice"] == "yes" and told["fails"] == "0.0%"
+    measured = report(read_reward("accuracy"), answers, tokens)
+    assert (measured["completions"], measured["groups"], measured["gold_is_best"]) == (9, 3, 1.0)
+    assert measured["deterministic"] and measured["failed"] == 0.0 and measured["first_fault"] is None
     same = report(read_reward("{name: soft_overlong, tokens: 900, buffer: 1}"), answers, tokens)
-    assert same["groups with signal"] == "0%" and same["pays"].startswith("mean 0,")
-    assert "by the run's own reward" in told["another best answer"]
+    assert same["groups_with_signal"] == 0.0 and same["mean"] == same["p95"] == 0.0
+    assert same["correlation_with_length"] is None
+    assert "nothing to correlate" in described(same)["with length"] and "mean 0," in described(same)["pays"]
+    assert "by the run's own reward" in described(measured)["another best answer"]
     drawn = report(read_reward("noise"), answers, tokens)
-    assert drawn["the same twice"] == "no, it draws"
+    assert not drawn["deterministic"] and described(drawn)["the same twice"] == "no, it draws"
     short = report(read_reward("{name: brevity, tokens: 9}"), answers, tokens)
-    assert short["with length"].startswith("correlation -") or "always the same" in short["with length"]
+    assert short["correlation_with_length"] is None or short["correlation_with_length"] < 0
     assert len(extremes(read_reward("brevity"), answers, tokens, 2)) == 4
     with pytest.raises(Mistake, match=r"keeps no rollouts of step 9; it has 1 to 4"):
         of_run("r", tmp_path / "runs", 9)
@@ -208,11 +210,11 @@ def test_what_a_reward_pays_for_what_a_model_answers(tmp_path: Path) -> None:
     list(Trainer(load_recipe("grpo", changes, smoke=True), tmp_path / "runs" / "r"))
     words = ["--task", "{name: pocket, tickets: 0.0}", "--model", "r", "--runs", str(tmp_path / "runs"), "--json"]
     told, again = (json.loads(CliRunner().invoke(app, ["reward", "brevity", *words]).stdout) for _ in range(2))
-    assert told["completions"] == "256 in 64 groups" and told["groups with signal"] != "0%"
-    assert told["pays"] == again["pays"] and told["fails"] == "0.0%"
+    assert (told["completions"], told["groups"], told["failed"]) == (256, 64, 0.0) and told["groups_with_signal"] > 0
+    assert told["p5"] < told["p95"] and all(told[k] == again[k] for k in ("mean", "p5", "median", "p95"))
     alone = CliRunner().invoke(app, ["reward", "self_judge", *words[:2], "--json"])
     assert alone.exception is None, alone.exception
-    assert "self_judge asks the policy, and there is none: name a model" in json.loads(alone.stdout)["fails"]
+    assert "self_judge asks the policy, and there is none: name a model" in json.loads(alone.stdout)["first_fault"]
     both = CliRunner().invoke(app, ["reward", "brevity", "--on", "r", "--model", "r"])
     assert isinstance(both.exception, Mistake) and "say where the answers come from" in str(both.exception)
 
@@ -225,9 +227,9 @@ def test_a_task_is_named_as_in_a_recipe() -> None:
 
 def test_a_task_has_gold_answers_that_a_reward_is_tried_on() -> None:
     told = report(read_reward("accuracy"), *of_task(pocket(styles=(0.0, 1.0, 0.0), tickets=0.1)))
-    assert told["gold pays most"] == "100% of the groups" and told["fails"] == "0.0%"
-    assert told["does not apply"] != "0.0%"  # tickets have no target
-    assert told["with accuracy"] == "correlation +1.00"
+    assert told["gold_is_best"] == 1.0 and told["failed"] == 0.0
+    assert told["not_applicable"] > 0  # tickets have no target
+    assert told["correlation_with_accuracy"] == pytest.approx(1.0)
 
 
 def test_the_reward_of_the_documentation_trains(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_compare_on_the_recordings(
     for mode in ("zero_shot", "zero_shot_cot"):
         files.append(tmp_path / f"{mode}.jsonl")
         recording = data / f"recorded_zero_shot_cot/{task}.{mode}.jsonl"
-        assert rllab("score", recording, "--scorer", "kojima", "--json", files[-1]).returncode == 0
+        assert rllab("score", recording, "--scorer", "kojima", "--out", files[-1]).returncode == 0
     comparison = json.loads(rllab("compare", *files, "--json").stdout)
     assert (comparison["gained"], comparison["lost"], comparison["verdict"]) == (gained, lost, verdict)
     assert comparison["p"] == pytest.approx(p, rel=0.05)
@@ -104,7 +104,7 @@ GOOD = {"id": "1", "question": "q", "target": "18", "kind": "number", "completio
 
 def test_score_writes_a_row_an_item(tmp_path: Path) -> None:
     rows = [GOOD, GOOD | {"id": 2, "completion": "No idea."}, GOOD | {"id": "3", "completion": "I get 18 eggs."}]
-    done = rllab("score", write(tmp_path / "r.jsonl", rows), "--json", tmp_path / "out.jsonl")
+    done = rllab("score", write(tmp_path / "r.jsonl", rows), "--out", tmp_path / "out.jsonl")
     assert done.returncode == 0, done.stderr
     results = read_jsonl(tmp_path / "out.jsonl")
     assert [(r["id"], r["answer"], r["correct"]) for r in results] == [
@@ -146,7 +146,7 @@ def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
     ]
     rows += [json.dumps(GOOD | {"completion": None}), json.dumps(GOOD | {"id": "7"})]
     path = write(tmp_path / "r.jsonl", rows)
-    done = rllab("score", path, "--json", tmp_path / "out.jsonl")
+    done = rllab("score", path, "--out", tmp_path / "out.jsonl")
     assert done.returncode == 2
     assert [r["id"] for r in read_jsonl(tmp_path / "out.jsonl")] == ["1", "7"]
     for fault in (

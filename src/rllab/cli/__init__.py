@@ -1,10 +1,10 @@
-"""The command `rllab`. Each verb imports what it needs when it runs, so that `rllab --help` is there at once."""
+"""The command `rllab`. Each verb imports what it needs when it runs, which keeps `rllab --help` fast."""
 
 import os
 import sys
 from typing import NoReturn
 
-from rllab.cli import basics, games, language, scoring  # noqa: F401 - adds their verbs
+from rllab.cli import games, language, look, scoring, train  # noqa: F401 - adds their verbs
 from rllab.cli.app import app
 from rllab.core.errors import RllabError, Stopped, machine_faults
 
@@ -12,7 +12,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> NoReturn:
-    """The entry point: runs a verb, and tells an RllabError in plain words with its exit code."""
+    """The entry point: runs a verb. An RllabError is printed in one line and sets the exit code."""
     sys.path.insert(0, "")  # modules of the working directory can be named, as under `python -m`
     try:
         with machine_faults("nothing that was finished is lost"):

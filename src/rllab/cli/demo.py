@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from rllab.cli.progress import result, to_the_end
+from rllab.cli.progress import result, train_to_end
 from rllab.cli.tables import table
 from rllab.core.algorithm import Algorithm
 from rllab.core.load import load_run
@@ -48,7 +48,7 @@ def capstones(runs: Path, stop: Stop, smoke: bool) -> None:
     for number, (name, learns, then, changes) in enumerate(CAPSTONES, 1):
         print(f"\n{number} of {len(CAPSTONES)}. {learns}\n")
         recipe = load_recipe(name, () if smoke else changes, smoke=smoke)
-        run = to_the_end(recipe, RunFolder(runs / f"demo-{name}"), stop, runs=runs)
+        run = train_to_end(recipe, RunFolder(runs / f"demo-{name}"), stop, runs=runs)
         print(f"\n{result(run)}")
         if number == 1 and sys.stdout.isatty():
             show(load_run(run.path), stop)
@@ -85,7 +85,7 @@ def show(agent: Algorithm, stop: Stop, steps: int = 250) -> None:
 
 
 def draw(obs: np.ndarray, width: int, height: int = 5) -> str:
-    """The cart and its pole as lines of text; a column is 4.8 m / width, the angle is drawn four times as large."""
+    """The cart and its pole as lines of text: obs [4]; a column is 4.8 m / width, the angle counts four times."""
     cart = int(np.clip((obs[0] + 2.4) / 4.8, 0, 1) * (width - 1))
     lines = [[" "] * width for _ in range(height)]
     for row in range(height):

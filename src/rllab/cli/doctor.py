@@ -1,4 +1,4 @@
-"""What a machine has and what a run would use of it."""
+"""The machine, the versions, and what a run would use by default."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from rllab.core.run import environment
 
 
 def examine(runs: Path) -> dict[str, str]:
-    """Findings by name, in words."""
+    """A description of each by name. runs: the folder whose disk is looked at."""
     env = environment()
     packages = ", ".join(f"{k} {v}" for k, v in env["packages"].items() if v)
     there = next(p for p in (runs.resolve(), *runs.resolve().parents) if p.exists())

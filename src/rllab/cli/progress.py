@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one line that changes on a terminal, a plain line now and then in a log."""
+"""Shows the progress of a run: one line that changes on a terminal, and a plain line now and then in a log."""
 
 import re
 import sys
@@ -19,36 +19,36 @@ SECONDS_BETWEEN_LINES = 10.0
 _SHOWN = ("env/return", "eval/return", "eval/gold", "eval/gold_order", "eval/cot", "eval/accuracy", "loss/total")
 
 
-def to_the_end(
+def train_to_end(
     recipe: Recipe, run: RunFolder | None, stop: Stop, *, runs: Path, fork: str | None = None, quiet: bool = False
 ) -> RunFolder:
-    """Trains a recipe, and before it the stages that it names and that are missing, with their progress shown.
+    """Trains a recipe and shows progress. First trains the stages that it names as `run:NAME` and that are missing.
 
-    run: by default the next in `runs` that has the recipe's name.
+    run: by default the next numbered run of the recipe in `runs`.
 
     Raises:
-        Stopped: it was asked to stop before the end.
+        Stopped: a stop was requested before the end.
     """
 
-    def first(stage: Recipe, folder: RunFolder) -> None:
-        when = "has changed since it was made, and is made anew" if made_otherwise(folder) else "is trained first, once"
-        print(f"{recipe.name} needs run:{stage.name}, which {when}, in {folder.path}", file=sys.stderr)
-        _watched(Trainer(stage, folder, stop=stop), quiet)
+    def train_stage(stage: Recipe, folder: RunFolder) -> None:
+        why = "has changed since it was trained, and is trained again" if made_otherwise(folder) else "is trained first"
+        print(f"{recipe.name} needs run:{stage.name}, which {why}, in {folder.path}", file=sys.stderr)
+        _watch_to_end(Trainer(stage, folder, stop=stop), quiet)
 
-    trainer = Trainer(resolve_models(recipe, runs, first), run, runs=runs, fork=fork, stop=stop)
-    _watched(trainer, quiet)
+    trainer = Trainer(resolve_models(recipe, runs, train_stage), run, runs=runs, fork=fork, stop=stop)
+    _watch_to_end(trainer, quiet)
     return trainer.folder
 
 
-def _watched(trainer: Trainer, quiet: bool) -> None:
+def _watch_to_end(trainer: Trainer, quiet: bool) -> None:
     watch(trainer, quiet or trainer.engine.rank != 0)
     if trainer.stopping:
         where = f"{trainer.folder.path}: stopped at step {trainer.step} by {trainer.stop.reason}"
-        raise Stopped(f"{where}; the same command goes on from there")
+        raise Stopped(f"{where}; the same command continues from there")
 
 
 def watch(trainer: Trainer, quiet: bool) -> None:
-    """Runs a trainer to its end, and shows how it goes."""
+    """Iterates over a trainer to its end, and shows its progress unless `quiet`."""
     if quiet:
         for _ in trainer:
             pass
@@ -61,57 +61,60 @@ def watch(trainer: Trainer, quiet: bool) -> None:
 def _watch_terminal(trainer: Trainer) -> None:
     from rich.console import Console
 
-    console, known, told = Console(highlight=False), dict[str, Any](), set[str]()
+    console, newest, reported = Console(highlight=False), dict[str, Any](), set[str]()
     with console.status(f"{trainer.folder.path}: setting up") as status:
         for row in trainer:
-            known |= row
-            status.update(line(trainer, known))
+            newest |= row
+            status.update(line(trainer, newest))
             if any(k.startswith("eval/") for k in row):
-                for text in [line(trainer, known), *_news(trainer, told)]:
+                for text in [line(trainer, newest), *_new_findings(trainer, reported)]:
                     console.print(text)
 
 
 def _watch_log(trainer: Trainer) -> None:
-    known, last, told = dict[str, Any](), 0.0, set[str]()
+    newest, last, reported = dict[str, Any](), 0.0, set[str]()
     for row in trainer:
-        known |= row
+        newest |= row
         evaluated = any(k.startswith("eval/") for k in row)
         if time.monotonic() - last > SECONDS_BETWEEN_LINES or evaluated:
             last = time.monotonic()
-            print("\n".join([line(trainer, known), *(_news(trainer, told) if evaluated else [])]), flush=True)
+            findings = _new_findings(trainer, reported) if evaluated else []
+            print("\n".join([line(trainer, newest), *findings]), flush=True)
 
 
-def _news(trainer: Trainer, told: set[str]) -> list[str]:
-    """What stands out in the run and has not been said before; numbers may change."""
-    found = {re.sub(r"[\d.,]+", "#", text): text for text in diagnose(trainer.folder)}
-    new = [text for kind, text in found.items() if kind not in told]
-    told |= set(found)
+def _new_findings(trainer: Trainer, reported: set[str]) -> list[str]:
+    """What `rllab diagnose` finds in the run and has not been printed yet. The same sentence with other numbers counts
+    as printed. Adds to `reported`.
+    """
+    findings = {re.sub(r"[\d.,]+", "#", text): text for text in diagnose(trainer.folder)}
+    new = [text for kind, text in findings.items() if kind not in reported]
+    reported |= set(findings)
     return [f"  ! {text}" for text in new]
 
 
-def line(trainer: Trainer, known: Mapping[str, Any]) -> str:
-    """One line on where a run is: step, the newest of what matters, speed."""
-    said = [f"{trainer.folder.path.name}  step {trainer.step}/{trainer.settings.total_steps}"]
-    said += [f"{k} {known[k]:.4g}" for k in _SHOWN if k in known]
-    said += [f"{v:,.0f} {k[5:-11]}/s" for k, v in known.items() if k.endswith("_per_second")]
-    return "  ".join(said)
+def line(trainer: Trainer, newest: Mapping[str, Any]) -> str:
+    """One line on a run: its step, the newest values of the main metrics, its speed."""
+    words = [f"{trainer.folder.path.name}  step {trainer.step}/{trainer.settings.total_steps}"]
+    words += [f"{k} {newest[k]:.4g}" for k in _SHOWN if k in newest]
+    words += [f"{v:,.0f} {k[5:-11]}/s" for k, v in newest.items() if k.endswith("_per_second")]
+    return "  ".join(words)
 
 
 def result(run: RunFolder) -> str:
-    """What a finished run reached, beside what it should."""
+    """The result of a finished run, with what its recipe expects."""
     status = run.status()
-    said = [f"{run.path}: {status['state']} at step {status['step']}"]
+    parts = [f"{run.path}: {status['state']} at step {status['step']}"]
     if headline := status["headline"]:
         low, high = headline["interval"]
-        said.append(f"{headline['name']} {headline['value']:.6g} [{low:.6g}, {high:.6g}]")
+        parts.append(f"{headline['name']} {headline['value']:.6g} [{low:.6g}, {high:.6g}]")
     for e in status["expect"]:
-        shown = "nothing" if e["value"] is None else f"{e['value']:.6g}"
-        said.append(f"{e['metric']} expected {e['wanted']}: {'met' if e['met'] else f'missed, {shown}'}")
-    return "; ".join(said)
+        value = "nothing" if e["value"] is None else f"{e['value']:.6g}"
+        parts.append(f"{e['metric']} expected {e['wanted']}: {'met' if e['met'] else f'missed, {value}'}")
+    return "; ".join(parts)
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
-    """A run in a table's row."""
+    """The row of a run in the table of runs."""
     status, recipe = run.status(), run.plain()
     state = status.get("state", "unknown")
     if state == "running" and not run.is_running:

@@ -6,7 +6,7 @@ answers, each together with the gold answers of other rows or with answers sampl
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ def _of_model(task: Any, lm: LanguageModel) -> tuple[list[Answer], Callable[[str
 
 
 def report(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], list[int]]) -> dict[str, Any]:
-    """Returns the distribution of a reward over answers, and how much it can teach, as labelled texts.
+    """Returns the distribution of a reward over answers, and how much it can teach; None where nothing was measured.
 
     tokens: from text to token ids.
     """
@@ -165,27 +165,52 @@ def report(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], 
     sampled = np.array([not a.gold for a in answers]) & ~np.isnan(scores)
     lengths, right = np.array([len(x) for x in ids], float), np.array([a.correct for a in answers], float)
     groups = _groups(answers, scores)
-    measured: dict[str, Any] = {
-        "completions": f"{sampled.sum()} in {len(groups)} groups",
-        "pays": _spread(scores[sampled]),
-        "does not apply": f"{(np.isnan(scores).sum() - len(faults)) / len(scores):.1%}",
-        "fails": f"{len(faults) / len(scores):.1%}" + (f", first: {faults[0].reason}" if faults else ""),
-    }
-    if not groups:
-        return measured
-    measured |= {
-        "groups with signal": f"{np.mean([len(set(s)) > 1 for s, _, _ in groups]):.0%}",
-        "with accuracy": _correlation(scores[sampled], right[sampled]),
-        "with length": _correlation(scores[sampled], lengths[sampled]),
-        "gold pays most": f"{np.mean([gold >= max(s) for s, gold, _ in groups]):.0%} of the groups",
-        "the same twice": "yes" if np.array_equal(scores, again, equal_nan=True) else "no, it draws",
-        "time": f"{1000 * seconds / len(answers):.2f} ms a completion",
-    }
     before = [(s, own) for s, _, own in groups if own is not None and len(s)]
-    if before:
-        changed = np.mean([own[int(np.argmax(s))] < max(own) for s, own in before])
-        measured["another best answer"] = f"{changed:.0%} of the groups, than by the run's own reward"
-    return measured
+    low, middle, high = np.percentile(scores[sampled], [5, 50, 95]).tolist() if sampled.any() else [None] * 3
+    return {
+        "completions": int(sampled.sum()),
+        "groups": len(groups),
+        "mean": float(scores[sampled].mean()) if sampled.any() else None,
+        "p5": low,
+        "median": middle,
+        "p95": high,
+        "not_applicable": float(np.isnan(scores).sum() - len(faults)) / len(scores),
+        "failed": len(faults) / len(scores),
+        "first_fault": faults[0].reason if faults else None,
+        "groups_with_signal": _mean([len(set(s)) > 1 for s, _, _ in groups]),
+        "correlation_with_accuracy": _correlation(scores[sampled], right[sampled]),
+        "correlation_with_length": _correlation(scores[sampled], lengths[sampled]),
+        "gold_is_best": _mean([gold >= max(s) for s, gold, _ in groups]),
+        "deterministic": np.array_equal(scores, again, equal_nan=True),
+        "seconds_per_completion": seconds / len(answers),
+        "other_best_answer": _mean([own[int(np.argmax(s))] < max(own) for s, own in before]),
+    }
+
+
+def described(measured: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what `report` measured as labelled texts."""
+    m, first = measured, f", first: {measured['first_fault']}" if measured["first_fault"] else ""
+    texts = {
+        "completions": f"{m['completions']} in {m['groups']} groups",
+        "pays": "nothing"
+        if m["mean"] is None
+        else f"mean {m['mean']:.3g}, 5 % below {m['p5']:.3g}, median {m['median']:.3g}, 95 % below {m['p95']:.3g}",
+        "does not apply": f"{m['not_applicable']:.1%}",
+        "fails": f"{m['failed']:.1%}{first}",
+    }
+    if not m["groups"]:
+        return texts
+    texts |= {
+        "groups with signal": f"{m['groups_with_signal']:.0%}",
+        "with accuracy": _in_words(m["correlation_with_accuracy"]),
+        "with length": _in_words(m["correlation_with_length"]),
+        "gold pays most": f"{m['gold_is_best']:.0%} of the groups",
+        "the same twice": "yes" if m["deterministic"] else "no, it draws",
+        "time": f"{1000 * m['seconds_per_completion']:.2f} ms a completion",
+    }
+    if m["other_best_answer"] is not None:
+        texts["another best answer"] = f"{m['other_best_answer']:.0%} of the groups, than by the run's own reward"
+    return texts
 
 
 def extremes(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], list[int]], count: int) -> list[str]:
@@ -228,14 +253,16 @@ def _groups(answers: Sequence[Answer], scores: np.ndarray) -> list[tuple[np.ndar
     return groups
 
 
-def _spread(scores: np.ndarray) -> str:
-    if not len(scores):
-        return "nothing"
-    low, middle, high = np.percentile(scores, [5, 50, 95])
-    return f"mean {scores.mean():.3g}, 5 % below {low:.3g}, median {middle:.3g}, 95 % below {high:.3g}"
+def _mean(flags: Sequence[bool]) -> float | None:
+    return float(np.mean(flags)) if flags else None
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> str:
-    if len(x) < 2 or not x.std() or not y.std():
+def _correlation(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Returns Pearson's correlation of two arrays [N]; None where one of them is constant."""
+    return None if len(x) < 2 or not x.std() or not y.std() else pearson(x, y)
+
+
+def _in_words(correlation: float | None) -> str:
+    if correlation is None:
         return "nothing to correlate: one of them is always the same"
-    return f"correlation {pearson(x, y):+.2f}"
+    return f"correlation {correlation:+.2f}"

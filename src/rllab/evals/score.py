@@ -78,22 +78,23 @@ def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems
     return scored
 
 
-def summaries(scored: Sequence[Scored], scorer: str) -> list[dict[str, str]]:
-    """Returns a row for each file: accuracy by the scorer with its Wilson interval, and strict and lenient accuracy."""
+def summaries(scored: Sequence[Scored], scorer: str) -> list[dict[str, Any]]:
+    """Returns a row for each file, of shares: accuracy by the scorer with its Wilson interval, unanswered items, and
+    strict and lenient accuracy by the lab's own scorer.
+    """
     rows = []
     for file in dict.fromkeys(s.file for s in scored):
         items = [s for s in scored if s.file == file]
-        rows.append(
-            {
-                "file": Path(file).name,
-                "items": str(len(items)),
-                f"accuracy by {scorer}": share([s.graded.correct for s in items], interval=True),
-                "no answer": share([s.graded.answer is None for s in items]),
-                f"{OWN}: strict": share([s.strict for s in items]),
-                "lenient": share([s.lenient for s in items]),
-            }
-        )
+        correct = [s.graded.correct for s in items]
+        row = {"file": Path(file).name, "items": len(items), "scorer": scorer, "accuracy": _share(correct)}
+        row |= {"interval": wilson(sum(correct), len(items))}
+        row |= {"unanswered": _share([s.graded.answer is None for s in items]), "own scorer": OWN}
+        rows.append(row | {"strict": _share([s.strict for s in items]), "lenient": _share([s.lenient for s in items])})
     return rows
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags)
 
 
 def disagreements(scored: Sequence[Scored], shown: int = 10) -> list[str]:
@@ -101,13 +102,7 @@ def disagreements(scored: Sequence[Scored], shown: int = 10) -> list[str]:
     apart = [s for s in scored if s.strict != s.lenient]
     lines = [f"strict and lenient disagree on {len(apart)} items" + (":" if apart else "")]
     lines += [f"  {s.id!r}: {s.own.answer!r}, {s.own.reason}" for s in apart[:shown]]
-    return lines + ([f"  and {len(apart) - shown} more; --json OUT has them all"] if len(apart) > shown else [])
-
-
-def share(flags: Sequence[bool], interval: bool = False) -> str:
-    """Writes the share of true flags in per cent, as '40.7' or, with its Wilson interval, as '40.7 [38.1, 43.4]'."""
-    low, high = wilson(sum(flags), len(flags))
-    return f"{100 * sum(flags) / len(flags):.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if interval else "")
+    return lines + ([f"  and {len(apart) - shown} more; --out FILE has them all"] if len(apart) > shown else [])
 
 
 def write_results(path: Path, scored: Sequence[Scored], scorer: str) -> None:
@@ -191,7 +186,7 @@ def _results(path: Path, problems: Problems) -> tuple[dict[str, bool], str]:
     results, scorers = dict[str, bool](), dict[str, None]()
     for n, row in read_rows(path, problems):
         if not isinstance(row.get("correct"), bool) or not isinstance(row.get("id"), (str, int)):
-            problems.add(path, n, "no `id` and `correct` (true or false); compare reads what rllab score --json wrote")
+            problems.add(path, n, "no `id` and `correct` (true or false); compare reads what rllab score --out wrote")
         elif str(row["id"]) in results:
             problems.add(path, n, "an id of this file comes again; score each file by itself, then compare")
         else:

@@ -1,0 +1,135 @@
+"""The verbs that train, check and test."""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rllab.cli.app import TRAIN, AsJson, Changes, RecipeName, Runs, app
+from rllab.core.errors import Mistake
+
+if TYPE_CHECKING:
+    from rllab.core.run import RunFolder
+
+EXPECTATION_MISSED = 4
+verb = partial(app.command, rich_help_panel=TRAIN)
+
+
+@verb()
+def demo(
+    runs: Runs = Path("runs"),
+    smoke: Annotated[bool, typer.Option("--smoke", help="Train each recipe at its smallest size.")] = False,
+) -> None:
+    """Train the five capstones, one after another.
+
+    They take a quarter of an hour on two cores. The same command continues after a stop.
+    """
+    from rllab.core.stop import Stop
+
+    stop = Stop().install()
+    from rllab.cli.demo import capstones
+
+    capstones(runs, stop, smoke)
+
+
+@verb()
+def train(
+    recipe: RecipeName,
+    changes: Changes = None,
+    name: Annotated[str, typer.Option(help="The run's name; by default the recipe's with a number.")] = "",
+    runs: Runs = Path("runs"),
+    fork: Annotated[str, typer.Option("--from", help="Start at another run's checkpoint: RUN or RUN@STEP.")] = "",
+    smoke: Annotated[bool, typer.Option("--smoke", help="Train the recipe at its smallest size.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 if the run misses what its recipe expects.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recipe, or continue its run.
+
+    The same command again continues an unfinished run, or prints the result of a finished one.
+    """
+    from rllab.core.stop import Stop
+
+    stop = Stop().install()  # before torch is loaded
+    from rllab.cli.progress import train_to_end
+    from rllab.core.recipe import expand_seeds, load_recipe, recipe_path
+    from rllab.core.run import RunFolder
+
+    words = list(changes or [])
+    seeds = expand_seeds(words, recipe_path(recipe).read_text(encoding="utf-8"))
+    results = []
+    for seed in [None] if seeds is None else seeds:
+        settings = words if seed is None else [*(w for w in words if not w.startswith("seed=")), f"seed={seed}"]
+        loaded = load_recipe(recipe, settings, smoke=smoke)
+        label = f"{name or loaded.name}-s{seed}" if seed is not None else name
+        folder = RunFolder(runs / label) if label else None
+        results.append(train_to_end(loaded, folder, stop, runs=runs, fork=fork or None, quiet=quiet or as_json))
+    _print_results(results, as_json)
+    if strict and not all(e["met"] for r in results for e in r.status()["expect"]):
+        sys.exit(EXPECTATION_MISSED)
+
+
+def _print_results(results: "list[RunFolder]", as_json: bool) -> None:
+    """Prints the result of finished runs, and of several seeds their mean and median. Only rank 0 prints."""
+    from rllab.cli.progress import result
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        rows = [{"run": str(r.path)} | r.status() for r in results]
+        print(json.dumps(rows if len(rows) > 1 else results[0].status()))
+        return
+    for run in results:
+        print(result(run))
+    values = [h["value"] for r in results if (h := r.status()["headline"])]
+    if len(values) > 1:
+        import numpy as np
+
+        from rllab.stats import bootstrap
+
+        low, high = bootstrap(np.array(values))
+        mean, median = np.mean(values), np.median(values)
+        print(f"over {len(values)} seeds: mean {mean:.6g} [{low:.6g}, {high:.6g}], median {median:.6g}")
+
+
+@verb()
+def check(recipe: RecipeName, changes: Changes = None) -> None:
+    """Check that a recipe can run, and keeps the trainer's contract.
+
+    First prints lengths, memory and whatever is wrong at full size. Then trains the smallest size several times: a
+    resumed run ends with the same weights, a split batch has the same gradient, evaluation changes nothing, and two
+    seeds differ.
+    """
+    import tempfile
+
+    from rllab.core.games import make_game
+    from rllab.core.load import preflight
+    from rllab.core.recipe import load_recipe
+    from rllab.testing import check_algorithm, check_game
+
+    for name, value in preflight(load_recipe(recipe, changes or [])).items():
+        print(f"{name:<20} {value}")
+    smallest = load_recipe(recipe, changes or [], smoke=True)
+    if hasattr(smallest.algorithm, "game"):
+        for line in check_game(make_game(smallest.algorithm.game)):
+            print(f"ok  {line}")
+    with tempfile.TemporaryDirectory() as folder:
+        for line in check_algorithm(smallest, Path(folder)):
+            print(f"ok  {line}")
+
+
+@verb(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context) -> None:
+    """Run the lab's tests, in a clone; further words go to pytest."""
+    import subprocess
+
+    clone = Path(__file__).resolve().parents[3]
+    if not (clone / "tests").is_dir():
+        raise Mistake("the tests come with a clone of the repository, not with the installed package")
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=clone).returncode)
