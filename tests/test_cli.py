@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from rllab.cli import app
 from rllab.core.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
