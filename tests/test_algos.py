@@ -45,7 +45,6 @@ def test_dqn_loss_entry_by_entry(double: bool, huber: bool, dueling: bool) -> No
         p.add_(0.3 * torch.randn(p.shape))
     mask = torch.tensor([[True, False], [False, True], [True, True]] * 3)
     batch = batch_of(9, next_mask=mask)
-    batch["next_q"] = dqn.target(batch["next_obs"])
     loss, out = dqn.loss(batch)
     expected = 0.0
     for i in range(9):
@@ -89,7 +88,8 @@ def test_n_step_returns_by_hand() -> None:
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_replay_gives_what_was_played(n_step: int) -> None:
     """Each environment counts its steps; a transition's neighbours must be its own environment's."""
-    replay, envs, gamma = Replay(40, 4, block=16), 4, 0.9
+    envs, gamma = 4, 0.9
+    replay = Replay(40, envs, n_step, gamma, block=16)
     for t in range(37):
         at = np.arange(envs) * 1000 + t
         replay.add(
@@ -101,7 +101,7 @@ def test_replay_gives_what_was_played(n_step: int) -> None:
                 "truncated": at % 11 == 10,
             }
         )
-    batch = replay.sample(np.random.default_rng(0), 500, n_step, gamma)
+    batch = replay.sample(np.random.default_rng(0), 500)
     assert len(replay) == 40 and batch["obs"].dtype == torch.float32
     oldest, newest = batch["obs"].remainder(1000).min().item(), batch["obs"].remainder(1000).max().item()
     assert (oldest, newest) == (27, 37 - n_step)
@@ -124,7 +124,9 @@ def test_replay_state_is_exact_through_segments(tmp_path: Path) -> None:
     replay, checkpoints = Replay(64, 4, block=16), Checkpoints(tmp_path, keep=1)
     weights = {"model": torch.nn.Linear(1, 1)}
     for t in range(50):
-        replay.add({"x": np.full((4, 2), t), "reward": np.arange(4) + t, "terminated": np.zeros(4, bool)})
+        over = np.zeros(4, bool)
+        rows = {"obs": np.full((4, 2), t), "next_obs": np.full((4, 2), t + 1), "reward": np.arange(4) + t}
+        replay.add(rows | {"terminated": over, "truncated": over})
         if t % 7 == 0:
             checkpoints.save(t + 1, weights, {}, {"replay": replay.state_dict()})
             other = Replay(64, 4, block=16)

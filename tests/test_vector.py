@@ -79,7 +79,7 @@ def test_masks_are_obeyed_and_saved(algo: str, tmp_path: Path) -> None:
 def test_next_mask_bounds_the_target(tmp_path: Path) -> None:
     recipe = read_recipe(CORRIDOR.format("DQN"), "corridor.yaml", tmp_path, "corridor", DQN_WORDS)
     dqn = run(recipe, tmp_path).algorithm
-    batch = next(iter(dqn.minibatches(99)))  # type: ignore[attr-defined]
+    batch = dqn.minibatch(np.random.default_rng(0))  # type: ignore[attr-defined]
     assert not batch["next_mask"][:, 2].any()
     assert torch.equal(batch["next_mask"][:, 0], batch["next_obs"][:, 0] > 0)
 
@@ -161,7 +161,7 @@ def test_reward_in_place_of_the_environments(tmp_path: Path, monkeypatch: pytest
     words = ["reward={name: 'mine.py:lean', scale: 10}", "until={}", "total_steps=2"]
     (tmp_path / "r.yaml").write_text((Path(__file__).parents[1] / "recipes/cartpole.yaml").read_text())
     trainer = run(load_recipe(tmp_path / "r.yaml", words, smoke=True), tmp_path / "run")
-    batch = next(iter(trainer.algorithm.minibatches(9)))  # type: ignore[attr-defined]
+    batch = trainer.algorithm.minibatch(np.random.default_rng(0))  # type: ignore[attr-defined]
     assert (batch["reward"] < 0).all()
     assert trainer.folder.rows()[-1]["eval/return"] > 0  # measured by the environment's own
     assert (tmp_path / "run/sources/mine.py").is_file()
@@ -244,3 +244,38 @@ def test_play_counts_every_environments_share(env: str) -> None:
         if terminated or truncated:
             break
     assert returns[3] == total
+
+
+def test_a_policy_with_memory_is_reset_where_episodes_begin() -> None:
+    """A policy that counts its steps stands, before each action, at the length of the environment's open episode."""
+    envs, count, resets = envs_of("test/Corridor-v0", 3), np.full(3, -1), []
+
+    def policy(obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        np.testing.assert_array_equal(count, envs.lengths)
+        count[:] += 1
+        return np.ones(3, np.int64)
+
+    def reset(which: np.ndarray) -> None:
+        assert which.dtype == bool and (envs.lengths[which] == 0).all() and (envs.lengths[~which] > 0).all()
+        resets.append(which)
+        count[which] = 0
+
+    _, lengths = play(envs, policy, 9, reset=reset)
+    assert resets[0].all() and not all(w.all() for w in resets) and len(set(lengths.tolist())) > 1
+    assert sum(w.sum() for w in resets[1:]) == envs.episode.sum() >= 9
+
+
+def test_the_documented_policy_with_memory_is_evaluated() -> None:
+    text = (Path(__file__).parents[1] / "docs/algorithm.md").read_text().split("# rhythm.py\n")[1].split("```")[0]
+    names: dict[str, Any] = {"__name__": "rhythm"}
+    exec(text, names)
+    rhythm = names["Rhythm"](env="rllab/CartPole-v1", eval_episodes=150)  # more than one episode in an environment
+    rhythm.setup(CTX)
+    found, seeds = rhythm._measure(150, 0, 7)[0], CTX.seeds("evaluation", 0, 7)
+    for k, (i, episode) in {0: (0, 0), 42: (42, 0), 100: (0, 1), 149: (49, 1)}.items():
+        env, total, over = gym.make("CartPole-v1"), 0, False
+        env.reset(seed=seeds(i, episode))
+        while not over:
+            _, _, terminated, truncated, _ = env.step(total % 2)
+            total, over = total + 1, terminated or truncated
+        assert found[k] == total

@@ -8,7 +8,6 @@ A round: `train_freq` steps of every environment with ε-greedy actions, then `g
 Axes: B batch, A actions, N environments.
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from rllab.control.algorithm import Control, discrete_actions, masked
 from rllab.control.networks import QNetwork, load_weights
 from rllab.control.replay import Replay
-from rllab.core.algorithm import Batch, Context, Outputs, Round, split
+from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.optim import soft_update
 
 
@@ -52,7 +51,7 @@ class DQN(Control):
         if self.model:
             load_weights(self.q, self.model)
         self.target = deepcopy(self.q).requires_grad_(False)
-        self.replay = Replay(self.buffer_size, self.num_envs)
+        self.replay = Replay(self.buffer_size, self.num_envs, self.n_step, self.gamma)
         self.updates = 0
 
     def parts(self) -> dict[str, nn.Module]:
@@ -61,8 +60,9 @@ class DQN(Control):
     def collect(self, step: int) -> Round:
         self.interact(step)
         if self.env_steps > self.learning_starts:
-            for batch in self.minibatches(step):
-                yield batch
+            rng = self.ctx.rng("replay", step)
+            for _ in range(self.gradient_steps):
+                yield self.minibatch(rng)
                 self.updates += 1
                 if self.updates % self.target_update_interval == 0:
                     soft_update(self.target, self.q, self.tau)
@@ -81,18 +81,11 @@ class DQN(Control):
             self.replay.add(self.envs.step(action).rows())
             self.env_steps += self.num_envs * self.ctx.world
 
-    def minibatches(self, step: int) -> Iterator[Batch]:
-        """The round's minibatches, gathered at once."""
-        size = self.batch_size * self.gradient_steps
-        rows = self.replay.sample(self.ctx.rng("replay", step), size, self.n_step, self.gamma)
-        rows["weight"] = torch.full((size,), 1 / (self.batch_size * self.ctx.world))
-        rows = {k: v.to(self.ctx.device) for k, v in rows.items()}
-        while left := len(rows["weight"]):
-            still = self.target_update_interval - self.updates % self.target_update_interval
-            stretch, rows = split(rows, [n := min(left, still * self.batch_size), left - n])
-            with torch.no_grad():
-                stretch["next_q"] = self.target(stretch["next_obs"])  # in one pass until Q⁻ moves
-            yield from split(stretch, self.batch_size)
+    def minibatch(self, rng: np.random.Generator) -> Batch:
+        """Transitions from the replay buffer, on the run's device; their `index` stays on the CPU."""
+        batch = self.replay.sample(rng, self.batch_size)
+        batch["weight"] = torch.full((self.batch_size,), 1 / (self.batch_size * self.ctx.world))
+        return {k: v if k == "index" else v.to(self.ctx.device) for k, v in batch.items()}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         q_B = self.q(batch["obs"]).gather(1, batch["action"][:, None]).squeeze(1)
@@ -104,9 +97,10 @@ class DQN(Control):
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
         """r + γ Q⁻(s', a') [B], where a' is the best action by Q⁻, or by Q where `double`."""
-        judge_BA = self.q(batch["next_obs"]) if self.double else batch["next_q"]
-        best_B1 = masked(judge_BA, batch.get("next_mask")).argmax(1, keepdim=True)
-        return batch["reward"] + batch["discount"] * batch["next_q"].gather(1, best_B1).squeeze(1)
+        next_q_BA: Tensor = self.target(batch["next_obs"])
+        choice_BA = self.q(batch["next_obs"]) if self.double else next_q_BA
+        best_B1 = masked(choice_BA, batch.get("next_mask")).argmax(1, keepdim=True)
+        return batch["reward"] + batch["discount"] * next_q_BA.gather(1, best_B1).squeeze(1)
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         q: Tensor = self.q(obs)

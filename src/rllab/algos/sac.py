@@ -54,7 +54,7 @@ class SAC(Control):
         if self.model:
             load_weights(self.actor, f"{self.model}/actor")
         self.target = deepcopy(self.critic).requires_grad_(False)
-        self.replay = Replay(self.buffer_size, self.num_envs)
+        self.replay = Replay(self.buffer_size, self.num_envs, gamma=self.gamma)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"actor": self.actor, "critic": self.critic, "temperature": self.log_alpha}
@@ -87,7 +87,7 @@ class SAC(Control):
     def minibatches(self, step: int) -> Iterator[Batch]:
         """The round's minibatches, gathered at once, with the noise that their losses need."""
         rng, size = self.ctx.rng("replay", step), self.batch_size * self.gradient_steps
-        rows = self.replay.sample(rng, size, gamma=self.gamma)
+        rows = self.replay.sample(rng, size)
         rows["weight"] = torch.full((size,), 1 / (self.batch_size * self.ctx.world))
         for name in ("noise", "next_noise"):
             rows[name] = torch.from_numpy(rng.standard_normal((size, self._size), np.float32))

@@ -51,6 +51,12 @@ class Control(Algorithm):
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         """The best actions [N, ...] for observations [N, ...], of those that the mask [N, A] allows."""
 
+    def reset_policy(self, which: np.ndarray) -> None:
+        """Clears what `greedy` keeps of earlier steps, in the environments where `which` [N] is true; here nothing.
+
+        Evaluation calls it before the first action of every episode, and at its start with all environments.
+        """
+
     def evaluate(self, step: int) -> Metrics:
         """Greedy episodes in environments of their own; the return is the environment's, not the reward function's."""
         returns, lengths = self._measure(self.eval_episodes, 0, step)
@@ -70,7 +76,8 @@ class Control(Algorithm):
     def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
         if self._test_envs is None:
             self._test_envs = evaluation_envs(self._spec, self.ctx)
-        return play(self._test_envs, self._greedy, episodes, *index)
+        with torch.inference_mode():
+            return play(self._test_envs, self._greedy, episodes, *index, reset=self.reset_policy)
 
     def _greedy(self, obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         with torch.inference_mode():

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rllab.control.frames import channels_last
 from rllab.core.errors import FieldMistake
 
 Activation = Callable[[Tensor], Tensor]
@@ -31,7 +32,7 @@ class Encoder(nn.Module):
         self.convolutions: nn.Sequential | None = None
         self.channels_last = False
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-            self.channels_last = space.shape[2] < space.shape[0]
+            self.channels_last = channels_last(space.shape)
             self.convolutions = _nature(space.shape[2] if self.channels_last else space.shape[0])
             with torch.no_grad():
                 self.size = self.forward(torch.zeros(1, *space.shape, dtype=torch.uint8)).shape[1]
@@ -66,20 +67,16 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: Activation = torch.relu_) -> None:
         super().__init__()
         sizes = [inputs, *hidden, outputs]
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
+        self.linear = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
+        self.layers = nn.ModuleList(self.linear)
         self.activation = activation
-
-    @property
-    def linear(self) -> list[nn.Linear]:
-        """The layers, first to last."""
-        return list(self.layers)  # type: ignore[arg-type]  # a ModuleList does not say of what
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, outputs]."""
-        *hidden, last = self.linear
-        for layer in hidden:
-            x = self.activation(nn.functional.linear(x, layer.weight, layer.bias))
-        return nn.functional.linear(x, last.weight, last.bias)
+        *hidden, last = [layer._parameters.values() for layer in self.linear]  # faster than a module's attributes
+        for weight, bias in hidden:
+            x = self.activation(nn.functional.linear(x, weight, bias))  # type: ignore[arg-type]  # a layer has both
+        return nn.functional.linear(x, *last)  # type: ignore[arg-type]
 
     def orthogonal(self, last: float) -> "MLP":
         """Orthogonal weights and zero biases, gain sqrt(2), and `last` in the last layer (Engstrom et al. 2020)."""

@@ -1,4 +1,7 @@
-"""The replay buffer (Lin 1992): a ring of transitions, all environments' of one step side by side."""
+"""The replay buffer (Lin 1992): a ring of transitions, those of all environments at one step side by side.
+
+Axes: B transitions of a minibatch, N environments, K frames of an image.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,60 +10,93 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rllab.control.frames import Frames, channels_last
 from rllab.core.checkpoint import Segment
 
 Arrays = dict[str, np.ndarray]
 
 
 class Replay:
-    """Rows of named arrays; the oldest give way. Row i + num_envs is what the same environment did next.
+    """The newest transitions as rows of named arrays; row i + num_envs is the next step of row i's environment.
+
+    Rows are numbered from 0 in the order in which they are added. Every frame of image observations (uint8 [N, C, H, W]
+    or [N, H, W, C]) is stored once.
 
     capacity: rows, rounded up to whole steps of all environments.
+    n_step, gamma: how many rewards are summed, and their discount.
     """
 
-    def __init__(self, capacity: int, num_envs: int, block: int = 16384) -> None:
-        self.num_envs = num_envs
+    def __init__(self, capacity: int, num_envs: int, n_step: int = 1, gamma: float = 1.0, block: int = 16384) -> None:
+        self.num_envs, self.n_step, self.gamma = num_envs, n_step, gamma
         self.capacity = -(-capacity // num_envs) * num_envs
-        self.block = block  # rows in a segment of a checkpoint
+        self.block = block  # rows in a segment of a checkpoint; of frames, which are larger, a quarter
         self.added = 0
         self._arrays: Arrays = {}
+        self._frames: Frames | None = None  # with frames, `obs` and `next_obs` in `_arrays` are numbers of frames
         self._segments: dict[int, tuple[int, Segment]] = {}  # block -> (rows added when it was made, segment)
+        self._summed, self._sums = 0, Arrays()  # rows whose n-step return is known, and what was computed for them
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
     def add(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Adds one step of every environment: arrays [num_envs, ...]."""
+        """Adds one step of every environment: `reward`, `terminated`, `truncated` [N] and any other arrays [N, ...]."""
+        if not self._arrays and rows["obs"].dtype == np.uint8 and rows["obs"].ndim == 4:
+            self._frames = Frames(channels_last(rows["obs"].shape[1:]), self.block // 4)
+        if self._frames is not None:
+            obs_NK, next_NK = self._frames.add(rows["obs"], rows["next_obs"])
+            rows = dict(rows) | {"obs": obs_NK, "next_obs": next_NK}
         if not self._arrays:
             self._arrays = {k: np.zeros((self.capacity, *v.shape[1:]), _narrow(v.dtype)) for k, v in rows.items()}
         at = self.added % self.capacity
         for name, value in rows.items():
             self._arrays[name][at : at + self.num_envs] = value
         self.added += self.num_envs
+        if self._frames is not None and len(self) == self.capacity:
+            oldest = self.added % self.capacity
+            self._frames.drop_before(int(self._arrays["obs"][oldest : oldest + self.num_envs].min()))
 
-    def sample(self, rng: np.random.Generator, size: int, n_step: int = 1, gamma: float = 1.0) -> dict[str, Tensor]:
-        """`size` transitions drawn evenly, with replacement, `reward` summed over `n_step` steps.
+    def sample(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
+        """`size` transitions drawn evenly, with replacement: see `take`."""
+        return self.take(rng.integers(self.added - len(self), self.complete, size))
 
-        Beside the rows' own arrays: `discount`, what the value of `next_obs` counts in the target (0 after a terminal
-        state). A sum ends where its episode does, and at a time limit the value of the last observation stands in.
+    @property
+    def complete(self) -> int:
+        """The number of the first row whose n-step return is not known yet; those before it can be drawn."""
+        return self.added - (self.n_step - 1) * self.num_envs
+
+    def take(self, index: np.ndarray) -> dict[str, Tensor]:
+        """The transitions with these numbers [B], `reward` [B] summed over `n_step` steps.
+
+        The other keys are the rows' own arrays [B, ...], `index` [B], and `discount` [B], the factor of the value of
+        `next_obs` in the target (0 after a terminal state). A sum ends with its episode. At a time limit the value of
+        the last observation counts.
         """
-        span = (n_step - 1) * self.num_envs
-        oldest = self.added - len(self)
-        index = rng.integers(oldest, self.added - span, size)
-        if n_step == 1:
-            rows = index % self.capacity
-            batch = {k: v.take(rows, 0) for k, v in self._arrays.items()}
-            batch["discount"] = np.where(batch.pop("terminated"), 0.0, gamma).astype(np.float32)
-            return {k: torch.from_numpy(v) for k, v in batch.items()}
-        window = (index[:, None] + np.arange(n_step) * self.num_envs) % self.capacity
-        part = {k: self._arrays[k][window] for k in ("reward", "terminated", "truncated")}
-        reward, discount, last = n_step_return(part["reward"], part["terminated"], part["truncated"], gamma)
-        ends = window[np.arange(size), last]
-        ending = {"next_obs", "next_mask"}
-        batch = {k: v.take(ends if k in ending else window[:, 0], 0) for k, v in self._arrays.items()}
-        batch |= {"reward": reward.astype(np.float32), "discount": discount.astype(np.float32)}
-        del batch["terminated"]
-        return {k: torch.from_numpy(v) for k, v in batch.items()}
+        self._sum_rewards()
+        rows = index % self.capacity
+        batch = {k: v.take(rows, 0) for k, v in self._sums.items()}
+        ends = batch.pop("end")
+        for name, array in self._arrays.items():
+            if name not in ("reward", "terminated", "truncated"):
+                batch[name] = array.take(ends if name.startswith("next_") else rows, 0)
+        if self._frames is not None:
+            batch |= {k: self._frames.take(batch[k]) for k in ("obs", "next_obs")}
+        return {k: torch.from_numpy(v) for k, v in (batch | {"index": index}).items()}
+
+    def _sum_rewards(self) -> None:
+        """Computes the n-step returns of the rows that have become complete."""
+        if not self._sums:
+            kinds = {"reward": np.float32, "discount": np.float32, "end": np.int64}
+            self._sums = {k: np.zeros(self.capacity, kind) for k, kind in kinds.items()}
+        for first in range(max(self._summed, self.added - len(self)), self.complete, self.block):
+            rows = np.arange(first, min(first + self.block, self.complete))
+            window = (rows[:, None] + np.arange(self.n_step) * self.num_envs) % self.capacity
+            reward, terminated, truncated = (self._arrays[k][window] for k in ("reward", "terminated", "truncated"))
+            reward, discount, last = n_step_return(reward, terminated, truncated, self.gamma)
+            ends = window[np.arange(len(rows)), last]
+            for name, value in (("reward", reward), ("discount", discount), ("end", ends)):
+                self._sums[name][window[:, 0]] = value
+        self._summed = max(self._summed, self.complete)
 
     def state_dict(self) -> dict[str, Any]:
         """Full blocks are segments, which a checkpoint writes once; the block being written is saved as it is."""
@@ -70,11 +106,15 @@ class Replay:
             rows = slice(b * self.block, min((b + 1) * self.block, len(self)))
             arrays = {k: v[rows] for k, v in self._arrays.items()}
             blocks.append(arrays if b == writing else self._segment(b, arrays))
-        return {"added": self.added, "blocks": blocks}
+        frames = {} if self._frames is None else {"frames": self._frames.state_dict()}
+        return {"added": self.added, "blocks": blocks} | frames
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state_dict` returned."""
-        self.added, self._arrays, self._segments = state["added"], {}, {}
+        self.added, self._arrays, self._segments, self._summed = state["added"], {}, {}, 0
+        if "frames" in state:
+            self._frames = Frames(state["frames"]["channels_last"], self.block // 4)
+            self._frames.load_state_dict(state["frames"])
         for b, block in enumerate(state["blocks"]):
             arrays = block.arrays if isinstance(block, Segment) else block
             for name, value in arrays.items():

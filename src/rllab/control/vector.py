@@ -22,6 +22,8 @@ RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
 """fn(obs, action, next_obs, reward, terminated, info) -> reward, of one transition of one environment."""
 Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
+Reset = Callable[[np.ndarray], None]
+"""Takes in which environments, bool [N], an episode begins."""
 
 _HOMES = {"rllab/Game-v0": "rllab_envs.games.gymnasium"}  # of the lab's environments that are not classic
 
@@ -216,21 +218,30 @@ class Envs:
             )
 
 
-def play(envs: Envs, policy: Policy, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
+def play(
+    envs: Envs, policy: Policy, episodes: int, *index: int, reset: Reset = lambda which: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths [episodes]; short episodes are not favoured, as each environment plays its share of them.
 
     index: tells this evaluation's episodes from another's.
+    reset: called before the first action of an episode, with the environments [N] in which one begins.
     """
     envs.begin(*index)
+    envs.finished.clear()
+    reset(np.ones(envs.num_envs, bool))
     share = -(-episodes // envs.num_envs)
     results: list[list[tuple[float, int]]] = [[] for _ in range(envs.num_envs)]
-    while min(map(len, results)) < share:
+    short = envs.num_envs  # environments that have not played their share yet
+    while short:
         before = envs.episode.copy()
-        envs.finished.clear()
         envs.step(policy(envs.obs, envs.mask))
-        for i, result in zip(np.flatnonzero(envs.episode != before).tolist(), envs.finished, strict=True):
-            results[i].append(result)
-    envs.finished.clear()
+        if envs.finished:
+            begins = envs.episode != before
+            for i, result in zip(np.flatnonzero(begins).tolist(), envs.finished, strict=True):
+                results[i].append(result)
+                short -= len(results[i]) == share
+            envs.finished.clear()
+            reset(begins)
     flat = [results[i][k] for k in range(share) for i in range(envs.num_envs)][:episodes]
     return np.array([r for r, _ in flat]), np.array([n for _, n in flat])
 

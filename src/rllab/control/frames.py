@@ -1,0 +1,103 @@
+"""Image observations for a replay buffer, every frame stored once.
+
+A frame is one channel of an image: one picture of a stack, or one colour. Where frames are stacked, the observation
+after a step repeats all frames but one, and the next step begins with it. So an observation is kept as the numbers of
+its frames, which count from 0 in the order of their storage.
+
+Axes: N environments, K frames of an observation, H height, W width.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rllab.core.checkpoint import Segment
+
+
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether images of a shape are [H, W, C] and not [C, H, W]: channels are fewer than rows."""
+    return shape[2] < shape[0]
+
+
+class Frames:
+    """Frames of uint8 images, in chunks. A full chunk never changes, so checkpoints write it once.
+
+    channels_last: whether images are [H, W, K] and not [K, H, W].
+    chunk: frames in a chunk.
+    """
+
+    def __init__(self, channels_last: bool, chunk: int) -> None:
+        self.channels_last, self.chunk = channels_last, chunk
+        self.added = 0
+        self._chunks: dict[int, np.ndarray] = {}  # by number, the oldest first: [chunk, H, W]
+        self._segments: dict[int, Segment] = {}
+        self._newest: np.ndarray | None = None  # the frames [N, K] of the observations that were added last
+
+    def add(self, obs: np.ndarray, next_obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stores the new frames of observations [N, ...] before and after a step; returns the frames [N, K] of both."""
+        before, after = self._channels_first(obs), self._channels_first(next_obs)
+        frames_NK = self._frames_of(before)
+        next_NK = np.roll(frames_NK, -1, 1)  # right where all frames but the newest move up
+        new_NK = np.ones(next_NK.shape, bool)
+        new_NK[:, :-1] = (after[:, :-1] != before[:, 1:]).any((2, 3))
+        for n, k in np.argwhere(new_NK).tolist():
+            next_NK[n, k] = self._store(after[n, k])
+        self._newest = next_NK
+        return frames_NK, next_NK
+
+    def take(self, frames: np.ndarray) -> np.ndarray:
+        """Images [..., K, H, W], or [..., H, W, K] where channels are last, of the frames [..., K]."""
+        pixels = np.stack([self._chunks[i // self.chunk][i % self.chunk] for i in frames.ravel().tolist()])
+        images = pixels.reshape(*frames.shape, *pixels.shape[1:])
+        return np.moveaxis(images, -3, -1) if self.channels_last else images
+
+    def drop_before(self, frame: int) -> None:
+        """Drops the chunks that hold only frames before this one."""
+        while ((oldest := next(iter(self._chunks))) + 1) * self.chunk <= frame:
+            del self._chunks[oldest]
+            self._segments.pop(oldest, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Full chunks are segments; the chunk being written is saved as it is."""
+        full, begun = divmod(self.added, self.chunk)
+        for i in self._chunks:
+            if i < full and i not in self._segments:
+                self._segments[i] = Segment({"frames": self._chunks[i]})
+        chunks: list[Any] = [self._segments[i] if i < full else self._chunks[i][:begun] for i in self._chunks]
+        first, newest, last = min(self._chunks), self._newest, self.channels_last
+        return {"added": self.added, "newest": newest, "first": first, "chunks": chunks, "channels_last": last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self.added, self._newest = state["added"], state["newest"]
+        self._chunks, self._segments = {}, {}
+        for i, chunk in enumerate(state["chunks"], state["first"]):
+            frames = chunk.arrays["frames"] if isinstance(chunk, Segment) else chunk
+            self._chunks[i] = np.empty((self.chunk, *frames.shape[1:]), np.uint8)
+            self._chunks[i][: len(frames)] = frames
+
+    def _channels_first(self, images: np.ndarray) -> np.ndarray:
+        return np.moveaxis(images, -1, 1) if self.channels_last else images
+
+    def _frames_of(self, before: np.ndarray) -> np.ndarray:
+        """The frames [N, K] of observations [N, K, H, W] before a step, stored where an episode begins with them."""
+        if self._newest is None:
+            frames_NK, begins_N = np.empty(before.shape[:2], np.int64), np.ones(len(before), bool)
+        else:
+            last = self._channels_first(self.take(self._newest))
+            frames_NK, begins_N = self._newest.copy(), (before != last).any((1, 2, 3))
+        for n in np.flatnonzero(begins_N).tolist():
+            for k, frame in enumerate(before[n]):
+                repeated = k > 0 and np.array_equal(frame, before[n, k - 1])  # a stack may begin with copies of a frame
+                frames_NK[n, k] = frames_NK[n, k - 1] if repeated else self._store(frame)
+        return frames_NK
+
+    def _store(self, frame: np.ndarray) -> int:
+        """Adds a frame [H, W] and returns its number."""
+        chunk, place = divmod(self.added, self.chunk)
+        if place == 0:
+            self._chunks[chunk] = np.empty((self.chunk, *frame.shape), np.uint8)
+        self._chunks[chunk][place] = frame
+        self.added += 1
+        return self.added - 1
