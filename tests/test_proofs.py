@@ -50,7 +50,7 @@ def test_a_prover_is_rewarded_by_the_verdict_of_the_verifier(runs: Path, monkeyp
         0.0,
     ]  # without a call
     with pytest.raises(
-        ValueError, match=r"evaluates 2 of 2 proofs in no due form, such as .*: it is no trained verifier"
+        ValueError, match=r"evaluates 2 of 2 proofs not in the required form, such as .*: it is not a trained verifier"
     ):
         reward([RIGHT, WRONG], [ROW["problem"]] * 2)
     with pytest.raises(Mistake, match="does not know 45% of the tokens"):

@@ -1,7 +1,7 @@
 """Reward functions (`rllab.core.protocols.Reward`); a bare name in a recipe is an attribute of this module.
 
 A reward is called by name with `prompts`, `completions`, `completion_ids` and the rows' other columns, as TRL's are; it
-takes those that it wants, and returns a number for each completion, or None where it does not apply. Keyword-only
+declares those that it needs, and returns a number for each completion, or None where it does not apply. Keyword-only
 parameters are its settings.
 """
 
@@ -21,7 +21,7 @@ __all__ = [
     "repetition", "self_judge", "soft_overlong", "verifying",
 ]  # fmt: skip
 
-_IN_TRAINER = {  # they need torch, which the other rewards' processes do without
+_IN_TRAINER = {  # they need torch, which the processes of other rewards do not import
     "proving": ("rllab.rewards.verified", "Proving"),
     "self_judge": ("rllab.rewards.own", "SelfJudge"),
 }

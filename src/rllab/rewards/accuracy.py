@@ -1,4 +1,4 @@
-"""Whether an answer is right."""
+"""Whether an answer is correct."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ def accuracy(
     kind: Sequence[str | None] | None = None,
     correct: Sequence[bool | None] | None = None,
 ) -> list[float | None]:
-    """1 where the answer is right, else 0; None where there is nothing to judge.
+    """1 where the answer is correct, else 0; None where the row has no target.
 
-    correct: what the task itself judged, which the lab hands on; without it `rllab.answers` compares with `target`.
+    correct: the task's own grades, which the trainer passes. Without them `rllab.answers` compares with `target`.
     """
     if correct is not None:
         return [None if right is None else float(right) for right in correct]

@@ -1,4 +1,4 @@
-"""Whether a program does what its unit tests ask for; it runs in the sandbox."""
+"""Whether a program passes its unit tests; it runs in the sandbox."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ _BLOCK = re.compile(r"```(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTAL
 
 
 class _Problem(NamedTuple):
-    """What a program is asked for: before: what stands in front of it. tests: Python. streams: input and output."""
+    """The tests of a program. before: code in front of it. tests: assertions. streams: pairs of input and output."""
 
     before: str
     tests: list[str]
@@ -40,13 +40,13 @@ def code(
     {"inputs": [...], "outputs": [...]} or its text: compared by what the program prints, word by word, or, with
     "fn_name", by what a function returns. None where a row has no tests.
 
-    seconds: for a program with its tests, or with one input; `reward_seconds` has to leave room for a round of programs
-    that all hang. memory: MiB.
+    seconds: for a program with its tests, or with one input; choose `reward_seconds` so that a round in which all
+    programs hang fits into it. memory: MiB.
 
     Raises:
         ValueError: a row's tests are none of these.
     """
-    _say_guards()
+    _print_guards()
     rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
     problems = [_problem(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
 
@@ -71,8 +71,8 @@ def _passed(problem: _Problem, written: str, seconds: float, memory: int) -> lis
     if problem.tests:
         passed = run(f"{problem.before}\n{written}", problem.tests, seconds=seconds, memory=memory).passed
     for given, wanted in problem.streams:
-        found = run(written, stdin=given, seconds=seconds, memory=memory)
-        passed.append(found.ran and _lines(found.printed) == _lines(wanted))
+        output = run(written, stdin=given, seconds=seconds, memory=memory)
+        passed.append(output.ran and _lines(output.printed) == _lines(wanted))
     return passed
 
 
@@ -83,7 +83,7 @@ def _lines(text: str) -> list[list[str]]:
 def _problem(row: dict[str, Any], prompt: Any) -> _Problem | None:
     before = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])])
     if row.get("test") and row.get("entry_point"):
-        begun = isinstance(prompt, str) and f"def {row['entry_point']}" in prompt  # to be gone on with
+        begun = isinstance(prompt, str) and f"def {row['entry_point']}" in prompt  # the completion continues the prompt
         return _Problem(prompt if begun else before, [f"{row['test']}\ncheck({row['entry_point']})"], [])
     tests = next((row[k] for k in ("tests", "test_list", "input_output") if row.get(k)), None)
     if isinstance(tests, str) and tests.lstrip().startswith(("{", "[")):
@@ -103,9 +103,7 @@ def _pairs(tests: dict[str, Any], before: str) -> _Problem:
     if not (name := tests.get("fn_name")):
         return _Problem(before, [], [(_stream(given), _stream(wanted)) for given, wanted in pairs])
     call = f"(Solution().{name} if 'Solution' in globals() else {name})"
-    check = (
-        "found = {}(*{!r})\nassert found == {!r} or [found] == {!r}"  # some data sets keep what is returned in a list
-    )
+    check = "found = {}(*{!r})\nassert found == {!r} or [found] == {!r}"  # some data sets wrap the result in a list
     return _Problem(before, [check.format(call, given, wanted, wanted) for given, wanted in pairs], [])
 
 
@@ -118,6 +116,6 @@ def _cores() -> int:
 
 
 @functools.cache
-def _say_guards() -> None:
-    told = f"code: programs run in a sandbox that guards against accidents, not against malice: {guards()}"
-    print(told, file=sys.stderr)
+def _print_guards() -> None:
+    line = f"code: programs run in a sandbox that guards against accidents, not against malice: {guards()}"
+    print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Rewards of what a completion looks like, whatever it says."""
+"""Rewards of the form of a completion, whatever its content."""
 
 import random
 import re
@@ -19,15 +19,15 @@ def format(completions: Sequence[Any], *, pattern: str = _THINKS) -> list[float]
 
 
 def repetition(completions: Sequence[Any], *, words: int = 3, worst: float = -1.0) -> list[float]:
-    """0 where no sequence of so many words comes twice, towards `worst` the more do (Yeo et al. 2025, appendix)."""
+    """`worst` times the share of sequences of `words` words that are repetitions (Yeo et al. 2025, appendix)."""
     scores = []
     for text in map(last_text, completions):
-        said = text.split()
-        runs = [tuple(said[i : i + words]) for i in range(len(said) - words + 1)]
+        tokens = text.split()
+        runs = [tuple(tokens[i : i + words]) for i in range(len(tokens) - words + 1)]
         scores.append(worst * (1.0 - len(set(runs)) / len(runs)) if runs else 0.0)
     return scores
 
 
 def noise(completions: Sequence[Any]) -> list[float]:
-    """A coin for each completion: nothing can be learned from it, and what seems to be learned is chance."""
+    """A coin flip for each completion: the control for other rewards, since nothing can be learned from it."""
     return [float(random.random() < 0.5) for _ in completions]

@@ -1,4 +1,4 @@
-"""A service that scores completions: whatever runs behind an address."""
+"""Rewards from a service over HTTP."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,24 +17,26 @@ async def http(
     at_once: int = 4,
     **columns: Sequence[Any],
 ) -> list[Any]:
-    """What a service answers to {"prompts": [...], "completions": [...], "completion_ids": [...], each column: [...]}.
+    """Scores from a service, to which the texts and the columns of their rows are posted.
 
-    It answers with a list of numbers (null where it does not apply), or {"rewards": [...]}. So many completions go with
-    one request, and so many requests at the same time; seconds: for one of them. A busy service (429, 5xx) is asked
-    again. `url` may name a user and password, but is kept in the recipe.
+    A request is {"prompts": [...], "completions": [...], "completion_ids": [...], each column: [...]}.
+    The service replies with a list of numbers (null where it does not apply), or {"rewards": [...]}.
+
+    seconds: for one request. batch: completions of a request. at_once: requests at the same time. A busy service (429,
+    5xx) is tried again. `url` may contain a user and password, but is stored in the recipe.
 
     Raises:
-        ConnectionError: the service does not answer, or with something else.
+        ConnectionError: the service does not answer, or not with such a list.
     """
     every = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids} | columns
     parts = [{k: list(v[i : i + batch]) for k, v in every.items()} for i in range(0, len(prompts), batch)]
     scores: list[Any] = []
     for part, answer in zip(parts, await ask_all(url, parts, seconds=seconds, at_once=at_once), strict=True):
-        found = answer.get("rewards") if isinstance(answer, dict) else answer
-        if not isinstance(found, list) or len(found) != len(part["prompts"]):
+        values = answer.get("rewards") if isinstance(answer, dict) else answer
+        if not isinstance(values, list) or len(values) != len(part["prompts"]):
             raise ConnectionError(
                 f"{url} answers {str(answer)[:200]!r}; expected {len(part['prompts'])} numbers in a list, or in "
                 '{"rewards": [...]}'
             )
-        scores += found
+        scores += values
     return scores

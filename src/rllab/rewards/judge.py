@@ -1,4 +1,4 @@
-"""A language model behind an address as the judge of which answer is better (Zheng et al. 2023)."""
+"""A language model behind an API as the judge of which answer is better (Zheng et al. 2023)."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from rllab.rewards.remote import ask_all
 
 _AT_ONCE, _SECONDS = 16, 120.0
 _VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
-_NOT_UNDERSTOOD = 0.2  # share of a call's verdicts, from which the judge is at fault
+_NOT_UNDERSTOOD = 0.2  # the most verdicts of a call without a letter, as a share
 
 
 async def judge(
@@ -25,15 +25,15 @@ async def judge(
     against: str = "",
     **columns: Sequence[Any],
 ) -> list[float | None]:
-    """The share of comparisons that a completion wins, by a judge with OpenAI's interface (vLLM, SGLang, a provider).
+    """The share of comparisons that a completion wins. The judge has OpenAI's interface (vLLM, SGLang, a provider).
 
-    url: up to `/v1`. asks: what the judge is to look for. opponents: with how many others of its group each completion
-    is compared. against: a column with the answer that all are compared with instead. The key is read from
-    OPENAI_API_KEY.
+    url: up to `/v1`. asks: the question to the judge. opponents: how many others of its group each completion is
+    compared with. against: a column with one answer, which all completions are compared with instead. The key is read
+    from OPENAI_API_KEY.
 
     Raises:
         ConnectionError: the judge does not answer.
-        ValueError: many of its answers end with none of A, B and C.
+        ValueError: too many of its answers contain none of A, B and C.
     """
     contest = contest_of(prompts, completions, opponents, against, columns)
     questions = [
@@ -43,11 +43,11 @@ async def judge(
     key = os.environ.get("OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else None
     address = f"{url.rstrip('/')}/chat/completions"
-    said = await ask_all(address, questions, headers=headers, seconds=_SECONDS, at_once=_AT_ONCE)
+    responses = await ask_all(address, questions, headers=headers, seconds=_SECONDS, at_once=_AT_ONCE)
     try:
-        replies = [str(s["choices"][0]["message"]["content"]) for s in said]
+        replies = [str(r["choices"][0]["message"]["content"]) for r in responses]
     except (LookupError, TypeError):
-        raise ConnectionError(f"{address} answers with no chat completion: {str(said[0])[:200]!r}") from None
+        raise ConnectionError(f"{address} answers with no chat completion: {str(responses[0])[:200]!r}") from None
     verdicts = [verdict(reply) for reply in replies]
     unclear = [r for r, v in zip(replies, verdicts, strict=True) if v is None]
     if len(unclear) > _NOT_UNDERSTOOD * len(replies):
@@ -59,6 +59,6 @@ async def judge(
 
 
 def verdict(reply: str) -> float | None:
-    """How much the first answer is preferred, by the last letter A, B or C that stands alone; None without one."""
-    found = re.findall(r"(?<![A-Za-z'’])([ABC])(?![A-Za-z'’])", after_thinking(reply))
-    return _VERDICTS[found[-1]] if found else None
+    """How much the first answer is preferred, by the last separate letter A, B or C; None without one."""
+    letters = re.findall(r"(?<![A-Za-z'’])([ABC])(?![A-Za-z'’])", after_thinking(reply))
+    return _VERDICTS[letters[-1]] if letters else None

@@ -9,12 +9,12 @@ from rllab.core.messages import last_text
 
 
 def brevity(completion_ids: Sequence[Sequence[int]], *, tokens: int = 64) -> list[float]:
-    """From 1 for an empty completion evenly down to 0 for one of `tokens` or more."""
+    """Falls linearly from 1 for an empty completion to 0 at `tokens` or more."""
     return [max(0.0, 1.0 - len(ids) / tokens) for ids in completion_ids]
 
 
 def soft_overlong(completion_ids: Sequence[Sequence[int]], *, tokens: int, buffer: int) -> list[float]:
-    """0 up to `tokens - buffer`, from there evenly down to -1 at `tokens` (DAPO, Yu et al. 2025, equation 13)."""
+    """0 up to `tokens - buffer` tokens, then linearly down to -1 at `tokens` (DAPO, Yu et al. 2025, equation 13)."""
     first = tokens - buffer
     return [-min(1.0, max(0.0, (len(ids) - first) / buffer)) for ids in completion_ids]
 
@@ -29,9 +29,9 @@ def cosine_length(
     right: tuple[float, float] = (1.0, 0.5),
     wrong: tuple[float, float] = (-1.0, -0.5),
 ) -> list[float]:
-    """By half a cosine from the first value at length 0 to the second at `tokens` (Yeo et al. 2025, section 4.2).
+    """Half a cosine from the first value at length 0 to the second at `tokens` (Yeo et al. 2025, section 4.2).
 
-    A short right answer is worth more than a long one; a long wrong one, which at least tried, more than a short one.
+    With the defaults a short correct answer scores more than a long one, and a long wrong one more than a short one.
     """
     scores = []
     for text, ids, answer, of in zip(map(last_text, completions), completion_ids, target, kind, strict=True):

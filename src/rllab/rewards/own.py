@@ -12,9 +12,9 @@ from rllab.text.models import LanguageModel
 
 
 class SelfJudge:
-    """The share of comparisons that a completion wins, by how much likelier A is than B, in both orders.
+    """The share of comparisons that a completion wins, in both orders, by the probabilities of the letters A and B.
 
-    The model says nothing: the log-probabilities of the two letters are compared, which even a small model has.
+    Nothing is sampled: the log-probabilities of the two letters are compared, so small models can be judges as well.
     """
 
     in_trainer: ClassVar[bool] = True
@@ -27,7 +27,7 @@ class SelfJudge:
         """Takes the policy as the judge.
 
         Raises:
-            FieldMistake: its tokenizer does not tell the letters apart.
+            FieldMistake: its tokenizer encodes both letters alike.
         """
         a, b = (policy.tokenizer.encode(letter, add_special_tokens=False) for letter in "AB")
         if a == b:
@@ -40,7 +40,7 @@ class SelfJudge:
         """The share of comparisons that each completion wins.
 
         Raises:
-            ValueError: it was shown no policy.
+            ValueError: `begin` was not called.
         """
         if self._policy is None:
             raise ValueError("self_judge asks the policy, and there is none: name a model")
@@ -49,8 +49,8 @@ class SelfJudge:
             {"prompt": [{"role": "user", "content": text}], "completions": [_letter("A"), _letter("B")]}
             for text in contest.questions(self._asks)
         ]
-        found = [logp[0] - logp[1] for logp in log_likelihoods(self._policy, rows)]
-        return contest.scores([float(1.0 / (1.0 + np.exp(-d))) for d in found])
+        differences = [logp[0] - logp[1] for logp in log_likelihoods(self._policy, rows)]
+        return contest.scores([float(1.0 / (1.0 + np.exp(-d))) for d in differences])
 
 
 def _letter(letter: str) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Answers to one prompt compared two by two, each pair in both orders: a judge's liking for a place cancels out.
+"""Comparisons of answers to one prompt, each pair in both orders, so that a judge's position bias cancels out.
 
 A verdict is how much the answer that is shown first is preferred: 1, 0, 1/2 for a tie, or a probability between.
 """
@@ -13,16 +13,16 @@ ASKS = "Which answer is better?"
 
 
 class Pair(NamedTuple):
-    """Two answers to the same prompt, by their places, in the order in which they are shown."""
+    """The indices of two answers to the same prompt, in the order in which they are shown."""
 
     first: int
     second: int
 
 
 class Contest:
-    """Completions, each to be compared with the next `opponents` others to its prompt, around a circle.
+    """The comparisons of completions: each with the next `opponents` others to its prompt, in a circle.
 
-    against: the other answers to compare them with instead, one for each completion.
+    against: one answer for each completion, which it is compared with instead.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Contest:
         }
 
     def questions(self, asks: str) -> list[str]:
-        """What a judge is asked about each of the pairs."""
+        """The question to a judge about each of the pairs."""
         return [
             "Two answers to a question are to be compared.\n\n"
             f"[Question]\n{shown(self._prompts[min(pair)])}\n\n"
@@ -57,11 +57,11 @@ class Contest:
     def scores(self, verdicts: Sequence[float | None]) -> list[float | None]:
         """The share of its comparisons that each completion wins, ties as halves; None where there is none.
 
-        verdicts: on each of the pairs; None where the judge was not understood. Equal answers are a tie, unasked.
+        verdicts: on each of the pairs; None where it could not be read. Equal answers are a tie without a verdict.
         """
-        told, won = dict(zip(self.pairs, verdicts, strict=True)), defaultdict[int, list[float]](list)
+        verdict_of, won = dict(zip(self.pairs, verdicts, strict=True)), defaultdict[int, list[float]](list)
         for pair in self._all:
-            verdict = told.get(pair, 0.5)
+            verdict = verdict_of.get(pair, 0.5)
             if verdict is not None:
                 won[pair.first].append(verdict)
                 won[pair.second].append(1.0 - verdict)
@@ -69,7 +69,7 @@ class Contest:
 
 
 def shown(prompt: Any) -> str:
-    """A prompt as a judge reads it; of a conversation who says what, where there are several messages."""
+    """A prompt as a judge reads it; a conversation of several messages with their roles."""
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
@@ -84,7 +84,7 @@ def contest_of(
     against: str,
     columns: dict[str, Sequence[Any]],
 ) -> Contest:
-    """The contest of completions with others of their group, or with the answers in a column.
+    """The comparisons of completions with others of their group, or with the answers in a column.
 
     Raises:
         ValueError: there is no such column.

@@ -1,4 +1,4 @@
-"""What rewards pay for completions, and what is done where one of them fails.
+"""The scores of completions by rewards, and what happens if a reward fails.
 
 An exception, a wrong length, a text, NaN, infinity, a time-out or the end of the process is never a score.
 Axes: N completions, R rewards.
@@ -29,12 +29,12 @@ REWARDS = Named(
     "rllab.rewards", model="rllab.rewards.trained:Trained", arguments=("prompts", "completions", "completion_ids")
 )
 OnError = Literal["stop", "skip"]
-_LEAST = 2.0  # seconds that a part of a call is given at least
+_LEAST = 2.0  # seconds, the least deadline of a part of a call
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A completion for which the reward at an address has no score; index: -1 where no single one is at fault."""
+    """A completion that a reward fails on; index: -1 if no single one is at fault."""
 
     reward: str
     reason: str
@@ -45,14 +45,14 @@ class Fault:
 
 
 class RewardFailed(Failed):
-    """Rewards have failed where they must not."""
+    """Rewards have failed on more completions than may be skipped."""
 
     def __init__(self, faults: Sequence[Fault], share: float = 0.0) -> None:
         super().__init__(faults[0].reason)
         self.faults, self.share = faults, share
 
     def save_evidence(self, folder: Path, step: int) -> Mistake:
-        """What to tell the user; functions, prompts, completions and tracebacks lie in the folder."""
+        """Writes rewards, prompts, completions and tracebacks into a folder; returns the message for the user."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"reward-{step}.json"
         write_atomic(path, json.dumps([asdict(f) for f in self.faults], indent=1, ensure_ascii=False, default=str))
@@ -69,9 +69,9 @@ class RewardFailed(Failed):
 
 
 class Rewards:
-    """The rewards of a run, each in a process of its own; models as rewards are in the trainer, where the device is.
+    """The rewards of a run, each in a process of its own; models as rewards run in the trainer, on its device.
 
-    seconds: for one call of one of them. on_error: stop the run, or skip a completion for which one fails.
+    seconds: the deadline of a call of one reward. on_error: stop the run, or skip completions that a reward fails on.
     max_skipped: the share of a call's completions that may be skipped.
     """
 
@@ -84,17 +84,17 @@ class Rewards:
         self._callers = [Here(t) if getattr(t.function, "in_trainer", False) else Process(t) for t in terms]
 
     def start(self) -> None:
-        """Starts the processes, which import what they need meanwhile."""
+        """Starts the processes, which do their imports in the background."""
         for caller in self._callers:
             caller.start()
 
     @property
     def see_the_policy(self) -> bool:
-        """Whether one of them has to be shown the policy before it is called."""
+        """Whether a reward runs in the trainer and needs `begin` before it is called."""
         return any(isinstance(caller, Here) for caller in self._callers)
 
     def begin(self, policy: "LanguageModel") -> None:
-        """Shows the policy, once it is there, to the rewards that are in the trainer."""
+        """Passes the policy to the rewards that run in the trainer."""
         for caller in self._callers:
             if isinstance(caller, Here):
                 caller.begin(policy)
@@ -107,10 +107,10 @@ class Rewards:
         rows: Sequence[Mapping[str, Any]],
         seed: int = 0,
     ) -> tuple[np.ndarray, list[Fault]]:
-        """(scores [N, R], not a number where a reward does not apply or has failed; the faults).
+        """(scores [N, R], NaN where a reward does not apply or has failed; the faults).
 
         Raises:
-            RewardFailed: one has failed, and it is not to be skipped.
+            RewardFailed: a reward has failed, and its completions may not be skipped.
         """
         columns = {k: [r.get(k) for r in rows] for k in rows[0] if k not in ("prompt", "completion", "completion_ids")}
         arguments = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids} | columns
@@ -120,8 +120,8 @@ class Rewards:
             Fault(name, f.reason, f.index, prompts[f.index], completions[f.index], f.traceback)
             if f.index >= 0
             else Fault(name, f.reason, -1, list(prompts), list(completions), f.traceback)
-            for name, (_, found) in zip((c.term.name for c in self._callers), each, strict=True)
-            for f in found
+            for name, (_, own) in zip((c.term.name for c in self._callers), each, strict=True)
+            for f in own
         ]
         if faults and self.on_error == "stop":
             raise RewardFailed(faults)
@@ -132,24 +132,24 @@ class Rewards:
 
 
 class Here:
-    """Calls a reward in this process, as `Process` does in another."""
+    """Calls a reward in the trainer's process, with the interface of `Process`."""
 
     def __init__(self, term: Term) -> None:
         self.term = term
 
     def start(self) -> None:
-        """Has nothing to do before the policy is there."""
+        """Does nothing: the reward is made when the policy is there."""
 
     @functools.cached_property
     def _reward(self) -> Any:
         return self.term.function(**self.term.settings)
 
     def begin(self, policy: "LanguageModel") -> None:
-        """Shows it the policy."""
+        """Passes the policy to the reward."""
         self._reward.begin(policy)
 
     def call(self, arguments: Mapping[str, Any], seed: int, seconds: float) -> list[float | str | None]:
-        """The scores of completions; how long that takes is not bounded here."""
+        """The scores of completions, without a deadline."""
         try:
             return list(self._reward(**accepted(self._reward, arguments)))
         except Exception as error:
@@ -157,7 +157,7 @@ class Here:
 
 
 class _Call:
-    """One call of one reward; where it fails, parts of it find out for which completions."""
+    """One call of one reward; if it fails, calls on parts of it find the completions at fault."""
 
     def __init__(
         self, caller: Process | Here, arguments: Mapping[str, Sequence[Any]], seed: int, settings: Rewards
@@ -165,7 +165,7 @@ class _Call:
         self.caller, self.arguments, self.seed = caller, arguments, seed
         self.seconds, self.stop = settings.seconds, settings.on_error == "stop"
         self.size = len(arguments["prompts"])
-        self.found = np.full(self.size, np.nan)
+        self.values = np.full(self.size, np.nan)
         self.faults: list[Fault] = []
 
     def scores(self) -> tuple[np.ndarray, list[Fault]]:
@@ -173,10 +173,10 @@ class _Call:
             self._part(0, self.size)
         except CallFailed as failed:
             self._halves(0, self.size)
-            if not self.faults:  # it fails on all of them together alone
+            if not self.faults:  # it fails only on all of them together
                 index = 0 if self.size == 1 else -1
                 self.faults.append(Fault("", str(failed), index, traceback=failed.traceback))
-        return self.found, self.faults
+        return self.values, self.faults
 
     def _part(self, first: int, end: int) -> None:
         arguments = {k: v[first:end] for k, v in self.arguments.items()}
@@ -188,10 +188,10 @@ class _Call:
             if isinstance(score, str) or (score is not None and not math.isfinite(score)):
                 self.faults.append(Fault("", f"returned {score}, which is no score", index))
             else:
-                self.found[index] = np.nan if score is None else score
+                self.values[index] = np.nan if score is None else score
 
     def _halves(self, first: int, end: int) -> None:
-        """Looks for the completions at fault in a part that has failed; where that stops the run, for the first."""
+        """Finds the completions at fault in a part that has failed; only the first if that stops the run."""
         middle = (first + end) // 2
         for a, b in ((first, middle), (middle, end)) if end - first > 1 else ():
             try:
@@ -206,7 +206,7 @@ class _Call:
 
 
 def short(name: str) -> str:
-    """What a reward is called in metrics: without its file or module, and of a model the name of its run or folder."""
+    """The name of a reward in metrics: without its file or module; of a model the name of its run or folder."""
     if not is_model(name):
         return name.rpartition(":")[2]
     folder = Path(name)
@@ -214,7 +214,7 @@ def short(name: str) -> str:
 
 
 def unlike(names: Sequence[str]) -> list[str]:
-    """Names, with a number behind those that were there before."""
+    """Names made unique by a number behind repeated ones."""
     return [n if n not in names[:i] else f"{n}-{names[:i].count(n) + 1}" for i, n in enumerate(names)]
 
 

@@ -1,17 +1,17 @@
-"""What a verifier of proofs is paid, and a prover that verifies itself (DeepSeekMath-V2, Shao et al. 2025, section 2).
+"""Rewards of a verifier of proofs, and of a prover that verifies itself (DeepSeekMath-V2, Shao et al. 2025, section 2).
 
-A proof Y has numbered lines. An evaluation, of another's proof (V) or of one's own (Z), says what it found, and a score
-s' of 0, 1/2 or 1:
+A proof Y has numbered lines. An evaluation, of another's proof (V) or of one's own (Z), lists its findings and ends
+with a score s' of 0, 1/2 or 1:
 
     Proof: 1: 12 + 5 = 17; 2: 17 * 2 = 44. Evaluation: 12 + 5 = 17 | 12 + 5 = 17 yes; 17 * 2 = 34 | 17 * 2 = 44 no.
     Line 2 is wrong. #### 0
 
     R_score(s', s) = 1 - |s' - s|                     (1)
     R_V = R_format R_score R_meta                     (3)    of a verifier; s is the true score
-    R = R_format(Y, Z) (alpha R_Y + beta R_Z)         (5)    of a prover; R_Y = s is what the verifier says of Y
+    R = R_format(Y, Z) (alpha R_Y + beta R_Z)         (5)    of a prover; R_Y = s is the verifier's score of Y
     R_Z = R_score(s', s) R_meta(Z)                    (6)
 
-R_format is 1 where the texts have this form, else 0. R_meta is how far the flaws that an evaluation names are there.
+R_format is 1 where the texts have this form, else 0. R_meta grades whether the flaws that an evaluation names exist.
 """
 
 import re
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from rllab.core.messages import last_text
 
-ALPHA, BETA = 0.76, 0.24  # what the proof counts, and what its own evaluation
+ALPHA, BETA = 0.76, 0.24  # weights of the proof and of its own evaluation
 _SCORES = {"0": 0.0, "1/2": 0.5, "0.5": 0.5, "1": 1.0}
 _FINDINGS = {"is wrong": 0.0, "has a gap": 0.5}
 _EVALUATION = re.compile(
@@ -31,7 +31,7 @@ _PROOF = re.compile(r"Proof ?:((?!Evaluation).)*", re.DOTALL)
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation says: the score; the line that it finds flawed, if any; the score that this flaw is worth."""
+    """A parsed evaluation: its score; the line it names as flawed, if any; the score that this flaw implies."""
 
     score: float
     line: int | None
@@ -39,32 +39,32 @@ class Evaluation(NamedTuple):
 
 
 def read_evaluation(text: str) -> Evaluation | None:
-    """The evaluation that a text is; None where it has not the form of one, and R_format is 0."""
-    found = _EVALUATION.fullmatch(text.strip())
-    if found is None:
+    """Parses an evaluation; None where the text has not the required form, so R_format is 0."""
+    match = _EVALUATION.fullmatch(text.strip())
+    if match is None:
         return None
-    score = _SCORES[found["score"].replace(" ", "")]
-    if found["line"] is None:
+    score = _SCORES[match["score"].replace(" ", "")]
+    if match["line"] is None:
         return Evaluation(score, None, 1.0)
-    return Evaluation(score, int(found["line"]), _FINDINGS[found["flaw"]])
+    return Evaluation(score, int(match["line"]), _FINDINGS[match["flaw"]])
 
 
 def read_proof(text: str) -> tuple[str, Evaluation | None]:
-    """The proof that a text begins with, "" where there is none, and the evaluation behind it."""
-    found = _PROOF.match(text.strip())
-    return (found[0].strip(), read_evaluation(text.strip()[found.end() :])) if found else ("", None)
+    """Parses a text into its proof, "" without one, and the evaluation behind it."""
+    match = _PROOF.match(text.strip())
+    return (match[0].strip(), read_evaluation(text.strip()[match.end() :])) if match else ("", None)
 
 
-def score_reward(said: float, true: float) -> float:
+def score_reward(score: float, true: float) -> float:
     """R_score: from 1 for the true score down to 0 for its opposite (equation 1)."""
-    return 1.0 - abs(said - true)
+    return 1.0 - abs(score - true)
 
 
 def meta_reward(evaluation: Evaluation, line: int | None) -> float:
     """R_meta of an evaluation of a proof whose flawed line is known, by the rubric of appendix A.3.
 
-    0 where it names a line that has no flaw. Else 1/2 where its score is not that of what it found, and 1 where it is;
-    that a flaw was overlooked is R_score's matter, not this one's. Of how it is worded nothing is judged here.
+    0 if it names a line without a flaw. Otherwise 1/2 if its score is not the one that its finding implies, and 1 if it
+    is. A flaw that was overlooked lowers R_score, not R_meta. The wording is not graded.
     """
     if evaluation.line is not None and evaluation.line != line:
         return 0.0
@@ -79,9 +79,9 @@ def verifier_reward(evaluation: Evaluation | None, score: float, line: int | Non
 
 
 def prover_reward(own: Evaluation | None, verdict: Evaluation | None) -> float:
-    """R of a proof, by a verifier's verdict on it and what its author says of it (equations 5 and 6).
+    """R of a proof, from a verifier's evaluation and its author's own (equations 5 and 6).
 
-    0 where the author says nothing in due form, and where the verifier does not: what it cannot judge is no proof.
+    0 if either evaluation has not the required form: what the verifier cannot grade is no proof.
     """
     if own is None or verdict is None:
         return 0.0
@@ -99,7 +99,8 @@ def verifying(
 
 def flaw_named(completions: Sequence[Any], line: Sequence[int | None]) -> list[float | None]:
     """1 where an evaluation names the flawed line, else 0; None where no line is flawed."""
-    found = [read_evaluation(text) for text in map(last_text, completions)]
+    evaluations = [read_evaluation(text) for text in map(last_text, completions)]
     return [
-        None if flaw is None else float(e is not None and e.line == flaw) for e, flaw in zip(found, line, strict=True)
+        None if flaw is None else float(e is not None and e.line == flaw)
+        for e, flaw in zip(evaluations, line, strict=True)
     ]

@@ -16,13 +16,14 @@ MOST_UNKNOWN = 0.3  # share of tokens
 
 
 class Trained:
-    """Pays what a reward model says of a completion, behind its prompt.
+    """The score of a completion, behind its prompt, by a reward model.
 
-    length: tokens of prompt and completion; longer ones lose the beginning of the prompt and the end of the completion.
-    at_once: completions of a forward pass.
+    length: the most tokens of prompt and completion; longer ones lose the beginning of the prompt and the end of the
+    completion.
+    at_once: rows of a forward pass.
 
     Raises:
-        FieldMistake: the folder holds no reward model.
+        FieldMistake: the folder contains no reward model.
     """
 
     in_trainer: ClassVar[bool] = True
@@ -30,41 +31,41 @@ class Trained:
     def __init__(self, model: str, *, length: int = 1024, at_once: int = 64) -> None:
         _check_head(model)
         self._lm = open_model(model, head="reward")
-        self._name, self._knows = model, False
+        self._name, self._checked = model, False
         limit = self._lm.model.config.max_position_embeddings
         self._length, self._at_once = min(length, limit or length), at_once
 
     def begin(self, policy: LanguageModel) -> None:
-        """Goes where the policy is."""
+        """Moves to the policy's device."""
         self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
-        """The reward of each completion; of several turns that of the last, behind the others.
+        """The reward of each completion; of several turns that of the last, with the others as its prompt.
 
         Raises:
-            Mistake: its tokenizer does not know most of what is said.
+            Mistake: its tokenizer lacks too many of their tokens.
         """
         rows = [_row(p, c) for p, c in zip(prompts, completions, strict=True)]
-        if not self._knows:  # one call tells
+        if not self._checked:  # one call is enough
             shown = documents(self._lm.tokenizer, rows)
             check_words(self._lm, [t for d in shown for t in (*d.prompt, *d.completions[0])], self._name)
-            self._knows = True
-        found, _ = score_completions(self._lm, rows, self._length, self._at_once)
-        return [float(values[0]) for values in found]
+            self._checked = True
+        scores, _ = score_completions(self._lm, rows, self._length, self._at_once)
+        return [float(values[0]) for values in scores]
 
 
-def check_words(lm: LanguageModel, said: Sequence[int], name: str) -> None:
-    """Sees that a model that judges knows the words of what it is shown.
+def check_words(lm: LanguageModel, ids: Sequence[int], name: str) -> None:
+    """Checks that a model that grades texts has their words in its vocabulary.
 
     Raises:
-        Mistake: its tokenizer does not know most of them.
+        Mistake: more than 30 % of the tokens are unknown to its tokenizer.
     """
     unknown = lm.tokenizer.unk_token_id
-    missed = sum(t == unknown for t in said) / max(1, len(said)) if unknown is not None else 0.0
+    missed = sum(t == unknown for t in ids) / max(1, len(ids)) if unknown is not None else 0.0
     if missed > MOST_UNKNOWN:
         raise Mistake(
-            f"the tokenizer of {name}, which is to judge, does not know {missed:.0%} of the tokens of prompts and "
-            "answers, and what it says would be noise: train a judge on such rows, from a model with these words"
+            f"the tokenizer of {name}, a reward, does not know {missed:.0%} of the tokens of prompts and answers, so "
+            "its scores would be noise: train a reward on such rows, from a model with these words"
         )
 
 
@@ -75,10 +76,10 @@ def _row(prompt: Any, completion: Any) -> dict[str, Any]:
 
 
 def _check_head(model: str) -> None:
-    """A model without a trained head would get one by chance, and its rewards would be noise."""
+    """Refuses a model without a trained head: it would get a random one, and its rewards would be noise."""
     files = sorted(Path(model).glob("*.safetensors"))
     if not files:
-        raise FieldMistake("reward", f"{model} is no folder of a model: it has no weights in safetensors")
+        raise FieldMistake("reward", f"{model} is not the folder of a model: it has no weights in safetensors")
     if not any("score" in name.split(".") for file in files for name in _names(file)):
         raise FieldMistake("reward", f"{model} has no head for rewards; rllab train reward-model makes one that has")
 

@@ -11,13 +11,13 @@ from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, generate
 
-_NOT_UNDERSTOOD = 0.5  # share of a call's verdicts, from which the verifier is at fault
+_NOT_UNDERSTOOD = 0.5  # the most evaluations of a call without the required form, as a share
 
 
 class Proving:
-    """R of proofs with an evaluation of one's own: a verifier reads each proof behind its problem, and judges.
+    """R of proofs that end with an evaluation of their own; a verifier reads each proof behind its problem.
 
-    verifier: a model, such as `run:verifier`; it judges greedily. max_new_tokens: of its evaluation.
+    verifier: a model, such as `run:verifier`; it is sampled greedily. max_new_tokens: of its evaluation.
     """
 
     in_trainer: ClassVar[bool] = True
@@ -26,32 +26,32 @@ class Proving:
         self._name, self._lm, self._sampling = verifier, open_model(verifier), Sampling(max_new_tokens=max_new_tokens)
 
     def begin(self, policy: LanguageModel) -> None:
-        """Goes where the policy is."""
+        """Moves to the policy's device."""
         self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
 
     def __call__(self, completions: Sequence[Any], problem: Sequence[str]) -> list[float]:
-        """R of each completion, a proof of what is in the column `problem`.
+        """R of each completion, a proof of the problem in the column `problem`.
 
         Raises:
-            Mistake: the verifier does not know most words of the proofs.
-            ValueError: it has no evaluation in due form of most of them.
+            Mistake: the verifier's tokenizer lacks too many tokens of the proofs.
+            ValueError: most of its evaluations have not the required form.
         """
-        found = [read_proof(text) for text in map(last_text, completions)]
-        asked = [f"{of} {proof}" for of, (proof, _) in zip(problem, found, strict=True)]
-        judged = self.verdicts([text for text, (_, own) in zip(asked, found, strict=True) if own is not None])
-        return [prover_reward(own, judged.get(text)) for text, (_, own) in zip(asked, found, strict=True)]
+        proofs = [read_proof(text) for text in map(last_text, completions)]
+        questions = [f"{of} {proof}" for of, (proof, _) in zip(problem, proofs, strict=True)]
+        graded = self.verdicts([text for text, (_, own) in zip(questions, proofs, strict=True) if own is not None])
+        return [prover_reward(own, graded.get(text)) for text, (_, own) in zip(questions, proofs, strict=True)]
 
-    def verdicts(self, asked: Sequence[str]) -> dict[str, Evaluation | None]:
-        """What the verifier says of each of some problems with their proofs."""
-        unlike = list(dict.fromkeys(asked))
+    def verdicts(self, questions: Sequence[str]) -> dict[str, Evaluation | None]:
+        """The verifier's evaluation of each problem with its proof; None where it has not the required form."""
+        unlike = list(dict.fromkeys(questions))
         ids = prompt_ids(self._lm.tokenizer, [{"prompt": [{"role": "user", "content": text}]} for text in unlike])
         check_words(self._lm, [token for some in ids for token in some], self._name)
-        said = generate(self._lm, ids, self._sampling)
-        replies = [str(self._lm.tokenizer.decode(s.ids, skip_special_tokens=True)) for s in said]
-        found = [read_evaluation(reply) for reply in replies]
-        if found.count(None) > _NOT_UNDERSTOOD * len(found):
+        sampled = generate(self._lm, ids, self._sampling)
+        replies = [str(self._lm.tokenizer.decode(s.ids, skip_special_tokens=True)) for s in sampled]
+        evaluations = [read_evaluation(reply) for reply in replies]
+        if evaluations.count(None) > _NOT_UNDERSTOOD * len(evaluations):
             raise ValueError(
-                f"{self._name} evaluates {found.count(None)} of {len(found)} proofs in no due form, such as "
-                f"{replies[found.index(None)][:200]!r}: it is no trained verifier"
+                f"{self._name} evaluates {evaluations.count(None)} of {len(evaluations)} proofs not in the "
+                f"required form, such as {replies[evaluations.index(None)][:200]!r}: it is not a trained verifier"
             )
-        return dict(zip(unlike, found, strict=True))
+        return dict(zip(unlike, evaluations, strict=True))
