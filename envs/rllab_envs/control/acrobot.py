@@ -30,9 +30,11 @@ class Acrobot(BatchedEnv):
         super().__init__(num_envs, Box(-high, high), Discrete(3), max_episode_steps, autoreset_mode)
 
     def draw(self, rng: np.random.Generator) -> Floats:
+        """A start state [S], its S components."""
         return rng.uniform(-0.1, 0.1, 4).astype(np.float32).astype(np.float64)
 
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
+        """One step by actions [N]; returns rewards [N] and whether a terminal state is reached [N]."""
         angle_1, angle_2, speed_1, speed_2 = _runge_kutta(self.state, action - 1.0)
         angle_1, angle_2 = _wrap(angle_1), _wrap(angle_2)
         speed_1 = np.clip(speed_1, -TOP_SPEED_1, TOP_SPEED_1)

@@ -45,7 +45,7 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Floats:
-        """A start state [components]."""
+        """A start state [S], its S components."""
 
     @abstractmethod
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:

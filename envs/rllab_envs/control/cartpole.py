@@ -27,9 +27,11 @@ class CartPole(BatchedEnv):
         super().__init__(num_envs, Box(-high, high), Discrete(2), max_episode_steps, autoreset_mode)
 
     def draw(self, rng: np.random.Generator) -> Floats:
+        """A start state [S], its S components."""
         return rng.uniform(-0.05, 0.05, 4)
 
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
+        """One step by actions [N]; returns rewards [N] and whether a terminal state is reached [N]."""
         _, x_dot, angle, angle_dot = self.state
         cos, sin = np.cos(angle), np.sin(angle)
         push = (np.where(action == 1, FORCE, -FORCE) + MOMENT * np.square(angle_dot) * sin) / MASS

@@ -23,9 +23,11 @@ class MountainCar(BatchedEnv):
         super().__init__(num_envs, Box(low, high), Discrete(3), max_episode_steps, autoreset_mode)
 
     def draw(self, rng: np.random.Generator) -> Floats:
+        """A start state [S], its S components."""
         return np.array([rng.uniform(-0.6, -0.4), 0.0])
 
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
+        """One step by actions [N]; returns rewards [N] and whether a terminal state is reached [N]."""
         position, speed = self.state
         speed = speed + ((action - 1) * FORCE + np.cos(3 * position) * -GRAVITY)
         speed = np.clip(speed, -TOP_SPEED, TOP_SPEED)

@@ -26,10 +26,12 @@ class Pendulum(BatchedEnv):
         super().__init__(num_envs, Box(-high, high), torque, max_episode_steps, autoreset_mode)
 
     def draw(self, rng: np.random.Generator) -> Floats:
+        """A start state [S], its S components."""
         high = np.array([np.pi, 1.0])
         return rng.uniform(-high, high)
 
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
+        """One step by actions [N, 1]; returns rewards [N] and whether a terminal state is reached [N]."""
         angle, speed = self.state
         torque = np.clip(action[:, 0], -TOP_TORQUE, TOP_TORQUE)
         around = ((angle + np.pi) % (2 * np.pi)) - np.pi

@@ -6,6 +6,19 @@ et al. 2016), `n_step` (Mnih et al. 2016).
 
 A round: `train_freq` steps of every environment with ε-greedy actions, then `gradient_steps` updates.
 Axes: B batch, A actions, N environments.
+
+The batch:
+- obs, next_obs [B, ...]: observations before the first and after the last of the summed steps
+- action int64 [B]; next_mask bool [B, A]: the actions allowed at next_obs, where the environment has masks
+- reward [B]: summed over `n_step` steps, each discounted
+- discount [B]: γ to the number of steps, 0 after a terminal state
+- index int64 [B]: numbers of the rows in the replay buffer, on the CPU
+- weight [B]
+
+Departures from the paper: the optimizer is the recipe's, not RMSProp; rewards are not clipped; frames are skipped and
+stacked by wrappers of the environment; many environments are stepped at once, so that their network is
+evaluated once a step. At a time limit the value of the last observation still counts.
+`n_step` sums are not corrected for actions that the greedy policy would not take. `double` is on by default.
 """
 
 from copy import deepcopy

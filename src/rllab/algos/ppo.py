@@ -5,6 +5,17 @@ a value network learns the returns, and Â is their generalized advantage estima
 
 A round: `num_steps` steps of every environment, then `update_epochs` passes over them in `num_minibatches` minibatches,
 fewer where the policy has already moved by `target_kl`. Axes: T steps, N environments, B entries, A actions.
+
+The batch:
+- obs [B, ...]; action int64 [B], or float [B, A] before clipping to the bounds; mask bool [B, A], where there is one
+- old_logp, value [B]: log-probability and value by the networks that played
+- reward, terminated, truncated [B]: of the step
+- advantage [B]: Â, standardized over the rollout; return [B]: Â before that, plus value
+- weight [B]
+
+Departures from the paper: advantages are standardized over the rollout of all ranks, updates end early at `target_kl`,
+and weights begin orthogonal (Engstrom et al. 2020), as is usual in later implementations. At a time limit the value of
+the last observation stands for what would follow, as nothing has ended there (Pardo et al. 2018).
 """
 
 import math
@@ -52,7 +63,7 @@ class PPO(Control):
         return {"model": self.net}
 
     def collect(self, step: int) -> Round:
-        rollout = self.judged(self.play(step))
+        rollout = self.with_advantages(self.play(step))
         for batch in self.minibatches(rollout, step):
             out = yield batch
             if self.moved_too_far(out):
@@ -60,7 +71,7 @@ class PPO(Control):
         return self.finished_episodes()
 
     def play(self, *index: int) -> Batch:
-        """What `num_steps` steps of every environment were [T, N]; `index` tells one rollout's draws from another's."""
+        """Plays `num_steps` steps of every environment; returns tensors [T, N, ...]. `index` selects the draws."""
         noise = self.ctx.generator("act", *index)
         played = []
         with torch.inference_mode():
@@ -71,27 +82,27 @@ class PPO(Control):
                 action = self.net.sample(out_NA, mask.get("mask"), noise)
                 logp_N, _ = self.net.log_prob(out_NA, action, mask.get("mask"))
                 t = self.envs.step(self.to_env(action))
-                told = {
+                outcome = {
                     "reward": t.reward,
                     "terminated": t.terminated,
                     "truncated": t.truncated,
                     "next_obs": t.next_obs,
                 }
                 seen = {"obs": obs, "action": action, "old_logp": logp_N, "value": value_N} | mask
-                played.append(seen | {k: self.tensor(v) for k, v in told.items()})
+                played.append(seen | {k: self.tensor(v) for k, v in outcome.items()})
                 self.env_steps += self.num_envs * self.ctx.world
         return {k: torch.stack([p[k] for p in played]) for k in played[0]}
 
     @torch.inference_mode()
-    def judged(self, played: Batch) -> Batch:
-        """The same as T x N entries, with the advantage and the return of each."""
+    def with_advantages(self, played: Batch) -> Batch:
+        """A rollout [T, N, ...] as entries [T x N, ...], with the `advantage` and `return` [T x N] of each."""
         next_value_TN = self.net(played["next_obs"].flatten(0, 1))[1].view_as(played["value"])
         advantage_TN = gae(played, next_value_TN, self.gamma, self.gae_lambda)
         worth = {"return": advantage_TN + played["value"], "advantage": self.standardized(advantage_TN)}
         return {k: v.flatten(0, 1) for k, v in (played | worth).items() if k != "next_obs"}
 
     def minibatches(self, rollout: Batch, step: int) -> Iterator[Batch]:
-        """Every entry once an epoch, in an order drawn anew."""
+        """Minibatches of a rollout's entries; an epoch has every entry once, in an order of its own."""
         size = len(rollout["return"])
         weight = torch.tensor(self.num_minibatches / (size * self.ctx.world), device=self.ctx.device)
         for epoch in range(self.update_epochs):
@@ -100,7 +111,7 @@ class PPO(Control):
                 yield {k: v[rows] for k, v in rollout.items()} | {"weight": weight.expand(len(rows))}
 
     def moved_too_far(self, out: Outputs) -> bool:
-        """Whether the policy is by now `target_kl` away from the one that played, by what the loss said."""
+        """Whether the mean of the loss's output `kl` [B], over all ranks, exceeds `target_kl`."""
         return self.target_kl is not None and bool(self.ctx.total(out["kl"].mean()) > self.target_kl * self.ctx.world)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
@@ -112,21 +123,21 @@ class PPO(Control):
         policy_B = -torch.minimum(ratio_B * advantage_B, clipped_B * advantage_B)
         value_loss_B = 0.5 * (value_B - batch["return"]).square()
         loss_B = policy_B + self.vf_coef * value_loss_B - self.ent_coef * entropy_B
-        said = {
+        outputs = {
             "policy": policy_B,
             "value": value_loss_B,
             "policy/entropy": entropy_B,
             "kl": ratio_B - 1 - log_ratio_B,  # of the old policy from the new, without bias (Schulman 2020)
             "clipped": (ratio_B != clipped_B).float(),
         }
-        return batch["weight"] @ loss_B, said
+        return batch["weight"] @ loss_B, outputs
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         out_NA, _ = self.net(obs)
         return masked(out_NA, mask).argmax(1) if self._box is None else torch.from_numpy(self.to_env(out_NA))
 
     def to_env(self, action: Tensor) -> np.ndarray:
-        """Actions as the environment takes them; a normal policy's may lie outside of its bounds."""
+        """Actions [N, ...] for the environment. Those of a normal policy are clipped to its bounds."""
         array: np.ndarray = action.cpu().numpy()
         if self._box is None:
             return array
@@ -134,7 +145,7 @@ class PPO(Control):
         return within.reshape(-1, *self._box.shape)
 
     def standardized(self, x: Tensor) -> Tensor:
-        """To mean 0 and deviation 1, over ranks too."""
+        """x, of any shape, to mean 0 and standard deviation 1 over all ranks."""
         mean, std = self.ctx.moments(x.flatten())
         return (x - mean) / (std + 1e-8)
 

@@ -13,7 +13,16 @@ everywhere teaches it nothing. What still tells of an end is that states jump ba
 within episodes: else the states that follow an end can be taken for what was wrong.
 
 A round: `num_steps` steps of every environment; comparisons of clips of them, and updates of the predictors for each;
-PPO's updates. Axes: T steps, N environments, L steps of a clip, B comparisons of 2 clips, K predictors.
+PPO's updates. Axes: T steps, N environments, L steps of a clip, B comparisons of 2 clips, K predictors, A actions.
+
+The batch of PPO's updates is that of `ppo.py`, with predicted rewards. The predictors' batch:
+- obs [B, 2, L, ...]; action [B, 2, L] or [B, 2, L, A]: the two clips
+- preferred [B]: the annotator's answer, 1 for the first clip, 0 for the second, 1/2 for a tie
+- better [B]: the same without errors, for measurements alone
+- weight [B, K]: how often each predictor's bootstrap sample has the comparison, over the batch size
+
+Departures from the paper: PPO stands in place of A2C and TRPO. Pairs are drawn evenly, not by the predictors'
+disagreement. The bootstrap is a Poisson number for each comparison.
 """
 
 import itertools
@@ -86,7 +95,7 @@ class PrefPPO(PPO):
             for batch in self.comparison_batches(due * self.reward_updates, step):
                 yield Update(batch, self.reward_loss, ("reward",))
             self.reward_net.normalize_rewards(self.everything_compared(), self.ctx)
-        for batch in self.minibatches(self.judged(self.as_one_stream(played)), step):
+        for batch in self.minibatches(self.with_advantages(self.as_one_stream(played)), step):
             out = yield Update(batch, self.loss, ("model",))
             if self.moved_too_far(out):
                 break
@@ -110,8 +119,8 @@ class PrefPPO(PPO):
         over_TN = (played["terminated"] | played["truncated"]).cpu().numpy()
         t_CL, n_C1 = clips(over_TN, self.clip_length)
         worth_TN = played["reward"] - self.end_penalty * played["terminated"].float()
-        found = {k: played[k].cpu().numpy()[t_CL, n_C1] for k in ("obs", "action")}
-        self.recent.add(found | {"worth": worth_TN.cpu().numpy()[t_CL, n_C1].sum(1)})
+        parts = {k: played[k].cpu().numpy()[t_CL, n_C1] for k in ("obs", "action")}
+        self.recent.add(parts | {"worth": worth_TN.cpu().numpy()[t_CL, n_C1].sum(1)})
         self.recent.keep(self.recent_clips)
 
     def ask(self, due: int, step: int) -> None:
@@ -145,7 +154,7 @@ class PrefPPO(PPO):
             yield {k: self.tensor(v) for k, v in rows.items()} | {"weight": weight_BK}
 
     def reward_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        """Equation 1 for each predictor."""
+        """Equation 1 for each predictor, summed with weight [B, K] to a scalar."""
         difference_BK = self.reward_net.differences(batch["obs"], batch["action"])
         nll_BK = comparison_loss(difference_BK, batch["preferred"][:, None], self.noise)
         return (batch["weight"] * nll_BK).sum(), {"nll": nll_BK}
@@ -156,8 +165,8 @@ class PrefPPO(PPO):
         reward_TN = self.reward_std * self.reward_net.predicted(played["obs"], played["action"])
         never_TN = torch.zeros_like(played["terminated"])
         next_obs = torch.cat([played["obs"][1:], self.tensor(self.envs.obs)[None]])
-        told = {"reward": reward_TN, "next_obs": next_obs, "terminated": never_TN, "truncated": never_TN}
-        return played | told
+        stream = {"reward": reward_TN, "next_obs": next_obs, "terminated": never_TN, "truncated": never_TN}
+        return played | stream
 
     def evaluate(self, step: int) -> Metrics:
         """With how many comparisons predictors order rightly, of those that they have not learned from."""
@@ -238,13 +247,13 @@ def clips(over_TN: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 
     They follow each other from where an episode begins, and one more ends where it ends.
     """
-    found = []
+    places = []
     for n, over_T in enumerate(over_TN.T):
         ends = np.union1d(np.flatnonzero(over_T) + 1, len(over_T)).tolist()
         for begin, end in itertools.pairwise([0, *ends]):
             starts = {*range(begin, end - length + 1, length), end - length} if end - begin >= length else set()
-            found += [(t, n) for t in sorted(starts)]
-    start_C, n_C = np.array(found, np.int64).reshape(-1, 2).T
+            places += [(t, n) for t in sorted(starts)]
+    start_C, n_C = np.array(places, np.int64).reshape(-1, 2).T
     return start_C[:, None] + np.arange(length), n_C[:, None]
 
 
@@ -255,10 +264,10 @@ def better(worth_B2: np.ndarray) -> np.ndarray:
 
 
 def answers(better_B: np.ndarray, error_rate: float, rng: np.random.Generator) -> np.ndarray:
-    """What an annotator says: the truth, the other way round now and then; a tie is one to all."""
+    """The annotator's answers [B]: `better` [B], each inverted with probability `error_rate`; ties stay ties."""
     wrong_B = rng.random(len(better_B)) < error_rate
-    said_B: np.ndarray = np.where(wrong_B, 1 - better_B, better_B)
-    return said_B
+    answer_B: np.ndarray = np.where(wrong_B, 1 - better_B, better_B)
+    return answer_B
 
 
 def moments(x_NF: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:

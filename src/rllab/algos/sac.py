@@ -6,6 +6,16 @@ until the policy's entropy is `target_entropy` (2018b, equations 5, 7 and 18).
 
 A round: `train_freq` steps of every environment, then `gradient_steps` times critic, actor, temperature.
 Axes: B batch, N environments, A components of an action in [-1, 1].
+
+The batch:
+- obs, next_obs [B, ...]: observations before and after a step; action float32 [B, A]
+- reward [B]; discount [B]: γ, 0 after a terminal state
+- noise, next_noise [B, A]: standard normal draws for the actions at obs and at next_obs
+- index int64 [B]: numbers of the rows in the replay buffer; weight [B]
+
+Departures from the papers: the actor's and the temperature's loss use the same noise, as a loss draws nothing. The
+temperature's loss is in log α, which keeps α positive. `train_freq` steps are followed by `gradient_steps` updates; the
+paper alternates single ones.
 """
 
 from collections.abc import Iterator
@@ -95,7 +105,7 @@ class SAC(Control):
         yield from split(rows, self.batch_size)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        """Both critics' squared errors; 2018b, equation 5."""
+        """Both critics' squared errors, summed with weight [B] to a scalar; 2018b, equation 5."""
         with torch.no_grad():
             next_action_BA, next_logp_B = self.actor(batch["next_obs"], batch["next_noise"])
             next_q_B = torch.minimum(*self.target(batch["next_obs"], next_action_BA))
@@ -113,7 +123,7 @@ class SAC(Control):
         return batch["weight"] @ loss_B, {"policy/entropy": -logp_B}
 
     def temperature_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        """2018b, equation 18, in log α."""
+        """The temperature's, a scalar; 2018b, equation 18, in log α."""
         with torch.no_grad():
             _, logp_B = self.actor(batch["obs"], batch["noise"])
         wanted = -float(self._size) if self.target_entropy is None else self.target_entropy
@@ -124,7 +134,7 @@ class SAC(Control):
         return torch.from_numpy(self.to_env(mean_NA.tanh().cpu().numpy()))
 
     def to_env(self, action_NA: np.ndarray) -> np.ndarray:
-        """From [-1, 1] to the environment's bounds."""
+        """Actions [N, A] in [-1, 1] as actions [N, ...] within the environment's bounds."""
         action = action_NA.reshape(-1, *self._low.shape)
         return self._low + (action + 1) * 0.5 * (self._high - self._low)
 
@@ -175,5 +185,5 @@ class Temperature(nn.Module):
         self.value = nn.Parameter(torch.tensor(float(np.log(alpha))))
 
     def forward(self) -> Tensor:
-        """log α."""
+        """log α, a scalar."""
         return self.value

@@ -84,7 +84,7 @@ class Control(Algorithm):
             return self.greedy(self.tensor(obs), None if mask is None else self.tensor(mask)).cpu().numpy()
 
     def tensor(self, array: np.ndarray) -> Tensor:
-        """An array on the run's device."""
+        """An array, of any shape, as a tensor on the run's device."""
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.ctx.device)
 
     def finished_episodes(self) -> Metrics:

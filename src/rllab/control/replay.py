@@ -57,7 +57,7 @@ class Replay:
             self._frames.drop_before(int(self._arrays["obs"][oldest : oldest + self.num_envs].min()))
 
     def sample(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """`size` transitions drawn evenly, with replacement: see `take`."""
+        """`size` transitions [B, ...] drawn evenly, with replacement; the keys are those of `take`."""
         return self.take(rng.integers(self.added - len(self), self.complete, size))
 
     @property
@@ -176,12 +176,12 @@ class Window:
         self._end, self.added = self._end + count, self.added + count
 
     def keep(self, count: int) -> None:
-        """Lets the oldest rows go, as far as at least `count` stay."""
+        """Drops the oldest segments while at least `count` rows remain."""
         while len(self) - _rows_of(self._segments[0].arrays) >= count:
             self._first += _rows_of(self._segments.pop(0).arrays)
 
     def take(self, index: np.ndarray) -> Arrays:
-        """Rows by their place, 0 for the oldest."""
+        """Rows [B, ...] by their place [B], 0 for the oldest."""
         return {k: v.take(index + self._first, 0) for k, v in self._arrays.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Transition:
     next_mask: np.ndarray | None
 
     def rows(self) -> dict[str, np.ndarray]:
-        """By name, for a replay buffer."""
+        """The arrays [N, ...] by name, for a replay buffer."""
         return {k: v for k, v in vars(self).items() if v is not None}
 
 
@@ -120,7 +120,7 @@ class Envs:
         self.mask = None if mask is None else np.array(mask, bool)
 
     def step(self, action: np.ndarray) -> Transition:
-        """Steps all environments, and begins a new episode where one ended."""
+        """Steps all environments by actions [N, ...], and begins a new episode where one ended."""
         obs = self.obs
         raw, reward, terminated, truncated, info = self.env.step(action)
         next_obs = raw if self.spec.batched else np.array(raw)
@@ -171,10 +171,10 @@ class Envs:
                 values[i] = value = fn(*arguments)
             except Exception as error:
                 raise Mistake(
-                    f"the reward function {name} failed: {type(error).__name__}: {error}{_told(arguments)}"
+                    f"the reward function {name} failed: {type(error).__name__}: {error}{_as_lines(arguments)}"
                 ) from error
             if not np.isfinite(values[i]):
-                raise Mistake(f"the reward function {name} returned {value!r}, no finite number{_told(arguments)}")
+                raise Mistake(f"the reward function {name} returned {value!r}, no finite number{_as_lines(arguments)}")
         return values
 
     @property
@@ -256,10 +256,10 @@ def _merge(mask: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
     """The action masks with those that `info` brings; `_action_mask` says of which environments."""
     if "action_mask" not in info:
         return mask
-    told = np.asarray(info.get("_action_mask", np.ones(len(mask), bool)))
-    return np.where(told[:, None], np.asarray(info["action_mask"], bool), mask)
+    given = np.asarray(info.get("_action_mask", np.ones(len(mask), bool)))
+    return np.where(given[:, None], np.asarray(info["action_mask"], bool), mask)
 
 
-def _told(arguments: tuple[Any, ...]) -> str:
+def _as_lines(arguments: tuple[Any, ...]) -> str:
     names = ("obs", "action", "next_obs", "reward", "terminated", "info")
     return "".join(f"\n  {n} = {a!r}" for n, a in zip(names, arguments, strict=True))
