@@ -70,12 +70,33 @@ def test_json_is_a_flag_and_a_file_is_out(tmp_path: Path) -> None:
             assert "--json" not in parameter.opts or parameter.is_flag, name
 
 
-def test_list_and_show(tmp_path: Path) -> None:
-    recipes = json.loads(rllab("list", "--json").stdout)
-    names = {r["recipe"] for r in recipes}
-    wanted = {"cartpole", "acrobot", "mountaincar", "lunarlander", "cartpole-ppo", "pendulum-ppo", "pendulum-sac"}
-    assert wanted <= names and all(r["what it does"] for r in recipes)
+def test_list_groups_recipes_and_wraps(tmp_path: Path) -> None:
+    group = {r["recipe"]: r["group"] for r in json.loads(rllab("list", "--json").stdout)}
+    assert {group[n] for n in ("cartpole", "lunarlander", "pendulum-sac", "rlhf-control")} == {"control"}
+    assert {group[n] for n in ("tictactoe", "go5", "supervised-c4", "adversary-c4")} == {"games"}
+    assert {group[n] for n in ("pocket", "dpo", "grpo", "prover")} == {"language models"}
+    assert {group[n] for n in ("go9", "gsm8k-lora", "connect-four-gpu")} == {"needs a GPU"}
+    shown = rllab("list", COLUMNS="80").stdout.splitlines()
+    assert [line for line in shown if not line.startswith(" ")] == [
+        f"{g}:" for g in dict.fromkeys(("control", "games", "language models", "needs a GPU"))
+    ]
+    assert max(map(len, shown)) <= 80 and {line.split()[0] for line in shown} >= set(group)
     assert rllab("show", "cartpole").stdout == (ROOT / "recipes/cartpole.yaml").read_text()
+
+
+def test_show_all_explains_every_setting(tmp_path: Path) -> None:
+    shown = rllab("show", "cartpole", "--all").stdout
+    assert re.search(r"^buffer_size: 20000 +# transitions; .* \(default 10000\)$", shown, re.M)
+    assert re.search(r"^optim.lr: 0.005 .*\(default 0.001\)$", shown, re.M)
+    assert re.search(r"^keep: 2 +# checkpoints kept", shown, re.M)
+    assert re.search(r"^lora.r: 8", rllab("show", "GRPO", "--all").stdout, re.M)
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom rllab.algos import DQN\n@dataclass(kw_only=True)\n"
+        "class Mine(DQN):\n    depth: int = 3  # layers of mine\n    gamma: float = 0.5\n"
+    )
+    own = rllab("show", "mine.py:Mine", "--all", cwd=tmp_path)
+    assert re.search(r"^depth: 3 +# layers of mine$", own.stdout, re.M), own.stderr
+    assert re.search(r"^gamma: 0.5 +# discount", own.stdout, re.M)
 
 
 def test_a_newcomers_path(tmp_path: Path) -> None:
@@ -186,3 +207,10 @@ def test_the_pole_is_drawn() -> None:
     assert drawn.splitlines()[-1] == "-" * 8 + "[===]" + "-" * 8
     assert [line.strip() for line in drawn.splitlines()[:-1]] == ["|"] * 5
     assert "/" in draw([0.0, 0.0, 0.2, 0.0], 21) and "\\" in draw([0.0, 0.0, -0.2, 0.0], 21)
+
+
+def test_the_generated_docs_are_up_to_date() -> None:
+    from rllab.core.names import import_file
+
+    generated = import_file(ROOT / "docs/generate.py").page()
+    assert generated == (ROOT / "docs/settings.md").read_text(encoding="utf-8"), "run ./lab python docs/generate.py"

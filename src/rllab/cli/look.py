@@ -1,36 +1,80 @@
 """The verbs that show recipes, runs and the machine."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from rllab.cli.app import LOOK, AsJson, Figure, RecipeName, Runs, app
+from rllab.cli.app import LOOK, AsJson, Figure, Runs, app
 
+RECIPE_GROUPS = CONTROL, BOARD_GAMES, LANGUAGE_MODELS, NEEDS_GPU = "control", "games", "language models", "needs a GPU"
 verb = partial(app.command, rich_help_panel=LOOK)
 
 
 @verb("list")
 def list_recipes(as_json: AsJson = False) -> None:
-    """List the recipes that come with the lab."""
+    """List the recipes that come with the lab, by group."""
+    import shutil
+    import textwrap
+
     from rllab.cli.tables import table
     from rllab.core.recipe import recipe_names, recipes_folder
 
     rows = []
     for name in recipe_names():
-        first = (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        rows.append({"recipe": name, "what it does": first.removeprefix("#").strip()})
-    table(rows, as_json)
+        text = (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+        summary = text.partition("\n")[0].removeprefix("#").strip()
+        rows.append({"recipe": name, "group": _group(text), "what it does": summary})
+    if as_json:
+        table(rows, as_json)
+        return
+    width, column = shutil.get_terminal_size().columns, max(len(row["recipe"]) for row in rows) + 4
+    for group in RECIPE_GROUPS:
+        print(f"{group}:")
+        for row in (row for row in rows if row["group"] == group):
+            first = f"  {row['recipe']}".ljust(column)
+            print(textwrap.fill(row["what it does"], width, initial_indent=first, subsequent_indent=" " * column))
+
+
+def _group(recipe: str) -> str:
+    """The group of a recipe's text: by its device, then by whether it has an environment, a game or rows of text."""
+    keys = dict(re.findall(r"^(\w+): *(\S+)?", recipe, re.M))
+    if keys.get("device") != "cpu":
+        return NEEDS_GPU
+    return CONTROL if "env" in keys else LANGUAGE_MODELS if "task" in keys else BOARD_GAMES
 
 
 @verb()
-def show(recipe: RecipeName) -> None:
-    """Print a recipe, to copy: rllab show cartpole > mine.yaml"""
+def show(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or file; with --all also an algorithm's name.")],
+    every: Annotated[bool, typer.Option("--all", help="Every setting, with its default and its meaning.")] = False,
+) -> None:
+    """Print a recipe, to copy: rllab show cartpole > mine.yaml
+
+    With --all: rllab show cartpole --all, rllab show DQN --all, rllab show mine.py:Algo --all.
+    """
     from rllab.core.recipe import recipe_path
 
-    print(recipe_path(recipe).read_text(encoding="utf-8"), end="")
+    if not every:
+        print(recipe_path(recipe).read_text(encoding="utf-8"), end="")
+        return
+    from rllab import algos
+    from rllab.cli import settings
+    from rllab.core.names import find, is_in_file
+    from rllab.core.recipe import load_recipe
+
+    if recipe in algos.__all__ or is_in_file(recipe):
+        sections, values = list(settings.sections(find(recipe, "rllab.algos", Path.cwd()))), {}
+    else:
+        loaded = load_recipe(recipe)
+        values = loaded.plain
+        values |= {f"{k}.{n}": v for k in values for n, v in (values[k] if isinstance(values[k], dict) else {}).items()}
+        sections = [*settings.sections(type(loaded.algorithm)), *settings.of_rewards(loaded.algorithm)]
+    for title, rows in sections:
+        print("\n".join(settings.lines(title, rows, values)), end="\n\n")
 
 
 @verb()

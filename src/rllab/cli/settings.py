@@ -1,0 +1,119 @@
+"""The settings of an algorithm or function, with their defaults and the comments behind them in its source."""
+
+import ast
+import inspect
+import io
+import textwrap
+import tokenize
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+REQUIRED, BELOW = "must be set", "see below"
+
+
+class Setting(NamedTuple):
+    """A setting as a person reads it. owner: the class or function that declares it."""
+
+    name: str
+    default: str
+    explanation: str
+    owner: str
+
+
+def explanations(source: str) -> dict[str, str]:
+    """The trailing comment of each annotated field or parameter in a source text, by name.
+
+    >>> explanations("class A:\\n    gamma: float = 0.99  # discount")
+    {'gamma': 'discount'}
+    """
+    lines = io.StringIO(textwrap.dedent(source)).readline
+    comments = {
+        t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(lines) if t.type == tokenize.COMMENT
+    }
+    (tree,) = ast.parse(textwrap.dedent(source)).body
+    if isinstance(tree, ast.ClassDef):
+        nodes = [(n.target.id, n) for n in tree.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+        return {name: comments[node.end_lineno or 0] for name, node in nodes if node.end_lineno in comments}
+    assert isinstance(tree, ast.FunctionDef)
+    arguments = [*tree.args.args, *tree.args.kwonlyargs]
+    return {a.arg: comments[a.lineno] for a in arguments if a.lineno in comments and a.lineno > tree.lineno}
+
+
+def settings(owner: type) -> Iterator[Setting]:
+    """The settings of a dataclass in the order of its bases; a field without a comment has that of its base."""
+    for field in fields(owner):
+        declaring = next(c for c in owner.__mro__ if field.name in inspect.get_annotations(c))
+        texts = (explanations(inspect.getsource(c)) for c in owner.__mro__ if is_dataclass(c))
+        explanation = next((t[field.name] for t in texts if field.name in t), "")
+        if field.init:
+            yield Setting(field.name, default_of(field), explanation, declaring.__name__)
+
+
+def default_of(field: "Field[Any]") -> str:
+    """The default of a field as YAML can say it."""
+    if field.default is MISSING and field.default_factory is MISSING:
+        return REQUIRED
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    return BELOW if is_dataclass(value) else as_yaml(value)
+
+
+def as_yaml(value: Any) -> str:
+    """A plain value in one line of YAML."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {as_yaml(v)}" for k, v in value.items()) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value) or '""'
+
+
+def nested(owner: type) -> dict[str, type]:
+    """The settings of a dataclass that have settings of their own: name -> dataclass."""
+    hints = get_type_hints(owner)
+    found = {name: next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None) for name, hint in hints.items()}
+    return {name: type_ for name, type_ in found.items() if isinstance(type_, type)}
+
+
+def of_function(function: Callable[..., Any]) -> list[Setting]:
+    """The keyword-only settings of a function, such as a reward or task."""
+    texts = explanations(inspect.getsource(function))
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return [
+        Setting(p.name, REQUIRED if p.default is p.empty else as_yaml(p.default), texts.get(p.name, ""), "")
+        for p in parameters
+    ]
+
+
+def sections(algorithm: type) -> Iterator[tuple[str, list[Setting]]]:
+    """(title, settings) of an algorithm: its own and inherited ones, nested ones, and those of every run."""
+    from rllab.core.recipe import Settings
+
+    yield algorithm.__name__, list(settings(algorithm))
+    for title, owner in ((name, type_) for o in (algorithm, Settings) for name, type_ in nested(o).items()):
+        yield title, [s._replace(name=f"{title}.{s.name}") for s in settings(owner)]
+    yield "every run", list(settings(Settings))
+
+
+def of_rewards(algorithm: Any) -> Iterator[tuple[str, list[Setting]]]:
+    """(title, settings) of each reward of an algorithm that is a function with settings."""
+    from pathlib import Path
+
+    from rllab.core.names import find
+
+    terms = getattr(algorithm, "reward", [])
+    for term in terms if isinstance(terms, list) else [terms]:
+        function = find(term.address, "", Path.cwd()) if hasattr(term, "address") else None
+        if inspect.isfunction(function) and (own := of_function(function)):
+            yield f"reward {term.name}", own
+
+
+def lines(title: str, rows: list[Setting], values: dict[str, Any]) -> Iterator[str]:
+    """Settings as text, a line each. values: of a recipe; those that differ from the default are shown before it."""
+    yield f"# {title}"
+    for row in rows:
+        value = as_yaml(values[row.name]) if row.name in values and row.default != BELOW else row.default
+        default = "" if row.default in (value, REQUIRED) else f"(default {row.default})"
+        comment = " ".join(filter(None, [row.explanation, default]))
+        yield (f"{row.name}: {value}".ljust(34) + f"  # {comment}") if comment else f"{row.name}: {value}"
