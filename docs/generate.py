@@ -1,10 +1,10 @@
-"""Writes docs/settings.md from the fields of the algorithms and the comments behind them: ./lab python docs/generate.py"""
+"""Writes docs/settings.md from the algorithms' fields and the comments behind them: ./lab python docs/generate.py"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from rllab import algos
-from rllab.cli.settings import Setting, nested, settings
+from rllab.cli.settings import REQUIRED, Setting, nested, settings
 from rllab.core.recipe import Settings
 
 HEAD = """# Settings
@@ -39,10 +39,9 @@ def section(title: str, rows: list[Setting], note: str = "") -> Iterator[str]:
         yield f"{note}\n"
     if rows:
         yield "| setting | default | meaning |\n|---|---|---|"
-        yield from (
-            f"| `{s.name}` | `{s.default}` | {s.explanation} |".replace(" `must be set` ", " must be set ")
-            for s in rows
-        )
+        for s in rows:
+            default = s.default if s.default == REQUIRED else f"`{s.default}`"
+            yield f"| `{s.name}` | {default} | {s.explanation} |"
         yield ""
 
 

@@ -39,21 +39,21 @@ from rllab.core.optim import soft_update
 class DQN(Control):
     """Deep Q-learning on any Gymnasium environment with discrete actions."""
 
-    hidden: list[int] = field(default_factory=lambda: [120, 84])
+    hidden: list[int] = field(default_factory=lambda: [120, 84])  # widths of the hidden layers
     gamma: float = 0.99  # discount γ
-    double: bool = True
-    dueling: bool = False
-    n_step: int = 1
+    double: bool = True  # Q chooses the next action, Q⁻ values it
+    dueling: bool = False  # separate heads for value and advantage
+    n_step: int = 1  # steps of reward before bootstrapping
     huber: bool = True  # errors above 1 count linearly; else squared throughout
     buffer_size: int = 10_000  # transitions; a rank has its own
     learning_starts: int = 1_000  # environment steps before the first update
     train_freq: int = 16  # steps of each environment a round
     gradient_steps: int = 16  # updates a round
-    batch_size: int = 128
+    batch_size: int = 128  # transitions of an update
     target_update_interval: int = 50  # updates between two copies of Q to Q⁻
     tau: float = 1.0  # how far Q⁻ goes towards Q
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.05
+    epsilon_start: float = 1.0  # share of random actions at the start
+    epsilon_end: float = 0.05  # share of random actions after epsilon_steps
     epsilon_steps: int = 10_000  # environment steps from one to the other
 
     def setup(self, ctx: Context) -> None:

@@ -37,15 +37,15 @@ from rllab.core.algorithm import Batch, Context, Outputs, Round
 class PPO(Control):
     """Proximal policy optimization, for discrete and for continuous actions."""
 
-    hidden: list[int] = field(default_factory=lambda: [64, 64])
+    hidden: list[int] = field(default_factory=lambda: [64, 64])  # widths of the hidden layers
     gamma: float = 0.99  # discount γ
     gae_lambda: float = 0.95  # λ: 0 trusts the value network, 1 the returns
     num_steps: int = 128  # steps of each environment a round
     update_epochs: int = 4
     num_minibatches: int = 4
     clip_range: float = 0.2  # ε
-    vf_coef: float = 0.5
-    ent_coef: float = 0.0
+    vf_coef: float = 0.5  # weight of the value loss
+    ent_coef: float = 0.0  # weight of the entropy bonus
     target_kl: float | None = None  # a round's updates end where the policy has moved by more
 
     def setup(self, ctx: Context) -> None:

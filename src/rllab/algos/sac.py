@@ -39,14 +39,14 @@ from rllab.core.optim import soft_update
 class SAC(Control):
     """Soft actor-critic with automatic temperature, for continuous actions within bounds."""
 
-    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    hidden: list[int] = field(default_factory=lambda: [256, 256])  # widths of the hidden layers
     gamma: float = 0.99  # discount γ
     tau: float = 0.005  # how far Q⁻ goes towards Q after an update
     buffer_size: int = 1_000_000  # transitions; a rank has its own
     learning_starts: int = 1_000  # environment steps, of random actions, before the first update
     train_freq: int = 16  # steps of each environment a round
     gradient_steps: int = 16  # updates a round
-    batch_size: int = 256
+    batch_size: int = 256  # transitions of an update
     temperature: float = 1.0  # α to begin with
     target_entropy: float | None = None  # nats; by default minus the number of components of an action
 

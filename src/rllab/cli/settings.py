@@ -7,7 +7,7 @@ import textwrap
 import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 REQUIRED, BELOW = "must be set", "see below"
 
@@ -41,11 +41,14 @@ def explanations(source: str) -> dict[str, str]:
 
 
 def settings(owner: type) -> Iterator[Setting]:
-    """The settings of a dataclass in the order of its bases; a field without a comment has that of its base."""
+    """The settings of a dataclass in the order of its bases. Without a comment: that of the base, or the choices."""
+    hints = get_type_hints(owner)
     for field in fields(owner):
         declaring = next(c for c in owner.__mro__ if field.name in inspect.get_annotations(c))
         texts = (explanations(inspect.getsource(c)) for c in owner.__mro__ if is_dataclass(c))
         explanation = next((t[field.name] for t in texts if field.name in t), "")
+        if get_origin(hints[field.name]) is Literal and not explanation:
+            explanation = f"one of {', '.join(map(str, get_args(hints[field.name])))}"
         if field.init:
             yield Setting(field.name, default_of(field), explanation, declaring.__name__)
 

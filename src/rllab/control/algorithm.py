@@ -30,8 +30,8 @@ class Control(Algorithm):
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     wrappers: list[Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]] = field(default_factory=list)
     reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # in place of the environment's
-    num_envs: int = 8
-    eval_episodes: int = 20
+    num_envs: int = 8  # environments stepped side by side
+    eval_episodes: int = 20  # episodes of an evaluation
     model: Annotated[str, Model()] = ""  # start from these weights: run:NAME, or a checkpoint's folder
 
     def __post_init__(self) -> None:

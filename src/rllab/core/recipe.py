@@ -47,8 +47,8 @@ class Settings:
     """What every run has, whatever its algorithm. A step is a round of collecting and updating."""
 
     algo: str  # an algorithm's name
-    total_steps: int
-    seed: int = 0
+    total_steps: int  # rounds
+    seed: int = 0  # of every random draw
     optim: Optim | dict[str, Optim] = field(default_factory=Optim)  # one for all parts, or one a part
     eval_every: int = 0  # rounds between evaluations; 0: none but the headline's
     save_every: int = 0  # rounds between checkpoints; 0: by the clock alone
