@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_SCRIPT = Path(__file__).with_name("sandboxed.py")
+_SCRIPT = Path(__file__).with_name("supervisor.py")
 _SLACK = 10.0  # seconds beside the program's own, for the supervisor
 
 
