@@ -75,8 +75,8 @@ def as_yaml(value: Any) -> str:
 def nested(owner: type) -> dict[str, type]:
     """The settings of a dataclass that have settings of their own: name -> dataclass."""
     hints = get_type_hints(owner)
-    found = {name: next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None) for name, hint in hints.items()}
-    return {name: type_ for name, type_ in found.items() if isinstance(type_, type)}
+    inner = {name: next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None) for name, hint in hints.items()}
+    return {name: type_ for name, type_ in inner.items() if isinstance(type_, type)}
 
 
 def of_function(function: Callable[..., Any]) -> list[Setting]:
