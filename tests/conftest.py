@@ -1,8 +1,10 @@
 """What the tests share."""
 
+import copy
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,6 +24,37 @@ QWEN = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="also run tests marked nightly (tests/NIGHTLY.md)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselects tests marked `nightly` unless `--nightly` is given."""
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    if nightly and not config.getoption("nightly"):
+        items[:] = [item for item in items if item not in nightly]
+        config.hook.pytest_deselected(items=nightly)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def trained_once() -> Iterator[None]:
+    """A byte-pair tokenizer is trained once for the same texts. test_rows.py tests that a second training is equal."""
+    from rllab.text import tokenizers
+
+    train, kept = tokenizers.byte_pair_tokenizer, dict[str, Any]()
+
+    def trained(texts: Iterable[str], *size: int) -> Any:
+        texts = list(texts)
+        key = hashlib.sha256(json.dumps([texts, size]).encode()).hexdigest()
+        if key not in kept:
+            kept[key] = train(texts, *size)
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizers, "byte_pair_tokenizer", trained)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from forked import call
 from typer.testing import CliRunner
 
 from rllab.cli import app
@@ -19,7 +20,12 @@ from rllab.core.run import RunFolder
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def rllab(*words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def rllab(*words: str, cwd: Path | str = ".", **env: str) -> subprocess.CompletedProcess[str]:
+    return call("-m", "rllab", *words, cwd=cwd, env=os.environ | env)
+
+
+def started(*words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """The same in a Python started anew, where nothing is imported yet."""
     line = [sys.executable, "-m", "rllab", *words]
     return subprocess.run(line, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=240)
 
@@ -30,7 +36,7 @@ def verbs() -> dict[str, Any]:
 
 
 def test_help_lists_the_verbs_by_group() -> None:
-    groups = dict(re.findall(r"^(\w[\w ]+):\n((?:  .*\n)+)", rllab("--help").stdout, re.M))
+    groups = dict(re.findall(r"^(\w[\w ]+):\n((?:  .*\n)+)", started("--help").stdout, re.M))
     words = {group: re.findall(r"^  (\w+) ", lines, re.M) for group, lines in groups.items() if group != "Options"}
     assert list(words) == ["Train", "Look", "Language models", "Games", "Score and grade"]
     assert "train" in words["Train"] and "runs" in words["Look"] and "strength" in words["Games"]
@@ -71,7 +77,7 @@ def test_json_is_a_flag_and_a_file_is_out(tmp_path: Path) -> None:
 
 
 def test_list_groups_recipes_and_wraps(tmp_path: Path) -> None:
-    group = {r["recipe"]: r["group"] for r in json.loads(rllab("list", "--json").stdout)}
+    group = {r["recipe"]: r["group"] for r in json.loads(started("list", "--json").stdout)}
     assert {group[n] for n in ("cartpole", "lunarlander", "pendulum-sac", "rlhf-control")} == {"control"}
     assert {group[n] for n in ("tictactoe", "go5", "supervised-c4", "adversary-c4")} == {"games"}
     assert {group[n] for n in ("pocket", "dpo", "grpo", "prover")} == {"language models"}
@@ -102,7 +108,7 @@ def test_show_all_explains_every_setting(tmp_path: Path) -> None:
 def test_a_newcomers_path(tmp_path: Path) -> None:
     """Copy a recipe, train it, train it again, look at it, fork it; with every table as JSON."""
     (tmp_path / "mine.yaml").write_text(rllab("show", "cartpole").stdout)
-    first = rllab("train", "mine.yaml", "--smoke", "--name", "a", cwd=tmp_path)
+    first = started("train", "mine.yaml", "--smoke", "--name", "a", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "a  step 4/5" in first.stdout and "eval/return" in first.stdout and "steps/s" in first.stdout
     assert re.search(
@@ -178,13 +184,13 @@ def test_check_finds_a_good_and_a_bad_algorithm(tmp_path: Path) -> None:
 
 
 def test_doctor(tmp_path: Path) -> None:
-    found = json.loads(rllab("doctor", "--json", cwd=tmp_path).stdout)
+    found = json.loads(started("doctor", "--json", cwd=tmp_path).stdout)
     assert {"rllab", "python", "system", "gpu", "precision", "scheduler", "runs"} <= found.keys()
     assert "torch 2." in found["rllab"] and "writable" in found["runs"]
 
 
 def test_the_demo_goes_on_where_it_was_stopped_and_ends_with_what_was_learnt(tmp_path: Path) -> None:
-    stopped = rllab("demo", "--smoke", cwd=tmp_path, RLLAB_STOP_AFTER="0:01")
+    stopped = started("demo", "--smoke", cwd=tmp_path, RLLAB_STOP_AFTER="0:01")
     assert stopped.returncode == 99 and "the same command continues from there" in stopped.stderr, stopped.stderr
     begun = len(list((tmp_path / "runs").iterdir()))
     assert begun < 5

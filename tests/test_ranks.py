@@ -2,12 +2,11 @@
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Program
 from safetensors.torch import load_file
 
 from rllab.core.checkpoint import Checkpoints
@@ -20,7 +19,7 @@ SCRIPT = Path(__file__).with_name("ranked.py")
 
 def start(
     world: int, *words: str, slurm: bool = False, program: tuple[str, ...] = (str(SCRIPT),)
-) -> list[tuple[int, str]]:
+) -> list[tuple[int | None, str]]:
     """Runs `world` ranks of a program to their end: (exit code, what each said)."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
@@ -31,10 +30,8 @@ def start(
     for rank in range(world):
         torchrun = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
         srun = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": str(world), "SLURM_LOCALID": str(rank)}
-        line = [sys.executable, *program, *words]
-        env = base | (srun if slurm else torchrun)
-        processes.append(subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    said = [p.communicate(timeout=120)[0] for p in processes]
+        processes.append(Program([*program, *words], env=base | (srun if slurm else torchrun)))
+    said = ["".join(p.communicate(timeout=120)) for p in processes]
     return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rllab_envs.tasks import pocket, ticket_preferences
+from rllab_envs.tasks import calculator, pocket, ticket_preferences
 from rllab_envs.tasks.dataset import Dataset
 
 from rllab.core.errors import FieldMistake, Mistake
@@ -22,7 +22,7 @@ from rllab.text.models import new_model
 from rllab.text.packing import Document
 from rllab.text.preflight import activation_bytes
 from rllab.text.rows import truncate
-from rllab.text.tokenizers import CHAT, byte_pair_tokenizer, tokenizer_for
+from rllab.text.tokenizers import CHAT, _texts, byte_pair_tokenizer, tokenizer_for
 
 SHAPE: dict[str, Any] = {
     "model_type": "qwen3",
@@ -79,6 +79,13 @@ def test_preferences_train_in_one_line(algo: str, tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", many({"prompt": "2 + 3 =", "chosen": "5", "rejected": "6"}))
     recipe = read_recipe(RECIPE.format(algo=algo, task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
     assert "eval/accuracy" in list(Trainer(recipe, tmp_path / "run"))[-1]
+
+
+def test_a_tokenizer_of_a_task_is_trained_the_same_twice() -> None:
+    """The other tests train a tokenizer once for the same texts."""
+    texts = list(_texts(calculator()))[:2000]
+    one, two = (byte_pair_tokenizer(texts).backend_tokenizer.to_str() for _ in range(2))
+    assert one == two
 
 
 def test_a_new_model_reads_any_text(tmp_path: Path) -> None:

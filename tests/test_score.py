@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import read_jsonl
+from forked import call
 
 from rllab.core.errors import Mistake
 from rllab.evals.recordings import Problems, kind_of_targets
@@ -35,7 +36,7 @@ BBH = {
 
 
 def rllab(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rllab", *map(str, words)], capture_output=True, text=True)
+    return call("-m", "rllab", *map(str, words))
 
 
 def scored(path: Path, scorer: str = "rllab", kind: str | None = None) -> list[Scored]:

@@ -1,0 +1,95 @@
+"""Programs in processes of their own that do not pay for imports.
+
+A server imports the libraries of other people, computes nothing, and forks one child for each program. The child
+imports rllab itself, with the program's own environment, folder and standard streams. What depends on how a process
+starts (lazy imports, signals while torch loads, threads) is tested with processes started by `python -m`, in
+test_house.py, test_cli.py and test_interruptions.py.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from signal import Signals
+
+LIBRARIES = ["torch", "torch.distributed", "numba", "numpy", "safetensors.torch", "tokenizers", "transformers", "peft"]
+LIBRARIES += ["transformers.models.qwen2.modeling_qwen2", "gymnasium", "typer", "rich", "yaml", "pytest"]
+_server = multiprocessing.get_context("forkserver") if hasattr(os, "fork") else None
+if _server:
+    _server.set_forkserver_preload(LIBRARIES)
+
+
+class Program:
+    """A Python program, of the words behind `python`: `-m MODULE ...` or `FILE ...`. Its methods are those of Popen."""
+
+    def __init__(self, words: Sequence[str], *, cwd: Path | str = ".", env: Mapping[str, str], stdin: str = "") -> None:
+        assert _server is not None
+        self._streams = Path(tempfile.mkdtemp(prefix="program-"))
+        (self._streams / "0").write_text(stdin, encoding="utf-8")
+        given = ([*words], str(Path(cwd).resolve()), dict(env), str(self._streams))
+        self._process = _server.Process(target=_run, args=given)
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: Signals) -> None:
+        assert self._process.pid
+        os.kill(self._process.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """What it wrote to standard output and standard error, once it has ended."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise subprocess.TimeoutExpired(str(self._process), timeout)
+        out, err = ((self._streams / n).read_text(encoding="utf-8") for n in "12")
+        return out, err
+
+
+def call(
+    *words: str, cwd: Path | str = ".", env: Mapping[str, str] = os.environ, stdin: str = "", timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end."""
+    program = Program(words, cwd=cwd, env=env, stdin=stdin)
+    out, err = program.communicate(timeout)
+    assert program.returncode is not None
+    return subprocess.CompletedProcess(["python", *words], program.returncode, out, err)
+
+
+def _run(words: list[str], cwd: str, env: dict[str, str], streams: str) -> None:
+    """What the child does: the program, as Python would start it."""
+    for number, flags in enumerate((os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2)):
+        file = os.open(os.path.join(streams, str(number)), flags)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    if env.get("OMP_NUM_THREADS", "").isdigit():
+        import torch
+
+        torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
+    sys.path[:0] = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
+    try:
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            sys.path.insert(0, cwd)
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = [*words]
+            sys.path.insert(0, os.path.dirname(words[0]))
+            runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
