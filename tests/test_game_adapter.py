@@ -1,7 +1,6 @@
 """One-board games in plain Python as `Game`: batches, saved boards, and errors."""
 
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
+from forked import call
 from plain_games import PlainConnectFour, PlainGo, PlainTicTacToe
 from rllab_envs import games
 from safetensors.numpy import load, save
@@ -213,7 +213,6 @@ def test_the_documentation_plays_its_game_against_itself(hex_py: Path) -> None:
     ((text, _, path),) = commands("printf")
     Path(path).write_text(text.replace("\\n", "\n"))
     for words in (["train", *train, "--smoke", "-q"], ["play", *play], ["analyse", *analyse]):
-        line = [sys.executable, "-m", "rllab", *words]
-        done = subprocess.run(line, input="b3\n", capture_output=True, text=True)
+        done = call("-m", "rllab", *words, stdin="b3\n")
         assert done.returncode == 0, done.stderr
         assert "hex" in done.stdout or "for it" in done.stdout or "a1 b2" in done.stdout

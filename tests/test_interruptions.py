@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TESTS, run
+from forked import Program
 
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import MachineFault
@@ -22,13 +23,18 @@ from rllab.core.stages import resolve_models
 from rllab.testing import outcome
 
 
-def command(tmp_path: Path, *words: str, **env: str) -> subprocess.Popen[str]:
-    """`rllab train` on the toy, as a process of its own."""
+def words(tmp_path: Path, *more: str) -> list[str]:
+    """`-m rllab train` on the toy."""
     recipe = tmp_path / "toy.yaml"
     if not recipe.is_file():
         shutil.copy(TESTS / "toys.py", tmp_path)
         recipe.write_text("algo: toys.py:Regression\ntotal_steps: 60\neval_every: 3\nsave_every: 4\nslow: 0.01\n")
-    line = [sys.executable, "-m", "rllab", "train", str(recipe), "--runs", str(tmp_path / "runs"), *words]
+    return ["-m", "rllab", "train", str(recipe), "--runs", str(tmp_path / "runs"), *more]
+
+
+def command(tmp_path: Path, *more: str, **env: str) -> subprocess.Popen[str]:
+    """The same as a process started anew."""
+    line = [sys.executable, *words(tmp_path, *more)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
 
 
@@ -122,12 +128,12 @@ def test_twenty_kills_over_a_chain_of_stages(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_save_and_exit_with_99(tmp_path: Path, number: signal.Signals) -> None:
-    process = command(tmp_path, "--name", "a", "slow=0.2")
+    process = Program(words(tmp_path, "--name", "a", "slow=0.2"), env=os.environ)
     rows = tmp_path / "runs/a/metrics.jsonl"
     while process.poll() is None and not (rows.is_file() and rows.stat().st_size):
         time.sleep(0.01)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out = "".join(process.communicate(timeout=60))
     assert process.returncode == 99, out
     assert f"by {number.name}; the same command continues from there" in out
     status = json.loads((tmp_path / "runs/a/status.json").read_text())
