@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import call
 from rllab_envs.games.tictactoe import TicTacToe
 
 from rllab.algos.imitation import Imitation, record
@@ -71,8 +71,7 @@ def test_a_ladder_refuses_runs_that_cannot_take_part(
 
 def test_the_command_takes_runs_or_two_files(runs: Path, tmp_path: Path) -> None:
     def compare(*words: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "rllab", "compare", *words, "--runs", str(runs)]
-        return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+        return call("-m", "rllab", "compare", *words, "--runs", str(runs), cwd=tmp_path)
 
     done = compare("connect-four", "--simulations", "0", "--games", "4", "--checkpoints", "2", "--json")
     rows = json.loads(done.stdout)
