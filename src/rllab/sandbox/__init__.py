@@ -1,1 +1,1 @@
-"""Other people's code: processes with a deadline, and programs with few rights."""
+"""Runs code that the lab does not trust: functions in a process with a deadline, and programs in a sandbox."""

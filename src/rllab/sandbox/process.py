@@ -1,4 +1,4 @@
-"""A function that scores completions, in a process of its own, as seen from the training."""
+"""Calls a function that scores completions in a separate process. `worker` is the program of that process."""
 
 import contextlib
 import json
@@ -13,11 +13,11 @@ from typing import Any
 
 from rllab.core.names import Term
 
-_START = 120.0  # seconds until a function is imported
+_START = 120.0  # seconds that importing a function may take
 
 
 class CallFailed(Exception):
-    """A call that came to no scores."""
+    """A call returned no scores; `traceback` is that of the function, '' where it raised nothing."""
 
     def __init__(self, reason: str, traceback: str = "") -> None:
         super().__init__(reason)
@@ -25,9 +25,9 @@ class CallFailed(Exception):
 
 
 class Process:
-    """Calls a function by its address; whatever happens in a call, the next finds a process that works.
+    """Calls a function by its address, in a process that is replaced after a call that times out or ends it.
 
-    confined: once it is imported, the process may change no file and reach no network, where the kernel allows that.
+    confined: after the import, the process cannot change files or open TCP connections, where the kernel has Landlock.
     """
 
     def __init__(self, term: Term, *, confined: bool = False) -> None:
@@ -35,11 +35,11 @@ class Process:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Starts the process unless there is one; the first call waits until it is ready."""
+        """Starts the process unless it runs. Does not wait: the first call waits until the function is imported."""
         if self._process is not None:
             return
         line = [sys.executable, "-m", "rllab.sandbox.worker"]
-        path = os.pathsep.join(p for p in sys.path if p)  # it finds what is found here
+        path = os.pathsep.join(p for p in sys.path if p)  # the process imports what this one can import
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(
             line, text=True, encoding="utf-8", start_new_session=True, env=os.environ | {"PYTHONPATH": path}, **pipes
@@ -48,10 +48,15 @@ class Process:
         self._ready = False
 
     def call(self, arguments: Mapping[str, Any], seed: int, seconds: float) -> list[float | str | None]:
-        """The scores of completions; a text stands where there is neither a number nor None.
+        """Returns the scores of completions. A score that is neither a number nor None is returned as text.
+
+        Args:
+            arguments: The keyword arguments of the call; what JSON lacks is passed as `str` gives it.
+            seed: Seeds the process's `random` and numpy before the call.
+            seconds: How long the call may take.
 
         Raises:
-            CallFailed: it raised, ended, or took longer than that.
+            CallFailed: The function raised, its process ended, or the call took longer than `seconds`.
         """
         self.start()
         if not self._ready:
@@ -74,30 +79,30 @@ class Process:
         try:
             process.stdin.write(json.dumps(request, default=str) + "\n")
             process.stdin.flush()
-            said = process.stdout.readline()
+            reply = process.stdout.readline()
         except BrokenPipeError:
-            said = ""
+            reply = ""
         finally:
             timer.cancel()
-        if not said.endswith("\n"):
+        if not reply.endswith("\n"):
             _end(process)
             self._process = None
             code = process.returncode
             raise CallFailed(
                 f"took longer than {seconds:g} s" if late.is_set() else f"its process ended with exit code {code}"
             )
-        answer = json.loads(said)
-        if "error" in answer:
+        response = json.loads(reply)
+        if "error" in response:
             if not self._ready:
                 _end(process)
                 self._process = None
-            raise CallFailed(answer["error"], answer["traceback"])
-        scores: list[float | str | None] = answer["scores"]
+            raise CallFailed(response["error"], response["traceback"])
+        scores: list[float | str | None] = response["scores"]
         return scores
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """Ends a process and whatever it has started."""
+    """Kills a process and the processes that it started."""
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,9 +1,11 @@
-"""Runs a program that a model wrote, with less than the rights of whoever runs it.
+"""Runs a program that a model wrote, with fewer rights than the user who runs the lab.
 
-It guards against accidents, and against the usual ways to pass tests without solving anything (leaving early, an object
-that equals everything); someone who means harm and knows Python well is not kept out. In a process of its own, with
-`python -I` and an empty environment, it has bounded time, memory, files and processes; where the kernel allows it, no
-network and no changes of files outside its folder, and where the lab runs as root, no rights.
+The sandbox guards against accidents, and against the usual ways to pass tests without a solution: an early exit, or an
+object that equals everything. It does not stop an attacker who knows Python well.
+
+The program runs in its own process with `python -I` and an empty environment. Its time, memory, files and processes are
+limited. Where the kernel allows it, it has no network and cannot change files outside its folder. Where the lab runs as
+root, the program runs as a user without rights.
 """
 
 import contextlib
@@ -19,14 +21,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _SCRIPT = Path(__file__).with_name("supervisor.py")
-_SLACK = 10.0  # seconds beside the program's own, for the supervisor
+_SLACK = 10.0  # seconds that the supervisor may take beyond the program's own
 
 
 class Outcome(NamedTuple):
-    """What became of a program.
+    """The result of running a program.
 
-    passed: for each test. ran: it came to its end. late: its time was over before. printed, complained: what it wrote
-    to the standard output and error. guards: which of those that not every machine has held.
+    passed: for each test, whether it passed. ran: whether the program ran to its end without an exception.
+    late: whether the time limit was reached. printed, complained: what the program and its tests wrote to the standard
+    output and the standard error. guards: for each guard that some machines lack, whether it was active.
     """
 
     passed: list[bool]
@@ -40,45 +43,55 @@ class Outcome(NamedTuple):
 def run(
     program: str, tests: Sequence[str] = (), *, stdin: str = "", seconds: float = 10.0, memory: int = 1024
 ) -> Outcome:
-    """Runs a program, then each test (Python that raises where it fails) in its names; memory: of the program, MiB."""
-    asked = {"program": program, "tests": list(tests), "stdin": stdin, "seconds": seconds, "memory": memory}
+    """Runs a program, then its tests.
+
+    Args:
+        program: Python source.
+        tests: Python source of each test. It runs in the program's namespace and fails by raising.
+        stdin: The program's standard input.
+        seconds: Time limit of the program and its tests together.
+        memory: Limit of the program's address space, in MiB.
+    """
+    request = {"program": program, "tests": list(tests), "stdin": stdin, "seconds": seconds, "memory": memory}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o711)  # who has no rights comes through to its own part of it
-        found = _supervised(json.dumps(asked), folder, seconds + _SLACK)
-    missing = [False] * (len(tests) - len(found["passed"]))
-    return Outcome(**found | {"passed": found["passed"] + missing})
+        os.chmod(folder, 0o711)  # a user without rights must reach the program's folder, which is inside
+        result = _supervised(json.dumps(request), folder, seconds + _SLACK)
+    missing = [False] * (len(tests) - len(result["passed"]))
+    return Outcome(**result | {"passed": result["passed"] + missing})
 
 
 def _supervised(request: str, folder: str, seconds: float) -> dict[str, Any]:
-    """The supervisor's answer; one of its kind where it has been silenced."""
-    few = {"PATH": os.defpath, "HOME": str(Path(folder) / "home"), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    """Returns the supervisor's result. If it gives none, returns a result of the same form in which nothing passed."""
+    environment = {"PATH": os.defpath, "HOME": str(Path(folder) / "home"), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([sys.executable, "-I", str(_SCRIPT)], cwd=folder, env=few, text=True, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-I", str(_SCRIPT)], cwd=folder, env=environment, text=True, **pipes
+    ) as process:
         try:
-            said, complained = process.communicate(request, timeout=seconds)
+            output, complained = process.communicate(request, timeout=seconds)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(OSError):
                 process.send_signal(signal.SIGKILL)
-            said, complained = "", "the supervisor did not answer in time"
+            output, complained = "", "the supervisor did not answer in time"
     try:
-        answer: dict[str, Any] = json.loads(said)
-        return answer
+        result: dict[str, Any] = json.loads(output)
+        return result
     except ValueError:
         return {"passed": [], "ran": False, "late": True, "printed": "", "complained": complained, "guards": {}}
 
 
 @functools.cache
 def guards() -> str:
-    """In words, which guards hold on this machine."""
-    held = run("").guards
+    """Describes which guards are active on this machine, and which are not."""
+    active = run("").guards
     words = {
         "network": "no network",
-        "files": "no changes outside its folder",
+        "files": "no changes of files outside its folder",
         "user": "not as root",
-        "orphans": "an end to whatever it has started",
+        "orphans": "all processes that it started are killed",
     }
-    have = [said for name, said in words.items() if held.get(name)]
-    lack = [said for name, said in words.items() if not held.get(name)]
+    have = [text for guard, text in words.items() if active.get(guard)]
+    lack = [text for guard, text in words.items() if not active.get(guard)]
     return "; ".join(
-        ["bounded time, memory, files and processes", *have, *(f"not on this machine: {said}" for said in lack)]
+        ["bounded time, memory, files and processes", *have, *(f"not on this machine: {text}" for text in lack)]
     )

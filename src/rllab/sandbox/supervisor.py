@@ -1,8 +1,9 @@
-"""What runs a program in the sandbox: a script of Python's standard library alone, started as `python -I` by `sandbox`.
+"""Runs a program in the sandbox. `program` starts this file as a script with `python -I`; it needs Python's standard
+library alone.
 
-The supervisor reads one request as JSON, splits off a child with fewer rights that runs the program, ends whatever is
-left of it, and tells as JSON what happened. A verdict is never read from what the program prints: tests, and the token
-that verdicts are told behind, reach the child when the program has run.
+The supervisor reads one request as JSON and forks a child with fewer rights, which runs the program. It then kills all
+processes that are left of it and writes the result as JSON. Verdicts are never read from what the program prints. They
+come through a pipe, after a random token. The child receives the token and the tests only after the program has run.
 """
 
 import ast
@@ -23,69 +24,69 @@ from types import CodeType, FunctionType, ModuleType, WrapperDescriptorType
 from typing import Any
 
 _NOBODY = 65534
-_PROCESSES, _FILES, _FILE_SIZE = 64, 64, 16 << 20  # of the program: how many, and bytes of the largest file
-_DEATH_SIGNAL, _DUMPABLE, _CHILD_SUBREAPER, _NO_NEW_PRIVILEGES = 1, 4, 36, 38  # prctl's
-_NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # unshare's
+_PROCESSES, _FILES, _FILE_SIZE = 64, 64, 16 << 20  # the program's limits: processes, open files, bytes of a file
+_DEATH_SIGNAL, _DUMPABLE, _CHILD_SUBREAPER, _NO_NEW_PRIVILEGES = 1, 4, 36, 38  # options of prctl
+_NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # flags of unshare
 _RULES, _RULE, _RESTRICT = 444, 445, 446  # Landlock's system calls, the same on every architecture
-_WRITES = {1: 0x1FF2, 2: 0x2000, 3: 0x4000}  # Landlock's rights to change files, by the version that brought them
-_TCP, _SIGNALS = 0x3, 0x2  # to bind and connect; to processes that are not confined alike
-_READ = 1 << 20  # characters that are kept of what a program prints
+_WRITES = {1: 0x1FF2, 2: 0x2000, 3: 0x4000}  # Landlock's rights to change files, by the version that added them
+_TCP, _SIGNALS = 0x3, 0x2  # Landlock: to bind and connect; to signal processes outside its domain
+_READ = 1 << 20  # how many characters of a program's output are kept
 _STREAMS = {1: "printed", 2: "complained"}
 _RAN = b"ran"
 
 
 def main() -> None:
-    """Answers the one request on the standard input."""
+    """Reads the request from the standard input and writes the result to the standard output."""
     json.dump(_supervise(json.load(sys.stdin)), sys.stdout)
 
 
 def _supervise(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs the program in a child, and leaves nothing of it behind."""
-    hears, says = os.pipe()
-    asked, asks = os.pipe()
+    """Runs the program in a child process, and kills all that is left of it."""
+    results_in, results_out = os.pipe()
+    tests_in, tests_out = os.pipe()
     token = secrets.token_hex(16)
     orphans = _prctl(_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:
-        os.close(hears)
-        os.close(asks)
-        _become_program(request, asked, says)
-    os.close(says)
-    os.close(asked)
-    _prctl(_DUMPABLE, 0)  # the program cannot look into this process
+        os.close(results_in)
+        os.close(tests_out)
+        _become_program(request, tests_in, results_out)
+    os.close(results_out)
+    os.close(tests_in)
+    _prctl(_DUMPABLE, 0)  # the program cannot read this process's memory
     end = time.monotonic() + request["seconds"]
-    told = _heard(hears, end, lambda said: said.endswith(_RAN))
-    if told.endswith(_RAN):
-        with contextlib.suppress(BrokenPipeError), open(asks, "w") as questions:
-            json.dump({"token": token, "tests": request["tests"]}, questions)
-    verdicts = _heard(hears, end, lambda said: len(said) == len(token) + len(request["tests"]))
+    report = _received(results_in, end, lambda received: received.endswith(_RAN))
+    if report.endswith(_RAN):
+        with contextlib.suppress(BrokenPipeError), open(tests_out, "w") as file:
+            json.dump({"token": token, "tests": request["tests"]}, file)
+    verdicts = _received(results_in, end, lambda received: len(received) == len(token) + len(request["tests"]))
     late = time.monotonic() >= end
     _end(child)
     return {
         "passed": [v == ord("1") for v in verdicts.partition(token.encode())[2]],
-        "ran": told.endswith(_RAN),
+        "ran": report.endswith(_RAN),
         "late": late,
         "printed": _text(1),
         "complained": _text(2),
-        "guards": dict(zip(("network", "user", "files"), (c == ord("1") for c in told), strict=False))
+        "guards": dict(zip(("network", "user", "files"), (c == ord("1") for c in report), strict=False))
         | {"orphans": orphans},
     }
 
 
-def _heard(pipe: int, end: float, enough: Callable[[bytes], bool]) -> bytes:
-    """What comes through a pipe until that is enough, the pipe is closed, or the time is over."""
-    said = b""
-    while (left := end - time.monotonic()) > 0 and len(said) < _READ and not enough(said):
+def _received(pipe: int, end: float, complete: Callable[[bytes], bool]) -> bytes:
+    """Reads a pipe until the bytes are complete, the pipe is closed, `_READ` bytes are read, or the time is over."""
+    received = b""
+    while (left := end - time.monotonic()) > 0 and len(received) < _READ and not complete(received):
         if select.select([pipe], [], [], left)[0]:
-            more = os.read(pipe, 1)
-            if not more:
+            byte = os.read(pipe, 1)
+            if not byte:
                 break
-            said += more
-    return said
+            received += byte
+    return received
 
 
 def _end(child: int) -> None:
-    """Ends the child and all that it has started: orphans become children of this process."""
+    """Kills the child and all processes that it started: orphans become children of this process (a subreaper)."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
@@ -100,27 +101,27 @@ def _children() -> list[int]:
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(word) for word in file.read().split()]
-    except OSError:  # not every system tells; the child's group has been ended
+    except OSError:  # not every system has this file; the child's process group is killed already
         return []
 
 
 def _text(stream: int) -> str:
-    """What the program wrote to its standard output (1) or error (2)."""
+    """The start of what the program wrote to its standard output (1) or error (2)."""
     with contextlib.suppress(OSError), open(_STREAMS[stream], errors="replace") as file:
         return file.read(_READ)
     return ""
 
 
-def _become_program(request: dict[str, Any], asked: int, says: int) -> None:
-    """Gives up what it may, runs the program and its tests, and never returns."""
+def _become_program(request: dict[str, Any], tests_in: int, results_out: int) -> None:
+    """Drops rights, runs the program and its tests, and exits. Writes first which guards are active, a digit each."""
     try:
         os.setsid()
         _redirect(request["stdin"])
         network, nobody = _leave(_NEW_NET), _become_nobody()
         _prctl(_DEATH_SIGNAL, signal.SIGKILL)
-        os.write(says, b"%d%d%d" % (network or _leave(_NEW_USER | _NEW_NET), nobody, confine(".")))
+        os.write(results_out, b"%d%d%d" % (network or _leave(_NEW_USER | _NEW_NET), nobody, confine(".")))
         _limit(request)
-        _run(request["program"], asked, says)
+        _run(request["program"], tests_in, results_out)
     except BaseException as error:
         _complain("", error)
         with contextlib.suppress(BaseException):
@@ -135,7 +136,7 @@ def _complain(test: str, error: BaseException) -> None:
 
 
 def _redirect(stdin: str) -> None:
-    """The standard streams become files; a program that prints without end meets the limit on their size."""
+    """Redirects the standard streams to files, so that the limit of a file's size also bounds what is printed."""
     with open("stdin", "w", encoding="utf-8") as file:
         file.write(stdin)
     os.dup2(os.open("stdin", os.O_RDONLY), 0)
@@ -150,13 +151,16 @@ def _redirect(stdin: str) -> None:
 
 
 def _leave(spaces: int) -> bool:
-    """Into name spaces of its own, such as one without a network."""
+    """Moves this process into new name spaces, such as one without a network; returns whether that worked."""
     libc = ctypes.CDLL(None)
     return hasattr(libc, "unshare") and libc.unshare(spaces) == 0
 
 
 def _become_nobody() -> bool:
-    """Root becomes a user who owns nothing, unless Python itself cannot be read then; whether this is not root."""
+    """Changes root to the user `nobody`, unless that user cannot read Python's own files.
+
+    Returns whether this process is not root.
+    """
     if os.getuid() != 0:
         return True
     os.setgroups([])
@@ -171,9 +175,10 @@ def _become_nobody() -> bool:
 
 
 def confine(folder: str | None) -> bool:
-    """Whether the kernel (Landlock) now refuses this process changes of files, connections, and signals to others.
+    """Restricts this process with Landlock: no changes of files, from version 4 on no TCP connections, and from version 6
+    on no signals to other processes. Returns whether that worked.
 
-    folder: where files may still be changed; None: nowhere.
+    folder: where files may still be changed; None: nowhere. `os.devnull` stays writable.
     """
     if sys.platform != "linux":
         return False
@@ -194,53 +199,56 @@ def confine(folder: str | None) -> bool:
 
 
 def _limit(request: dict[str, Any]) -> None:
-    import resource  # Windows has none
+    import resource  # Windows does not have it
 
     most = {"AS": request["memory"] << 20, "CPU": int(request["seconds"]) + 1, "CORE": 0}
     for name, value in (most | {"FSIZE": _FILE_SIZE, "NPROC": _PROCESSES, "NOFILE": _FILES}).items():
         number = getattr(resource, f"RLIMIT_{name}")
         _, hard = resource.getrlimit(number)
         limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with contextlib.suppress(ValueError, OSError):  # not every system has each
+        with contextlib.suppress(ValueError, OSError):  # not every system has every limit
             resource.setrlimit(number, (limit, limit))
 
 
-def _prctl(what: int, value: int) -> bool:
+def _prctl(option: int, value: int) -> bool:
     libc = ctypes.CDLL(None)
-    return hasattr(libc, "prctl") and libc.prctl(what, value, 0, 0, 0) == 0
+    return hasattr(libc, "prctl") and libc.prctl(option, value, 0, 0, 0) == 0
 
 
-def _run(program: str, asked: int, says: int) -> None:
-    """Runs the program, then each test in its names, and tells the verdicts one by one."""
-    execute, tell, honest, same, complain = exec, os.write, _honest, _same, _complain
+def _run(program: str, tests_in: int, results_out: int) -> None:
+    """Runs the program, then each test in its namespace, and writes a verdict ('1' or '0') after each test.
+
+    Binds the functions of a verdict before the program runs, because the program may replace them in their modules.
+    """
+    execute, write, compiled, same, complain = exec, os.write, _compiled, _same, _complain
     main = sys.modules["__main__"] = ModuleType("__main__")
     names = vars(main) | {"__builtins__": builtins}
     execute(compile(program, "<program>", "exec", dont_inherit=True), names)
     _finish()
-    tell(says, _RAN)
-    with open(asked) as questions:
-        told = json.load(questions)
-    tell(says, told["token"].encode())
-    for test in told["tests"]:
+    write(results_out, _RAN)
+    with open(tests_in) as file:
+        message = json.load(file)
+    write(results_out, message["token"].encode())
+    for test in message["tests"]:
         names["__same__"] = same
         try:
-            execute(honest(test), names)
-            tell(says, b"1")
-        except BaseException as error:  # whatever the program raises, SystemExit too
-            tell(says, b"0")
+            execute(compiled(test), names)
+            write(results_out, b"1")
+        except BaseException as error:  # SystemExit too
+            write(results_out, b"0")
             complain(f"{test.strip()[:200]}: ", error)
 
 
 def _finish() -> None:
-    """As Python does at the end of a program: its threads are waited for, and what it printed is written."""
+    """Does what Python does at the end of a program: joins its threads and flushes the standard output."""
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
     sys.stdout.flush()
 
 
-class _Honest(ast.NodeTransformer):
-    """Equality is not left to the classes of the program: an object of theirs may say that it equals everything."""
+class _StrictEquality(ast.NodeTransformer):
+    """Replaces `a == b` by `__same__(a, b)`, because a class of the program may define `__eq__` as always true."""
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)
@@ -249,19 +257,20 @@ class _Honest(ast.NodeTransformer):
         return ast.Call(ast.Name("__same__", ast.Load()), [node.left, node.comparators[0]], [])
 
 
-def _honest(test: str) -> CodeType:
-    return compile(ast.fix_missing_locations(_Honest().visit(ast.parse(test))), "<test>", "exec", dont_inherit=True)
+def _compiled(test: str) -> CodeType:
+    tree = ast.fix_missing_locations(_StrictEquality().visit(ast.parse(test)))
+    return compile(tree, "<test>", "exec", dont_inherit=True)
 
 
 def _same(one: Any, other: Any) -> Any:
-    """one == other, if they are alike."""
+    """Returns `one == other` where `_alike` holds, else False."""
     equal = one == other
     return equal if _alike(one, other) else False
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two values, and what they hold, are of the same class wherever a class has its own idea of equality."""
-    if type(one) is not type(other) and (_own_idea(type(one)) or _own_idea(type(other))):
+    """Whether two values, and the values that they contain, have the same class wherever a class defines equality."""
+    if type(one) is not type(other) and (_defines_equality(type(one)) or _defines_equality(type(other))):
         return False
     if isinstance(one, dict) and isinstance(other, dict):
         return all(_alike(v, other[k]) for k, v in one.items() if k in other)
@@ -270,8 +279,8 @@ def _alike(one: Any, other: Any) -> bool:
     return True
 
 
-def _own_idea(kind: type) -> bool:
-    """Whether neither Python nor its library says what equals an object of this class."""
+def _defines_equality(kind: type) -> bool:
+    """Whether the `__eq__` of a class comes neither from Python nor from its standard library (mocks count as own)."""
     equals = kind.__eq__
     if not isinstance(equals, FunctionType):
         return not isinstance(equals, WrapperDescriptorType)

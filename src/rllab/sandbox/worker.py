@@ -1,6 +1,8 @@
-"""The process that a function of others runs in: what it does to itself (hang, exit, eat memory) costs no training.
+"""The program of the process in which a borrowed function runs. If the function hangs, exits or runs out of memory, the
+training goes on.
 
-Requests and answers are JSON lines. The first request says which function; the others are the arguments of its calls.
+Requests and responses are lines of JSON. The first request names the function; each other one holds the arguments of a
+call.
 """
 
 import asyncio
@@ -19,46 +21,46 @@ from typing import Any, TextIO
 from rllab.core.names import accepted, find
 from rllab.sandbox.supervisor import confine
 
-MEMORY = 4 << 30  # bytes of its own
+MEMORY = 4 << 30  # bytes of data that this process may allocate
 
 
 def main() -> None:
-    """Answers requests until they end. What the function prints goes to the standard error."""
-    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    """Answers requests until the standard input ends. What the function prints goes to the standard error."""
+    requests, responses = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     _limit_memory()
     reward = None
     for line in requests:
         if reward is None:
-            reward = _said(answers, _load, json.loads(line))
+            reward = _respond(responses, _load, json.loads(line))
             continue
-        _said(answers, functools.partial(_scores, reward), json.loads(line))
+        _respond(responses, functools.partial(_scores, reward), json.loads(line))
 
 
-def _said(answers: TextIO, do: Any, request: dict[str, Any]) -> Any:
-    """What `do` makes of a request; whether that went well is told."""
+def _respond(responses: TextIO, handle: Any, request: dict[str, Any]) -> Any:
+    """Handles a request and writes the response: the scores, or the error with its traceback. Returns the result."""
     try:
-        made = do(request)
-        said: dict[str, Any] = {"scores": made if isinstance(made, list) else []}
-    except BaseException as error:  # a reward that exits, too
-        made, said = None, {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-    answers.write(json.dumps(said) + "\n")
-    answers.flush()
-    return made
+        result = handle(request)
+        response: dict[str, Any] = {"scores": result if isinstance(result, list) else []}
+    except BaseException as error:  # SystemExit too
+        result, response = None, {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    responses.write(json.dumps(response) + "\n")
+    responses.flush()
+    return result
 
 
 def _load(request: dict[str, Any]) -> Any:
-    """The function at an address, with its settings, as something that is called with the rows' columns."""
-    found = find(request["address"], "", Path())
-    reward = found(**request["settings"]) if request["made"] else functools.partial(found, **request["settings"])
+    """Imports the function at an address and binds its settings. The result is called with the rows' columns."""
+    function = find(request["address"], "", Path())
+    reward = function(**request["settings"]) if request["made"] else functools.partial(function, **request["settings"])
     if request["confined"] and not confine(None):
         print(f"{request['address']}: this kernel has no Landlock; its process is not confined", file=sys.stderr)
     return lambda **columns: reward(**accepted(reward, columns))
 
 
 def _scores(reward: Any, request: dict[str, Any]) -> list[Any]:
-    """A call: numbers, None, or what stands there in their place as text."""
+    """Calls the function. Each score is a number, None, or a text that describes any other value."""
     random.seed(request["seed"])
     if "numpy" in sys.modules:
         importlib.import_module("numpy").random.seed(request["seed"] % (1 << 32))
@@ -88,7 +90,7 @@ def _short(value: Any) -> str:
 
 
 def _limit_memory() -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not every system can
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not every system has this limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
