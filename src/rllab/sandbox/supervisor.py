@@ -175,8 +175,9 @@ def _become_nobody() -> bool:
 
 
 def confine(folder: str | None) -> bool:
-    """Restricts this process with Landlock: no changes of files, from version 4 on no TCP connections, and from version 6
-    on no signals to other processes. Returns whether that worked.
+    """Forbids this process changes of files, TCP connections (Landlock 4) and signals to other processes (Landlock 6).
+
+    Returns whether the kernel has Landlock and applies the rules; older versions have fewer.
 
     folder: where files may still be changed; None: nowhere. `os.devnull` stays writable.
     """
