@@ -216,6 +216,6 @@ def test_what_is_compared_with_a_loss_is_computed_as_one(name: str) -> None:
         return next_token_logp(algorithm._lm, batch, algorithm.temperature)
 
     for key in ("reference_logp",) if name == "dpo" else ("old_logp", "reference_logp"):
-        with algorithm.ctx.as_in_a_loss():
+        with algorithm.ctx.loss_autocast():
             assert torch.equal(logp(), batch[key]), key
         assert not torch.equal(logp(), batch[key]), "in whole precision it is the same: this shows nothing"

@@ -87,7 +87,7 @@ class DPO(TextAlgorithm):
         """Packed rows of answers, with the reference's log-probability of each answer."""
         packed = pack_pairs(self._lm.tokenizer, rows, self.length)
         batch = {k: v.to(self.ctx.device) for k, v in packed.items()}
-        with self.ctx.as_in_a_loss():
+        with self.ctx.loss_autocast():
             reference_BS = self._reference_logp(batch)
         z = self._kto_baseline(rows) if self.loss_type == "kto" else torch.zeros((), device=self.ctx.device)
         return batch | {"reference_logp": reference_BS, "z": z.expand(len(reference_BS))}
@@ -129,7 +129,7 @@ class DPO(TextAlgorithm):
         swapped = [Document(d.prompt, [o.completions[0]]) for d, o in zip(own, others, strict=True)]
         batch, _ = pack([truncate(d, self.length) for d in swapped], self.length)
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
-        with self.ctx.as_in_a_loss():
+        with self.ctx.loss_autocast():
             ratio = (self._logp(self._lm, batch) - self._reference_logp(batch)).sum()
         return (self.ctx.total(ratio) / (len(rows) * self.ctx.world)).clamp(min=0)
 
@@ -158,7 +158,7 @@ class DPO(TextAlgorithm):
         in_order: list[bool] = []
         for first in range(0, len(rows), self.batch_size):
             batch = self.batch(rows[first : first + self.batch_size])
-            with self.ctx.as_in_a_loss():
+            with self.ctx.loss_autocast():
                 better, worse = gather_pairs(self._logp(self._lm, batch) - batch["reference_logp"], batch)
             in_order += (better > worse)[batch["weight"] > 0].tolist()
         return in_order

@@ -170,7 +170,7 @@ class GRPO(Policy):
     def _with_old(self, batch: Batch) -> Batch:
         """Adds the log-probabilities of the policy before this round's updates, and of the reference."""
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
-        with self.ctx.as_in_a_loss():
+        with self.ctx.loss_autocast():
             batch["old_logp"] = next_token_logp(self._lm, batch, self.temperature)
             if self.beta:
                 with self.reference() as lm:

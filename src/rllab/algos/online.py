@@ -99,7 +99,7 @@ class Policy(TextAlgorithm):
             if self.ctx.sum(max(0, missing)) == 0:
                 break
         own = [row | {"seed": self.ctx.seed} for group in groups for row in group.sample_rows(self._rewards)]
-        every = sorted(self.ctx.rows_of_all(own), key=lambda row: (row["row"], row["sample"]))
+        every = sorted(self.ctx.gather_rows(own), key=lambda row: (row["row"], row["sample"]))
         self.rollouts = every if self.ctx.rank == 0 else []  # rank 0 writes them
         metrics = self._rollout_metrics(groups, skipped)
         if first and self.preflight_stops:

@@ -157,7 +157,7 @@ class RLHF(Policy):
         scores_PG = scores_PG - self.missing_eos_penalty * cut_off_PG
         packed = pack_groups(list(groups), kept_PG, self.length, score=scores_PG)
         batch = {k: v.to(self.ctx.device) for k, v in packed.items()}
-        with self.ctx.as_in_a_loss():
+        with self.ctx.loss_autocast():
             batch["old_logp"], batch["old_value"] = self._policy_and_value(batch)
             with self.reference() as lm:
                 batch["reference_logp"] = next_token_logp(lm, batch, self.temperature)

@@ -1,7 +1,7 @@
 """What an algorithm is: a source of weighted batches, and a loss on a batch.
 
-Supervised learning reads its batches and reinforcement learning makes its own; that is the only difference that the
-trainer has to know. Everything here is about one run on one process (a rank); ranks meet in `Context.total`.
+Supervised learning reads its batches and reinforcement learning generates its own. The trainer needs no other
+distinction. Everything here concerns one run in one process (a rank); ranks communicate through `Context.total`.
 """
 
 import hashlib
@@ -21,25 +21,28 @@ from rllab.core.errors import Mistake
 from rllab.core.precision import products_in
 
 Batch = dict[str, Tensor]
-"""Tensors with a shared first axis; batch["weight"] says how much each entry counts."""
+"""Tensors with a shared first axis [B, ...]; batch["weight"] is the weight of each entry in the loss."""
 Outputs = dict[str, Tensor]
-"""What a loss says of each entry: metrics, and whatever `collect` wants back (TD errors, KL)."""
+"""Values of each entry [B, ...]: metrics, and whatever `collect` needs back (TD errors, KL)."""
 Metrics = dict[str, float]
 """Numbers of a round, named `group/name`."""
 Loss = Callable[[Batch], tuple[Tensor, Outputs]]
 
 
 def split(batch: Batch, size: int | list[int]) -> Iterator[Batch]:
-    """A batch in pieces of at most `size` entries, or of these sizes; their losses and gradients add up to its own."""
+    """Splits a batch [B, ...] into batches of at most `size` entries, or of the given sizes.
+
+    Their losses and gradients add up to those of the whole batch.
+    """
     for piece in zip(*(torch.split(v, size) for v in batch.values()), strict=True):
         yield dict(zip(batch, piece, strict=True))
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What a finished run is worth, measured afresh.
+    """The result of a finished run, measured on fresh draws.
 
-    interval: 95 %, of the mean over what was measured.
+    interval: the 95 % confidence interval of the mean over what was measured.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Headline:
 class Update:
     """One optimizer step where an algorithm has several losses.
 
-    parts: those that it trains; the others are frozen meanwhile.
+    parts: the names of the parts that it trains; the others are frozen during the step.
     """
 
     batch: Batch
@@ -64,10 +67,11 @@ Round = Generator[Batch | Update, Outputs, Metrics]
 
 @dataclass(frozen=True)
 class Context:
-    """What a run lends to its algorithm.
+    """The seed, device, rank and precision that a run gives to its algorithm.
 
-    Chance is a function of (seed, purpose, index): no generator outlives its use, so none has to be saved. dtype: in
-    which a loss's large products are computed, and networks may be that are only asked.
+    Random numbers are a function of (seed, purpose, index). No generator outlives its use, so none has to be saved.
+    world: the number of ranks. dtype: the type in which the loss computes large matrix products; networks that are
+    not trained may be held in it.
     """
 
     seed: int
@@ -78,23 +82,26 @@ class Context:
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
     dtype: torch.dtype = torch.float32
 
-    def as_in_a_loss(self) -> AbstractContextManager[object]:
-        """Large products are as exact as in a loss, for what is compared with one; else a first ratio is not 1."""
+    def loss_autocast(self) -> AbstractContextManager[object]:
+        """Same autocast as the loss.
+
+        Use it for old and reference log-probabilities, or the first ratio is not exactly 1.
+        """
         return products_in(self.dtype, self.device)
 
     def rng(self, purpose: str, *index: int, shared: bool = False) -> np.random.Generator:
-        """NumPy's generator for a purpose; ranks draw apart unless `shared`."""
+        """A NumPy generator for a purpose and index. Ranks draw different numbers unless `shared`."""
         return np.random.Generator(np.random.PCG64(self._entropy(purpose, index, shared)))
 
     def generator(self, purpose: str, *index: int, shared: bool = False) -> torch.Generator:
-        """Torch's generator (on the CPU, so that every device draws the same) for a purpose."""
+        """A torch generator for a purpose and index, on the CPU: runs on every device draw the same numbers."""
         words = self._entropy(purpose, index, shared).generate_state(2, np.uint32)
         return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def seeds(self, purpose: str, *index: int) -> Callable[[int, int], int]:
-        """Seeds below 2**31 for a library that wants numbers: (i, j) -> seed, such as (environment, episode).
+        """A function (i, j) -> seed below 2**31, for libraries that take seeds; (i, j) may be (environment, episode).
 
-        A generator for each would take as long as a short episode; this mixes bits (splitmix64, Steele et al. 2014).
+        It mixes bits (splitmix64, Steele et al. 2014). A generator for each pair would take as long as a short episode.
         """
         start = int(self._entropy(purpose, index, False).generate_state(1, np.uint64)[0])
 
@@ -107,7 +114,7 @@ class Context:
         return seed
 
     def seed_torch(self, purpose: str) -> None:
-        """Seeds torch's own generator, from which layers draw their first weights; equal on all ranks."""
+        """Seeds torch's global generator, from which layers draw their initial weights. All ranks draw the same."""
         torch.manual_seed(int(self._entropy(purpose, (), True).generate_state(1, np.uint32)[0]))
 
     def total(self, x: Tensor) -> Tensor:
@@ -128,8 +135,8 @@ class Context:
         squares = self.total((x - mean).square().sum(0))
         return mean, (squares / (count - correction).clamp(min=1)).sqrt()
 
-    def rows_of_all(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """What JSON can hold of every rank's rows, in the order of ranks; every rank must call it."""
+    def gather_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of all ranks, in the order of ranks. Rows hold what JSON can hold. Every rank must call it."""
         if self.world == 1:
             return [dict(r) for r in rows]
         text = json.dumps(list(rows)).encode()
@@ -138,8 +145,8 @@ class Context:
         ends = self.total(sizes).cumsum(0).tolist()
         everything = torch.zeros(ends[-1], dtype=torch.uint8)
         everything[ends[self.rank] - len(text) : ends[self.rank]] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        said = self.total(everything).numpy().tobytes()
-        return [r for first, end in zip([0, *ends], ends, strict=False) for r in json.loads(said[first:end])]
+        texts = self.total(everything).numpy().tobytes()
+        return [r for first, end in zip([0, *ends], ends, strict=False) for r in json.loads(texts[first:end])]
 
     def _entropy(self, purpose: str, index: tuple[int, ...], shared: bool) -> np.random.SeedSequence:
         rank = 0 if shared else self.rank + 1
@@ -153,84 +160,93 @@ def _purpose(name: str, known: dict[str, int] = {}) -> int:  # noqa: B006 - a ca
 
 
 class Algorithm(ABC):
-    """Subclass it as a keyword-only dataclass: the fields are the hyper-parameters, and the recipe's schema.
+    """Base class of algorithms. A subclass is a keyword-only dataclass.
 
-    After `setup` every other attribute is state: it has a `state_dict`, or is plain data (numbers, text, arrays,
-    tensors, and lists and dicts of them), or its name starts with `_` and it is not saved.
+    Its fields are the hyper-parameters, and with them the schema of its recipes. After `setup` every other attribute is
+    state: it has a `state_dict`, or it is plain data (numbers, text, arrays, tensors, and lists and dicts of them). An
+    attribute whose name starts with `_` is not saved.
     """
 
     unit: ClassVar[str] = "env/steps"
-    """The metric that counts the work done; the trainer gives its speed as `time/<name>_per_second`."""
+    """The metric that counts the work done. The trainer reports its rate as `time/<name>_per_second`."""
     large_products: ClassVar[bool] = False
-    """Whether its matrix products are large enough for bf16 to pay on a CPU that has instructions for it."""
+    """Whether its matrix products are so large that bf16 is faster on a CPU that has bf16 instructions."""
     renamed: ClassVar[dict[str, str]] = {}
     """Recipe keys that have another name now, old -> new: the old one is refused with the new one named. A subclass
     lists its own; those of its base classes hold as well."""
 
     @abstractmethod
     def setup(self, ctx: Context) -> None:
-        """Makes networks, environments and whatever else the run needs."""
+        """Creates the networks, the environments and whatever else the run needs."""
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
-        """The modules that are trained; each has its optimizer and its place in a checkpoint."""
+        """The modules that are trained, by name. Each has its own optimizer and its own folder in a checkpoint."""
 
     def write_files(self, part: str, folder: Path) -> None:  # noqa: B027 - most parts need none
-        """Writes what stands beside a part's weights for others to read: a language model's config and tokenizer."""
+        """Writes the other files of a part's checkpoint folder, such as a language model's config and tokenizer."""
 
     @abstractmethod
     def collect(self, step: int) -> Round:
-        """One finite round: yields batches; after a `yield` its optimizer step is done, and its value is the outputs.
+        """One finite round, as a generator that yields batches and returns metrics.
 
-        Between two rounds nothing is in flight. Ranks yield equally often.
+        The trainer makes one optimizer step for each batch. Then the `yield` returns the outputs of the loss. The state
+        must be complete at the end of a round, because checkpoints are written there. Ranks must yield equally often.
         """
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        """The sum over entries of weight x loss, and what there is to say of each entry. It draws no random number."""
+        """(the sum over entries of weight x loss: scalar, outputs of each entry [B, ...]).
+
+        It must draw no random number, or a batch that is split has another gradient.
+        """
 
     def evaluate(self, step: int) -> Metrics:
-        """Measures without changing anything."""
+        """Metrics of an evaluation after round `step`. It must not change the state."""
         return {}
 
     def samples(self) -> list[dict[str, Any]]:
-        """What the round and its evaluation saw, a dict of plain data each, for samples.jsonl; each is told once."""
+        """The samples of the last round and its evaluation for samples.jsonl: dicts of plain data, each returned once."""
         return []
 
     def headline(self) -> Headline | None:
-        """What the finished run is worth, on draws that no evaluation before has used."""
+        """The result of the finished run, on draws that no earlier evaluation has used."""
         return None
 
     def preflight(self) -> dict[str, Any]:
-        """What `rllab check` tells before any training, once `setup` is done: lengths, memory, disk."""
+        """What `rllab check` reports before training, after `setup`: lengths, memory, disk space."""
         return {}
 
     def act(self, obs: Any) -> Any:
-        """The greedy action for one observation; for those who load a finished run."""
-        raise Mistake(f"{type(self).__name__} does not act on observations")
+        """The greedy action for one observation, for users of `rllab.load`."""
+        raise Mistake(f"{type(self).__name__} has no act(obs): it does not act on observations")
 
     def state(self) -> dict[str, Any]:
-        """Everything but the parts that a resumed run needs: name -> state_dict or plain data."""
+        """All state that a resumed run needs except the parts: name -> state_dict or plain data."""
         own = {k: v for k, v in vars(self).items() if k in self._stateful()}
         return {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in own.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Puts back what `state` returned."""
+        """Restores what `state` returned."""
         for name, value in state.items():
-            mine = getattr(self, name)
-            if hasattr(mine, "load_state_dict"):
-                mine.load_state_dict(value)
+            current = getattr(self, name)
+            if hasattr(current, "load_state_dict"):
+                current.load_state_dict(value)
             else:
-                setattr(self, name, _like(mine, value))
+                setattr(self, name, _like(current, value))
 
     def check_state(self) -> None:
-        """Raises a Mistake where an attribute can neither be saved nor be left out."""
+        """Checks that every attribute can be saved.
+
+        Raises:
+            Mistake: an attribute is neither a setting, nor state, nor private.
+        """
         for name in self._stateful():
             value = getattr(self, name)
             if not hasattr(value, "state_dict") and not _is_data(value):
                 raise Mistake(
                     f"{type(self).__name__}.{name} is a {type(value).__name__}, which cannot be saved: give it "
-                    f"state_dict and load_state_dict, or call it _{name} if a resumed run can do without"
+                    f"state_dict and load_state_dict, or rename it _{name} if a resumed run does not need it"
                 )
 
     def _stateful(self) -> set[str]:
@@ -251,8 +267,8 @@ def _is_data(value: Any) -> bool:
     return value is None or isinstance(value, (int, float, str, np.ndarray, np.generic, Tensor))
 
 
-def _like(mine: Any, saved: Any) -> Any:
-    """Tensors go back to their device; tuples are saved as lists."""
-    if isinstance(mine, Tensor):
-        return saved.to(mine.device)
-    return tuple(saved) if isinstance(mine, tuple) else saved
+def _like(current: Any, saved: Any) -> Any:
+    """A saved value with the type and device of the current one: tensors are saved on the CPU, tuples as lists."""
+    if isinstance(current, Tensor):
+        return saved.to(current.device)
+    return tuple(saved) if isinstance(current, tuple) else saved

@@ -1,6 +1,6 @@
-"""What a person reads when something is wrong: what it is, where, and what to do.
+"""Errors for the user. A message says what is wrong, where, and what to do.
 
-The exit codes are those of the command line; anything else that escapes is a fault of ours and exits with 1.
+The exit codes are those of the command line. Any other exception is a bug in rllab and exits with 1.
 """
 
 import errno
@@ -10,31 +10,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _FAULTS = {
-    errno.ENOSPC: "free some room, then give the same command again",
-    errno.EDQUOT: "your quota is used up: free some room, then give the same command again",
-    errno.EROFS: "the file system is read-only; name another folder",
-    errno.EACCES: "you may not write there; name another folder",
-    errno.EPERM: "you may not write there; name another folder",
-    errno.EIO: "the disk does not answer as it should",
+    errno.ENOSPC: "free some disk space, then give the same command again",
+    errno.EDQUOT: "your quota is used up: free some disk space, then give the same command again",
+    errno.EROFS: "the file system is read-only: use another folder",
+    errno.EACCES: "you have no permission: use another folder",
+    errno.EPERM: "you have no permission: use another folder",
+    errno.EIO: "the disk reports an input/output error: use another disk",
 }
 
 
 class RllabError(Exception):
-    """A failure with a message for the person at the keyboard."""
+    """An error with a message for the user."""
 
     exit_code = 1
 
 
 class Mistake(RllabError):
-    """The user's: a recipe, a name, a file or a function of theirs has to change."""
+    """An error that the user corrects: in a recipe, a name, a file or a function."""
 
     exit_code = 2
 
 
 class FieldMistake(Mistake):
-    """A setting that only proves wrong when it is used (an environment that does not exist, say).
+    """A setting that proves wrong only when it is used, such as the name of an environment that does not exist.
 
-    The trainer adds the file and line at which the recipe sets `field`.
+    The trainer adds the file and line where the recipe sets `field`.
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -43,28 +43,32 @@ class FieldMistake(Mistake):
 
 
 class Failed(Exception):
-    """What ends a round before its weights change, with something to look at; the trainer keeps that in the run."""
+    """Ends a run within a round, with evidence that the trainer saves in the run folder."""
 
     @abstractmethod
     def save_evidence(self, folder: Path, step: int) -> Mistake:
-        """What to tell the user, once the evidence lies in a folder."""
+        """Writes the evidence into `folder`; returns the error to report, which names the files."""
 
 
 class MachineFault(RllabError):
-    """The machine's: a full disk, a folder that cannot be written, a missing device."""
+    """An error of the machine: a full disk, a folder that cannot be written, a missing device."""
 
     exit_code = 3
 
 
 class Stopped(RllabError):
-    """The run was asked to stop, saved its state, and goes on when the same command is given again."""
+    """The run was stopped and has saved its state. The same command resumes it."""
 
     exit_code = 99
 
 
 @contextmanager
 def machine_faults(consequence: str) -> Iterator[None]:
-    """Tells a full disk, a folder that may not be written and the like as a MachineFault, with the consequence."""
+    """Turns operating-system errors of the disk into a MachineFault whose message ends with `consequence`.
+
+    Raises:
+        MachineFault: the disk is full, a folder cannot be written, and the like.
+    """
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there; rows that others wrote."""
+"""Atomic writing of small files, and reading of JSONL files that users wrote."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Writes a small file so that a reader sees the old one or the new one, also after a power cut."""
+    """Writes a small file atomically: a reader sees the old text or the new one, also after a power cut."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(aside, "w", encoding="utf-8") as file:
@@ -23,7 +23,10 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def read_jsonl(path: Path, fault: Callable[[int, str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line from 1, object) of a JSONL file, which may be gzipped; what is wrong with a line is told to `fault`."""
+    """Yields (line number from 1, object) for each line of a JSONL file, which may be gzipped.
+
+    fault: called with the line number and the message for a line that cannot be read, which is then skipped.
+    """
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig", errors="replace")
     for number, line in enumerate(text.split("\n"), 1):
@@ -32,9 +35,9 @@ def read_jsonl(path: Path, fault: Callable[[int, str], None]) -> Iterator[tuple[
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            fault(number, "this line is no JSON")
+            fault(number, "this line is not JSON")
             continue
         if isinstance(row, dict):
             yield number, row
         else:
-            fault(number, "this line is no JSON object")
+            fault(number, "this line is not a JSON object")
