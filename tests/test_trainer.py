@@ -49,7 +49,7 @@ def test_metrics_are_means_over_entries(toy, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_one_number_is_told(toy, tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match=r"the loss has shape \(16,\); it must be one number"):
+    with pytest.raises(Mistake, match=r"the loss has shape \(16,\); it must be a scalar"):
         run(toy(algo="PerEntry"), tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_damaged_newest_checkpoint_is_passed_over(toy, tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_stop_the_run_before_the_step(toy, tmp_path: Path) -> None:
     recipe = toy("poison=4", "save_every=1")
-    with pytest.raises(Mistake, match=r"round 4: the gradient's norm is nan.*batch is kept in"):
+    with pytest.raises(Mistake, match=r"round 4: the gradient's norm is nan.*batch is saved in"):
         run(recipe, tmp_path)
     assert RunFolder(tmp_path).status()["state"] == "failed"
     assert bool(load_file(tmp_path / "failed/batch.safetensors")["y"].isnan().any())

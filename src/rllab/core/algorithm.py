@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.core.errors import Mistake
-from rllab.core.precision import products_in
+from rllab.core.precision import autocast
 
 Batch = dict[str, Tensor]
 """Tensors with a shared first axis [B, ...]; batch["weight"] is the weight of each entry in the loss."""
@@ -87,7 +87,7 @@ class Context:
 
         Use it for old and reference log-probabilities, or the first ratio is not exactly 1.
         """
-        return products_in(self.dtype, self.device)
+        return autocast(self.dtype, self.device)
 
     def rng(self, purpose: str, *index: int, shared: bool = False) -> np.random.Generator:
         """A NumPy generator for a purpose and index. Ranks draw different numbers unless `shared`."""

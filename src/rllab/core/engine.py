@@ -1,6 +1,6 @@
-"""One optimizer step, on whatever there is: device, precision, micro-batches, ranks.
+"""The optimizer step, for every device, precision, number of micro-batches and number of ranks.
 
-Data parallel is one summed all-reduce of the gradients: losses are weighted sums, so nothing has to be averaged.
+Data parallelism is one all-reduce that sums the gradients. Losses are weighted sums, so nothing is averaged.
 """
 
 import ctypes
@@ -20,53 +20,53 @@ from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.checkpoint import save_batch
 from rllab.core.errors import Failed, MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
-from rllab.core.precision import multiplies_bf16, products_in
+from rllab.core.precision import autocast, multiplies_bf16
 from rllab.core.recipe import Settings
 
 T = TypeVar("T")
-_THREADS = torch.get_num_threads()  # torch's own choice
+_THREADS = torch.get_num_threads()  # torch's default
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NotFinite(Failed):
-    """A loss or gradient is infinite or no number; the weights are as before the update."""
+    """A loss or gradient is infinite or NaN. The weights are those from before the update."""
 
-    def __init__(self, what: str, batch: Batch) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, batch: Batch) -> None:
+        super().__init__(message)
         self.batch = batch
 
     def save_evidence(self, folder: Path, step: int) -> Mistake:
-        """What to tell the user, with the batch kept in a folder."""
+        """Saves the batch in `folder`; returns the error to report, which names the file."""
         path = save_batch(folder, self.batch)
         return Mistake(
-            f"round {step}: {self}; stopped before the optimizer step. The batch is kept in {path}. "
-            "Try a smaller optim.lr, or optim.max_grad_norm; a reward or loss may have returned no number"
+            f"round {step}: {self}; stopped before the optimizer step. The batch is saved in {path}. "
+            "Try a smaller optim.lr, or optim.max_grad_norm; a reward or loss may have returned NaN or infinity"
         )
 
 
 class Engine:
-    """Device, precision and ranks of a run, and the optimizer step on them."""
+    """The device, precision and ranks of a run, and its optimizer step."""
 
     def __init__(self, settings: Settings, large_products: bool = False) -> None:
         self.rank, self.world, self.local_rank = ranks()
         self.device = _device(settings.device, self.local_rank)
         self.micro_batch = settings.micro_batch
-        torch.set_num_threads(settings.threads or _THREADS)  # whatever a run before it in this process had
+        torch.set_num_threads(settings.threads or _THREADS)  # an earlier run in this process may have set another
         if large_products and self.device.type == "cpu":
             _keep_memory()
-        torch.set_flush_denormal(True)  # numbers below 1e-38 cost a hundred times as much to add, and mean nothing
+        torch.set_flush_denormal(True)  # adding denormals (below 1e-38) takes a hundred times as long
         self.precision = _precision(settings.precision, self.device, large_products)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
     def context(self, settings: Settings) -> Context:
-        """What the algorithm gets of all this."""
-        lent = self.rank, self.world, settings.total_steps, self.total, _DTYPES[self.precision]
-        return Context(settings.seed, self.device, *lent)
+        """The algorithm's context: seed, device, ranks, number of rounds and dtype."""
+        shared = self.rank, self.world, settings.total_steps, self.total, _DTYPES[self.precision]
+        return Context(settings.seed, self.device, *shared)
 
     def total(self, x: Tensor) -> Tensor:
-        """The sum over ranks."""
+        """The sum of `x`, of any shape, over ranks."""
         if self.world == 1:
             return x
         x = x.detach().clone()
@@ -74,53 +74,66 @@ class Engine:
         return x
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on any rank."""
+        """Whether the flag is true on any rank."""
         if self.world == 1:
             return flag
         return bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
 
     def first(self, do: Callable[[], T]) -> T:
-        """What rank 0 does and finds, for all ranks; they wait for it, and fail where it fails."""
+        """Calls `do` on rank 0 only; every rank waits and returns its result.
+
+        Raises:
+            Mistake: on the other ranks, where `do` raised an RllabError on rank 0.
+        """
         if self.world == 1:
             return do()
-        said: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]  # result, error message
         if self.rank == 0:
             try:
-                said[0] = do()
+                outcome[0] = do()
             except RllabError as error:
-                said[1] = str(error)
+                outcome[1] = str(error)
                 raise
             finally:
-                dist.broadcast_object_list(said)
+                dist.broadcast_object_list(outcome)
         else:
-            dist.broadcast_object_list(said)
-        if said[1] is not None:
-            raise Mistake(f"rank 0: {said[1]}")
-        found: T = said[0]
-        return found
+            dist.broadcast_object_list(outcome)
+        result: T
+        result, error_message = outcome
+        if error_message is not None:
+            raise Mistake(f"rank 0: {error_message}")
+        return result
 
     def barrier(self) -> None:
-        """Waits for all ranks."""
+        """Waits until every rank has called it."""
         if self.world > 1:
             dist.barrier()
 
-    def agree(self, doing: str) -> None:
-        """Raises a Mistake that names the rank that does something else than the others."""
+    def agree(self, action: str) -> None:
+        """Checks that all ranks do the same, described as in 'ends its round'.
+
+        Raises:
+            Mistake: they do not; the message lists what each rank does.
+        """
         if self.world == 1:
             return
-        said: list[str | None] = [None] * self.world
-        dist.all_gather_object(said, doing)
-        if len(set(said)) > 1:
-            each = "; ".join(f"rank {r} {what}" for r, what in enumerate(said))
+        actions: list[str | None] = [None] * self.world
+        dist.all_gather_object(actions, action)
+        if len(set(actions)) > 1:
+            listed = "; ".join(f"rank {r} {a}" for r, a in enumerate(actions))
             raise Mistake(
-                f"ranks differ: {each}. Ranks must yield equally often: what decides the count goes through ctx.total"
+                f"ranks differ: {listed}. All ranks must yield the same number of updates: "
+                "sum with ctx.total whatever that number depends on"
             )
 
     def update(self, update: Update, optimizers: Mapping[str, PartOptimizer]) -> tuple[Tensor, float, Outputs]:
-        """One optimizer step; returns the loss, the gradient's norm before clipping, and the outputs of each entry.
+        """Makes one optimizer step on a batch of B entries.
+
+        Returns (the loss summed over ranks: scalar, the norm of the gradient before clipping, the outputs of each
+        entry [B, ...]).
 
         Raises:
-            NotFinite: before the step, where the gradient's norm is no finite number.
+            NotFinite: the norm of the gradient, or in fp16 the loss, is not finite. No step is made.
         """
         self.agree(f"updates {'+'.join(update.parts)}")
         trained = [optimizers[name] for name in update.parts]
@@ -137,11 +150,14 @@ class Engine:
         return loss, self._step(trained, loss, update.batch), outputs
 
     def backward(self, update: Update) -> tuple[Tensor, Outputs]:
-        """Adds up the gradients of the update's micro-batches; returns the loss and the outputs of each entry."""
+        """Adds up the gradients of the micro-batches of an update.
+
+        Returns (the loss: scalar, the outputs of each entry [B, ...]).
+        """
         losses, outputs = [], []
         pieces = split(update.batch, self.micro_batch) if self.micro_batch else [update.batch]
         for batch in pieces:
-            with products_in(_DTYPES[self.precision], self.device):
+            with autocast(_DTYPES[self.precision], self.device):
                 loss, out = update.loss(batch)
             _backward(self.scaler.scale(loss) if self.precision == "fp16" else loss)
             losses.append(loss.detach())
@@ -151,7 +167,7 @@ class Engine:
         return torch.stack(losses).sum(), {k: torch.cat([o[k] for o in outputs]) for k in outputs[0]}
 
     def _step(self, trained: list[PartOptimizer], loss: Tensor, batch: Batch) -> float:
-        """Clips and steps; returns the norm of the gradient of all trained parts, before clipping."""
+        """Clips the gradients and makes the step. Returns the gradient norm of all trained parts before clipping."""
         if self.precision == "fp16":
             return self._step_scaled(trained, loss, batch)
         norms = [_norm(part) for part in trained]
@@ -166,7 +182,7 @@ class Engine:
         return total
 
     def _step_scaled(self, trained: list[PartOptimizer], loss: Tensor, batch: Batch) -> float:
-        """The same in fp16, where a gradient may overflow: the scaler then skips the step and scales less."""
+        """`_step` in fp16. If a gradient overflows, the scaler skips the step and lowers its scale."""
         if not math.isfinite(loss.item()):
             raise NotFinite(f"the loss is {loss.item()}", batch)
         norms = []
@@ -182,16 +198,16 @@ class Engine:
 
 
 def _backward(loss: Tensor) -> None:
-    """What `loss.backward()` does, without what it asks before: that takes a tenth of a small network's update."""
+    """Same as `loss.backward()` without its Python checks, which take a tenth of a small network's update."""
     if loss.ndim:
-        raise Mistake(f"the loss has shape {tuple(loss.shape)}; it must be one number: batch['weight'] @ loss of each")
+        raise Mistake(f"the loss has shape {tuple(loss.shape)}; it must be a scalar: batch['weight'] @ loss_B")
     one = torch.ones_like(loss)
     engine = torch.autograd.Variable._execution_engine
     engine.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def _norm(part: PartOptimizer) -> Tensor:
-    """The length of a part's gradient."""
+    """The norm of a part's gradient: scalar."""
     grads = [p.grad for p in part.parameters if p.grad is not None]
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else torch.zeros(())
 
@@ -203,7 +219,7 @@ def _clip(part: PartOptimizer, norm: Tensor) -> None:
 
 @contextmanager
 def _frozen(parts: list[PartOptimizer]) -> Iterator[None]:
-    """Gradients flow through these parts and not into them."""
+    """In this context gradients flow through these parts but are not computed for their parameters."""
     for part in parts:
         for p in part.parameters:
             p.requires_grad_(False)
@@ -216,7 +232,7 @@ def _frozen(parts: list[PartOptimizer]) -> Iterator[None]:
 
 
 def _reduce(parameters: list[nn.Parameter]) -> None:
-    """Sums the gradients over ranks in one call; a parameter that a rank did not use counts as 0 there."""
+    """Sums the gradients over ranks in one all-reduce. A parameter without a gradient on a rank counts as 0 there."""
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([g.reshape(-1) for g in grads])
     dist.all_reduce(flat)
@@ -226,7 +242,7 @@ def _reduce(parameters: list[nn.Parameter]) -> None:
 
 
 def ranks() -> tuple[int, int, int]:
-    """(rank, world, local rank) from torchrun's variables or from those of a Slurm step of one task per GPU."""
+    """(rank, world, local rank) from the variables of torchrun, or of a Slurm step with one task per GPU."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
         return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
@@ -254,17 +270,22 @@ def _device(name: str, local_rank: int) -> torch.device:
 
 
 def _keep_memory() -> None:
-    """Lets glibc keep what is freed: else activations are given back to the kernel and faulted in again each step."""
+    """Makes glibc keep freed memory.
+
+    By default it returns the memory of activations to the kernel, which maps it again in each step.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(-4, 0)  # M_MMAP_MAX: no mappings of their own for large blocks
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
+        mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings for large blocks
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never trim the heap
 
 
 def _precision(name: str, device: torch.device, large_products: bool) -> str:
-    """On a GPU bf16 where it is native (compute capability 8), else fp16 (V100, T4); on a CPU fp32.
+    """The precision that `auto` stands for.
 
-    Large products are in bf16 on a CPU that multiplies it: there they take half the time, elsewhere ten times as long.
+    On a GPU it is bf16 from compute capability 8.0 on, and fp16 on older ones (V100, T4). On a CPU it is fp32, except
+    for large products on a CPU with bf16 instructions. There bf16 takes half the time of fp32; on a CPU without these
+    instructions it takes ten times as long.
     """
     if name != "auto":
         return name

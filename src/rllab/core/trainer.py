@@ -1,7 +1,7 @@
-"""The trainer: restore, then round by round collect and update, save, evaluate.
+"""The trainer restores the newest checkpoint, then runs rounds: collect and update, save, evaluate.
 
-It is an iterator, `for row in Trainer("cartpole"): ...`; the loop's body belongs to whoever runs it. A step is a round.
-Killed at any moment and started again, a run ends with the same weights and the same rows as one left alone.
+It is an iterator over rows of metrics, `for row in Trainer("cartpole"): ...`. A step is one round. A run that is killed
+at any moment and started again ends with the same weights and the same rows as an uninterrupted run.
 """
 
 import sys
@@ -24,14 +24,14 @@ from rllab.core.tally import Tally
 
 
 class Trainer:
-    """Runs a recipe in a run folder, from wherever that folder stands.
+    """Runs a recipe in a run folder. A folder that holds an unfinished run of the recipe is resumed.
 
-    recipe: a file, the name of one of the lab's own, or one already read. run: the run's folder; by default the next
-    numbered one in `runs`. fork: `RUN` or `RUN@STEP`, where a new run begins. Keyword settings change the recipe,
-    as `key=value` does on the command line.
+    recipe: a file, the name of a built-in recipe, or a loaded recipe. run: the run's folder; by default the next
+    numbered folder in `runs`. fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts. stop: requests to
+    stop, checked between rounds. Keyword settings override the recipe, as `key=value` does on the command line.
 
     Raises:
-        Mistake: the recipe is wrong, or the folder holds a run of another one.
+        Mistake: the recipe has an error, or the folder holds a run with other settings.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Trainer:
         stop: Stop | None = None,
         **settings: Any,
     ) -> None:
-        asked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
-        self.engine = Engine(asked.settings, asked.algorithm.large_products)
-        asked = resolve_models(asked, Path(runs), train)
+        requested = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
+        self.engine = Engine(requested.settings, requested.algorithm.large_products)
+        requested = resolve_models(requested, Path(runs), train)
         if run is None:
-            run = self.engine.first(lambda: next_run(asked, Path(runs)).path)
+            run = self.engine.first(lambda: next_run(requested, Path(runs)).path)
         self.folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
-        self.engine.first(lambda: open_run(self.folder, asked, fork, Path(runs)))
+        self.engine.first(lambda: open_run(self.folder, requested, fork, Path(runs)))
         self.recipe = self.folder.recipe()
         self.settings, self.algorithm = self.recipe.settings, self.recipe.algorithm
         self.stop = stop if stop is not None else Stop()
@@ -64,15 +64,15 @@ class Trainer:
         if self.folder.status().get("state") == "done":
             return
         folder = self.folder.open() if self.engine.rank == 0 else nullcontext()
-        with machine_faults("the last checkpoint is whole"), folder:
+        with machine_faults("the last checkpoint is intact"), folder:
             state = "failed"
             try:
                 self.restore()
                 yield from self._rounds()
                 state = "stopped" if self.stopping else "done"
-            except (GeneratorExit, KeyboardInterrupt) as left:
+            except (GeneratorExit, KeyboardInterrupt) as interruption:
                 state = "stopped"
-                if isinstance(left, GeneratorExit) and not sys.is_finalizing():  # the loop was left between two rounds
+                if isinstance(interruption, GeneratorExit) and not sys.is_finalizing():  # `break`, between two rounds
                     self.save()
                 raise
             except FieldMistake as error:
@@ -100,17 +100,17 @@ class Trainer:
         self.headline = self.algorithm.headline()
 
     def _round(self) -> None:
-        """One round of the algorithm, with an optimizer step for each batch that it yields."""
-        tally, said = Tally(), None
+        """Runs one round of the algorithm, with an optimizer step for each batch that it yields."""
+        tally, outputs = Tally(), None
         rates = self.optimizers.set_rates(self.step, self.settings.total_steps)
         collecting = self.algorithm.collect(self.step)
         while True:
             try:
-                item = next(collecting) if said is None else collecting.send(said)
+                item = next(collecting) if outputs is None else collecting.send(outputs)
             except StopIteration as end:
                 metrics: Metrics = end.value or {}
                 break
-            said = self._update(item, tally)
+            outputs = self._update(item, tally)
         self.engine.agree("ends its round")
         unit = self.algorithm.unit
         times = tally.times({unit: metrics.get(unit, 0) - self.row.get(unit, 0)})
@@ -118,7 +118,7 @@ class Trainer:
         self.row = {"step": self.step} | metrics | tally.means(self.ctx) | rates | times | {"time/total": self.seconds}
 
     def _update(self, item: Batch | Update, tally: Tally) -> Outputs:
-        """The optimizer step on what a round yields: a bare batch is for `loss`, and trains all parts."""
+        """Makes one optimizer step on what a round yields. A plain batch uses `loss` and trains all parts."""
         update = item if isinstance(item, Update) else Update(item, self.algorithm.loss, tuple(self.optimizers))
         with tally.learning():
             loss, norm, outputs = self.engine.update(update, self.optimizers)
@@ -126,7 +126,7 @@ class Trainer:
         return outputs
 
     def restore(self) -> None:
-        """Sets the algorithm up, and takes up the newest checkpoint if there is one."""
+        """Sets the algorithm up and loads the newest checkpoint, if there is one."""
         self.ctx = self.engine.context(self.settings)
         self.algorithm.setup(self.ctx)
         self.algorithm.check_state()
@@ -145,19 +145,19 @@ class Trainer:
         self._status("running")
 
     def save(self) -> None:
-        """Writes a checkpoint of this moment between two rounds, unless there is one."""
+        """Writes a checkpoint of the current step, unless it has been written. Called between two rounds."""
         if self._saved_step == self.step:
             return
         if self.engine.rank == 0:
             self.folder.flush()
         shared = {"step": self.step, "seconds": self.seconds, "row": self.row}
         shared |= {"optim": self.optimizers.state(), "scaler": self.engine.scaler.state_dict()}
-        parts, own, describe = self.algorithm.parts(), self.algorithm.state(), self.algorithm.write_files
-        self.checkpoints.save(self.step, parts, shared, own, describe)
+        parts, own, write_files = self.algorithm.parts(), self.algorithm.state(), self.algorithm.write_files
+        self.checkpoints.save(self.step, parts, shared, own, write_files)
         self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def _report(self) -> None:
-        """Evaluates if that is due, and writes the round's row."""
+        """Evaluates if an evaluation is due, then writes the round's row."""
         if self.settings.evaluates_at(self.step):
             start = time.perf_counter()
             self.row |= self.algorithm.evaluate(self.step)
@@ -180,6 +180,6 @@ class Trainer:
 
 
 def train(recipe: Recipe, folder: RunFolder) -> None:
-    """Trains a recipe in a folder, to its end, and shows nothing."""
+    """Trains a recipe in a folder to the end, without output."""
     for _ in Trainer(recipe, folder):
         pass
