@@ -129,7 +129,7 @@ def test_the_rank_that_yields_less_is_named(tmp_path: Path) -> None:
 def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
     assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "a"), "total_steps=3"))
     ((code, said),) = start(1, "Regression", str(tmp_path / "a"), "total_steps=6")
-    assert code == 2 and "was saved by 2 ranks; this run has 1: use as many" in said
+    assert code == 2 and "was saved by 2 ranks; this run has 1: resume with 2 ranks" in said
 
 
 def test_what_two_ranks_have_trained_is_used_by_one_process(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ class Algorithm(ABC):
         return {}
 
     def samples(self) -> list[dict[str, Any]]:
-        """The samples of the last round and its evaluation for samples.jsonl: dicts of plain data, each returned once."""
+        """The samples of the last round and its evaluation for samples.jsonl, as plain data. Each is returned once."""
         return []
 
     def headline(self) -> Headline | None:

@@ -1,14 +1,15 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints are written atomically and verified by checksums when they are read.
 
     checkpoints/00000120/            the state after round 120
-      model.safetensors              the trained part (POLICY/model.safetensors, ... where there are several)
+      model.safetensors              the trained part (PART/model.safetensors for each of several parts)
       trainer/state.json + .safetensors        step, last row, optimizers
-      trainer/rank-0.json + .safetensors       what the algorithm of each rank keeps
+      trainer/rank-0.json + .safetensors       the algorithm's state on each rank
       manifest.json                  sizes and checksums, written last
     checkpoints/segments/            large arrays that never change, named by their content
 
-State is nested dicts and lists of numbers, text, arrays and tensors, kept as JSON and safetensors: nothing that is read
-back can run code. A folder is written aside, flushed and renamed; one that is damaged is passed over with a warning.
+State is nested dicts and lists of numbers, text, arrays and tensors. It is saved as JSON and safetensors, so loading a
+checkpoint cannot run code. A folder is written under a temporary name, flushed to disk and renamed. A damaged
+checkpoint is skipped with a warning.
 """
 
 import hashlib
@@ -32,11 +33,14 @@ from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import write_atomic
 
 FORMAT = 1
-WEIGHTS = "model.safetensors"  # a part may name another file in `weights_file`
+WEIGHTS = "model.safetensors"  # default; a part may set another file name in `weights_file`
 
 
 class Segment:
-    """Arrays that never change again (a full stretch of a replay buffer): written once, however many checkpoints."""
+    """Arrays that do not change any more, such as a full segment of a replay buffer.
+
+    All checkpoints of a run share one file per segment, named by a hash of its content.
+    """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
@@ -49,32 +53,38 @@ class Segment:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint on disk that was found whole; `world` ranks have written it."""
+    """A checkpoint on disk. `world` is the number of ranks that wrote it."""
 
     step: int
     folder: Path
     world: int
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The weights of a trained part: at the top where it is the only one, else in a folder of its name."""
+        """The weights of a part, by parameter name, each with the parameter's shape [...].
+
+        The file lies in the checkpoint's folder, or in a folder with the part's name if there are several parts.
+        """
         (file,) = [*(self.folder / name).glob("*.safetensors"), *self.folder.glob("*.safetensors")]
         return load_file(file)
 
     def state(self, name: str) -> Any:
-        """The state saved as trainer/NAME: dicts, lists, numbers, text, arrays and tensors."""
+        """The state saved as trainer/NAME: nested dicts and lists of numbers, text, arrays and tensors."""
         path = self.folder / "trainer" / name
         mapped = load_file(path.with_suffix(".safetensors"))
-        tensors = {k: v.clone() for k, v in mapped.items()}  # state outlives the checkpoint that it came from
+        tensors = {k: v.clone() for k, v in mapped.items()}  # the file may be deleted while the state is in use
         return _join(json.loads(path.with_suffix(".json").read_text()), tensors, self.folder.parent / "segments")
 
     @property
     def segments(self) -> list[str]:
-        """The names of the segments that it needs."""
+        """The names of the segments that it refers to."""
         return list(_manifest(self.folder)["segments"])
 
 
 class Checkpoints:
-    """The checkpoints of a run; ranks share the folder."""
+    """The checkpoints of a run, in a folder that all ranks share.
+
+    keep: the number of checkpoints that are kept. barrier: waits for all ranks.
+    """
 
     def __init__(
         self, folder: Path, keep: int = 2, rank: int = 0, world: int = 1, barrier: Callable[[], None] = lambda: None
@@ -87,11 +97,11 @@ class Checkpoints:
         parts: Mapping[str, nn.Module],
         shared: dict[str, Any],
         own: dict[str, Any],
-        describe: Callable[[str, Path], None] = lambda part, folder: None,
+        write_files: Callable[[str, Path], None] = lambda part, folder: None,
     ) -> None:
-        """Writes checkpoint `step`: rank 0 the parts and what ranks share, every rank its own state.
+        """Writes checkpoint `step`. Rank 0 writes `parts` and `shared`; every rank writes its `own` state.
 
-        describe: writes what stands beside a part's weights in its folder.
+        write_files: called as (part, folder) to write a part's other files beside its weights.
         """
         aside, final = self.folder / f".saving-{step:08d}", self.folder / f"{step:08d}"
         if self.rank == 0:
@@ -99,7 +109,7 @@ class Checkpoints:
             (aside / "trainer").mkdir(parents=True)
         self.barrier()
         try:
-            self._write(aside, parts, shared, own, describe)
+            self._write(aside, parts, shared, own, write_files)
             self.barrier()
             if self.rank == 0:
                 self._finish(aside, final)
@@ -114,7 +124,7 @@ class Checkpoints:
         parts: Mapping[str, nn.Module],
         shared: dict[str, Any],
         own: dict[str, Any],
-        describe: Callable[[str, Path], None],
+        write_files: Callable[[str, Path], None],
     ) -> None:
         segments = _write_state(aside / "trainer" / f"rank-{self.rank}", own, self.folder / "segments")
         (aside / "trainer" / f"rank-{self.rank}.segments").write_text(json.dumps(segments))
@@ -123,7 +133,7 @@ class Checkpoints:
                 folder = aside if len(parts) == 1 else aside / name
                 folder.mkdir(exist_ok=True)
                 _write_tensors(folder / getattr(part, "weights_file", WEIGHTS), weights_of(part))
-                describe(name, folder)
+                write_files(name, folder)
             _write_state(aside / "trainer" / "state", shared, self.folder / "segments")
 
     def _finish(self, aside: Path, final: Path) -> None:
@@ -137,14 +147,14 @@ class Checkpoints:
         write_atomic(aside / "manifest.json", json.dumps(manifest, indent=1))
         for folder in {p.parent for p in files}:
             _flush_folder(folder)
-        if final.exists():  # a damaged one of the same step
+        if final.exists():  # a damaged checkpoint of the same step
             shutil.rmtree(final)
         os.rename(aside, final)
         _flush_folder(self.folder)
         self._prune()
 
     def _prune(self) -> None:
-        """Old checkpoints go, and the segments that no other one needs."""
+        """Deletes all but the newest `keep` checkpoints, and segments that no remaining checkpoint refers to."""
         for step in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder / f"{step:08d}")
         needed = {n for s in self.steps() for n in _manifest(self.folder / f"{s:08d}").get("segments", [])}
@@ -153,30 +163,30 @@ class Checkpoints:
                 path.unlink()
 
     def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, whole or not, oldest first."""
+        """The steps of all checkpoints, damaged ones included, in ascending order."""
         return sorted(int(p.name) for p in self.folder.glob("[0-9]*") if p.name.isdigit())
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint; damaged ones are passed over with a warning.
+        """The newest intact checkpoint, or None if there are no checkpoints. Damaged ones are skipped with a warning.
 
         Raises:
-            Mistake: it was written in another version's format.
-            MachineFault: there are checkpoints, and all are damaged.
+            Mistake: another version of rllab wrote it in another format.
+            MachineFault: every checkpoint is damaged.
         """
         for step in reversed(self.steps()):
             damage = self.damage(step)
             if damage is None:
                 return self.at(step)
-            warnings.warn(f"{self.folder / f'{step:08d}'} is damaged ({damage}); the one before is used", stacklevel=2)
+            warnings.warn(f"{self.folder / f'{step:08d}'} is damaged ({damage}); trying the one before", stacklevel=2)
         if self.steps():
-            raise MachineFault(f"{self.folder}: every checkpoint is damaged; delete the folder to begin again")
+            raise MachineFault(f"{self.folder}: every checkpoint is damaged; delete the folder to start again")
         return None
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint of a step.
+        """The checkpoint of a step. Its checksums are not verified.
 
         Raises:
-            Mistake: there is none, or another version's format.
+            Mistake: there is none, or another version of rllab wrote it in another format.
         """
         folder = self.folder / f"{step:08d}"
         if not folder.is_dir():
@@ -184,22 +194,25 @@ class Checkpoints:
             raise Mistake(f"{self.folder.parent} has no checkpoint of step {step}; it has: {known}")
         manifest = _manifest(folder)
         if manifest.get("format") != FORMAT:
-            raise Mistake(f"{folder}: format {manifest.get('format')}, this version reads {FORMAT}")
+            raise Mistake(f"{folder}: format {manifest.get('format')}; this version reads format {FORMAT}")
         return Checkpoint(step, folder, manifest["world"])
 
     def to_resume(self) -> Checkpoint | None:
-        """The newest whole checkpoint, for a run to go on from.
+        """The newest intact checkpoint, to resume the run from, or None if there are no checkpoints.
 
         Raises:
-            Mistake: it was not written by as many ranks as there are now.
+            Mistake: the number of ranks was another when it was written.
         """
-        found = self.newest()
-        if found is not None and found.world != self.world:
-            raise Mistake(f"{found.folder} was saved by {found.world} ranks; this run has {self.world}: use as many")
-        return found
+        newest = self.newest()
+        if newest is not None and newest.world != self.world:
+            raise Mistake(
+                f"{newest.folder} was saved by {newest.world} ranks; this run has {self.world}: "
+                f"resume with {newest.world} ranks"
+            )
+        return newest
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with the checkpoint of a step; None if nothing is."""
+        """A description of the damage to the checkpoint of a step; None if it is intact."""
         folder = self.folder / f"{step:08d}"
         manifest = _manifest(folder)
         if not manifest:
@@ -207,35 +220,38 @@ class Checkpoints:
         for name, (size, checksum) in manifest["files"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != size or _sha256(path) != checksum:
-                return f"{name} is not what was written"
+                return f"{name} does not match its checksum"
         for name in manifest["segments"]:
             path = self.folder / "segments" / f"{name}.safetensors"
             if not path.is_file() or _segment_name(path) != name:
-                return f"segment {name} is not what was written"
+                return f"segment {name} does not match its checksum"
         return None
 
 
 def tied(part: nn.Module) -> dict[str, str]:
-    """Of each name in a part's state the name under which it is saved: the first of those that share their memory."""
+    """Maps each name in a part's state to the name under which it is saved.
+
+    Tensors that share memory (tied weights) are saved once, under the first of their names.
+    """
     first: dict[tuple[int, torch.Size], str] = {}
     return {k: first.setdefault((v.data_ptr(), v.shape), k) if v.numel() else k for k, v in part.state_dict().items()}
 
 
 def weights_of(part: nn.Module) -> dict[str, Tensor]:
-    """A part's weights, each once."""
+    """The weights of a part by name, each with its shape [...]; tied weights appear once."""
     kept, state = set(tied(part).values()), part.state_dict()
     return {k: state[k] for k in state if k in kept}
 
 
 def load_parts(parts: Mapping[str, nn.Module], checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights into the parts of an algorithm that is set up."""
+    """Loads the weights of a checkpoint into the parts of an algorithm, after its `setup`."""
     for name, part in parts.items():
         saved = checkpoint.part(name)
         part.load_state_dict({k: saved[first] for k, first in tied(part).items() if first in saved})
 
 
 def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:
-    """A checkpoint with its segments, for a run that forks from it."""
+    """Copies a checkpoint and its segments to the checkpoints folder `to`, for a run that forks from it."""
     (to / "segments").mkdir(parents=True, exist_ok=True)
     for name in checkpoint.segments:
         shutil.copy2(checkpoint.folder.parent / "segments" / f"{name}.safetensors", to / "segments")
@@ -246,30 +262,33 @@ def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:
 
 
 def save_batch(folder: Path, batch: dict[str, Tensor]) -> Path:
-    """Keeps a batch that something went wrong with; returns its file."""
+    """Writes a batch [B, ...] to batch.safetensors in `folder`; returns the file."""
     folder.mkdir(exist_ok=True)
     _write_tensors(folder / "batch.safetensors", batch)
     return folder / "batch.safetensors"
 
 
 def _write_state(path: Path, state: Any, segments: Path) -> list[str]:
-    """State as path.json and path.safetensors; returns the names of its segments, written where they are new."""
+    """Writes state to path.json and path.safetensors, and its new segments to `segments`.
+
+    Returns the names of all its segments.
+    """
     tensors: dict[str, Tensor] = {}
-    found: dict[str, Segment] = {}
-    write_atomic(path.with_suffix(".json"), json.dumps(_split(state, "", tensors, found)))
+    by_name: dict[str, Segment] = {}
+    write_atomic(path.with_suffix(".json"), json.dumps(_split(state, "", tensors, by_name)))
     _write_tensors(path.with_suffix(".safetensors"), tensors)
-    for name, segment in found.items():
+    for name, segment in by_name.items():
         target = segments / f"{name}.safetensors"
         if not target.is_file():
             segments.mkdir(exist_ok=True)
             aside = target.with_name(f".{target.name}.{os.getpid()}")
             _write_tensors(aside, {k: _tensor(v) for k, v in segment.arrays.items()})
             os.replace(aside, target)
-    return sorted(found)
+    return sorted(by_name)
 
 
 def _split(tree: Any, path: str, tensors: dict[str, Tensor], segments: dict[str, Segment]) -> Any:
-    """A tree with its arrays and tensors taken out to `tensors`, under their path."""
+    """Returns a tree as JSON can hold it; its arrays and tensors go into `tensors` under their path in the tree."""
     if isinstance(tree, dict):
         return {k: _split(v, f"{path}/{k}", tensors, segments) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -284,7 +303,7 @@ def _split(tree: Any, path: str, tensors: dict[str, Tensor], segments: dict[str,
 
 
 def _join(tree: Any, tensors: dict[str, Tensor], segments: Path) -> Any:
-    """The opposite of `_split`."""
+    """The inverse of `_split`."""
     if isinstance(tree, list):
         return [_join(v, tensors, segments) for v in tree]
     if not isinstance(tree, dict):
@@ -306,7 +325,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     try:
         save_file(plain, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # it hides the number by which a full disk is known
+    except SafetensorError as error:  # its text holds the errno, such as that of a full disk
         code = re.search(r"os error (\d+)", str(error))
         if code is None:
             raise
@@ -316,7 +335,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _segment_name(path: Path) -> str:
-    """The name that a segment's content has; '' where it cannot be read."""
+    """The name of a segment, computed from its content; '' if the file cannot be read."""
     try:
         return Segment({k: v.numpy() for k, v in load_file(path).items()}).name
     except SafetensorError:
@@ -324,7 +343,7 @@ def _segment_name(path: Path) -> str:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """A checkpoint's manifest; {} where it cannot be read, which `damage` reports."""
+    """A checkpoint's manifest; {} if it cannot be read, which `damage` reports."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError):
