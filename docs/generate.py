@@ -1,49 +1,58 @@
-"""Writes docs/settings.md from the algorithms' fields and the comments behind them: ./lab python docs/generate.py"""
+"""Writes the generated parts of the documentation; a test compares them with what is there.
 
-from collections.abc import Iterator
-from pathlib import Path
+    ./lab python docs/generate.py
 
-from rllab import algos
-from rllab.cli.settings import REQUIRED, Setting, nested, settings
-from rllab.core.recipe import Settings
-
-HEAD = """# Settings
-
-Written by `./lab python docs/generate.py` from the fields in the code; do not edit. `rllab show RECIPE --all` shows the
-settings of one recipe with its values. A setting that a class shares with others stands at that class.
+A generated part of a page stands between `<!-- NAME: ... -->` and `<!-- end -->`; docs/settings.md is generated whole.
 """
 
+import ast
+import re
+from pathlib import Path
 
-def page() -> str:
-    """The text of docs/settings.md."""
-    classes = [getattr(algos, name) for name in algos.__all__]
-    parts = [HEAD, *section("Every run", list(settings(Settings)))]
-    for name, owner in dict(pair for c in [Settings, *classes] for pair in nested(c).items()).items():
-        parts += section(f"`{name}`", list(settings(owner)))
-    bases = dict.fromkeys(s.owner for c in classes for s in settings(c) if s.owner not in algos.__all__)
-    for base in bases:
-        owner = next(b for c in classes for b in c.__mro__ if b.__name__ == base)
-        users = ", ".join(c.__name__ for c in classes if issubclass(c, owner))
-        parts += section(f"{base}: {users}", [s for s in settings(owner) if s.owner == base])
-    for c in classes:
-        bases_here = ", ".join(b.__name__ for b in c.__mro__ if b.__name__ in bases)
-        own = [s for s in settings(c) if s.owner == c.__name__]
-        parts += section(c.__name__, own, f"And those of {bases_here}." if bases_here else "")
-    return "\n".join(parts)
+from results import tables
+from settings import settings_page
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/architecture.md", "docs/results.md")
 
 
-def section(title: str, rows: list[Setting], note: str = "") -> Iterator[str]:
-    """A heading and a table."""
-    yield f"## {title}\n"
-    if note:
-        yield f"{note}\n"
-    if rows:
-        yield "| setting | default | meaning |\n|---|---|---|"
-        for s in rows:
-            default = s.default if s.default == REQUIRED else f"`{s.default}`"
-            yield f"| `{s.name}` | {default} | {s.explanation} |"
-        yield ""
+def tree(*roots: str) -> str:
+    """The source tree: a line a folder or file, with the first line of its docstring."""
+    lines = []
+    for root in roots:
+        for path in sorted((ROOT / root).rglob("*.py"), key=lambda p: (p.parent, p.name != "__init__.py", p.name)):
+            folder, parts = path.name == "__init__.py", path.relative_to(ROOT / root).parts
+            name = f"{root if len(parts) == 1 else parts[-2]}/" if folder else path.name
+            doc = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0]
+            lines.append(f"{'  ' * (len(parts) - folder)}{name}".ljust(32) + doc)
+    return "\n".join(["```", *lines, "```"])
+
+
+def methods(file: str, *names: str) -> str:
+    """The source of some methods of the first class in a file, as a Python block."""
+    text = (ROOT / file).read_text("utf-8")
+    body = next(n for n in ast.parse(text).body if isinstance(n, ast.ClassDef)).body
+    nodes = {n.name: n for n in body if isinstance(n, ast.FunctionDef)}
+    lines = text.splitlines()
+    parts = ["\n".join(lines[nodes[n].lineno - 1 : nodes[n].end_lineno]) for n in names]
+    return "\n".join(["```python", "\n\n".join(parts), "```"])
+
+
+def pages() -> dict[Path, str]:
+    """The pages with their generated parts written anew."""
+    parts = tables() | {"tree": tree("src/rllab", "envs/rllab_envs")}
+    parts |= {"dqn": methods("src/rllab/algos/dqn.py", "collect", "loss")}
+    texts = {}
+    for page in (ROOT / name for name in PAGES):
+        text = page.read_text("utf-8")
+        for name, part in parts.items():
+            text = re.sub(rf"(<!-- {name}: .*?-->\n).*?(<!-- end -->)", r"\1@@\n\2", text, flags=re.S).replace(
+                "@@", part
+            )
+        texts[page] = text
+    return texts | {ROOT / "docs/settings.md": settings_page()}
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name("settings.md").write_text(page(), encoding="utf-8")
+    for page, text in pages().items():
+        page.write_text(text, "utf-8")

@@ -213,10 +213,3 @@ def test_the_pole_is_drawn() -> None:
     assert drawn.splitlines()[-1] == "-" * 8 + "[===]" + "-" * 8
     assert [line.strip() for line in drawn.splitlines()[:-1]] == ["|"] * 5
     assert "/" in draw([0.0, 0.0, 0.2, 0.0], 21) and "\\" in draw([0.0, 0.0, -0.2, 0.0], 21)
-
-
-def test_the_generated_docs_are_up_to_date() -> None:
-    from rllab.core.names import import_file
-
-    generated = import_file(ROOT / "docs/generate.py").page()
-    assert generated == (ROOT / "docs/settings.md").read_text(encoding="utf-8"), "run ./lab python docs/generate.py"
