@@ -31,11 +31,11 @@ def tree(*roots: str) -> str:
 def methods(file: str, *names: str) -> str:
     """The source of some methods of the first class in a file, as a Python block."""
     text = (ROOT / file).read_text("utf-8")
-    body = next(n for n in ast.parse(text).body if isinstance(n, ast.ClassDef)).body
-    nodes = {n.name: n for n in body if isinstance(n, ast.FunctionDef)}
+    owner = next(n for n in ast.parse(text).body if isinstance(n, ast.ClassDef))
+    nodes = {n.name: n for n in owner.body if isinstance(n, ast.FunctionDef)}
     lines = text.splitlines()
     parts = ["\n".join(lines[nodes[n].lineno - 1 : nodes[n].end_lineno]) for n in names]
-    return "\n".join(["```python", "\n\n".join(parts), "```"])
+    return "\n".join(["```python", lines[owner.lineno - 1], "\n\n".join(parts), "```"])
 
 
 def pages() -> dict[Path, str]:
