@@ -147,7 +147,7 @@ def test_a_failing_reward_stops_the_run_before_the_step(mine: Path, name: str, t
     assert trainer.step == 0 and trainer.folder.status()["state"] == "failed"
     mended = MINE.replace(f"def {name}(", "def broken(").replace("def healthy(", f"def {name}(")
     (tmp_path / "run" / "sources" / "mine.py").write_text(mended)
-    with pytest.warns(UserWarning, match="the run goes on with its own copy"):
+    with pytest.warns(UserWarning, match="the run uses its own copy"):
         again = Trainer(recipe, tmp_path / "run")
     assert [r["step"] for r in again] == [1, 2, 3, 4]
 

@@ -1,11 +1,12 @@
-"""The run folder is the record of a run: trainers write it, reports read it.
+"""The run folder is the record of a run. Trainers write it and reports read it.
 
 runs/NAME/
-  recipe.yaml       every setting, resolved; `sources/` has the files that it names
-  env.json          machine, versions, and where the run was forked from
+  recipe.yaml       the values of all settings
+  sources/          copies of the Python files that the recipe names
+  env.json          machine, versions, and the run from which this one was forked
   status.json       state (running, stopped, done, failed), step, headline, expect
-  metrics.jsonl     one object a round
-  samples.jsonl     what a language model answered
+  metrics.jsonl     one object per round
+  samples.jsonl     sampled completions of a language model
   checkpoints/      see rllab.core.checkpoint
 """
 
@@ -39,56 +40,56 @@ _PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "peft", "da
 
 
 class RunFolder:
-    """One run's folder; `lock` keeps a second process out of it."""
+    """The folder of one run. Only one process at a time can hold its `lock`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock", timeout=1)  # who only looks whether it is held holds it for a moment
+        self._lock = FileLock(path / ".lock", timeout=1)  # `is_running` of another process holds it for a moment
         self._metrics: Any = None
         self._status_written = -1.0
 
     @property
     def exists(self) -> bool:
-        """Whether there is a run in it."""
+        """Whether the folder holds a run."""
         return (self.path / "recipe.yaml").is_file()
 
     def create(self, recipe: Recipe, forked_from: str | None = None) -> None:
-        """Writes the record of a new run; what `recipe.yaml` names stands beside it."""
+        """Writes the record of a new run, with copies of the Python files that its recipe names in `sources/`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        plain = _keep_sources(recipe, self.path / "sources")
+        plain = _copy_sources(recipe, self.path / "sources")
         write_atomic(self.path / "env.json", json.dumps(environment() | {"from": forked_from}, indent=1))
         self.write_status("running", {"step": 0})
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
     def recipe(self, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
-        """The recipe as the run keeps it."""
+        """Reads the run's recipe.yaml, with `overrides` such as `optim.lr=1e-4`."""
         path = self.path / "recipe.yaml"
         return read_recipe(path.read_text(encoding="utf-8"), str(path), self.path, self.path.name, overrides)
 
     def plain(self) -> dict[str, Any]:
-        """The settings that recipe.yaml says, unchecked: the algorithm's file need not be there any more."""
+        """The settings in recipe.yaml, unchecked. The file that defines the algorithm need not exist any more."""
         settings: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
         return settings
 
     def differences(self, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
-        """Settings in which a recipe differs from the run's: name -> (the run's, the recipe's).
+        """The settings in which a recipe differs from the run's: name -> (value in the run, value in the recipe).
 
-        A file that the recipe names counts as the same under its kept name, whatever it says by now: the run keeps
-        its copy, and `changed_sources` tells.
+        A file that the recipe names and its copy in the run count as equal, whatever they contain. `changed_sources`
+        compares their contents.
         """
-        mine = self.plain()
-        other = _renamed(recipe.plain, _kept_names(recipe))
+        own = self.plain()
+        other = _renamed(recipe.plain, _copy_names(recipe))
         other = yaml.safe_load(yaml.safe_dump(other))
-        keys = [*mine, *(k for k in other if k not in mine)]
-        return {k: (mine.get(k), other.get(k)) for k in keys if mine.get(k) != other.get(k)}
+        keys = [*own, *(k for k in other if k not in own)]
+        return {k: (own.get(k), other.get(k)) for k in keys if own.get(k) != other.get(k)}
 
     def changed_sources(self, recipe: Recipe) -> list[str]:
-        """Files that the recipe names and that are no longer what the run keeps."""
-        kept = _kept_names(recipe)
-        return [n for n, p in recipe.files.items() if p.read_bytes() != (self.path / kept[n]).read_bytes()]
+        """The files that the recipe names whose content differs from the run's copy."""
+        copies = _copy_names(recipe)
+        return [n for n, p in recipe.files.items() if p.read_bytes() != (self.path / copies[n]).read_bytes()]
 
     def set_total_steps(self, total_steps: int) -> None:
-        """A run may go on for longer than it was first asked to."""
+        """Changes the number of rounds in recipe.yaml, so that a run can be extended."""
         plain = self.plain() | {"total_steps": total_steps}
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
@@ -96,17 +97,17 @@ class RunFolder:
         """Holds the folder for this process until the context ends.
 
         Raises:
-            Mistake: another process trains in it.
+            Mistake: another process trains this run.
         """
         try:
             return self._lock.acquire()
         except Timeout:
-            said = f"{self.path}: another process trains this run; wait for it, or give --name another"
-        raise Mistake(said)
+            message = f"{self.path}: another process trains this run; wait until it ends, or choose another --name"
+        raise Mistake(message)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Holds the folder and, when the context ends, lets go of it and of its files."""
+        """Holds the lock; when the context ends, closes the files and releases the lock."""
         with self.lock():
             try:
                 yield
@@ -115,7 +116,7 @@ class RunFolder:
 
     @property
     def is_running(self) -> bool:
-        """Whether some process holds the folder now."""
+        """Whether a process holds the lock now."""
         try:
             with FileLock(self.path / ".lock", timeout=0):
                 return False
@@ -123,10 +124,10 @@ class RunFolder:
             return True
 
     def status(self) -> dict[str, Any]:
-        """What status.json says; {} where there is none yet."""
+        """The content of status.json; {} if there is none yet."""
         path = self.path / "status.json"
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return found
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return status
 
     def write_status(
         self,
@@ -139,7 +140,8 @@ class RunFolder:
     ) -> None:
         """Writes status.json, unless it was written less than `at_most_every` seconds ago.
 
-        row: the newest; what is expected of a finished run is looked up in its headline, then there.
+        row: the newest row of metrics. expect: metric -> value that a finished run must reach; the metric is looked up
+        in the headline, then in the row.
         """
         now = time.monotonic()
         if now - self._status_written < at_most_every:
@@ -155,36 +157,39 @@ class RunFolder:
         write_atomic(self.path / "status.json", json.dumps(status | {"expect": expected}, indent=1))
 
     def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Adds a round to metrics.jsonl, and before it what was sampled; the kernel has both when this returns."""
+        """Appends a round's samples to samples.jsonl, then its row to metrics.jsonl.
+
+        When this returns the operating system has both, so they survive the end of the process.
+        """
         if samples:
             with open(self.path / "samples.jsonl", "a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"step": row["step"]} | dict(s), ensure_ascii=False) + "\n" for s in samples)
         if self._metrics is None:
-            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - one handle a run
+            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - stays open
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
 
     def flush(self) -> None:
-        """The rows so far are on the disk when this returns."""
+        """Flushes the rows to the disk, so that they survive a crash of the machine."""
         if self._metrics is not None:
             os.fsync(self._metrics.fileno())
 
     def close(self) -> None:
-        """Lets go of metrics.jsonl."""
+        """Closes metrics.jsonl."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rounds of metrics.jsonl; a last line that was cut off in writing is left out."""
+        """The rows of metrics.jsonl, one per round, without an incomplete last line."""
         return _whole_lines(self.path / "metrics.jsonl")
 
     def samples(self) -> list[dict[str, Any]]:
-        """What was sampled, evaluation by evaluation, each with its `step`."""
+        """The rows of samples.jsonl in the order in which they were written, each with its `step`."""
         return _whole_lines(self.path / "samples.jsonl")
 
     def cut(self, step: int) -> dict[str, Any]:
-        """Drops the rows after `step`, which a resumed run writes again; returns the last that is left, or {}."""
+        """Drops the rows after `step`, which a resumed run writes again. Returns the last remaining row, or {}."""
         self.close()
         kept = [r for r in self.rows() if r["step"] <= step]
         last = kept[-1] if kept else {}
@@ -202,10 +207,13 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:
-    """Makes a run's folder, from another run's checkpoint if `fork` names one, or sees that it holds this very run.
+    """Creates the folder of a run. In an existing run, checks that its settings are those of the recipe.
+
+    fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts; None to start from nothing. The
+    `total_steps` of an existing run may be raised.
 
     Raises:
-        Mistake: it holds a run with other settings. Only `total_steps` may grow.
+        Mistake: the folder holds a run with other settings, or there is no checkpoint to fork from.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.lock():
@@ -222,22 +230,22 @@ def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) ->
             shown = "\n".join(f"  {k}: {a!r} in the run, {b!r} now" for k, (a, b) in differences.items())
             raise Mistake(
                 f"{folder.path} holds a run with other settings:\n{shown}\n"
-                "Give its own settings to go on with it, another --name for a new run, or --from to fork it"
+                "Use the run's settings to resume it, another --name for a new run, or --from to fork it"
             )
         for name in folder.changed_sources(recipe):
-            warnings.warn(f"{name} has changed since the run began; the run goes on with its own copy", stacklevel=2)
+            warnings.warn(f"{name} has changed since the run began; the run uses its own copy", stacklevel=2)
         if now > was:
             folder.set_total_steps(now)
             folder.write_status("running", folder.status() or {"step": 0})
 
 
 def _fork(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> None:
-    """Begins a run at another one's checkpoint, with the rows that led to it."""
+    """Starts a run from the checkpoint of another run, with the rows up to that checkpoint."""
     name, step = parse_run(fork)
     parent = find_run(name, runs)
-    theirs, ours = parent.plain()["algo"], _renamed(recipe.settings.algo, _kept_names(recipe))
+    theirs, ours = parent.plain()["algo"], _renamed(recipe.settings.algo, _copy_names(recipe))
     if theirs != ours:
-        raise Mistake(f"--from {fork}: that run's algorithm is {theirs}, this recipe's is {ours}")
+        raise Mistake(f"--from {fork}: the algorithm of that run is {theirs}, that of this recipe is {ours}")
     checkpoints = Checkpoints(parent.path / "checkpoints")
     checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
     if checkpoint is None:
@@ -248,7 +256,7 @@ def _fork(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> None:
 
 
 def parse_run(text: str) -> tuple[str, int | None]:
-    """(name, step) of what names a run: `RUN@STEP`, or `RUN`, which gives no step. RUN is a name, a folder or `last`.
+    """Splits `RUN@STEP` into (name, step), and `RUN` into (name, None). RUN is a name, a folder or `last`.
 
     >>> parse_run("cartpole-1@120"), parse_run("last")
     (('cartpole-1', 120), ('last', None))
@@ -258,10 +266,10 @@ def parse_run(text: str) -> tuple[str, int | None]:
 
 
 def find_run(name: str, runs: Path) -> RunFolder:
-    """A run by name, by folder, or `last`.
+    """The run with a name, or in a folder. `last` is the run whose status.json was written last.
 
     Raises:
-        Mistake: there is none.
+        Mistake: there is no such run.
     """
     known = list_runs(runs)
     if name == "last" and known:
@@ -272,19 +280,19 @@ def find_run(name: str, runs: Path) -> RunFolder:
     if "@" in name:
         raise Mistake(f"no run {name!r} in {runs}: expected RUN or RUN@STEP, as in cartpole-1@120")
     near = did_you_mean(name, [r.path.name for r in known])
-    raise Mistake(f"no run {name!r} in {runs}{near or '; rllab runs shows what there is'}")
+    raise Mistake(f"no run {name!r} in {runs}{near or '; rllab runs lists the runs'}")
 
 
 def list_runs(runs: Path) -> list[RunFolder]:
-    """The runs in a folder, by name."""
+    """The runs in a folder, sorted by name."""
     return [RunFolder(p.parent) for p in sorted(runs.glob("*/recipe.yaml"))]
 
 
 def next_run(recipe: Recipe, runs: Path) -> RunFolder:
-    """The folder of a run without a name: NAME-1, NAME-2, ...
+    """The folder of a run for which the user gives no name: RECIPE-1, RECIPE-2, ...
 
-    The newest is gone on with where it is unfinished and the recipe is the same, so that a job that the scheduler
-    starts again resumes.
+    Returns the newest of these if it is unfinished, has the same settings and no process trains it. A job that a
+    scheduler restarts therefore resumes its run.
     """
     runs.mkdir(parents=True, exist_ok=True)
     numbers = [int(m[1]) for p in runs.iterdir() if (m := re.fullmatch(rf"{re.escape(recipe.name)}-(\d+)", p.name))]
@@ -294,7 +302,7 @@ def next_run(recipe: Recipe, runs: Path) -> RunFolder:
         if unfinished and not newest.differences(recipe) and not newest.is_running:
             return newest
     number = max(numbers, default=0) + 1
-    while True:  # another process may take a number at the same moment
+    while True:  # another process may take the number at the same moment
         path = runs / f"{recipe.name}-{number}"
         try:
             path.mkdir()
@@ -305,7 +313,7 @@ def next_run(recipe: Recipe, runs: Path) -> RunFolder:
 
 
 def environment() -> dict[str, Any]:
-    """Machine and versions, for whoever wonders later why two runs differ."""
+    """The machine, the versions of packages and the command, as env.json records them."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -324,7 +332,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, with its widest vector instructions where Linux tells."""
+    """The processor's name, on Linux with its widest vector instructions."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.processor() or platform.machine()
@@ -334,34 +342,34 @@ def processor() -> str:
     return f"{model[1] if model else platform.machine()} {wide}".strip()
 
 
-def _kept_names(recipe: Recipe) -> dict[str, str]:
-    """The files that a recipe names, as written -> under `sources/` in a run folder; equal base names are numbered."""
-    kept: dict[str, str] = {}
+def _copy_names(recipe: Recipe) -> dict[str, str]:
+    """Maps the files that a recipe names to their copies `sources/...` in a run folder. Equal names get a number."""
+    copies: dict[str, str] = {}
     for written, path in recipe.files.items():
         if "sources" in Path(written).parts and path.parent.name == "sources":
-            kept[written] = f"sources/{path.name}"  # a run folder's own recipe
+            copies[written] = f"sources/{path.name}"  # the recipe of a run folder names its own copies
             continue
         name, n = path.name, 1
-        while f"sources/{name}" in kept.values():
+        while f"sources/{name}" in copies.values():
             n += 1
             name = f"{path.stem}_{n}.py"
-        kept[written] = f"sources/{name}"
-    return kept
+        copies[written] = f"sources/{name}"
+    return copies
 
 
-def _keep_sources(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Copies the files that a recipe names into the run; returns the recipe that names the copies."""
-    kept = _kept_names(recipe)
-    for written, name in kept.items():
+def _copy_sources(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Copies the files that a recipe names into the run. Returns the settings with the names of the copies."""
+    copies = _copy_names(recipe)
+    for written, name in copies.items():
         folder.mkdir(exist_ok=True)
         if recipe.files[written] != (folder.parent / name).resolve():
             shutil.copyfile(recipe.files[written], folder.parent / name)
-    renamed: dict[str, Any] = _renamed(recipe.plain, kept)
-    return renamed
+    settings: dict[str, Any] = _renamed(recipe.plain, copies)
+    return settings
 
 
 def _renamed(tree: Any, names: Mapping[str, str]) -> Any:
-    """A recipe in which `mine.py:fn` is `sources/mine.py:fn`."""
+    """Settings with the names of copies: `sources/mine.py:fn` in place of `mine.py:fn`."""
 
     def rename(text: str) -> str:
         file, colon, rest = text.partition(":")
