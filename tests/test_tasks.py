@@ -257,10 +257,10 @@ class Odd:
     ("fault", "message"),
     [
         ("empty", "test has no rows"),
-        ("draws", "differ when they are asked for again"),
+        ("draws", "differ when they are requested again"),
         ("kindless", "row 0 of train has no kind"),
-        ("gold", "its gold answer '#### 99' is not judged right"),
-        ("generous", "and so is an empty one"),
+        ("gold", "its gold answer '#### 99' is not graded correct"),
+        ("generous", "or an empty answer, is graded correct"),
     ],
 )
 def test_broken_tasks_are_detected(fault: str, message: str) -> None:

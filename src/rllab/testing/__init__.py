@@ -1,4 +1,4 @@
-"""Contract tests as public functions: what algorithms, tasks in text and board games owe, for those who write one."""
+"""Contract tests as public functions, for authors of algorithms, text tasks and board games."""
 
 from rllab.testing.algorithms import (
     check_algorithm,

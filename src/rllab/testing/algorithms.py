@@ -1,7 +1,7 @@
-"""What every algorithm owes to the trainer, for those who write one.
+"""The contract between an algorithm and the trainer, as checks for authors of algorithms.
 
 `rllab check mine.yaml` runs this on the recipe's `smoke` size; in a test of your own call `check_algorithm`. Each check
-first makes sure that something moved: a run in which nothing happens resumes perfectly.
+first makes sure that the weights changed, because a run in which nothing changes always resumes exactly.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from rllab.testing.broken import Broken
 
 
 def check_algorithm(recipe: Recipe, folder: Path) -> list[str]:
-    """Runs every check on a recipe, in runs below `folder`; returns what was checked, a line each.
+    """Runs every check on a recipe, in run folders below `folder`; returns what was checked, a line each.
 
     Raises:
-        Broken: says what does not hold, and where to look.
+        Broken: A check fails. The message names the check and the metric, part or parameter.
     """
     trainer = Trainer(recipe, folder / "whole")
     checked = check_updates(trainer)
@@ -42,7 +42,7 @@ def check_algorithm(recipe: Recipe, folder: Path) -> list[str]:
 
 
 def finish(recipe: Recipe, folder: Path) -> tuple[str, list[Metrics]]:
-    """Runs a recipe to its end: (digest of all its state, rows without times)."""
+    """Runs a recipe to its end; returns its `outcome`."""
     trainer = Trainer(recipe, folder)
     for _ in trainer:
         pass
@@ -50,7 +50,7 @@ def finish(recipe: Recipe, folder: Path) -> tuple[str, list[Metrics]]:
 
 
 def outcome(trainer: Trainer) -> tuple[str, list[Metrics]]:
-    """What must repeat exactly: a digest of weights, optimizers and state, and the rows without their times."""
+    """What must repeat exactly: (digest of weights, optimizers and state; the rows without their times)."""
     checkpoint = trainer.checkpoints.newest()
     if checkpoint is None:
         raise Broken(f"{trainer.folder.path} has no checkpoint")
@@ -68,9 +68,9 @@ def _rows(folder: RunFolder) -> list[Metrics]:
 
 
 def check_updates(trainer: Trainer) -> tuple[str, str]:
-    """Runs to the end, and looks at every update before it is done.
+    """Runs to the end and checks every update before it is applied.
 
-    A batch in pieces has the gradient of the whole batch, for every loss of a round, and every part changes.
+    A batch in pieces must have the gradient of the whole batch, for every loss of a round. Every part must change.
     """
     parts, do, start, checked = trainer.algorithm.parts, trainer.engine.update, dict[str, str](), 0
 
@@ -92,12 +92,12 @@ def check_updates(trainer: Trainer) -> tuple[str, str]:
 
 
 def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) -> str:
-    """A run that is stopped or killed after every round, and started again, ends as one left alone.
+    """Stops or kills a run after every round and resumes it. It must end exactly as an uninterrupted run.
 
-    By turns it is stopped, killed before its last row is written, and killed with rows that are newer than its
-    checkpoint.
+    Three cases alternate: it is stopped, it is killed before its last row is written, and it is killed after rows were
+    written that are newer than its checkpoint.
     """
-    left_alone = RunFolder(folder.with_name("whole"))
+    uninterrupted = RunFolder(folder.with_name("whole"))
     for cut in range(1, len(whole[1])):
         stop = Stop()
         trainer = Trainer(recipe, folder, stop=stop)
@@ -108,26 +108,26 @@ def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path)
         if cut % 3 == 2:
             trainer.folder.cut(cut - 1)
         if cut % 3 == 0:
-            newer = next(r for r in left_alone.rows() if r["step"] == cut + 1)
-            trainer.folder.append(newer, [s for s in left_alone.samples() if s["step"] == cut + 1])
+            newer = next(r for r in uninterrupted.rows() if r["step"] == cut + 1)
+            trainer.folder.append(newer, [s for s in uninterrupted.samples() if s["step"] == cut + 1])
             trainer.folder.close()
-    found, rows = finish(recipe, folder)
+    digest_resumed, rows = finish(recipe, folder)
     _compare(rows, whole[1], "resumed in the last round")
-    if found != whole[0]:
+    if digest_resumed != whole[0]:
         raise Broken("resumed after every round, the final state differs; the rows are the same")
     return f"stopped or killed after each of {len(rows) - 1} rounds it resumes to the same"
 
 
-def _compare(found: list[Metrics], expected: list[Metrics], how: str) -> None:
-    for mine, its in zip(found, expected, strict=False):
-        if different := _different(mine, its):
-            raise Broken(f"{how}, {different} in round {mine['step']}: a draw or a state was lost")
-    if len(found) != len(expected):
-        raise Broken(f"{how}, the run has {len(found)} rows instead of {len(expected)}")
+def _compare(rows: list[Metrics], expected: list[Metrics], how: str) -> None:
+    for row, expected_row in zip(rows, expected, strict=False):
+        if different := _different(row, expected_row):
+            raise Broken(f"{how}, {different} in round {row['step']}: a random state or other state was lost")
+    if len(rows) != len(expected):
+        raise Broken(f"{how}, the run has {len(rows)} rows instead of {len(expected)}")
 
 
 def check_seeds(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) -> str:
-    """Another seed makes another run."""
+    """Runs the recipe with another seed. The final state must differ."""
     recipe.settings.seed += 1
     recipe.plain["seed"] = recipe.settings.seed
     try:
@@ -141,7 +141,7 @@ def check_seeds(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) 
 
 
 def check_split(trainer: Trainer, update: Update) -> bool:
-    """A batch in pieces has the gradient of the whole batch; returns whether that has one at all."""
+    """Checks that a batch in pieces has the gradient of the whole batch; returns whether that gradient is not 0."""
     whole = _gradient(trainer, update, None)
     if not any(g.abs().sum() > 0 for g in whole.values()):
         return False
@@ -156,13 +156,13 @@ def check_split(trainer: Trainer, update: Update) -> bool:
             if float((g - whole[name]).abs().max()) > 1e-5 * max(float(terms[name].max()), 1e-6):
                 raise Broken(
                     f"split in pieces of {size}, {name} has another gradient: the loss must be a sum of weight x "
-                    "loss over entries, and draw nothing"
+                    "loss over entries, and draw no random numbers"
                 )
     return True
 
 
 def check_evaluate(trainer: Trainer) -> str:
-    """Evaluating a run that has ended changes nothing, and says the same twice."""
+    """Evaluates a finished run twice. State and weights must not change, and both results must be equal."""
     before = digest(trainer.algorithm.state()), _weights(trainer)
     first, second = trainer.algorithm.evaluate(trainer.step), trainer.algorithm.evaluate(trainer.step)
     if (digest(trainer.algorithm.state()), _weights(trainer)) != before:
@@ -178,7 +178,7 @@ def _gradient(trainer: Trainer, update: Update, size: int | None) -> dict[str, T
     for p in named.values():
         p.grad = None
     engine, usual = trainer.engine, (trainer.engine.micro_batch, trainer.engine.precision)
-    engine.micro_batch, engine.precision = size, "fp32"  # what bf16 rounds is larger than what would be found
+    engine.micro_batch, engine.precision = size, "fp32"  # rounding in bf16 would hide a difference
     engine.backward(update)
     engine.micro_batch, engine.precision = usual
     return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in named.items()}
@@ -189,7 +189,7 @@ def _weights(trainer: Trainer) -> str:
 
 
 def _different(a: Metrics, b: Metrics) -> str:
-    """'loss/total is 0.1 instead of 0.2' for the first metric in which two rows differ; '' where none does."""
+    """Such as 'loss/total is 0.1 instead of 0.2', for the first metric in which two rows differ; '' if none does."""
     for key in [*b, *(k for k in a if k not in b)]:
         x, y = a.get(key), b.get(key)
         if x != y and not (isinstance(x, float) and isinstance(y, float) and math.isnan(x) and math.isnan(y)):
@@ -198,7 +198,7 @@ def _different(a: Metrics, b: Metrics) -> str:
 
 
 def digest(tree: Any) -> str:
-    """A checksum of nested dicts and lists of numbers, text, arrays and tensors, to the last bit."""
+    """The SHA-256 of nested dicts and lists of numbers, texts, arrays [...] and tensors [...], to the last bit."""
     sha = hashlib.sha256()
     _feed(sha, tree)
     return sha.hexdigest()

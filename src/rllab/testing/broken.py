@@ -1,7 +1,7 @@
-"""What a contract test raises."""
+"""The exception that contract tests raise."""
 
 from rllab.core.errors import Mistake
 
 
 class Broken(Mistake):
-    """An algorithm, a task or a game does not keep its side of the contract."""
+    """An algorithm, a task or a game breaks its contract."""

@@ -1,4 +1,4 @@
-"""What a board game owes (`rllab.core.protocols.Game`), for those who write one."""
+"""The contract of a board game (`rllab.core.protocols.Game`), as checks for authors of games."""
 
 import time
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from rllab.core.games import OneBoard, make_game, named_game, rows, title
 from rllab.core.protocols import Game
 from rllab.search.evaluate import Rollout
 from rllab.testing.broken import Broken
-from rllab.testing.played import Played, draw, play_random, same_boards, same_rows, told
+from rllab.testing.played import Played, as_broken, draw, play_random, same_boards, same_rows
 
-ALONE = 4  # games that are played again alone
+ALONE = 4  # how many games are replayed one at a time
 
 
 def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
-    """Plays random games to their end, and looks at all that a `Game` owes; returns what was checked, a line each.
+    """Plays random games to their end and checks the whole contract of `Game`; returns what was checked, a line each.
 
-    game: also one that plays one board in plain Python, whose speed is told then.
+    game: A `Game`, or a one-board game in plain Python. The last line then gives its speed.
 
     Raises:
-        Broken: names the game and the moves that lead there, and says what does not hold.
+        Broken: A check fails. The message names the game, the moves that lead to the position, and the rule.
     """
     game = make_game(game)
     _check_names(game)
@@ -30,28 +30,28 @@ def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
     lengths = sum(p.legal.any(1).astype(int) for p in played.plies)
     lines = [
         f"{games} random games end, after {np.min(lengths)} to {np.max(lengths)} moves",
-        "an open position has a legal move, one that is over has none and stays as it is",
-        "boards, masks, planes and rewards have their shapes; nothing is changed in place",
+        "a position has a legal move until the game is over; a finished game has none and does not change",
+        "boards, masks, planes and rewards have the right shapes; no argument is changed in place",
     ]
     checks: list[Callable[[Played], str]] = [_check_rewards, _check_sides, _check_alone]
-    found = {"symmetries": _check_symmetries, "lines": _check_lines, "wins": _check_wins, "show": _check_show}
-    found |= {"rollout": _check_rollout, "exam": _check_exam, "observed": _check_observed}
-    checks += [check for name, check in found.items() if hasattr(game, name)]
-    lines += [said for check in checks if (said := check(played))]
+    optional = {"symmetries": _check_symmetries, "lines": _check_lines, "wins": _check_wins, "show": _check_show}
+    optional |= {"rollout": _check_rollout, "exam": _check_exam, "observed": _check_observed}
+    checks += [check for name, check in optional.items() if hasattr(game, name)]
+    lines += [line for check in checks if (line := check(played))]
     return [*lines, compare_speed(game)] if isinstance(game, OneBoard) else lines
 
 
 def compare_speed(game: Any, boards: int = 64, seconds: float = 0.3) -> str:
-    """How fast random games are played, and how much slower than connect four as arrays; one line."""
+    """The moves per second of random games, and how many times slower that is than `connect_four`; one line."""
     game = make_game(game)
     slow, fast = (_moves_per_second(g, boards, seconds) for g in (game, named_game("connect_four")))
     return f"{title(game)} plays {slow:,.0f} moves a second, {fast / slow:,.0f} times fewer than connect_four as arrays"
 
 
 def _moves_per_second(game: Game, boards: int, seconds: float) -> float:
-    """Of random games, `boards` at a time: legal moves, playing and what a network sees."""
+    """Moves per second of random games, `boards` at a time, with the time of `legal`, `play` and `observe`."""
     rng, moves = np.random.default_rng(0), 0
-    game.observe(game.play(game.start(boards), draw(rng, game.legal(game.start(boards))))[0])  # compiled by now
+    game.observe(game.play(game.start(boards), draw(rng, game.legal(game.start(boards))))[0])  # compiles
     board, start = game.start(boards), time.perf_counter()
     while (spent := time.perf_counter() - start) < seconds or not moves:
         legal = game.legal(board)
@@ -75,7 +75,7 @@ def _check_names(game: Game) -> None:
 
 
 def _check_rewards(played: Played) -> str:
-    """Rewards, seen from the first player's side, add up to a number from -1 to 1, up to a move and from there on."""
+    """The first player's rewards add up to a number from -1 to 1, both up to each move and after it."""
     total = np.cumsum([played.side(t) * ply.reward for t, ply in enumerate(played.plies)], 0, np.float64)
     for where, sums in (("", total), ("from here on ", total[-1] - total)):
         for t, one in enumerate(sums):
@@ -84,112 +84,116 @@ def _check_rewards(played: Played) -> str:
 
 
 def _check_sides(played: Played) -> str:
-    """Planes 0 and 1 are the stones of the player to move and of the other, at every move."""
+    """At every move, plane 0 holds the stones of the player to move and plane 1 those of the opponent."""
     if played.game.players == 1:
         return ""
     for t, ply in enumerate(played.plies):
-        mine, other = ply.seen[:, 0], ply.seen[:, 1]
-        stones = ((mine == 0) | (mine == 1)) & ((other == 0) | (other == 1)) & (mine * other == 0)
+        mine, theirs = ply.planes[:, 0], ply.planes[:, 1]
+        stones = ((mine == 0) | (mine == 1)) & ((theirs == 0) | (theirs == 1)) & (mine * theirs == 0)
         played.expect(stones.all((1, 2)), t, "planes 0 and 1 must be 0 or 1, and never 1 at the same cell")
-        seen = played.seen_after(t)
-        here = ply.legal.any(1)  # elsewhere the game was over
-        fewer = (seen[:, 0] <= other).all((1, 2)) & (seen[:, 1].sum((1, 2)) >= mine.sum((1, 2)))
+        after = played.planes_after(t)
+        over = ~ply.legal.any(1)
+        swapped = (after[:, 0] <= theirs).all((1, 2)) & (after[:, 1].sum((1, 2)) >= mine.sum((1, 2)))
         what = "planes 0 and 1 have not changed sides: after a move the mover's stones are in plane 1"
-        played.expect(fewer | ~here, t + 1, what)
-    return "planes 0 and 1 are the mover's stones and the other's"
+        played.expect(swapped | over, t + 1, what)
+    return "planes 0 and 1 are the stones of the player to move and of the opponent"
 
 
 def _check_alone(played: Played) -> str:
-    """Some of the games, each on a board of its own and with nothing known of it, are as they were side by side."""
+    """Some of the games, each replayed in a batch of one, have the same boards and results as in the whole batch."""
     game, number = played.game, min(ALONE, len(played.plies[0].action))
     for i in range(number):
         alone: Game = OneBoard(game.game) if isinstance(game, OneBoard) else game
-        with told(played):
+        with as_broken(played):
             board = alone.start(1)
             for t, ply in enumerate(played.plies):
                 good = same_boards(board, rows(ply.board, [i]))
-                good &= same_rows(alone.legal(board), ply.legal[[i]]) & same_rows(alone.observe(board), ply.seen[[i]])
+                good &= same_rows(alone.legal(board), ply.legal[[i]]) & same_rows(alone.observe(board), ply.planes[[i]])
                 board, reward, over = alone.play(board, ply.action[[i]])
                 good &= (reward == ply.reward[i]) & (over == ply.over[i])
-                what = "played again alone it is another game: does `play` change what it was given?"
+                what = "replayed alone, the game differs from the one in the batch: does `play` change its arguments?"
                 played.expect((np.arange(len(ply.action)) != i) | good, t, what)
-    return f"{number} games played again alone are the same as side by side"
+    return f"{number} games, each replayed alone, are the same as in the batch"
 
 
 def _check_symmetries(played: Played) -> str:
-    """They are a group of permutations, and games seen through one that keeps the start stay so."""
+    """`symmetries` is a group of permutations; those that keep the start map games to games with the same result."""
     game, first = played.game, played.plies[0]
     cells, actions = game.symmetries  # type: ignore[attr-defined]
-    sizes = first.seen[0, 0].size, len(game.names)
+    sizes = first.planes[0, 0].size, len(game.names)
     for what, table, size in (("cells", cells, sizes[0]), ("actions", actions, sizes[1])):
         if table.ndim != 2 or table.shape[1] != size or (np.sort(table, 1) != np.arange(size)).any():
             raise Broken(f"{title(game)}: `symmetries` has {what} that are no permutations of {size}")
         if (table[0] != np.arange(size)).any():
-            raise Broken(f"{title(game)}: the first of its `symmetries` must change nothing")
+            raise Broken(f"{title(game)}: the first of its `symmetries` must be the identity")
     both = np.concatenate([cells, sizes[0] + actions], 1)
     known = {row.tobytes() for row in both}
     if any(one[other].tobytes() not in known for one, other in product(both, both)):
-        raise Broken(f"{title(game)}: two of its `symmetries` one after the other are none of them")
-    keep = [s for s in range(len(cells)) if np.array_equal(_turned(first.seen, cells[s]), first.seen)]
+        raise Broken(f"{title(game)}: `symmetries` is no group: the product of two of them is none of them")
+    keep = [s for s in range(len(cells)) if np.array_equal(_permuted(first.planes, cells[s]), first.planes)]
     for s in keep:
         _check_symmetry(played, cells[s], actions[s], s)
-    return f"{len(cells)} symmetries; games seen through {len(keep)} of them, which keep the start, stay so"
+    return f"{len(cells)} symmetries; games mapped by the {len(keep)} that keep the start are legal and end the same"
 
 
 def _check_symmetry(played: Played, cells: np.ndarray, actions: np.ndarray, s: int) -> None:
     game, back = played.game, np.argsort(actions)
-    with told(played):
+    with as_broken(played):
         board = game.start(len(played.plies[0].action))
         for t, ply in enumerate(played.plies):
-            good = same_rows(game.observe(board), _turned(ply.seen, cells))
-            played.expect(good, t, f"seen through symmetry {s}, planes differ from those of the moves seen so")
+            good = same_rows(game.observe(board), _permuted(ply.planes, cells))
+            played.expect(good, t, f"mapped by symmetry {s}, `observe` returns other planes than the mapped ones")
             good = same_rows(game.legal(board), ply.legal[:, actions])
-            played.expect(good, t, f"seen through symmetry {s}, other moves are legal than those seen so")
+            played.expect(good, t, f"mapped by symmetry {s}, other moves are legal than the mapped ones")
             board, reward, over = game.play(board, back[ply.action])
             good = (reward == ply.reward) & (over == ply.over)
-            played.expect(good, t + 1, f"seen through symmetry {s}, the game ends otherwise")
+            played.expect(good, t + 1, f"mapped by symmetry {s}, the reward or the end of the game differs")
 
 
-def _turned(seen: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    flat = seen.reshape(*seen.shape[:2], -1)
-    turned: np.ndarray = flat[..., cells].reshape(seen.shape)
-    return turned
+def _permuted(planes: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    flat = planes.reshape(*planes.shape[:2], -1)
+    permuted: np.ndarray = flat[..., cells].reshape(planes.shape)
+    return permuted
 
 
 def _check_lines(played: Played) -> str:
-    """Whoever completes one of the lines has won."""
+    """A player who completes one of `lines` has won."""
     lines = np.asarray(played.game.lines)  # type: ignore[attr-defined]
-    size = played.plies[0].seen[0, 0].size
+    size = played.plies[0].planes[0, 0].size
     if lines.ndim != 2 or lines.dtype.kind not in "iu" or lines.min() < 0 or lines.max() >= size:
         raise Broken(f"{title(played.game)}: `lines` must be whole numbers [L, K] below {size}")
     states = getattr(played.game, "states", 2)
     for t, ply in enumerate(played.plies):
-        planes = played.seen_after(t)
+        planes = played.planes_after(t)
         once = (planes[:, :states].sum(1) <= 1).all((1, 2)) & np.isin(planes[:, :states], (0, 1)).all((1, 2, 3))
-        played.expect(once, t + 1, f"one of the first {states} planes (`states`) at most may have 1 at a cell, else 0")
+        played.expect(
+            once, t + 1, f"at most one of the first {states} planes (`states`) may be 1 at a cell; the others are 0"
+        )
         stones = planes[:, 1].reshape(len(ply.over), -1)
         full = (stones[:, lines] == 1).all(2).any(1) & ply.legal.any(1)
         played.expect(~full | (ply.over & (ply.reward == 1)), t + 1, "a line of `lines` is full, but nobody has won")
-    return f"who has all of one of {len(lines)} lines wins"
+    return f"a player who fills one of {len(lines)} lines wins"
 
 
 def _check_observed(played: Played) -> str:
-    """What a network sees does not depend on other arrays of the board."""
+    """The planes depend on no other arrays of the board than those in `observed`."""
     names: tuple[str, ...] = tuple(played.game.observed)  # type: ignore[attr-defined]
-    with told(played):
+    with as_broken(played):
         for t, ply in played.looked_at():
             alone = played.game.observe({k: ply.board[k] for k in names})
             played.expect(
-                same_rows(alone, ply.seen), t, f"from {', '.join(names)} alone (`observed`) other planes are seen"
+                same_rows(alone, ply.planes),
+                t,
+                f"from {', '.join(names)} alone (`observed`), `observe` returns other planes",
             )
     return f"planes are a function of {', '.join(names)}"
 
 
 def _check_wins(played: Played) -> str:
-    """`wins` agrees with playing every move."""
+    """`wins` agrees with the result of playing every move."""
     game = played.game
     for t, ply in played.looked_at():
-        with told(played):
+        with as_broken(played):
             wins = game.wins(ply.board)  # type: ignore[attr-defined]
             if wins.dtype != bool or wins.shape != ply.legal.shape:
                 raise Broken(f"{title(game)}: `wins` must return bool {list(ply.legal.shape)}")
@@ -197,24 +201,24 @@ def _check_wins(played: Played) -> str:
                 action = np.where(ply.legal[:, a], a, ply.legal.argmax(1))
                 _, reward, over = game.play(ply.board, action)
                 good = wins[:, a] == (ply.legal[:, a] & over & (reward > 0))
-                played.expect(good, t, f"`wins` is wrong of {name}")
-    return "`wins` agrees with playing every move"
+                played.expect(good, t, f"`wins` is wrong for {name}")
+    return "`wins` agrees with the result of playing every move"
 
 
 def _check_show(played: Played) -> str:
     for t, ply in played.looked_at():
-        with told(played):
+        with as_broken(played):
             shown = played.game.show(ply.board)  # type: ignore[attr-defined]
             good = isinstance(shown, list) and len(shown) == len(ply.over) and all(isinstance(x, str) for x in shown)
             played.expect(good, t, f"`show` must return a list of {len(ply.over)} texts")
-    return "positions are shown"
+    return "`show` returns a text for each position"
 
 
 def _check_rollout(played: Played) -> str:
-    """`rollout` repeats itself, knows when a game is over, and ends on average as games whose moves are drawn do."""
+    """`rollout` repeats with its seed, returns 0 for a finished game, and has the mean result of random games."""
     game, seeds = played.game, np.arange(len(played.plies[0].over))
     for t, ply in played.looked_at():
-        with told(played):
+        with as_broken(played):
             first, again = (game.rollout(ply.board, seeds) for _ in range(2))  # type: ignore[attr-defined]
             good = (first == again) & (np.abs(first) <= 1) & (ply.legal.any(1) | (first == 0))
             played.expect(
@@ -226,14 +230,14 @@ def _check_rollout(played: Played) -> str:
     slow = Rollout(game, rng).play_on(start, game.legal(start))
     if abs(fast.mean() - slow.mean()) > 5 * (2 / count) ** 0.5:
         raise Broken(f"{title(game)}: `rollout` ends at {fast.mean():.2f}, games of random moves at {slow.mean():.2f}")
-    return "`rollout` repeats itself, and ends as games of random moves do"
+    return "`rollout` repeats with its seed and has the mean result of random games"
 
 
 def _check_exam(played: Played) -> str:
-    """Best answers keep the outcome, what keeps it is legal, and something worse is legal too."""
+    """Best moves keep the outcome, moves that keep the outcome are legal, and some legal move is not a best move."""
     game, sizes = played.game, []
     for split in ("validation", "test"):
-        with told(played):
+        with as_broken(played):
             exam = game.exam(split)  # type: ignore[attr-defined]
             legal = game.legal(exam.board)
         sizes.append(len(legal))
@@ -241,5 +245,5 @@ def _check_exam(played: Played) -> str:
         good &= (legal & ~exam.best).any(1)
         if not len(good) or not good.all() or exam.stones.shape != good.shape:
             i = int(np.argmin(good)) if len(good) else 0
-            raise Broken(f"{title(game)}: position {i} of the exam {split!r} has no right answers, or no wrong ones")
-    return f"exams of {sizes[0]} and {sizes[1]} positions have right answers and wrong ones"
+            raise Broken(f"{title(game)}: position {i} of the exam {split!r} has no legal best move, or no other move")
+    return f"exams of {sizes[0]} and {sizes[1]} positions have best moves and other moves"
