@@ -120,7 +120,9 @@ def test_long_texts_take_time_in_proportion(piece: str, kind: str) -> None:
         extract(text, kind)
         return time.process_time() - start
 
-    assert seconds(100_000) < 30 * seconds(10_000) + 0.2  # a quadratic pattern would take 100 times as long
+    assert (
+        seconds(100_000) < 30 * seconds(10_000) + 2.0
+    )  # a quadratic pattern takes 100 times as long, and then minutes
 
 
 @pytest.mark.parametrize(

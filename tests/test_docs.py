@@ -87,7 +87,7 @@ def command(line: str, folder: Path) -> None:
                 more += ["eval_games=2", "eval_rollouts=2"]
             if str(recipe.get("model", "")).startswith("run:"):  # a stage at its smoke size, so that a run has a base
                 more += [f"model={recipe['model']}", "shape={}"]
-        result = CliRunner().invoke(app, words[1:] + more, catch_exceptions=False)
+        result = CliRunner().invoke(app, words[1:] + more, input="/hint\n", catch_exceptions=False)
         assert result.exit_code == 0, f"{line}\n{result.output}"
         output = result.stdout
     assert output or "--quiet" in line, f"{line} prints nothing"

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
-from forked import call
 from plain_games import PlainConnectFour, PlainGo, PlainTicTacToe
 from rllab_envs import games
 from safetensors.numpy import load, save
@@ -206,13 +205,3 @@ def test_the_documentation_trains_on_its_game(hex_py: Path, monkeypatch: pytest.
     monkeypatch.chdir("/")
     again = Trainer(trainer.folder.recipe(["total_steps=4"]), trainer.folder)  # with the run's own copy
     assert [row["step"] for row in again] == [4]
-
-
-def test_the_documentation_plays_its_game_against_itself(hex_py: Path) -> None:
-    (_, train, *_), (play, *_), (analyse, *_) = (commands(f"./lab {verb}") for verb in ("train", "play", "analyse"))
-    ((text, _, path),) = commands("printf")
-    Path(path).write_text(text.replace("\\n", "\n"))
-    for words in (["train", *train, "--smoke", "-q"], ["play", *play], ["analyse", *analyse]):
-        done = call("-m", "rllab", *words, stdin="b3\n")
-        assert done.returncode == 0, done.stderr
-        assert "hex" in done.stdout or "for it" in done.stdout or "a1 b2" in done.stdout
