@@ -2,13 +2,15 @@
 
     ./lab python docs/generate.py
 
-A generated part of a page stands between `<!-- NAME: ... -->` and `<!-- end -->`; docs/settings.md is generated whole.
+A generated part of a page stands between `<!-- NAME: ... -->` and `<!-- end -->`; docs/settings.md and
+docs/metrics.md are generated whole.
 """
 
 import ast
 import re
 from pathlib import Path
 
+from metrics import metrics_page
 from results import tables
 from settings import settings_page
 
@@ -50,7 +52,7 @@ def pages() -> dict[Path, str]:
                 "@@", part
             )
         texts[page] = text
-    return texts | {ROOT / "docs/settings.md": settings_page()}
+    return texts | {ROOT / "docs/settings.md": settings_page(), ROOT / "docs/metrics.md": metrics_page()}
 
 
 if __name__ == "__main__":
