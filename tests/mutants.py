@@ -21,7 +21,7 @@ MUTANTS = [
     ("evaluation trains", "control/algorithm.py", "returns, lengths = self._measure(self.eval_episodes, 0, step)", "returns, lengths = self._measure(self.eval_episodes, 0, step); self.env_steps += 1", ""),
     ("evaluation draws anew each time", "control/vector.py", "self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index)", "import os; self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index, *os.urandom(2))", ""),
     ("open episodes are forgotten", "control/vector.py", 'self.env.unwrapped.load_state_dict(state["env"])', "pass", ""),
-    ("replay is forgotten", "control/replay.py", 'self.added, self._arrays, self._segments = state["added"], {}, {}', 'self._arrays, self._segments = {}, {}', ""),
+    ("replay is forgotten", "control/replay.py", 'self._arrays, self._segments, self._summed = state["added"], {}, {}, 0', 'self._arrays, self._segments, self._summed = 0, {}, {}, 0', ""),
     ("target network is forgotten", "core/algorithm.py", "for name, value in state.items():", "for name, value in ((k, v) for k, v in state.items() if k != 'target'):", ""),
     ("mean in place of weighted sum", "algos/dqn.py", 'loss = batch["weight"] @ distance(q_B, target_B, reduction="none")', 'loss = distance(q_B, target_B, reduction="none").mean()', ""),
     ("a loss draws", "algos/dqn.py", "target_B = self.td_target(batch)", "target_B = self.td_target(batch) + torch.randn(len(q_B))", ""),

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import write_atomic
 
-FORMAT = 1
+FORMAT = 2  # raised when the state of an algorithm or of the trainer changes
 WEIGHTS = "model.safetensors"  # default; a part may set another file name in `weights_file`
 
 
