@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rows, one pair: under a minute")
     args = parser.parse_args()
     if not os.environ.get("RLLAB_DATA"):
-        sys.exit("RLLAB_DATA has to name the folder that has gsm8k/example_model_solutions.jsonl")
+        sys.exit("set RLLAB_DATA to the folder that holds gsm8k/example_model_solutions.jsonl")
     rows, pairs = recorded(Path(os.environ["RLLAB_DATA"]), 500 if args.quick else 5276), 1 if args.quick else 5
     print(f"{processor()}; {len(rows):,} rows, {pairs} pairs")
     own, peer = [], []

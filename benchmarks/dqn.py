@@ -1,11 +1,11 @@
-"""DQN's environment steps per second on CartPole, ours against a peer's, at the peer's settings and updates per step.
+"""DQN's environment steps per second on CartPole in rllab and in a peer, with the peer's settings and update rate.
 
     python3 -m venv .venv.peers && .venv.peers/bin/pip install -r benchmarks/requirements.txt
-    .venv/bin/python benchmarks/dqn.py                        against Stable-Baselines3's DQN, at its defaults
-    .venv/bin/python benchmarks/dqn.py --cleanrl dqn.py       against CleanRL's file, at its defaults
+    .venv/bin/python benchmarks/dqn.py                        Stable-Baselines3's DQN with its defaults
+    .venv/bin/python benchmarks/dqn.py --cleanrl dqn.py       CleanRL's dqn.py with its defaults
 
-The two alternate in one run. The peer runs with one thread and with torch's default number, and its faster half counts.
-Both sides are timed from their first environment step to their last; imports and set-up are left out.
+The two alternate in one run. The peer runs once with one thread and once with torch's default number; its faster run
+counts. Time is measured from the first environment step to the last, without imports and set-up.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What a round of ours holds: 640 or 512 environment steps, and as many updates as the peer does in as many steps.
+# A round of ours has 640 or 512 environment steps, with as many updates as the peer does in these steps.
 AT_CLEANRLS = {
     "hidden": [120, 84],
     "optim": {"lr": 2.5e-4},
@@ -33,7 +33,7 @@ AT_CLEANRLS = {
     "learning_starts": 10_000,
     "num_envs": 128,
     "train_freq": 5,
-    "gradient_steps": 64,  # one in 10 steps
+    "gradient_steps": 64,  # one update in 10 steps
     "target_update_interval": 50,  # every 500 steps
     "epsilon_end": 0.05,
 }
@@ -48,7 +48,7 @@ AT_SB3S = {
     "learning_starts": 100,
     "num_envs": 64,
     "train_freq": 8,
-    "gradient_steps": 128,  # one in 4 steps
+    "gradient_steps": 128,  # one update in 4 steps
     "target_update_interval": 2_500,  # every 10,000 steps
     "epsilon_end": 0.05,
 }
@@ -67,7 +67,7 @@ model.learn(steps, callback=Clock())
 
 
 def ours(settings: dict[str, object], steps: int, seed: int) -> float:
-    """Steps per second of a run of the recipe cartpole with these settings."""
+    """Returns the environment steps per second of the recipe cartpole with these settings."""
     from rllab import Trainer
 
     per_round = int(settings["num_envs"]) * int(settings["train_freq"])  # type: ignore[call-overload]
@@ -83,15 +83,15 @@ def ours(settings: dict[str, object], steps: int, seed: int) -> float:
 
 
 def theirs(line: list[str], threads: str | None) -> float:
-    """Steps per second that a peer says of itself."""
+    """Returns the environment steps per second that the peer's program prints."""
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
     env |= {"OMP_NUM_THREADS": threads} if threads else {}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(line, env=env, cwd=folder, capture_output=True, text=True)
-    said = re.findall(r"SPS: ([\d.]+)", done.stdout)
-    if done.returncode or not said:
+    speeds = re.findall(r"SPS: ([\d.]+)", done.stdout)
+    if done.returncode or not speeds:
         sys.exit(f"the peer failed: {' '.join(line)}\n{done.stderr[-2000:]}")
-    return float(said[-1])
+    return float(speeds[-1])
 
 
 def peer_line(args: argparse.Namespace, steps: int, seed: int) -> list[str]:
@@ -107,24 +107,24 @@ def main() -> None:
     parser.add_argument("--peers", default=str(ROOT / ".venv.peers/bin/python"), help="the Python that has the peers")
     args = parser.parse_args()
     if not Path(args.peers).is_file():
-        sys.exit(f"{args.peers} is not there: make it from benchmarks/requirements.txt, or name another with --peers")
+        sys.exit(f"{args.peers} does not exist: make it from benchmarks/requirements.txt, or name another with --peers")
     from rllab.core.run import processor
 
     steps, pairs = (12_000, 1) if args.quick else (100_000, 5)
     settings = AT_CLEANRLS if args.cleanrl else AT_SB3S
-    mine, peer = [], []
+    own, peer = [], []
     print(f"{processor()}; {steps:,} steps, {pairs} pairs")
     for seed in range(1, pairs + 1):
-        halves = [theirs(peer_line(args, steps, seed), threads) for threads in ("1", None)]
-        peer.append(max(halves))
-        mine.append(ours(settings, steps, seed))
+        speeds = [theirs(peer_line(args, steps, seed), threads) for threads in ("1", None)]
+        peer.append(max(speeds))
+        own.append(ours(settings, steps, seed))
         print(
-            f"pair {seed}: ours {mine[-1]:,.0f}/s, peer {halves[0]:,.0f}/s on one thread, {halves[1]:,.0f}/s by default"
+            f"pair {seed}: ours {own[-1]:,.0f}/s, peer {speeds[0]:,.0f}/s on one thread, {speeds[1]:,.0f}/s by default"
         )
-    ratios = [a / b for a, b in zip(mine, peer, strict=True)]
+    ratios = [a / b for a, b in zip(own, peer, strict=True)]
     result = {
         "name": f"dqn-cartpole-{'cleanrl' if args.cleanrl else 'sb3'}",
-        "ours": statistics.median(mine),
+        "ours": statistics.median(own),
         "peer": statistics.median(peer),
         "ratio": statistics.median(ratios),
         "spread": [min(ratios), max(ratios)],

@@ -5,9 +5,9 @@
     .venv/bin/python benchmarks/grpo.py --shares         shares of sampling, rewards, learning and the rest in a round
 
 A round samples 8 completions of up to 64 tokens for each of 32 prompts, rewards them, and trains on them in one step of
-AdamW. The model is `run:pocket` in its thinking style. The reward is a coin, so that groups have a signal and cannot be
-skipped. The learning rate is so small that both models keep their completion lengths. TRL is measured in both
-precisions without gradient checkpointing, and its faster setting alternates with rllab. Its defaults (bf16 and
+AdamW. The model is `run:pocket` in its thinking style. The reward is 0 or 1 at random, so that groups have advantages
+and cannot be skipped. The learning rate is so small that both models keep their completion lengths. TRL is measured in
+both precisions without gradient checkpointing, and its faster setting alternates with rllab. Its defaults (bf16 and
 checkpointing) are measured once.
 """
 

@@ -1,21 +1,22 @@
-"""Simulations per second of a search in connect four, ours beside mctx with pgx and beside plain Python.
+"""Simulations per second of a search in connect four: rllab, mctx with pgx, and plain Python.
 
     python3 -m venv .venv.jax && .venv.jax/bin/pip install -r benchmarks/requirements-jax.txt
     .venv/bin/python benchmarks/selfplay.py              two threads, fp32 on both sides
-    .venv/bin/python benchmarks/selfplay.py --quick      one short pair, mctx in one way: minutes
+    .venv/bin/python benchmarks/selfplay.py --quick      one short pair, mctx with one number of games: minutes
     .venv/bin/python benchmarks/selfplay.py --bf16       ours in bf16, mctx still in fp32
 
-Simulations are games x simulations of a search, on all sides. Equal are the threads, the networks with their weights,
-the two planes that they see, and where searches begin: after 0 to 20 random moves, drawn afresh. mctx is jitted, with
-as many games side by side as it is fastest with, on one device of all threads or on as many devices as threads; its
-best on one device stands beside. Either PUCT has its own defaults, with noise at the root. Compilation, imports, and
-drawing positions are not timed. Ours and mctx are as fast as their median call (or round, where answers are kept), so
-that a stall tells little.
+On every side the number of simulations is games x simulations of one search. All sides have the same number of threads,
+the same network weights, the same two input planes, and start positions after 0 to 20 random moves, drawn anew for each
+search. mctx is jitted. It runs with the number of games at which it is fastest, on one device with all threads or on
+one device for each thread; its best speed on one device is reported, too. Each PUCT has its own defaults, with noise at
+the root. Compilation, imports and drawing positions are not timed. The speed of ours and of mctx is that of the median
+call (of the median round where evaluations are cached), so that one stall has little effect.
 
-Ours plays 512 games, as recipes/connect-four.yaml does, in four ways. `each`: every search begins afresh, and no
-answer is kept. `kept`: as in a round of AlphaZero, games go on for 8 moves, and what the network said is kept as long.
-Both are also run without proofs, which end walks early (`open`). `asked` is how many positions the network saw for a
-simulation; with mctx that is 1. Plain Python searches one position at a time with dicts, on one thread.
+Ours plays 512 games, as recipes/connect-four.yaml does, in four ways. `each`: every search starts from new positions,
+and evaluations are not cached. `kept`: as in a round of AlphaZero, games go on for 8 moves, and the network's outputs
+are cached during these moves. Both also run without proofs, which end simulations early (`open`). `asked` is the number
+of positions that the network evaluates for a simulation; with mctx it is 1. Plain Python searches one position at a
+time with dicts, on one thread.
 """
 
 import argparse
@@ -36,11 +37,13 @@ CELLS = [(network, simulations) for network in LAYERS for simulations in (32, 64
 
 
 def measure(side: str, args: argparse.Namespace, **numbers: Any) -> dict[str, Any]:
-    """Runs one side in a process of its own."""
+    """Runs one side in a separate process."""
     threads = "1" if side == "python" else str(args.threads)
     env = os.environ | ALLOCATOR | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC", "PJRT_NPROC"), threads)
     devices = numbers.get("devices", 1)
-    alone = " --xla_cpu_multi_thread_eigen=false" if devices > 1 else ""  # else they share one pool of threads
+    alone = (
+        " --xla_cpu_multi_thread_eigen=false" if devices > 1 else ""
+    )  # otherwise the devices share one pool of threads
     env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}{alone}"}
     line = [args.peer_python if side == "mctx" else sys.executable, __file__, "--side", side] + ["--bf16"] * args.bf16
     more = numbers | {"seconds": args.seconds, "threads": threads}
@@ -48,38 +51,41 @@ def measure(side: str, args: argparse.Namespace, **numbers: Any) -> dict[str, An
     done = subprocess.run(line, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured
 
 
 def cell(args: argparse.Namespace, network: str, simulations: int) -> dict[str, Any]:
-    """One network and number of simulations: prints its rows; the medians of speeds, and the ratios to mctx."""
-    asked = {"network": network, "simulations": simulations}
+    """Measures one network and number of simulations, and prints a row for each way to run it.
+
+    Returns the median speeds, the median ratios to mctx, and the spread of these ratios.
+    """
+    setting = {"network": network, "simulations": simulations}
     ways = [(b, d) for b in BATCHES for d in sorted({1, args.threads})]
     ways = [(256, args.threads), (256, 1)] if args.quick else ways
-    tried = {w: measure("mctx", args, games=w[0], devices=w[1], seed=0, **asked)["mctx"]["speed"] for w in ways}
+    tried = {w: measure("mctx", args, games=w[0], devices=w[1], seed=0, **setting)["mctx"]["speed"] for w in ways}
     print(f"{network}, {simulations} simulations; mctx with games / devices: ", end="")
     print(", ".join(f"{games} / {devices} {v:,.0f}/s" for (games, devices), v in tried.items()), flush=True)
     best, alone = (max((w for w in ways if w[1] <= most), key=lambda w: tried[w]) for most in (args.threads, 1))
-    found = list[dict[str, Any]]()
+    pairs = list[dict[str, Any]]()
     for seed in range(1, args.pairs + 1):
-        mine = measure("ours", args, games=GAMES, seed=seed, **asked)
-        peer = measure("mctx", args, games=best[0], devices=best[1], seed=seed, **asked)
-        apart = max(abs(a - b) for a, b in zip(mine.pop("said"), peer.pop("said"), strict=True))
-        if apart > (0.05 if args.bf16 else 1e-4):
-            sys.exit(f"the networks differ by {apart:.2g}")
-        found.append(mine | peer)
-        one = measure("mctx", args, games=alone[0], devices=1, seed=seed, **asked)
-        found[-1]["mctx, one device"] = one["mctx"]
+        own = measure("ours", args, games=GAMES, seed=seed, **setting)
+        peer = measure("mctx", args, games=best[0], devices=best[1], seed=seed, **setting)
+        difference = max(abs(a - b) for a, b in zip(own.pop("outputs"), peer.pop("outputs"), strict=True))
+        if difference > (0.05 if args.bf16 else 1e-4):
+            sys.exit(f"the outputs of the two networks differ by {difference:.2g}")
+        pairs.append(own | peer)
+        one = measure("mctx", args, games=alone[0], devices=1, seed=seed, **setting)
+        pairs[-1]["mctx, one device"] = one["mctx"]
         if network == "dense":
-            found[-1] |= measure("python", args, seed=seed, **asked)
+            pairs[-1] |= measure("python", args, seed=seed, **setting)
     result: dict[str, Any] = {"speed": {}, "ratio": {}, "spread": {}}
-    for name in found[0]:
-        ratios = [f[name]["speed"] / f["mctx"]["speed"] for f in found]
-        speed, ratio = statistics.median(f[name]["speed"] for f in found), statistics.median(ratios)
+    for name in pairs[0]:
+        ratios = [p[name]["speed"] / p["mctx"]["speed"] for p in pairs]
+        speed, ratio = statistics.median(p[name]["speed"] for p in pairs), statistics.median(ratios)
         result["speed"][name], result["ratio"][name] = round(speed), round(ratio, 2)
         result["spread"][name] = [round(min(ratios), 2), round(max(ratios), 2)]
-        share = f", asked {found[0][name]['asked']:.2f}" if name in WAYS else ""
+        share = f", asked {pairs[0][name]['asked']:.2f}" if name in WAYS else ""
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         print(f"  {name:<16} {speed:>9,.0f}/s, {ratio:.2f} of mctx ({spread}){share}", flush=True)
     return result
@@ -102,22 +108,22 @@ def main() -> None:
         return
     if not Path(args.peer_python).is_file():
         sys.exit(
-            f"{args.peer_python} is not there: make it from benchmarks/requirements-jax.txt,"
+            f"{args.peer_python} does not exist: make it from benchmarks/requirements-jax.txt,"
             " or name another Python with --peer-python"
         )
     from rllab.core.run import processor
 
     args.pairs, args.seconds = (1, 0.5) if args.quick else (5, 4.0)
     print(f"{processor()}; {args.threads} threads, ours in {'bf16' if args.bf16 else 'fp32'}, {args.pairs} pairs")
-    found = {f"{network}-{simulations}": cell(args, network, simulations) for network, simulations in CELLS}
-    first = found["dense-64"]
+    cells = {f"{network}-{simulations}": cell(args, network, simulations) for network, simulations in CELLS}
+    first = cells["dense-64"]
     result = {
         "name": f"selfplay-mctx-{args.threads}" + ("-bf16" if args.bf16 else ""),
         "ours": first["speed"]["kept"],
         "peer": first["speed"]["mctx"],
         "ratio": first["ratio"]["kept"],
         "spread": first["spread"]["kept"],
-        "ratios": {k: {way: x for way, x in v["ratio"].items() if way in WAYS} for k, v in found.items()},
+        "ratios": {k: {way: x for way, x in v["ratio"].items() if way in WAYS} for k, v in cells.items()},
     }
     print(json.dumps(result))
 

@@ -1,4 +1,4 @@
-"""What benchmarks/selfplay.py runs in processes of their own: our search, mctx with pgx, and one in plain Python."""
+"""The sides that benchmarks/selfplay.py runs in separate processes: our search, mctx with pgx, and plain Python."""
 
 import argparse
 import math
@@ -10,25 +10,27 @@ from typing import Any
 
 MOVES, OPENING, ENTRIES = 8, 20, 1 << 18
 WAYS = {"each": (0, True), "kept": (ENTRIES, True), "each, open": (0, False), "kept, open": (ENTRIES, False)}
-LAYERS: dict[str, list[tuple[int, ...]]] = {  # shapes of weights as torch has them; the last gives policy and value
+LAYERS: dict[
+    str, list[tuple[int, ...]]
+] = {  # shapes of weights in torch's order; the last layer has 7 logits and a value
     "dense": [(256, 2, 6, 7), (256, 256), (8, 256)],
     "convolutions": [(32, 2, 3, 3), *[(32, 32, 3, 3)] * 6, (64, 32, 6, 7), (8, 64)],
 }
 
 
 def weights(network: str) -> tuple[list[Any], list[Any]]:
-    """(weight, bias) of the convolutions and of the dense layers, the same on all sides."""
+    """Returns (weight, bias) of the convolutions, and of the dense layers; equal on all sides."""
     import numpy as np
 
     rng, shapes = np.random.default_rng(0), LAYERS[network]
     drawn = [[rng.uniform(-1, 1, s) * math.prod(shape[1:]) ** -0.5 for s in (shape, shape[0])] for shape in shapes]
-    found = [(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in drawn]
+    layers = [(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in drawn]
     cut = sum(shape[-1] == 3 for shape in shapes)
-    return found[:cut], found[cut:]
+    return layers[:cut], layers[cut:]
 
 
-def answer(x: Any, convolutions: Any, dense: Any, convolve: Any, linear: Any, relu: Any, tanh: Any) -> tuple[Any, Any]:
-    """(logits [B, 7], values [B]) of planes, with torch's operations or with jax's."""
+def forward(x: Any, convolutions: Any, dense: Any, convolve: Any, linear: Any, relu: Any, tanh: Any) -> tuple[Any, Any]:
+    """Returns (logits [B, 7], values [B]) of planes, with the operations of torch or of jax."""
     if convolutions:
         x = convolve(x, *convolutions[0])
         for one, two in zip(convolutions[1::2], convolutions[2::2], strict=True):
@@ -42,36 +44,36 @@ def answer(x: Any, convolutions: Any, dense: Any, convolve: Any, linear: Any, re
 
 
 def torch_network(network: str, bf16: bool = False) -> Callable[[Any], tuple[Any, Any]]:
-    """A network of planes [B, 2, 6, 7]."""
+    """Returns a network in torch over planes [B, 2, 6, 7]."""
     import torch
     from torch.nn import functional as F
 
-    def moved(x: Any, order: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+    def tensor(x: Any, order: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
         return torch.from_numpy(x).to(torch.bfloat16 if bf16 else torch.float32).contiguous(memory_format=order)
 
     kernels, matrices = weights(network)
-    convolutions = [(moved(w, torch.channels_last), moved(b)) for w, b in kernels]
-    dense = [(moved(w).flatten(1), moved(b)) for w, b in matrices]
+    convolutions = [(tensor(w, torch.channels_last), tensor(b)) for w, b in kernels]
+    dense = [(tensor(w).flatten(1), tensor(b)) for w, b in matrices]
 
-    def judge(x: Any) -> tuple[Any, Any]:
+    def evaluate(x: Any) -> tuple[Any, Any]:
         x = x.contiguous(memory_format=torch.channels_last) if convolutions else x
-        return answer(x, convolutions, dense, convolve, F.linear, F.relu, torch.tanh)
+        return forward(x, convolutions, dense, convolve, F.linear, F.relu, torch.tanh)
 
     def convolve(x: Any, weight: Any, bias: Any) -> Any:
         return F.conv2d(x, weight, bias, padding=1)
 
-    return judge
+    return evaluate
 
 
 def jax_network(network: str) -> Callable[[Any], tuple[Any, Any]]:
-    """A network of planes [B, 6, 7, 2]."""
+    """Returns a network in jax over planes [B, 6, 7, 2]."""
     import jax
     from jax import numpy as jnp
 
     kernels, matrices = weights(network)
     convolutions = [(jnp.asarray(w.transpose(2, 3, 1, 0)), b) for w, b in kernels]
-    turned = [(w if w.ndim == 2 else w.transpose(0, 2, 3, 1), b) for w, b in matrices]  # planes come last
-    dense = [(jnp.asarray(w.reshape(len(w), -1).T), jnp.asarray(b)) for w, b in turned]
+    channels_last = [(w if w.ndim == 2 else w.transpose(0, 2, 3, 1), b) for w, b in matrices]
+    dense = [(jnp.asarray(w.reshape(len(w), -1).T), jnp.asarray(b)) for w, b in channels_last]
 
     def convolve(x: Any, weight: Any, bias: Any) -> Any:
         return (
@@ -81,11 +83,11 @@ def jax_network(network: str) -> Callable[[Any], tuple[Any, Any]]:
     def linear(x: Any, weight: Any, bias: Any) -> Any:
         return x @ weight + bias
 
-    return lambda x: answer(x, convolutions, dense, convolve, linear, jax.nn.relu, jnp.tanh)
+    return lambda x: forward(x, convolutions, dense, convolve, linear, jax.nn.relu, jnp.tanh)
 
 
 def sample() -> Any:
-    """Planes [1, 2, 6, 7] by which the networks of two sides are compared."""
+    """Planes [1, 2, 6, 7] on which the outputs of two sides' networks are compared."""
     import numpy as np
 
     return np.random.default_rng(1).random((1, 2, 6, 7), np.float32)
@@ -96,7 +98,7 @@ def unfinished(times: list[float], seconds: float) -> bool:
 
 
 class Ours:
-    """Searches in as many threads as torch has; `seen` is how many positions the network was asked."""
+    """Searches with as many threads as torch has; `evaluated` counts the positions that the network evaluates."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         import numpy as np
@@ -107,23 +109,23 @@ class Ours:
 
         torch.set_num_threads(args.threads)
         dtype = torch.bfloat16 if args.bf16 else torch.float32
-        self.args, self.game, self.seen = args, ConnectFour(threats=False), 0
+        self.args, self.game, self.evaluated = args, ConnectFour(threats=False), 0
         self.network, self.ctx = torch_network(args.network, args.bf16), Context(0, torch.device("cpu"), dtype=dtype)
         self.rng = np.random.default_rng(args.seed)
-        said = self.network(torch.from_numpy(sample()).to(dtype))
-        self.said = [*said[0][0].tolist(), said[1].item()]
+        logits, values = self.network(torch.from_numpy(sample()).to(dtype))
+        self.outputs = [*logits[0].tolist(), values.item()]
 
     def run(self) -> dict[str, Any]:
         for entries in (0, ENTRIES):
-            self.timed(entries, True, 0.1)  # what is only slow the first time
-        return {k: self.timed(*v, self.args.seconds) for k, v in WAYS.items()} | {"said": self.said}
+            self.timed(entries, True, 0.1)  # warm-up
+        return {k: self.timed(*v, self.args.seconds) for k, v in WAYS.items()} | {"outputs": self.outputs}
 
     def evaluate(self, planes: Any) -> tuple[Any, Any]:
-        self.seen += len(planes)
-        return self.network(planes[:, :2])  # the third tells whose move it is
+        self.evaluated += len(planes)
+        return self.network(planes[:, :2])  # the third plane is the player to move
 
-    def opened(self) -> Any:
-        """Positions after random moves; a move that would end its game is left out."""
+    def openings(self) -> Any:
+        """Returns positions after random moves; a move that would end its game is not played."""
         from rllab.search.evaluate import random_openings
 
         return random_openings(self.game, self.rng.integers(0, OPENING + 1, self.args.games), self.rng)[0]
@@ -148,9 +150,9 @@ class Ours:
 
         from rllab.search.evaluate import Evaluator, sample_actions
 
-        times, moves, self.seen = list[float](), MOVES if entries else 1, 0
+        times, moves, self.evaluated = list[float](), MOVES if entries else 1, 0
         while unfinished(times, seconds):
-            board, start = self.opened(), time.perf_counter()
+            board, start = self.openings(), time.perf_counter()
             evaluators = [Evaluator(self.game, self.evaluate, self.ctx, entries) for _ in range(self.args.threads)]
             times.append(time.perf_counter() - start)
             for _ in range(moves):
@@ -159,13 +161,13 @@ class Ours:
                 times[-1] += time.perf_counter() - start
                 action = sample_actions(output.policy, self.rng.random(self.args.games))
                 board, _, over = self.game.play(board, action)
-                board = {k: np.where(over, v, board[k]) for k, v in self.opened().items()}
+                board = {k: np.where(over, v, board[k]) for k, v in self.openings().items()}
         simulations = moves * self.args.games * self.args.simulations
-        return {"speed": simulations / statistics.median(times), "asked": self.seen / simulations / len(times)}
+        return {"speed": simulations / statistics.median(times), "asked": self.evaluated / simulations / len(times)}
 
 
 class Mctx:
-    """Jitted searches on as many XLA devices as `devices`, with an equal share of the games each."""
+    """Jitted searches on `devices` XLA devices, with an equal share of the games on each."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         import jax
@@ -179,19 +181,19 @@ class Mctx:
         import jax
         from jax import numpy as jnp
 
-        opened, search = jax.pmap(self.opened), jax.pmap(self.search)
+        openings, search = jax.pmap(self.openings), jax.pmap(self.search)
         key, times = jax.random.key(self.args.seed), list[float]()
-        while unfinished(times[2:], self.args.seconds):  # the first two, with compilation, do not count
+        while unfinished(times[2:], self.args.seconds):  # the first two include compilation and do not count
             key, *keys = jax.random.split(key, 1 + 2 * self.args.devices)
-            state = jax.block_until_ready(opened(jnp.stack(keys[: self.args.devices])))
+            state = jax.block_until_ready(openings(jnp.stack(keys[: self.args.devices])))
             start = time.perf_counter()
             jax.block_until_ready(search(jnp.stack(keys[self.args.devices :]), state))
             times.append(time.perf_counter() - start)
-        said = self.network(jnp.asarray(sample().transpose(0, 2, 3, 1)))
+        logits, values = self.network(jnp.asarray(sample().transpose(0, 2, 3, 1)))
         speed = self.args.games * self.args.simulations / statistics.median(times[2:])
-        return {"mctx": {"speed": speed}, "said": [*said[0][0].tolist(), said[1].item()]}
+        return {"mctx": {"speed": speed}, "outputs": [*logits[0].tolist(), values.item()]}
 
-    def judged(self, state: Any) -> tuple[Any, Any]:
+    def evaluate(self, state: Any) -> tuple[Any, Any]:
         from jax import numpy as jnp
 
         logits, value = self.network(state.observation.astype(jnp.float32))
@@ -202,13 +204,13 @@ class Mctx:
         from jax import numpy as jnp
 
         mover, state = state.current_player, self.step(state, action)
-        logits, value = self.judged(state)
+        logits, value = self.evaluate(state)
         reward, over = state.rewards[jnp.arange(self.games), mover], state.terminated
-        found = {"reward": reward, "discount": jnp.where(over, 0.0, -1.0), "value": jnp.where(over, 0.0, value)}
-        return mctx.RecurrentFnOutput(prior_logits=logits, **found), state
+        discount, value = jnp.where(over, 0.0, -1.0), jnp.where(over, 0.0, value)
+        return mctx.RecurrentFnOutput(reward=reward, discount=discount, prior_logits=logits, value=value), state
 
-    def opened(self, key: Any) -> Any:
-        """Positions after random moves; a move that would end its game is left out."""
+    def openings(self, key: Any) -> Any:
+        """Returns positions after random moves; a move that would end its game is not played."""
         import jax
         from jax import numpy as jnp
 
@@ -226,11 +228,11 @@ class Mctx:
     def search(self, key: Any, state: Any) -> tuple[Any, Any]:
         import mctx
 
-        logits, value = self.judged(state)
+        logits, value = self.evaluate(state)
         root = mctx.RootFnOutput(prior_logits=logits, value=value, embedding=state)
         illegal = ~state.legal_action_mask
-        found = mctx.muzero_policy(None, key, root, self.recurrent, self.args.simulations, invalid_actions=illegal)
-        return found.action, found.action_weights
+        output = mctx.muzero_policy(None, key, root, self.recurrent, self.args.simulations, invalid_actions=illegal)
+        return output.action, output.action_weights
 
 
 def four(stones: int) -> bool:
@@ -248,7 +250,7 @@ def moves(position: tuple[int, int]) -> list[int]:
 
 
 class Python:
-    """The textbook: one tree at a time, a dict from a position to what is known of its moves."""
+    """A textbook search: one tree at a time, as a dict from a position to the statistics of its moves."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         import numpy as np
@@ -271,19 +273,19 @@ class Python:
                 times.append(time.perf_counter() - start)
         return {"python": {"speed": self.args.simulations * len(times[2:]) / sum(times[2:])}}
 
-    def judged(self, position: tuple[int, int]) -> tuple[dict[int, list[float]], float]:
-        """([prior, visits, total] of each move, value)."""
+    def evaluate(self, position: tuple[int, int]) -> tuple[dict[int, list[float]], float]:
+        """Returns ([prior, visits, total value] of each move, value)."""
         import numpy as np
         import torch
 
         planes = (np.array(position)[:, None, None] >> self.cells & 1).astype(np.float32)
         logits, value = self.network(torch.from_numpy(planes[None]))
-        open_moves, said = moves(position), logits[0].tolist()
-        chances = [math.exp(said[c]) for c in open_moves]
-        return {c: [p / sum(chances), 0, 0.0] for c, p in zip(open_moves, chances, strict=True)}, value.item()
+        legal, by_column = moves(position), logits[0].tolist()
+        chances = [math.exp(by_column[c]) for c in legal]
+        return {c: [p / sum(chances), 0, 0.0] for c, p in zip(legal, chances, strict=True)}, value.item()
 
     def search(self, root: tuple[int, int]) -> dict[int, list[float]]:
-        tree = {root: self.judged(root)[0]}
+        tree = {root: self.evaluate(root)[0]}
         for _ in range(self.args.simulations):
             position, path = root, list[list[float]]()
             while edges := tree.get(position):
@@ -294,7 +296,7 @@ class Python:
                 path.append(edges[best])
                 position = played(position, best)
             if moves(position):
-                tree[position], value = self.judged(position)
+                tree[position], value = self.evaluate(position)
             else:
                 value = -1.0 if four(position[1]) else 0.0
             for edge in reversed(path):

@@ -1,4 +1,4 @@
-"""The set-up script, run for real on a stand-in project that is small enough to install in seconds."""
+"""The set-up script `lab`, run on a small stand-in project that installs in seconds."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the lock and the sig
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone, in a path with a space, of a project that prints its words; building it asks no index."""
+    """A clone of a project that prints its arguments, in a path with a space. Its build needs no package index."""
     home = tmp_path / "my clone"
     (home / "src/rllab").mkdir(parents=True)
     shutil.copy(LAB, home)
@@ -57,12 +57,12 @@ def call(lab: Path, *words: str, python: str = sys.executable, **more: object) -
     return subprocess.run([python, str(lab), *words], capture_output=True, text=True, env=env, timeout=120, **more)  # type: ignore[call-overload,no-any-return]
 
 
-def test_first_call_sets_up_and_hands_every_word_over(clone: Path) -> None:
+def test_first_call_installs_and_passes_every_argument(clone: Path) -> None:
     words = ["train", "a b", "optim.lr=1e-3", "'", ""]
     first = call(clone / "lab", *words)
     assert first.returncode == 0, first.stderr
-    prefix, *said = json.loads(first.stdout)
-    assert (Path(prefix), said) == (clone / ".venv", words)
+    prefix, *arguments = json.loads(first.stdout)
+    assert (Path(prefix), arguments) == (clone / ".venv", words)
     assert "GB to download" in first.stderr and "GB on the disk" in first.stderr
     second = call(clone / "lab", "list")
     assert second.stderr == "" and json.loads(second.stdout)[1:] == ["list"]
@@ -85,7 +85,7 @@ def test_python_and_shell_are_those_of_the_lab(clone: Path, tmp_path: Path) -> N
 
 
 def test_a_start_up_file_does_not_hide_the_labs_programs(clone: Path, tmp_path: Path) -> None:
-    """On a terminal bash reads ~/.bashrc, in which conda puts its own python first on PATH."""
+    """An interactive bash reads ~/.bashrc, in which conda puts its own Python first on PATH."""
     import pty
 
     call(clone / "lab")
@@ -106,7 +106,7 @@ def test_a_start_up_file_does_not_hide_the_labs_programs(clone: Path, tmp_path: 
 
 
 def _read(terminal: int) -> bytes:
-    """What a terminal shows next; nothing once its programs have ended."""
+    """The next output of a terminal; b"" after its programs have ended."""
     try:
         return os.read(terminal, 4096)
     except OSError:
@@ -130,12 +130,12 @@ def test_one_environment_for_a_class(clone: Path, tmp_path: Path) -> None:
 
 
 def test_after_a_kill_in_mid_install(clone: Path) -> None:
-    """The half-made environment is thrown away, once the orphaned pip has ended."""
+    """The unfinished environment is deleted, after the orphaned pip has ended."""
     line, env = [sys.executable, str(clone / "lab")], environment(STAND_IN_SLOW="3")
     process = subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True)
     assert process.stderr
-    for said in process.stderr:
-        if "installing the lab" in said:
+    for message in process.stderr:
+        if "installing the lab" in message:
             break
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
@@ -148,15 +148,15 @@ def test_after_a_kill_in_mid_install(clone: Path) -> None:
     assert json.loads(again.stdout)[1:] == ["list"] and not (clone / ".venv/left-behind").exists()
 
 
-def test_twice_at_once(clone: Path) -> None:
+def test_two_calls_at_the_same_time(clone: Path) -> None:
     line, env = [sys.executable, str(clone / "lab"), "list"], environment(STAND_IN_SLOW="1")
     both = [
         subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    said = [p.communicate(timeout=120) for p in both]
-    assert [p.returncode for p in both] == [0, 0], said
-    assert sorted("waiting for it" in err for _, err in said) == [False, True]
-    assert sum("making the environment" in err for _, err in said) == 1
+    outputs = [p.communicate(timeout=120) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outputs
+    assert sorted("waiting for it" in err for _, err in outputs) == [False, True]
+    assert sum("creating the environment" in err for _, err in outputs) == 1
 
 
 def test_without_network(clone: Path) -> None:
@@ -183,16 +183,16 @@ def test_changed_versions_are_brought_up_to_date(clone: Path) -> None:
     assert call(clone / "lab").stderr == ""
 
 
-def test_unwritable_environment_is_told(clone: Path) -> None:
+def test_unwritable_environment_is_an_error(clone: Path) -> None:
     called = call(clone / "lab", env={"RLLAB_VENV": "/proc/venv"})
     assert called.returncode == 3 and "set RLLAB_VENV to a folder that you may write to" in called.stderr
     assert len(called.stderr.splitlines()) == 1
 
 
 def test_started_by_another_python(clone: Path, tmp_path: Path) -> None:
-    """A Python that is too old looks for a newer one on PATH, past those that do not run."""
+    """Under a Python that is too old the script searches PATH for a newer one and skips those that do not run."""
     here = f"3.{sys.version_info.minor}"
-    wrapper = tmp_path / "old.py"  # runs the script as an old Python would, up to where it finds another
+    wrapper = tmp_path / "old.py"  # pretends to be an old Python
     wrapper.write_text(
         "import sys, runpy\nsys.version_info = (3, 8, 0)\n"
         f"sys.argv = [{str(clone / 'lab')!r}, *sys.argv[1:]]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
