@@ -76,7 +76,7 @@ def test_numbers_are_numbers() -> None:
         (["optim.lr=-1"], "command line: optim.lr=-1: optim: lr must be positive, got -1.0"),
         (["total_steps=0"], "command line: total_steps=0: total_steps must be at least 1, got 0"),
         (["algo=dqn"], "command line: algo=dqn: algo: rllab.algos has no 'dqn'; did you mean 'DQN'?"),
-        (["algo=torch:randn"], "command line: algo=torch:randn: algo: is no algorithm"),
+        (["algo=torch:randn"], "command line: algo=torch:randn: algo: is not an algorithm"),
         (["reward=nothing.py:fn"], "command line: reward=nothing.py:fn: reward: no such file"),
         (["reward=gone.module:fn"], "reward: 'gone.module:fn': no module 'gone'"),
         (["wrappers=[FlattenObservations]"], "has no 'FlattenObservations'; did you mean 'FlattenObservation'?"),
@@ -109,7 +109,7 @@ def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path) -> None:
 def test_what_must_be_set() -> None:
     assert mistakes("total_steps: 3") == ["bad.yaml:1: algo: must be set"]
     assert mistakes("algo: DQN\ntotal_steps: 3") == ["bad.yaml:1: env: must be set"]
-    assert mistakes("- a list") == ["bad.yaml: a recipe is a mapping of settings, as in 'algo: DQN'"]
+    assert mistakes("- a list") == ["bad.yaml: a recipe must be a mapping of settings, as in 'algo: DQN'"]
     assert mistakes("a: [1")[0].startswith("bad.yaml:1: this is not YAML")
 
 
@@ -161,7 +161,7 @@ def test_parts_that_optim_forgets_or_invents_are_told(tmp_path: Path) -> None:
     from rllab.core.trainer import Trainer
 
     for words, told in [
-        ("optim={actor: {lr: 1e-4}}", r"optim=.*: optim: says nothing of the part 'critic'"),
+        ("optim={actor: {lr: 1e-4}}", r"optim=.*: optim: has no settings for the part 'critic'"),
         ("optim={actr: {lr: 1e-4}}", r"there is no part 'actr'; did you mean 'actor'\?; parts: actor, critic"),
     ]:
         with pytest.raises(Mistake, match=told):

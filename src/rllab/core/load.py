@@ -1,4 +1,4 @@
-"""Runs as models: `rllab.load("runs/x").act(obs)`, and the folder behind a name on the command line."""
+"""Loads the models of runs: `rllab.load("runs/x").act(obs)`, and model names on the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from rllab.core.trainer import train
 def load_run(
     run: str | Path, runs: str | Path = "runs", step: int | None = None, ctx: Context | None = None
 ) -> Algorithm:
-    """The algorithm of a run with its trained weights, as in `rllab.load("last").act(obs)`.
+    """Loads the algorithm of a run with its trained weights, as in `rllab.load("last").act(obs)`.
 
-    run: `RUN` or `RUN@STEP`, where RUN is a name, a folder or `last`. step: the checkpoint; by default that of
-    RUN@STEP, else the newest. ctx: by default one made from the recipe's settings.
+    run: `RUN` or `RUN@STEP`, where RUN is a name, a folder or `last`. step: the step of the checkpoint; by default that
+    of RUN@STEP, or else the newest. ctx: by default a context with the recipe's settings.
 
     Raises:
-        Mistake: there is no such run, or it has no checkpoint.
+        Mistake: there is no such run, or it has no such checkpoint.
     """
     name, at = parse_run(str(run))
     folder = find_run(name, Path(runs))
@@ -34,22 +34,23 @@ def load_run(
 
 
 def load_checkpoint(folder: str | Path, ctx: Context) -> Algorithm:
-    """The algorithm of another run, from a checkpoint's folder of it, as a run may ask it that lends its own context.
+    """Loads the algorithm of another run from the folder of a checkpoint, with the context of the current run.
 
     Raises:
-        Mistake: it is no checkpoint's folder.
+        Mistake: the folder is not that of a checkpoint of a run.
     """
     checkpoint = Path(folder).resolve()
     run = RunFolder(checkpoint.parents[1])
     if checkpoint.parent.name != "checkpoints" or not checkpoint.name.isdigit() or not run.exists:
-        raise Mistake(f"{folder} is no checkpoint of a run; name it as run:NAME, or RUN/checkpoints/NUMBER")
+        raise Mistake(f"{folder} is not a checkpoint of a run; write run:NAME, or RUN/checkpoints/NUMBER")
     return load_run(run.path, step=int(checkpoint.name), ctx=ctx)
 
 
 def model_folder(name: str, runs: str | Path = "runs") -> str:
-    """The folder of a model that a person names: a run (`RUN`, `RUN@STEP`, `last`), a folder, or else a hub's name.
+    """The folder of a model given on the command line: a run (`RUN`, `RUN@STEP`, `last`), a folder, or a hub name.
 
-    `run:NAME` is what it is in a recipe, too: a recipe of that name is trained first.
+    `run:NAME` means the same as in a recipe: a recipe with that name is trained first. A name that is no run is
+    returned unchanged.
 
     Raises:
         Mistake: the run has no such checkpoint.
@@ -63,24 +64,24 @@ def model_folder(name: str, runs: str | Path = "runs") -> str:
 
 
 def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
-    """Sets a recipe's algorithm up without training, and returns what there is to know before.
+    """Sets a recipe's algorithm up without training. Returns what `rllab check` reports, such as lengths and memory.
 
     Raises:
-        Mistake: the recipe's models, data or settings cannot be used; tells file and line.
+        Mistake: the recipe's models, data or settings cannot be used; with file and line.
     """
     missing: list[str] = []
 
-    def not_now(model: Recipe, folder: RunFolder) -> None:
+    def do_not_train(model: Recipe, folder: RunFolder) -> None:
         missing.append(model.name)
         raise Mistake("not trained yet")
 
     try:
-        recipe = resolve_models(recipe, Path(runs), not_now)
+        recipe = resolve_models(recipe, Path(runs), do_not_train)
         recipe.algorithm.setup(Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings))
     except FieldMistake as error:
         raise recipe.at(error) from error
     except Mistake:
         if not missing:
             raise
-        return {"model": f"run:{missing[0]} is trained first; check again then for lengths, memory and disk"}
+        return {"model": f"run:{missing[0]} is trained first; run check again after that for lengths, memory and disk"}
     return recipe.algorithm.preflight()

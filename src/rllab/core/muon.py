@@ -1,6 +1,7 @@
-"""Muon (Jordan 2024): momentum made orthogonal, for weight matrices. Equal shapes are orthogonalised together.
+"""Muon (Jordan 2024): an optimizer for weight matrices that orthogonalises the momentum.
 
-torch.optim.Muon takes them one by one; for the matrices of a small model that takes more than twice as long.
+Matrices of equal shape are orthogonalised together. torch.optim.Muon does so one by one, which takes more than twice as
+long for the matrices of a small model.
 """
 
 from collections import defaultdict
@@ -12,14 +13,15 @@ from torch import Tensor, nn
 
 from rllab.core.precision import multiplies_bf16
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration; they lead singular values to about 1
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration; singular values approach about 1
 ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, with decoupled weight decay.
+    """Orthogonalised Nesterov momentum with decoupled weight decay.
 
-    A step is as long as AdamW's usually is (Liu et al. 2025, 2502.16982, equation 4), so one learning rate serves both.
+    A step is scaled to the usual length of AdamW's (Liu et al. 2025, 2502.16982, equation 4), so both use the same
+    learning rate.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
@@ -27,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of every matrix that has a gradient."""
+        """Makes one step for each matrix that has a gradient."""
         for group in self.param_groups:
             shapes: dict[Any, list[nn.Parameter]] = defaultdict(list)
             for p in group["params"]:
@@ -51,7 +53,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest matrices [N, R, C] whose singular values are about 1, by a quintic Newton-Schulz iteration."""
+    """Orthogonalises matrices [N, R, C] by a quintic Newton-Schulz iteration: singular values become about 1.
+
+    Returns [N, R, C] in bf16 on a GPU or a CPU with bf16 instructions, else in fp32.
+    """
     fast = matrices.device.type == "cuda" or multiplies_bf16()
     x = matrices.to(torch.bfloat16 if fast else torch.float32)
     tall = x.shape[-2] > x.shape[-1]

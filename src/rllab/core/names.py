@@ -1,7 +1,7 @@
-"""A name is a Python name: `accuracy`, `my.pkg:fn` and `mine.py:fn` work wherever something is named.
+"""Recipes refer to functions and classes by Python names: `accuracy`, `my.pkg:fn` or `mine.py:fn`.
 
-A bare name is an attribute of its kind's home module. What is named may be given settings; they are its parameters
-beyond those that the lab passes by position, and are checked against its annotations (`rllab.core.typed`).
+A bare name is an attribute of the home module that its field declares. The named object may be given settings. They are
+its parameters beyond those that rllab passes by position, and `rllab.core.typed` checks them against its annotations.
 """
 
 import difflib
@@ -22,14 +22,15 @@ from rllab.core.errors import Mistake
 
 @dataclass(frozen=True)
 class Named:
-    """Marks a field, as `Annotated[Callable, Named(...)]`, whose value is the object behind a name.
+    """Marks a field, as `Annotated[Callable, Named(...)]`, whose value is an object given by name.
 
-    home: module whose attributes bare names are; "" where there is none.
-    passed: how many arguments the lab passes by position; the others are settings.
-    data: what opens a file of data that is named instead, such as `mine.jsonl`: a name; "" where that is not allowed.
-    model: what is made of a model that is named instead, as `run:NAME` or a folder: a name; "" likewise.
-    arguments: what the lab passes by name. Of a function that takes any of them the keyword-only parameters are the
-        settings; whatever takes none of them (a class, a factory) makes one of its settings. Read as a `Term`.
+    home: the module in which bare names are looked up; "" if bare names are not allowed.
+    passed: how many arguments rllab passes by position; the others are settings.
+    data: the name of the function that opens a data file given instead, such as `mine.jsonl`; "" if not allowed.
+    model: the name of the class or factory for a model given instead, as `run:NAME` or a folder; "" if not allowed.
+    arguments: the arguments that rllab passes by name; the field is then read as a `Term`. The settings of a function
+        that takes any of them are its keyword-only parameters. A class or a factory takes none of them; it is called
+        with its settings and returns the function.
     """
 
     home: str
@@ -40,10 +41,10 @@ class Named:
 
 
 class Term(NamedTuple):
-    """One of several functions that count together.
+    """One function of a weighted sum, such as a reward.
 
-    name: as written. address: by which another process finds it. made: `function` came out of a call with `settings`,
-    rather than being called with them.
+    name: as written. address: a name that another process can look up. made: `function` is a class or factory that
+    is called with `settings` and returns the function; otherwise `settings` are passed in each call.
     """
 
     name: str
@@ -59,37 +60,37 @@ _DATA = re.compile(r".+\.(jsonl|json|csv|parquet)(\.gz)?")
 
 
 def is_data(name: str) -> bool:
-    """Whether a name is that of a file of rows."""
+    """Whether a name is a data file: .jsonl, .json, .csv or .parquet, also with .gz."""
     return _DATA.fullmatch(name) is not None
 
 
 def is_in_file(name: str) -> bool:
-    """Whether a name is that of something in a file of the user's, as `mine.py:fn`."""
+    """Whether a name refers to an object in a Python file, as `mine.py:fn`."""
     return _IN_FILE.fullmatch(name) is not None
 
 
 def is_model(name: str) -> bool:
-    """Whether a name is that of a run, or of a folder with a model in it."""
+    """Whether a name is `run:NAME` or a folder with a model."""
     return name.startswith("run:") or any((Path(name) / f).is_file() for f in ("config.json", "adapter_config.json"))
 
 
 @dataclass(frozen=True)
 class Model:
-    """Marks a field, as `Annotated[str, Model()]`, that names a model: a folder, or `run:NAME`."""
+    """Marks a field, as `Annotated[str, Model()]`, whose value is a model: a folder, or `run:NAME`."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean 'x'?' for the nearest of `known`, whatever the case; '' where none is near."""
+    """The hint "; did you mean 'x'?" with the known word nearest to `word`, ignoring case; "" if none is near."""
     by_lower = {k.lower(): k for k in known}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def find(name: str, home: str, folder: Path) -> Any:
-    """The object that `name` names; a `mine.py` is looked up in `folder`.
+    """The object with a name. Bare names are looked up in the module `home`, files such as `mine.py` in `folder`.
 
     Raises:
-        Mistake: there is no such file, module or attribute, or importing it failed.
+        Mistake: there is no such file, module or attribute, or importing the file failed.
     """
     where, _, attribute = name.rpartition(":")
     if where.endswith(".py"):
@@ -97,12 +98,12 @@ def find(name: str, home: str, folder: Path) -> Any:
     elif where or home:
         module = _import(where or home, name)
     else:
-        raise Mistake(f"{name!r} is no name; write pkg.module:name or mine.py:name")
-    found = getattr(module, attribute, None)
-    if found is None or isinstance(found, ModuleType):  # a file of the home is not what it holds
+        raise Mistake(f"{name!r} does not say where to look; write pkg.module:name or mine.py:name")
+    named = getattr(module, attribute, None)
+    if named is None or isinstance(named, ModuleType):  # a submodule is not a named object
         known = [n for n in getattr(module, "__all__", None) or vars(module) if not n.startswith("_")]
         raise Mistake(f"{module.__name__} has no {attribute!r}{did_you_mean(attribute, known)}")
-    return found
+    return named
 
 
 def _import(module: str, name: str) -> ModuleType:
@@ -115,7 +116,11 @@ def _import(module: str, name: str) -> ModuleType:
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module in a file, under a name of its own, so that two files called `mine.py` can both be loaded."""
+    """Imports a Python file. The module's name contains a hash of the path, so two files may both be called `mine.py`.
+
+    Raises:
+        Mistake: there is no such file, or importing it failed.
+    """
     path = path.resolve()
     if not path.is_file():
         raise Mistake(f"no such file: {path}")
@@ -132,18 +137,18 @@ def import_file(path: Path) -> ModuleType:
 
 
 def address(name: str, home: str, folder: Path) -> str:
-    """A name that is found from any folder and without a home."""
+    """The full form of a name, with module or absolute path. It does not depend on `home` or `folder`."""
     where, _, attribute = name.rpartition(":")
     return f"{(folder / where).resolve() if where.endswith('.py') else where or home}:{attribute}"
 
 
 def takes(obj: Any, arguments: tuple[str, ...]) -> bool:
-    """Whether a function, or an object that is called, takes any of these arguments by name."""
+    """Whether a function or callable object has a parameter with any of these names; False for classes."""
     return not inspect.isclass(obj) and not set(arguments).isdisjoint(inspect.signature(obj).parameters)
 
 
 def accepted(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those arguments that a function takes by name; all where it takes any."""
+    """The arguments that a function takes by name; all of them if it has `**kwargs`."""
     known = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in known):
         return dict(arguments)
@@ -151,12 +156,12 @@ def accepted(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(obj: Any, passed: int, arguments: tuple[str, ...] = ()) -> dict[str, tuple[Any, bool]]:
-    """The settings of a function or class: name -> (type, required)."""
+    """The settings of a function or class: name -> (type, required). `passed` and `arguments` are as in `Named`."""
     try:
         parameters = list(inspect.signature(obj).parameters.values())[passed:]
         if arguments and takes(obj, arguments):
             parameters = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    except ValueError:  # some built-in functions do not say
+    except ValueError:  # some built-in functions have no signature
         return {}
     try:
         hints = get_type_hints(obj.__init__ if inspect.isclass(obj) else obj, include_extras=True)

@@ -1,4 +1,4 @@
-"""Optimizers by name, and learning-rate schedules as pure functions of the step."""
+"""Optimizers by name, and learning-rate schedules as pure functions of the round."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,9 @@ from rllab.core.recipe import Optim
 
 
 def schedule(optim: Optim, step: int, total_steps: int) -> float:
-    """The factor on the learning rate in round `step` (from 0): linear warm-up, then constant, linear or cosine to 0.
+    """The factor on the learning rate in round `step`, counted from 0.
+
+    It rises linearly in the warm-up. Then it is constant, or falls to 0 linearly or as a cosine.
 
     >>> [schedule(Optim(warmup=2, decay="linear"), s, 6) for s in (0, 1, 2, 4)]
     [0.5, 1.0, 1.0, 0.5]
@@ -28,16 +30,16 @@ def schedule(optim: Optim, step: int, total_steps: int) -> float:
 
 @torch.no_grad()
 def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """target += tau (source - target), parameter by parameter; buffers stay. Both modules have the same shapes."""
+    """Adds tau * (source - target) to each parameter of `target`. Buffers do not change. Both have the same shapes."""
     for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
         slow.lerp_(fast, tau)
 
 
 class PartOptimizer:
-    """The optimizers of one part: Muon takes its matrices and AdamW the rest, any other optimizer takes all.
+    """The optimizers of one part. With `muon`, Muon trains its matrices except embeddings, and AdamW the rest.
 
-    Source: AdamW, Loshchilov and Hutter 2019; Muon, Jordan 2024, with the step length of Liu et al. 2025 (2502.16982),
-    so that one learning rate serves both.
+    Sources: AdamW, Loshchilov and Hutter 2019; Muon, Jordan 2024. Muon's step is scaled as in Liu et al. 2025
+    (2502.16982), so both use the same learning rate.
     """
 
     def __init__(self, part: nn.Module, optim: Optim, device: torch.device) -> None:
@@ -47,7 +49,7 @@ class PartOptimizer:
         self.optimizers = [o for o in _optimizers(part, self.parameters, optim, device) if o.param_groups[0]["params"]]
 
     def set_lr(self, step: int, total_steps: int) -> float:
-        """Sets and returns the learning rate of round `step`."""
+        """Sets the learning rate of round `step` and returns it."""
         lr = self.optim.lr * schedule(self.optim, step, total_steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -55,7 +57,7 @@ class PartOptimizer:
         return lr
 
     def step(self) -> None:
-        """One step of each optimizer."""
+        """Makes one step of each optimizer."""
         for optimizer in self.optimizers:
             if type(optimizer) is torch.optim.AdamW and optimizer.defaults["fused"] and optimizer.state:
                 fused_adamw_step(optimizer)
@@ -63,38 +65,41 @@ class PartOptimizer:
                 optimizer.step()
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Moments by parameter name; settings are not state, so that a fork may change them."""
+        """The moments by parameter name, each with the same shape as its parameter; step counts are scalar.
+
+        Settings such as the learning rate are not included, so a fork can change them.
+        """
         states = [(p, o.state[p]) for o in self.optimizers for p in self.parameters if p in o.state]
         return {self.names[p]: dict(s) for p, s in states}
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Puts back what `state` returned."""
+        """Restores what `state` returned; each tensor has the same shape as there."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     if self.names[p] in state:
-                        optimizer.state[p] = {k: _beside(v, p) for k, v in state[self.names[p]].items()}
+                        optimizer.state[p] = {k: _to_device(v, p) for k, v in state[self.names[p]].items()}
 
 
-def _beside(value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment on its parameter's device; step counts stay where fused optimizers expect them, there too."""
+def _to_device(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment or step count on the device of its parameter, where fused optimizers expect both."""
     return value.to(parameter.device) if isinstance(value, Tensor) else value
 
 
 @torch.no_grad()
 def fused_adamw_step(optimizer: torch.optim.AdamW) -> None:
-    """What `optimizer.step()` does with `fused=True`, without what it does around it.
+    """Same as `optimizer.step()` with `fused=True`, without its bookkeeping in Python.
 
-    For a network of ten thousand weights its own bookkeeping takes several times as long as the kernel.
+    For a network of ten thousand weights that bookkeeping takes several times as long as the kernel.
     """
     for group in optimizer.param_groups:
-        moved = [p for p in group["params"] if p.grad is not None]
-        states = [optimizer.state[p] for p in moved]
+        with_grad = [p for p in group["params"] if p.grad is not None]
+        states = [optimizer.state[p] for p in with_grad]
         steps = [s["step"] for s in states]
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
-            moved,
-            [p.grad for p in moved],
+            with_grad,
+            [p.grad for p in with_grad],
             [s["exp_avg"] for s in states],
             [s["exp_avg_sq"] for s in states],
             [],
@@ -138,10 +143,10 @@ def _optimizers(
 
 
 class Optimizers(dict[str, PartOptimizer]):
-    """The optimizer of each part, by the part's name.
+    """The optimizer of each part, by the name of the part.
 
     Raises:
-        FieldMistake: `optim` names a part that there is not, or leaves one out.
+        FieldMistake: `optim` names a part that does not exist, or omits one.
     """
 
     def __init__(
@@ -154,18 +159,18 @@ class Optimizers(dict[str, PartOptimizer]):
                 raise FieldMistake("optim", f"there is no part {name!r}{did_you_mean(name, parts)}; parts: {known}")
         missing = [name for name in parts if name not in each]
         if missing:
-            raise FieldMistake("optim", f"says nothing of the part {missing[0]!r}; parts: {', '.join(parts)}")
+            raise FieldMistake("optim", f"has no settings for the part {missing[0]!r}; parts: {', '.join(parts)}")
         super().__init__({name: PartOptimizer(part, each[name], device) for name, part in parts.items()})
 
     def set_rates(self, step: int, total_steps: int) -> dict[str, float]:
-        """Sets the learning rates of round `step`; returns them as metrics, by part where there are several."""
+        """Sets the learning rates of round `step`. Returns them as metrics, one per part if there are several."""
         return {f"optim/lr_{k}" if len(self) > 1 else "optim/lr": o.set_lr(step, total_steps) for k, o in self.items()}
 
     def state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
-        """The moments of every part."""
+        """The moments of each part, each with the same shape as its parameter."""
         return {name: optimizer.state() for name, optimizer in self.items()}
 
     def load_state(self, state: Mapping[str, Mapping[str, Mapping[str, Tensor]]]) -> None:
-        """Puts back what `state` returned."""
+        """Restores what `state` returned; each tensor has the same shape as there."""
         for name, optimizer in self.items():
             optimizer.load_state(state[name])

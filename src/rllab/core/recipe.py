@@ -1,7 +1,7 @@
-"""A recipe: one flat YAML file that says everything about a run.
+"""A recipe is one flat YAML file with all settings of a run.
 
-The algorithm's fields and the run's settings stand on one level; nested are only `optim`, `until`, `expect`, `smoke`
-and what takes settings of its own. `smoke` holds changes that make the run finish in seconds.
+The algorithm's fields and the run's settings share the top level. Nested are only `optim`, `until`, `expect`, `smoke`
+and the settings of named objects such as rewards. `smoke` holds changes with which the run finishes in seconds.
 """
 
 import os
@@ -27,13 +27,13 @@ class Optim:
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)  # adamw, and muon's other half
+    betas: tuple[float, float] = (0.9, 0.999)  # adamw, which muon uses for all but matrices
     eps: float = 1e-8
     weight_decay: float = 0.0
-    momentum: float = 0.0  # sgd; muon uses 0.95 where this is 0
-    max_grad_norm: float | None = None  # gradients longer than this are scaled down to it
-    warmup: int = 0  # rounds until the full learning rate
-    decay: Literal["constant", "linear", "cosine"] = "constant"  # from there to 0 at total_steps
+    momentum: float = 0.0  # sgd and muon; muon uses 0.95 if this is 0
+    max_grad_norm: float | None = None  # a gradient with a larger norm is scaled down to this norm
+    warmup: int = 0  # rounds of linear warm-up to the full learning rate
+    decay: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, to 0 at total_steps
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -44,22 +44,22 @@ class Optim:
 
 @dataclass(kw_only=True)
 class Settings:
-    """What every run has, whatever its algorithm. A step is a round of collecting and updating."""
+    """The settings that every run has, whatever its algorithm. A step is one round: collect and update."""
 
-    algo: str  # an algorithm's name
+    algo: str  # name of the algorithm
     total_steps: int  # rounds
-    seed: int = 0  # of every random draw
-    optim: Optim | dict[str, Optim] = field(default_factory=Optim)  # one for all parts, or one a part
-    eval_every: int = 0  # rounds between evaluations; 0: none but the headline's
-    save_every: int = 0  # rounds between checkpoints; 0: by the clock alone
+    seed: int = 0  # of all random numbers
+    optim: Optim | dict[str, Optim] = field(default_factory=Optim)  # one for all parts, or one for each part
+    eval_every: int = 0  # rounds between evaluations; 0: only the final evaluation for the headline
+    save_every: int = 0  # rounds between checkpoints; 0: only every save_minutes
     save_minutes: float = 10.0  # minutes between checkpoints
-    keep: int = 2  # checkpoints kept
-    micro_batch: int | None = None  # entries in one backward pass; the gradient is the same
+    keep: int = 2  # number of checkpoints kept
+    micro_batch: int | None = None  # entries per backward pass; the gradient is the same
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    threads: int | None = None  # of torch on the CPU
-    until: dict[str, float | str] = field(default_factory=dict)  # the run ends early once all of these hold
-    expect: dict[str, float | str] = field(default_factory=dict)  # what the finished run must reach
+    threads: int | None = None  # CPU threads of torch; by default torch's own number
+    until: dict[str, float | str] = field(default_factory=dict)  # metric: value; the run ends once all are reached
+    expect: dict[str, float | str] = field(default_factory=dict)  # metric: value that the finished run must reach
 
     def __post_init__(self) -> None:
         for name in ("total_steps", "keep", "micro_batch", "threads"):
@@ -77,20 +77,20 @@ class Settings:
                     raise ValueError(f"{name}.{metric}: {error}") from None
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether the algorithm is evaluated after round `step`; the last round is, where any is."""
+        """Whether the algorithm is evaluated after round `step`. The last round always is, unless eval_every is 0."""
         return bool(self.eval_every) and (step % self.eval_every == 0 or step == self.total_steps)
 
     def saves_at(self, step: int) -> bool:
-        """Whether a checkpoint is due after round `step`, by count."""
+        """Whether `save_every` asks for a checkpoint after round `step`."""
         return bool(self.save_every) and step % self.save_every == 0
 
     def ends_early(self, row: Mapping[str, Any]) -> bool:
-        """Whether a round's metrics are all that `until` asks for."""
+        """Whether a round's metrics reach all values of `until`."""
         return bool(self.until) and all(reached(wanted, row.get(metric)) for metric, wanted in self.until.items())
 
 
 def reached(wanted: float | str, value: float | None) -> bool:
-    """Whether a metric is where it should be: 475 means at least 475, '<= 0.3' at most 0.3.
+    """Whether a metric reaches the wanted value. 475 means at least 475, and '<= 0.3' at most 0.3.
 
     >>> reached(475, 480.0), reached("<= 0.3", 0.5), reached(475, None)
     (True, False, False)
@@ -104,10 +104,11 @@ def reached(wanted: float | str, value: float | None) -> bool:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as read: typed, built, and plain.
+    """A loaded recipe.
 
-    plain: every setting, defaults too, as YAML can say it; a run keeps this. nodes: where each was set.
-    files: the `mine.py` files that it names, as written -> path.
+    plain: all settings with their defaults, as plain data that YAML can hold; a run folder stores it.
+    files: the Python files that the recipe names, such as `mine.py`: as written -> path.
+    places: setting -> where it is set, as 'recipes/cartpole.yaml:12'.
     """
 
     name: str
@@ -118,17 +119,19 @@ class Recipe:
     places: dict[str, str]
 
     def at(self, error: FieldMistake) -> Mistake:
-        """The same mistake, with file and line of the field at fault."""
+        """The mistake with the file and line where the recipe sets its field."""
         return Mistake(f"{self.places.get(error.field, self.name)}: {error.field}: {error}")
 
 
 def load_recipe(
     source: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), *, smoke: bool = False
 ) -> Recipe:
-    """Reads a recipe file, or one of the lab's own by name, with changes such as `optim.lr=1e-4`.
+    """Loads a recipe from a file or, by name, a built-in one, with overrides such as `optim.lr=1e-4`.
+
+    smoke: applies the recipe's `smoke` settings, before the overrides.
 
     Raises:
-        Mistake: tells all that is wrong, each with its file and line.
+        Mistake: lists all errors of the recipe, each with its file and line.
     """
     path = recipe_path(source)
     return read_recipe(path.read_text(encoding="utf-8"), _shown(path), path.parent, path.stem, overrides, smoke=smoke)
@@ -143,23 +146,26 @@ def read_recipe(
     *,
     smoke: bool = False,
 ) -> Recipe:
-    """`load_recipe` on a text; `folder` is where a `mine.py` lies that it names."""
+    """Loads a recipe from a text.
+
+    source: the file name in error messages. folder: where files such as `mine.py` are looked up.
+    """
     reader = Reader(source, folder)
     root = compose(text, source)
     if not isinstance(root, yaml.MappingNode):
-        raise Mistake(f"{source}: a recipe is a mapping of settings, as in 'algo: DQN'")
+        raise Mistake(f"{source}: a recipe must be a mapping of settings, as in 'algo: DQN'")
     reader.repeats(root)
-    small = next((v for k, _, v in pairs(root) if k == "smoke"), None)
+    smoke_node = next((v for k, _, v in pairs(root) if k == "smoke"), None)
     root.value = [(k, v) for k, v in root.value if k.value != "smoke"]
     changes = _changes(overrides)
-    if isinstance(small, yaml.MappingNode) and not smoke:  # a bad `smoke` is told even where it is not used
+    if isinstance(smoke_node, yaml.MappingNode) and not smoke:  # report mistakes in `smoke` even if it is not used
         trial = yaml.MappingNode(root.tag, list(root.value), root.start_mark)
-        _apply(trial, small)
+        _apply(trial, smoke_node)
         _read(reader, trial)
-    if isinstance(small, yaml.MappingNode) and smoke:
-        _apply(root, small)
-    elif small is not None and not isinstance(small, yaml.MappingNode):
-        reader.note(small, "smoke", "expected settings, as in {total_steps: 2}")
+    if isinstance(smoke_node, yaml.MappingNode) and smoke:
+        _apply(root, smoke_node)
+    elif smoke_node is not None and not isinstance(smoke_node, yaml.MappingNode):
+        reader.note(smoke_node, "smoke", "expected settings, as in {total_steps: 2}")
     for key, node in changes:
         put(root, key, node)
     settings, algorithm = _read(reader, root)
@@ -172,36 +178,36 @@ def read_recipe(
 
 
 def _read(reader: Reader, root: yaml.MappingNode) -> tuple[Any, Any]:
-    """Settings and algorithm of a tree of nodes; mistakes are noted."""
+    """Reads (settings, algorithm) from a recipe's nodes and notes mistakes."""
     run = dataclass_settings(Settings)
     node = next((v for k, _, v in pairs(root) if k == "algo"), None)
-    found: Any = reader.named(node, Named("rllab.algos", passed=99), "algo") if node is not None else None
-    if found is not None and not is_dataclass(found):
-        if isinstance(found, type) or callable(found):
-            reader.note(node or root, "algo", "is no algorithm: a dataclass that subclasses rllab.Algorithm")
-        found = None
-    own = dataclass_settings(found) if found else {}
+    algo: Any = reader.named(node, Named("rllab.algos", passed=99), "algo") if node is not None else None
+    if algo is not None and not is_dataclass(algo):
+        if isinstance(algo, type) or callable(algo):
+            reader.note(node or root, "algo", "is not an algorithm, a dataclass that subclasses rllab.Algorithm")
+        algo = None
+    own = dataclass_settings(algo) if algo else {}
     for name in sorted(run.keys() & own.keys()):
         reader.note(
             node or root, "algo", f"has a field {name!r}, which is a setting of every run: give it another name"
         )
     both = {**run, **own}
-    if found is None:  # without the algorithm its settings are unknown: check the run's alone
+    if algo is None:  # the algorithm's settings are unknown: check only the run's
         root = yaml.MappingNode(root.tag, [(k, v) for k, v in root.value if k.value in run], root.start_mark)
-    values = reader.keywords(root, both, "", _renamed_keys(found))
+    values = reader.keywords(root, both, "", _renamed_keys(algo))
     settings = reader.build(root, Settings, {k: v for k, v in values.items() if k in run}, "")
-    algorithm = reader.build(root, found, {k: v for k, v in values.items() if k in own}, "") if found else None
+    algorithm = reader.build(root, algo, {k: v for k, v in values.items() if k in own}, "") if algo else None
     return settings, algorithm
 
 
 def _renamed_keys(algorithm: Any) -> dict[str, str]:
-    """Old -> new recipe keys, from `renamed` of an algorithm's class and its base classes."""
+    """Maps old to new recipe keys, from `renamed` of an algorithm's class and its base classes."""
     classes = algorithm.__mro__ if isinstance(algorithm, type) else ()
     return {old: new for c in reversed(classes) for old, new in vars(c).get("renamed", {}).items()}
 
 
 def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, yaml.Node]]:
-    """`a.b=value` words, or a mapping from Python, as nodes that say where they come from."""
+    """Parses overrides, as `a.b=value` words or a mapping from Python, into (key, node marked as command line)."""
     if isinstance(overrides, Mapping):
         texts = [(k, yaml.safe_dump(v, default_flow_style=True)) for k, v in overrides.items()]
     else:
@@ -215,21 +221,24 @@ def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, ya
         node = compose(text, source)
         if not text.strip():
             node = yaml.ScalarNode("tag:yaml.org,2002:str", "")
-        _said_here(node, yaml.Mark(source, 0, 0, 0, None, 0))
+        _mark_override(node, yaml.Mark(source, 0, 0, 0, None, 0))
         changes.append((key.strip(), node))
     return changes
 
 
-def _said_here(node: yaml.Node, mark: yaml.Mark) -> None:
-    """Marks where nodes come from; files that they name lie in the working directory, not beside the recipe."""
+def _mark_override(node: yaml.Node, mark: yaml.Mark) -> None:
+    """Sets the mark of an override's nodes. Files that they name are looked up in the working directory.
+
+    A data file that is not there keeps its name, because it may lie below RLLAB_DATA.
+    """
     node.start_mark = mark
     if isinstance(node, yaml.ScalarNode):
         here = Path.cwd() / node.value
-        if is_in_file(node.value) or (is_data(node.value) and here.is_file()):  # data may lie below RLLAB_DATA
+        if is_in_file(node.value) or (is_data(node.value) and here.is_file()):
             node.value = str(here)
     for child in node.value if isinstance(node.value, list) else []:
         for n in child if isinstance(child, tuple) else (child,):
-            _said_here(n, mark)
+            _mark_override(n, mark)
 
 
 def _apply(root: yaml.MappingNode, changes: yaml.MappingNode) -> None:
@@ -238,7 +247,7 @@ def _apply(root: yaml.MappingNode, changes: yaml.MappingNode) -> None:
 
 
 def _files(root: yaml.Node, folder: Path) -> dict[str, Path]:
-    """The files that names like `mine.py:fn` anywhere in a recipe point to, as written -> path."""
+    """The files of all names like `mine.py:fn` in a recipe: as written -> path."""
     if isinstance(root, yaml.ScalarNode):
         written = root.value.partition(":")[0]
         return {written: (folder / written).resolve()} if is_in_file(root.value) else {}
@@ -247,21 +256,21 @@ def _files(root: yaml.Node, folder: Path) -> dict[str, Path]:
 
 
 def _plain(root: yaml.MappingNode, settings: Settings, algorithm: "Algorithm") -> dict[str, Any]:
-    """Every setting with its value: as written where it was written, else the default."""
+    """All settings as plain data: as written in the recipe, or the default."""
     written = {k: plain(v) for k, _, v in pairs(root)}
     whole: dict[str, Any] = {}
     owners: tuple[Any, ...] = (settings, algorithm)
     for owner in owners:
         for f in fields(owner):
-            whole[f.name] = _said(getattr(owner, f.name), written.get(f.name))
+            whole[f.name] = _plain_value(getattr(owner, f.name), written.get(f.name))
     return whole
 
 
-def _said(value: Any, written: Any) -> Any:
-    """A setting's value as YAML can say it: as it was written where it is what a name stands for."""
+def _plain_value(value: Any, written: Any) -> Any:
+    """The value of a setting as plain data. An object that the recipe gives by name stays as it was written."""
     if is_dataclass(value) and not isinstance(value, type):
         inner = written if isinstance(written, dict) else {}
-        return {f.name: _said(getattr(value, f.name), inner.get(f.name)) for f in fields(value)}
+        return {f.name: _plain_value(getattr(value, f.name), inner.get(f.name)) for f in fields(value)}
     return _as_plain(value) if written is None or _is_plain(value) else written
 
 
@@ -270,7 +279,7 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
-    named = isinstance(value, type)  # a class that is named is a dataclass perhaps, and no settings
+    named = isinstance(value, type)  # a class given by name is not plain, even a dataclass
     return value is None or isinstance(value, (str, int, float, bool)) or (is_dataclass(value) and not named)
 
 
@@ -283,10 +292,10 @@ def _as_plain(value: Any) -> Any:
 
 
 def recipe_path(source: str | Path) -> Path:
-    """The file of a recipe, given as a path or by name.
+    """The file of a recipe, given as a path or as the name of a built-in recipe.
 
     Raises:
-        Mistake: there is none.
+        Mistake: there is no such file or name.
     """
     path = Path(source)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
@@ -297,36 +306,39 @@ def recipe_path(source: str | Path) -> Path:
     own = recipes_folder() / f"{path.name}.yaml"
     if not own.is_file():
         near = did_you_mean(path.name, recipe_names())
-        raise Mistake(f"no recipe named {str(source)!r}{near or '; rllab list shows them'}")
+        raise Mistake(f"no recipe named {str(source)!r}{near or '; rllab list shows the recipes'}")
     return own
 
 
 def recipes_folder() -> Path:
-    """The lab's own recipes: in the package once installed, beside the sources in a clone."""
+    """The folder of the built-in recipes: inside an installed package, or beside `src` in a clone."""
     package = Path(__file__).resolve().parents[1]
     return next((p for p in (package / "_recipes", package.parents[1] / "recipes") if p.is_dir()), package / "_recipes")
 
 
 def recipe_names() -> list[str]:
-    """The names of the lab's own recipes."""
+    """The names of the built-in recipes."""
     return sorted(p.stem for p in recipes_folder().glob("*.yaml"))
 
 
 def _shown(path: Path) -> str:
-    """A path as short as it can be said from here."""
+    """A path for messages: relative if it lies below the working directory."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
 
 def expand_seeds(overrides: Sequence[str], text: str) -> list[int] | None:
-    """The seeds of `seed=0..4`, given on the command line or, failing that, in a recipe's text; None for one seed."""
-    said = [w.partition("=")[2] for w in overrides if w.startswith("seed=")] or re.findall(
+    """The seeds of a range such as `seed=0..4`; None if there is only one seed.
+
+    The range on the command line takes precedence over the one in the recipe's text.
+    """
+    seeds = [w.partition("=")[2] for w in overrides if w.startswith("seed=")] or re.findall(
         r"^seed:\s*(\S+)", text, re.M
     )
-    match = re.fullmatch(r"(\d+)\.\.(\d+)", said[-1].strip()) if said else None
+    match = re.fullmatch(r"(\d+)\.\.(\d+)", seeds[-1].strip()) if seeds else None
     if match is None:
         return None
     first, last = int(match[1]), int(match[2])
     if last < first:
-        raise Mistake(f"seed={said[-1]}: the last seed comes before the first")
+        raise Mistake(f"seed={seeds[-1]}: the last seed comes before the first")
     return list(range(first, last + 1))

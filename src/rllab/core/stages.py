@@ -1,4 +1,4 @@
-"""The stages of a recipe: `run:NAME`, wherever it names a model, is a run, or a recipe that is trained first, once."""
+"""The stages of a recipe. A model given as `run:NAME` is that of a run, or of a recipe that is trained first, once."""
 
 import hashlib
 import json
@@ -15,31 +15,34 @@ from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
 
 Train = Callable[[Recipe, RunFolder], None]
-"""Trains a recipe in a folder, to its end."""
+"""Trains a recipe in a folder to the end."""
 
 
 def resolve_models(recipe: Recipe, runs: Path, train: Train) -> Recipe:
-    """The recipe with a folder in place of every `run:NAME`; a recipe of that name is trained first, once.
+    """Replaces every `run:NAME` in a recipe by the folder of the model. Returns the recipe.
 
-    A run in `runs` comes before a recipe. What is made of a recipe is kept below RLLAB_HOME, named by the recipe's
-    resolved settings and files, so that every run that names it shares it.
+    NAME is a run in `runs` or else a recipe, which is trained first. The run of such a stage lies below RLLAB_HOME. Its
+    name contains a hash of the recipe's settings and files, so all recipes with this stage share one run.
+
+    Raises:
+        Mistake: there is no such run or checkpoint, or training the stage failed; with the file and line of the field.
     """
     plain = dict(recipe.plain)
     for name, hint in get_type_hints(type(recipe.algorithm), include_extras=True).items():
-        value, found = getattr(recipe.algorithm, name, None), dict[str, str]()
+        value, folders = getattr(recipe.algorithm, name, None), dict[str, str]()
         for model in _runs_named(hint, value):
             try:
-                found[model] = str(stage_folder(model.removeprefix("run:"), runs, train))
+                folders[model] = str(stage_folder(model.removeprefix("run:"), runs, train))
             except Mistake as error:
                 raise recipe.at(FieldMistake(name, str(error))) from error
-        if found:
-            setattr(recipe.algorithm, name, _put(value, found))
-            plain[name] = _put(plain[name], found)
+        if folders:
+            setattr(recipe.algorithm, name, _replace_runs(value, folders))
+            plain[name] = _replace_runs(plain[name], folders)
     return replace(recipe, plain=plain)
 
 
 def _runs_named(hint: Any, value: Any) -> list[str]:
-    """The `run:NAME`s in a field: its value where it is marked as a model, those of its terms and of their settings."""
+    """The `run:NAME`s in the value of a field: the value itself if it is marked as a model, or those in its terms."""
     if get_origin(hint) is Annotated and any(isinstance(a, Model) for a in get_args(hint)[1:]):
         named = [value]
     else:
@@ -48,19 +51,26 @@ def _runs_named(hint: Any, value: Any) -> list[str]:
     return list(dict.fromkeys(n for n in named if isinstance(n, str) and n.startswith("run:")))
 
 
-def _put(value: Any, found: Mapping[str, str]) -> Any:
-    """A field's value with folders in place of `run:NAME`s."""
+def _replace_runs(value: Any, folders: Mapping[str, str]) -> Any:
+    """The value of a field with `folders[name]` in place of each `run:NAME`."""
     if isinstance(value, Term):
-        return value._replace(name=found.get(value.name, value.name), settings=_put(value.settings, found))
+        name = folders.get(value.name, value.name)
+        return value._replace(name=name, settings=_replace_runs(value.settings, folders))
     if isinstance(value, list):
-        return [_put(v, found) for v in value]
+        return [_replace_runs(v, folders) for v in value]
     if isinstance(value, dict):
-        return {k: _put(v, found) for k, v in value.items()}
-    return found.get(value, value) if isinstance(value, str) else value
+        return {k: _replace_runs(v, folders) for k, v in value.items()}
+    return folders.get(value, value) if isinstance(value, str) else value
 
 
 def stage_folder(name: str, runs: Path, train: Train) -> Path:
-    """The checkpoint's folder of a run, or of a recipe that is trained if it has not been."""
+    """The model folder of a run, or of a recipe, which is trained if it has not been.
+
+    name: `RUN`, `RUN@STEP`, or the name of a recipe.
+
+    Raises:
+        Mistake: there is no such run or checkpoint, or training failed.
+    """
     name, step = parse_run(name)
     if (runs / name / "recipe.yaml").is_file() or name not in recipe_names():
         return model_of(checkpoint_of(find_run(name, runs), step))
@@ -71,34 +81,39 @@ def stage_folder(name: str, runs: Path, train: Train) -> Path:
         try:
             train(recipe, folder)
         except Mistake as error:
-            said = f"run:{name}, a stage that comes first, failed; what is done stays in {folder.path}: {error}"
-            raise Mistake(said) from error
+            message = f"run:{name}, a stage that is trained first, failed; its progress is saved in {folder.path}"
+            raise Mistake(f"{message}: {error}") from error
     return model_of(checkpoint_of(folder, step))
 
 
 def made_otherwise(folder: RunFolder) -> bool:
-    """Whether a stage was made before, of a recipe that has changed since."""
+    """Whether another version of the stage's recipe, with other settings or files, has been trained."""
     name, _, _ = folder.path.name.rpartition("-")
     others = (p for p in folder.path.parent.glob(f"{name}-*") if len(p.name) == len(folder.path.name))
     return any(RunFolder(p).status().get("state") == "done" for p in others if p != folder.path)
 
 
 def identity(recipe: Recipe) -> str:
-    """A name for what a recipe makes: a hash of its settings and of the files that it names."""
-    said: list[Any] = [recipe.plain, sorted((k, p.read_text(encoding="utf-8")) for k, p in recipe.files.items())]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    """A hash of a recipe's settings and of the files that it names."""
+    content: list[Any] = [recipe.plain, sorted((k, p.read_text(encoding="utf-8")) for k, p in recipe.files.items())]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def model_of(checkpoint: Checkpoint) -> Path:
-    """The folder that a checkpoint is as a model: of several parts that of the language model, where one is."""
+    """A checkpoint's model folder: that of the part `model` if it holds a language model, else the checkpoint's."""
     folder = checkpoint.folder.resolve()
     inner = folder / "model"
     return inner if any((inner / f).is_file() for f in ("config.json", "adapter_config.json")) else folder
 
 
 def checkpoint_of(folder: RunFolder, step: int | None) -> Checkpoint:
+    """The checkpoint of a step of a run, or its newest intact one if `step` is None.
+
+    Raises:
+        Mistake: there is none.
+    """
     checkpoints = Checkpoints(folder.path / "checkpoints")
     checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
     if checkpoint is None:
-        raise Mistake(f"{folder.path} has no checkpoint yet; rllab train goes on with it")
+        raise Mistake(f"{folder.path} has no checkpoint yet; rllab train resumes the run")
     return checkpoint

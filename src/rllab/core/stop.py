@@ -1,7 +1,7 @@
-"""Asked to stop: by a signal of the scheduler or the keyboard, or by the clock.
+"""Requests to stop a run: by a signal of the scheduler or the keyboard, or by the clock.
 
-A signal only sets a flag; the trainer looks at it between two rounds, saves, and ends. Torch is not imported here, so
-that the handlers are in place while it loads.
+A signal only sets a flag. The trainer checks it between two rounds, saves, and ends. This file does not import torch,
+so the handlers can be installed before torch is loaded.
 """
 
 import os
@@ -16,21 +16,24 @@ _SIGNALS = [s for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if (s := geta
 
 
 class Stop:
-    """`reason` is None until the run should stop."""
+    """A request to stop. It is true, and `reason` is set, once the run should stop.
+
+    The run stops at a signal after `install`, or when RLLAB_STOP_AFTER has passed since this object was created.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self._deadline = _deadline(os.environ.get("RLLAB_STOP_AFTER"))
 
     def install(self) -> "Stop":
-        """Catches the signals; only the main thread may (in a notebook's worker the flag stays with its owner)."""
+        """Installs the signal handlers, if this is the main thread; Python allows them in no other. Returns self."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 signal.signal(number, self._caught)
         return self
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.reason is not None:  # pressed twice: do not wait for the round's end
+        if number == signal.SIGINT and self.reason is not None:  # Ctrl-C twice: do not wait for the end of the round
             raise KeyboardInterrupt
         self.reason = signal.Signals(number).name
 
@@ -41,7 +44,7 @@ class Stop:
 
 
 def _deadline(text: str | None) -> float | None:
-    """The clock's value at which `RLLAB_STOP_AFTER`, in seconds or as hours:minutes:seconds, has passed."""
+    """The time of the monotonic clock after the given duration, in seconds or as hours:minutes:seconds."""
     if not text:
         return None
     try:

@@ -1,4 +1,7 @@
-"""What the losses of a round said, added up once a round: reading numbers costs more than an update."""
+"""Collects the losses and outputs of a round's updates. They are read once per round.
+
+Reading a tensor after each update would take longer than the update.
+"""
 
 import time
 from collections import defaultdict
@@ -13,7 +16,7 @@ from rllab.core.errors import Mistake
 
 
 class Tally:
-    """Collects what a round's updates say, for one row of metrics."""
+    """Collects the losses, gradient norms, outputs and times of a round's updates, for one row of metrics."""
 
     def __init__(self) -> None:
         self._entries: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
@@ -23,35 +26,46 @@ class Tally:
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Around an update, whose time is told apart from the collecting's."""
+        """A context for an update. Its time counts as `time/updates`."""
         start = time.perf_counter()
         yield
         self._learning += time.perf_counter() - start
 
     def times(self, work: Mapping[str, float]) -> Metrics:
-        """Seconds of the round and of its updates, and the speed of the work done in it, such as `env/steps`."""
+        """Metrics of the time of the round and of its updates in seconds, and of work per second.
+
+        work: what was done in the round, such as {"env/steps": 1024}.
+        """
         seconds = time.perf_counter() - self._start
         speeds = {f"time/{k.rpartition('/')[2]}_per_second": v / seconds for k, v in work.items()}
         return {"time/round": seconds, "time/updates": self._learning} | speeds
 
     def add(self, name: str, batch: Batch, loss: Tensor, norm: float, outputs: Outputs) -> None:
-        """An update's loss and gradient norm, summed over ranks, and the outputs of this rank's entries.
+        """Adds an update of a batch [B, ...].
 
-        name: says which of several losses it was. Raises a Mistake where an output does not speak of each entry.
+        name: which of several losses it is. loss: scalar, summed over ranks. norm: of the gradient summed over ranks.
+        outputs: of the entries on this rank, [B, ...] each.
+
+        Raises:
+            Mistake: the first axis of an output is not B.
         """
         weight = batch["weight"]
         for key, value in outputs.items():
             if value.shape[:1] != weight.shape[:1]:
                 raise Mistake(
                     f"the loss's output {key!r} has shape {tuple(value.shape)}; "
-                    f"outputs are per entry, and this batch has {len(weight)} entries"
+                    f"outputs must have one row per entry, and this batch has {len(weight)} entries"
                 )
             self._entries[key if "/" in key else f"loss/{key}"].append((value, weight))
         self._losses[f"loss/{name}"].append(loss)
         self._norms[f"optim/grad_norm_{name}".removesuffix("_total")].append(norm)
 
     def means(self, ctx: Context) -> Metrics:
-        """Outputs: the mean over entries of weight not 0, over updates and ranks. Losses and norms: over updates."""
+        """The metrics of the round.
+
+        Outputs are averaged over the entries with a weight other than 0, of all updates and ranks. Losses and norms are
+        averaged over updates.
+        """
         means = Metrics()
         if self._entries:
             sums, counts = ctx.total(torch.stack([_sum(v) for v in self._entries.values()])).unbind(1)
@@ -61,8 +75,11 @@ class Tally:
 
 
 def _sum(entries: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """(sum, count) over the entries of weight not 0; outputs may have fewer axes than weights, or more."""
-    if len({(v.shape[1:], w.shape[1:]) for v, w in entries}) > 1:  # rows of different lengths
+    """[sum, count] of values [B, ...] over the entries whose weight [B, ...] is not 0.
+
+    Values may have fewer or more axes than weights.
+    """
+    if len({(v.shape[1:], w.shape[1:]) for v, w in entries}) > 1:  # batches with rows of different lengths
         return torch.stack([_sum([each]) for each in entries]).sum(0)
     value = torch.cat([v for v, _ in entries]).float()
     counts = torch.cat([w for _, w in entries]) != 0

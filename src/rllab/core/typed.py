@@ -1,6 +1,6 @@
-"""YAML to typed Python, with every mistake reported at once: its file, its line, and what was probably meant.
+"""Reads YAML as typed Python and reports all mistakes at once, each with its file, its line and a suggestion.
 
-PyYAML reads YAML 1.1, where `1e-4` is a string and `yes` a bool; here `1e-4` is a number and `yes` a word.
+PyYAML follows YAML 1.1, where `1e-4` is a string and `yes` a bool. Here `1e-4` is a number and `yes` a string.
 """
 
 import functools
@@ -17,11 +17,11 @@ from rllab.core.errors import Mistake
 from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, is_in_file, is_model, settings_of, takes
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_UNREAD = object()  # stands for a value whose mistake is noted
+_UNREAD = object()  # placeholder for a value with a mistake
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of numbers and booleans."""
+    """A loader with the numbers and booleans of YAML 1.2."""
 
 
 _FLOAT = r"[-+]?(\d[\d_]*\.\d*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.(inf|nan))\Z"
@@ -35,10 +35,10 @@ _construct = _Loader("").construct_object  # node -> plain Python
 
 
 def compose(text: str, source: str) -> yaml.Node:
-    """The node tree of a YAML text; each node knows its line.
+    """Parses a YAML text into a tree of nodes, which have line numbers. `source` is the file name in messages.
 
     Raises:
-        Mistake: it is not YAML.
+        Mistake: the text is not YAML.
     """
     try:
         return yaml.compose(text, Loader=_Loader) or yaml.MappingNode("tag:yaml.org,2002:map", [])
@@ -48,18 +48,18 @@ def compose(text: str, source: str) -> yaml.Node:
 
 
 def plain(node: yaml.Node) -> Any:
-    """What a node says, as lists, dicts, numbers and strings."""
+    """The value of a node as lists, dicts, numbers and strings."""
     return _construct(node, deep=True)
 
 
 def pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
-    """(key, key's node, value's node) of a mapping."""
+    """(key, node of the key, node of the value) for each entry of a mapping."""
     for key, value in node.value:
         yield str(key.value), key, value
 
 
 def put(root: yaml.MappingNode, key: str, value: yaml.Node) -> None:
-    """Sets `a.b` in a tree, as `a.b=value` on the command line does."""
+    """Sets a key such as `a.b` in a tree; missing mappings are created."""
     head, _, rest = key.partition(".")
     key_node = yaml.ScalarNode("tag:yaml.org,2002:str", head, value.start_mark)
     if rest:
@@ -76,7 +76,7 @@ def put(root: yaml.MappingNode, key: str, value: yaml.Node) -> None:
 
 
 def renamed(tree: Any, rename: Callable[[str], str]) -> Any:
-    """A tree of settings with another name in place of each text."""
+    """A tree of settings in which each string is replaced by `rename(string)`."""
     if isinstance(tree, dict):
         return {k: renamed(v, rename) for k, v in tree.items()}
     if isinstance(tree, list):
@@ -85,38 +85,38 @@ def renamed(tree: Any, rename: Callable[[str], str]) -> Any:
 
 
 class Reader:
-    """Reads nodes as types and notes every mistake.
+    """Reads nodes as typed values and collects all mistakes.
 
-    source: what stands before a line number in a message. folder: where a `mine.py` lies.
+    source: the file name in messages. folder: where files such as `mine.py` are looked up.
     """
 
     def __init__(self, source: str, folder: Path) -> None:
         self.source, self.folder = source, folder
         self.mistakes: list[str] = []
-        self.data_files: dict[str, str] = {}  # as written -> whole path; a run does not copy them
-        self.placed: dict[str, str] = {}  # names in files, with their whole path -> as written
+        self.data_files: dict[str, str] = {}  # as written -> absolute path; a run does not copy them
+        self.placed: dict[str, str] = {}  # name with absolute path, as /home/me/mine.py:fn -> as written
 
     def where(self, node: yaml.Node) -> str:
-        """'recipes/cartpole.yaml:12', or the words of the command line that set it."""
+        """Where a node is set: 'recipes/cartpole.yaml:12' or 'command line: optim.lr=1e-4'."""
         mark = node.start_mark
         if mark is not None and mark.name.startswith("command line"):
             return str(mark.name)
         return f"{self.source}:{mark.line + 1}" if mark is not None else self.source
 
     def note(self, node: yaml.Node, key: str, message: str) -> Any:
-        """Notes a mistake at `key` and stands in for the value."""
+        """Notes a mistake at `key`; returns a placeholder for the value."""
         line = f"{self.where(node)}: {key}: {message}" if key else f"{self.where(node)}: {message}"
         if line not in self.mistakes:
             self.mistakes.append(line)
         return _UNREAD
 
     def raise_mistakes(self) -> None:
-        """Raises one Mistake that tells them all, if there are any."""
+        """Raises one Mistake that lists all mistakes, if there are any."""
         if self.mistakes:
             raise Mistake("\n".join(self.mistakes))
 
     def repeats(self, node: yaml.Node, prefix: str = "") -> None:
-        """Notes keys that a mapping says twice: YAML would keep the last and hide the first."""
+        """Notes keys that a mapping sets twice. PyYAML would silently use the last."""
         if isinstance(node, yaml.MappingNode):
             seen: dict[str, int] = {}
             for key, key_node, value in pairs(node):
@@ -126,7 +126,7 @@ class Reader:
                 self.repeats(value, f"{prefix}{key}.")
 
     def read(self, node: yaml.Node, type_: Any, key: str) -> Any:
-        """A node's value as `type_`; a mistake is noted."""
+        """Reads a node as `type_`. Notes a mistake if it has another type."""
         origin, args = get_origin(type_), get_args(type_)
         if origin is Annotated:
             mark = next((a for a in args[1:] if isinstance(a, Named)), None)
@@ -152,12 +152,12 @@ class Reader:
         return self._scalar(node, type_, key)
 
     def _place(self, text: str) -> str:
-        """`mine.py:fn` with its whole path, as whoever is handed such a name does not know the folder."""
+        """`mine.py:fn` with an absolute path, for functions that receive the name but not the folder."""
         if not is_in_file(text):
             return text
-        whole = address(text, "", self.folder)
-        self.placed[whole] = text
-        return whole
+        absolute = address(text, "", self.folder)
+        self.placed[absolute] = text
+        return absolute
 
     def _scalar(self, node: yaml.Node, type_: Any, key: str) -> Any:
         value = plain(node)
@@ -176,7 +176,7 @@ class Reader:
             args = tuple(a for a in args if a is not type(None))
         sequence = isinstance(node, yaml.SequenceNode)
         args = tuple(a for a in args if (get_origin(a) in (list, tuple)) == sequence) or args
-        if isinstance(node, yaml.MappingNode):  # one mapping per part, or one for all of them
+        if isinstance(node, yaml.MappingNode):  # as in `optim`: one mapping for each part, or one for all parts
             nested = node.value and all(isinstance(v, yaml.MappingNode) for _, v in node.value)
             fitting = [a for a in args if (get_origin(a) is dict) == bool(nested)] or list(args)
             return self.read(node, fitting[0], key)
@@ -215,9 +215,9 @@ class Reader:
         key: str,
         renamed_keys: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """The settings of a mapping, each as its type; unknown and missing ones are noted.
+        """Reads the settings of a mapping, and notes unknown and missing ones.
 
-        renamed_keys: keys that were known once, with their name today, which the message gives.
+        known: name -> (type, required). renamed_keys: old -> new name, for the message on an old name.
         """
         prefix, values = f"{key}." if key else "", {}
         for name, key_node, value in pairs(node):
@@ -237,7 +237,10 @@ class Reader:
         return values
 
     def build(self, node: yaml.Node, make: Callable[..., Any], values: dict[str, Any], key: str) -> Any:
-        """make(**values), unless a value is missing; a ValueError is the user's and is noted at the field it names."""
+        """Returns make(**values), or a placeholder if there are mistakes.
+
+        A ValueError is noted as a mistake of the field whose name is the first word of its message.
+        """
         if any(v is _UNREAD for v in values.values()) or self.mistakes:
             return _UNREAD
         try:
@@ -248,7 +251,7 @@ class Reader:
             return self.note(at.get(first, node), key, str(error))
 
     def named(self, node: yaml.Node, mark: Named, key: str) -> Any:
-        """The object behind a name; a mapping `{name: ..., setting: ...}` gives it settings."""
+        """The object that a name refers to, with its settings if the node is `{name: ..., setting: ...}`."""
         entries = {k: v for k, _, v in pairs(node)} if isinstance(node, yaml.MappingNode) else {"name": node}
         name = plain(entries["name"]) if "name" in entries else None
         if not isinstance(name, str):
@@ -259,23 +262,23 @@ class Reader:
         elif mark.model and is_model(name):
             files, where = [name], mark.model
         try:
-            found = find(where, mark.home, self.folder)
+            function = find(where, mark.home, self.folder)
         except Mistake as error:
             return self.note(entries["name"], key, str(error))
-        if not callable(found):
-            return self.note(entries["name"], key, f"{name} is no function or class, but {found!r}")
+        if not callable(function):
+            return self.note(entries["name"], key, f"{name} is not a function or class, but {function!r}")
         given = node.value if isinstance(node, yaml.MappingNode) else []
         rest = yaml.MappingNode("", [(k, v) for k, v in given if k.value != "name"], node.start_mark)
-        known = settings_of(found, mark.passed + len(files), mark.arguments)
+        known = settings_of(function, mark.passed + len(files), mark.arguments)
         values = self.keywords(rest, known | ({"weight": (float, False)} if mark.arguments else {}), key)
         if any(v is _UNREAD for v in values.values()):
             return _UNREAD
         if mark.arguments:
-            weight, made = values.pop("weight", 1.0), not takes(found, mark.arguments)
+            weight, made = values.pop("weight", 1.0), not takes(function, mark.arguments)
             values = {"model": name} | values if where != name else values
-            return Term(name, weight, address(where, mark.home, self.folder), values, found, made)
-        bound = functools.partial(found, *files, **values)
-        return functools.update_wrapper(bound, found) if values or files else found
+            return Term(name, weight, address(where, mark.home, self.folder), values, function, made)
+        bound = functools.partial(function, *files, **values)
+        return functools.update_wrapper(bound, function) if values or files else function
 
 
 def dataclass_settings(type_: Any) -> dict[str, tuple[Any, bool]]:
@@ -287,6 +290,6 @@ def dataclass_settings(type_: Any) -> dict[str, tuple[Any, bool]]:
 
 
 def _inner_names(type_: Any) -> list[str]:
-    """The settings inside a setting, so that `lr` can be told to be `optim.lr`."""
+    """The names of nested settings, such as those of `optim`, to suggest `optim.lr` for `lr`."""
     inner = next((t for t in (type_, *get_args(type_)) if is_dataclass(t)), None)
     return [f.name for f in fields(inner)] if inner else []
