@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from architecture import violations
+from prose import vague_names, without_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = {"core/trainer.py": 190, **dict.fromkeys(("algos/alphazero.py", "algos/prefppo.py", "algos/rlhf.py"), 300)}
@@ -60,6 +61,33 @@ def test_each_violation_is_named(file: str, line: str, why: str, tmp_path: Path)
 def test_files_that_are_read_top_to_bottom_are_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines < LINES.get(f"{path.parent.name}/{path.name}", 200)
+
+
+def test_names_say_what_they_hold() -> None:
+    assert [
+        name for base in ("src", "envs", "benchmarks") for path in sources(base) for name in vague_names(path)
+    ] == []
+
+
+def test_public_functions_over_arrays_give_shapes() -> None:
+    assert [name for base in ("src", "envs") for path in sources(base) for name in without_shapes(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "shapeless"),
+    [
+        ("found = 1", 1, 0),
+        ("def f(told): return self._said", 2, 0),
+        ("rows = metrics.founder", 0, 0),
+        ('def f(x: Tensor) -> Tensor:\n    """Adds."""', 0, 1),
+        ('def f(x: Tensor) -> Tensor:\n    """Adds x [B, T]."""', 0, 0),
+        ('def _f(x: Tensor) -> Tensor:\n    """Adds."""', 0, 0),
+    ],
+)
+def test_the_checks_of_names_and_shapes_find_a_violation(text: str, names: int, shapeless: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(text)
+    assert (len(vague_names(path)), len(without_shapes(path))) == (names, shapeless)
 
 
 def test_nothing_unpickles() -> None:
