@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - a table
-"""Faults put into the core and the algorithms, one at a time, that the contract tests must find.
+"""Mutants: faults inserted into the core and the algorithms, one at a time, which the contract tests must detect.
 
-Each is (name, file below src/rllab, what stands there, what the mutant has in its place, and who must find it: ""
-for the contract of the cartpole recipe, else a test).
+Each is (name, file below src/rllab, the original source, its replacement, the test that must detect it; "" for the
+contract of the cartpole recipe).
 """
 
 MUTANTS = [
@@ -31,6 +31,6 @@ MUTANTS = [
     ("checksums are not looked at", "core/checkpoint.py", " or _sha256(path) != checksum", "", "test_trainer.py::test_damaged_newest_checkpoint_is_passed_over"),
     ("numbers that are not finite pass", "core/engine.py", "if not math.isfinite(total):", "if False:", "test_trainer.py::test_numbers_that_are_not_finite_stop_the_run_before_the_step"),
     ("advantages are not above a mean", "algos/grpo.py", "rewards_PG - mean, 0.0)", "rewards_PG, 0.0)", "test_grpo.py::test_advantages_have_known_values"),
-    ("a reward that fails pays nothing", "rewards/scoring.py", 'self.faults.append(Fault("", str(failed), a, traceback=failed.traceback))', "self.found[a] = 0.0", "test_rewards.py::test_failures_are_skipped_and_counted_where_asked"),
-    ("rollouts are not state", "algos/online.py", "return self.rollouts + super().samples()", "mine, self.rollouts = self.rollouts, []; return mine[:1] + super().samples()", "test_grpo.py::test_every_rollout_is_kept_once_also_after_a_stop"),
+    ("a reward that fails counts as 0", "rewards/scoring.py", 'self.faults.append(Fault("", str(failed), a, traceback=failed.traceback))', "self.values[a] = 0.0", "test_rewards.py::test_failures_are_skipped_and_counted_where_asked"),
+    ("all but one rollout are dropped", "algos/online.py", "return self.rollouts + super().samples()", "rows, self.rollouts = self.rollouts, []; return rows[:1] + super().samples()", "test_grpo.py::test_every_rollout_is_kept_once_also_after_a_stop"),
 ]  # fmt: skip

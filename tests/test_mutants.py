@@ -1,4 +1,4 @@
-"""The tests of the tests: every mutant of the core must be found by the contract of a recipe's smoke size."""
+"""Tests of the tests: each mutant must be detected by the contract test of the cartpole recipe, or by a named test."""
 
 import os
 import re
@@ -16,22 +16,25 @@ from mutants import MUTANTS
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def verdict(source: Path) -> str:
-    """What the contract of cartpole says of other sources, in a process that has all libraries loaded."""
+def check_contract(source: Path) -> str:
+    """Runs the contract test of cartpole on other sources, in a fork of this process, where the libraries are loaded.
+
+    Returns its outcome, which starts with 'survived', 'detected:', 'failed:' or 'not loaded:'.
+    """
     reads, writes = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(240)
-        os.write(writes, checked(source).encode())
+        os.write(writes, contract_outcome(source).encode())
         os._exit(0)
     os.close(writes)
-    with os.fdopen(reads) as said:
-        found = said.read()
+    with os.fdopen(reads) as pipe:
+        outcome = pipe.read()
     os.waitpid(child, 0)
-    return found
+    return outcome
 
 
-def checked(source: Path) -> str:
+def contract_outcome(source: Path) -> str:
     for name in [n for n in sys.modules if n.partition(".")[0] in ("rllab", "rllab_envs")]:
         del sys.modules[name]
     sys.path.insert(0, str(source))
@@ -41,15 +44,15 @@ def checked(source: Path) -> str:
         from rllab.testing import Broken, check_algorithm
 
         assert str(source) in str(sys.modules["rllab"].__file__)
-    except Exception as found:
-        return f"not loaded: {found!r}"
+    except Exception as error:
+        return f"not loaded: {error!r}"
     try:
-        # learning rates that move, so that a schedule that forgets its step is seen
+        # a learning rate that changes, to detect a schedule that ignores the step
         check_algorithm(load_recipe("cartpole", ["optim.decay=linear"], smoke=True), source.parent / "runs")
-    except Broken as found:
-        return f"found: {found}"
-    except Exception as found:
-        return f"failed: {found!r}"
+    except Broken as error:
+        return f"detected: {error}"
+    except Exception as error:
+        return f"failed: {error!r}"
     return "survived"
 
 
@@ -61,12 +64,12 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 warns of forking beside threads
-def test_without_a_mutant_all_is_well(copy: Path) -> None:
-    assert verdict(copy) == "survived"
+def test_without_a_mutant_the_contract_holds(copy: Path) -> None:
+    assert check_contract(copy) == "survived"
 
 
 def fails(tests: Iterable[str], source: Path) -> bool:
-    """Whether one of some tests of the clone fails against other sources."""
+    """Whether any of the given tests of this clone fails on other sources."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [source, ROOT / "envs"])), "OMP_NUM_THREADS": "1"}
     options = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning")
     done = call("-m", "pytest", *options, *(str(ROOT / "tests" / test) for test in tests), cwd=ROOT, env=env)
@@ -81,13 +84,13 @@ def test_without_a_mutant_the_named_tests_pass(copy: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m[0])
-def test_mutant_is_found(mutant: tuple[str, str, str, str, str], copy: Path) -> None:
+def test_mutant_is_detected(mutant: tuple[str, str, str, str, str], copy: Path) -> None:
     name, file, old, new, test = mutant
     path = copy / "rllab" / file
     text = path.read_text()
-    assert text.count(old) == 1, f"{name}: the line that it changes is not there any more"
+    assert text.count(old) == 1, f"{name}: the source that it replaces must occur exactly once in {file}"
     path.write_text(text.replace(old, new))
     if test:
-        assert fails([test], copy), f"{test} does not notice that {name}"
+        assert fails([test], copy), f"{test} does not detect the mutant: {name}"
     else:
-        assert verdict(copy).startswith(("found:", "failed:")), f"nothing notices that {name}"
+        assert check_contract(copy).startswith(("detected:", "failed:")), f"no check detects the mutant: {name}"

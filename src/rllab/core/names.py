@@ -98,7 +98,7 @@ def find(name: str, home: str, folder: Path) -> Any:
     elif where or home:
         module = _import(where or home, name)
     else:
-        raise Mistake(f"{name!r} does not say where to look; write pkg.module:name or mine.py:name")
+        raise Mistake(f"{name!r} has neither a module nor a file; write pkg.module:name or mine.py:name")
     named = getattr(module, attribute, None)
     if named is None or isinstance(named, ModuleType):  # a submodule is not a named object
         known = [n for n in getattr(module, "__all__", None) or vars(module) if not n.startswith("_")]

@@ -1,6 +1,7 @@
-"""What environments other than Gymnasium's look like: board games for search, and tasks in text for language models.
+"""Protocols of environments beside Gymnasium's: board games for search, and text tasks for language models.
 
-Three small protocols in place of one large one: a Gymnasium `VectorEnv`, a batched functional `Game`, a text `Task`.
+There are three small protocols instead of one large one: Gymnasium's `VectorEnv`, a batched functional `Game`, and a
+text `Task`. Shapes: B positions, A actions, C planes, H rows, W columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,61 +10,66 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 Board = Mapping[str, np.ndarray]
-"""Positions of B games: arrays that share their first axis."""
+"""Positions of B games: arrays [B, ...]."""
 
 
 class Game(Protocol):
-    """A board game, many positions at a time; nothing is changed in place, and a position that is over stays so.
+    """A board game on batches of positions. Boards are never changed in place. A finished position stays finished.
 
-    players: 1, or 2 who take turns, the one winning what the other loses; who must pass plays an action for it.
-    names: of the A actions, as people write them. Rewards of a game add up to a number from -1 to 1, those up to a move
-    and those from there on too.
+    players: 1, or 2 who take turns in a zero-sum game. A player who must pass does so by an action.
+    names: the A actions as players write them.
 
-    A game may have more, and is then searched and judged better:
+    The rewards of a game must add up to a number from -1 to 1. So must those before any move, and those from it on.
 
-    - `symmetries`: (cells [S, H x W], actions [S, A]), permutations of which the first changes nothing. Position and
-      policy seen through the s-th are observation[..., cells[s]] over flat cells, and policy[..., actions[s]].
-    - `lines` [L, K]: flat cells; the side that has all K of a line wins.
-    - `states`: how many of the first planes tell what is on a cell, one of them at most by a 1; else 2, the stones.
-    - `wins(board)`: which actions win at once, bool [B, A].
-    - `observed`: the names of the board's arrays that `observe` reads; only these are kept of a position to learn from.
-    - `rollout(board, seed)`: how games played on at random end for the side to move, float32 [B]; all moves are as
-      likely, and each game is a function of its seed, int64 [B], from 0.
-    - `exam(split)`: an `Exam`, positions whose best actions are known, for `validation` or `test`.
-    - `perfect(board)`: which actions are best, bool [B, A]; it may take long.
-    - `perfect_from`: with how many stones on the board that takes seconds and no longer.
-    - `show(board)`: a picture of each position, a list of B texts.
+    Optional attributes and methods improve search and evaluation:
+
+    - `symmetries`: (cells [S, H x W], actions [S, A]), S permutations; the first is the identity. The s-th maps an
+      observation to observation[..., cells[s]], over flattened cells, and a policy to policy[..., actions[s]].
+    - `lines` [L, K]: flattened cells; the side that owns all K cells of a line wins.
+    - `states`: the number of leading planes that encode the state of a cell, at most one of them with a 1. The default
+      is 2, the stones of either side.
+    - `wins(board)`: the actions that win at once, bool [B, A].
+    - `observed`: the names of the board's arrays that `observe` reads. Only these are stored for training.
+    - `rollout(board, seed)`: the results of games continued with uniformly random moves, for the side to move,
+      float32 [B]. Each result is a function of its seed, int64 [B], from 0.
+    - `exam(split)`: an `Exam`, positions with known best actions, for the split `validation` or `test`.
+    - `perfect(board)`: the best actions, bool [B, A]; it may take long.
+    - `perfect_from`: the number of stones on the board from which `perfect` takes only seconds.
+    - `show(board)`: a drawing of each position, a list of B strings.
     """
 
     players: int
     names: Sequence[str]
 
     def start(self, n: int) -> Board:
-        """`n` first positions."""
+        """Returns `n` starting positions."""
         ...
 
     def legal(self, board: Board) -> np.ndarray:
-        """Which actions may be played: bool [B, A]; none where the game is over."""
+        """The legal actions: bool [B, A]; none where the game is over."""
         ...
 
     def play(self, board: Board, action: np.ndarray) -> tuple[Board, np.ndarray, np.ndarray]:
-        """(next positions, reward of the player who moved: float32 [B], whether the game is over: bool [B])."""
+        """Plays an action [B] in each position.
+
+        Returns (next positions, reward of the player who moved: float32 [B], whether the game is over: bool [B]).
+        """
         ...
 
     def observe(self, board: Board) -> np.ndarray:
-        """What a network sees, from the side of the player to move: float32 [B, C, H, W].
+        """The input of a network, as seen by the player to move: float32 [B, C, H, W].
 
-        Plane 0 has 1 for each of the mover's stones, plane 1 for each of the other's.
+        Plane 0 is 1 at the stones of the player to move, plane 1 at the opponent's.
         """
         ...
 
 
 class Exam(NamedTuple):
-    """Positions with known answers, of which some legal actions are worse than others.
+    """Positions with known best actions. In each, some legal actions are worse than others.
 
-    keeps: bool [B, A], the actions that keep the outcome (win, draw or loss). best: those of them that are best in
-    distance too, the fastest win or the slowest loss; the same as `keeps` where distance is not known. stones [B]: how
-    far the game has gone.
+    keeps: bool [B, A], the actions that keep the outcome under perfect play (win, draw or loss). best: bool [B, A],
+    those of them with the fastest win or the slowest loss; equal to `keeps` if distances are not known. stones: [B],
+    the number of stones on the board.
     """
 
     board: Board
@@ -72,37 +78,40 @@ class Exam(NamedTuple):
     stones: np.ndarray
 
     def grade(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(whether an action in each position [B] keeps the outcome, whether it is best): bool [B] each."""
+        """Grades an action [B] in each position: (whether it keeps the outcome, whether it is best), bool [B] each."""
         each = np.arange(len(action))
         return self.keeps[each, action], self.best[each, action]
 
 
 class Outsider(Protocol):
-    """A player who knows a game by its moves alone, such as an engine of others; made by a call with the `Game`."""
+    """A player that sees a game as a list of move names, such as an external engine.
+
+    It is made by a function or class that is called with the `Game`.
+    """
 
     def __call__(self, games: Sequence[Sequence[str]], legal: Sequence[Sequence[str]]) -> Sequence[str]:
-        """A move in each of some games, given all moves so far and those that are legal now, by name."""
+        """Returns a move for each game, given all moves so far and the legal moves, by name."""
         ...
 
 
 class Task(Protocol):
-    """A verifiable task in text; row i of a split is a function of i."""
+    """A verifiable text task. Row i of a split is a function of i."""
 
     def size(self, split: str) -> int:
-        """How many rows a split has."""
+        """The number of rows of a split."""
         ...
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """A problem: `prompt`, `target`, `kind` of answer, and any other columns, which rewards get by name."""
+        """A problem: `prompt`, `target`, `kind` of answer, and any other columns. Rewards receive columns by name."""
         ...
 
     def gold(self, row: Mapping[str, Any]) -> str:
-        """A completion that is right."""
+        """A correct completion of a row."""
         ...
 
 
 class Reward(Protocol):
-    """A reward of completions, with TRL's signature: the columns of the rows come by name."""
+    """A reward function on completions with TRL's signature. The columns of the rows are passed by name."""
 
     def __call__(
         self,
@@ -111,5 +120,5 @@ class Reward(Protocol):
         completion_ids: Sequence[Any],
         **columns: Sequence[Any],
     ) -> Sequence[float | None]:
-        """A number for each completion; None where the reward does not apply."""
+        """Returns a reward for each completion, or None where it does not apply."""
         ...
