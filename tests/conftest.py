@@ -142,7 +142,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Server:
-    """A service on this machine: answers what it is told to, and keeps what it was asked."""
+    """An HTTP service on this machine. `answer` makes its replies; `asked` keeps path, headers and body of requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, str], Any]] = []
@@ -153,8 +153,8 @@ class Server:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 outer.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                status, said = outer.answer(body)
-                text = (said if isinstance(said, str) else json.dumps(said)).encode()
+                status, reply = outer.answer(body)
+                text = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(text)))
                 self.send_header("retry-after", "0")
@@ -176,6 +176,6 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr("rllab.rewards.remote._FIRST_WAIT", 0.01)
-    found = Server()
-    yield found
-    found.close()
+    service = Server()
+    yield service
+    service.close()

@@ -175,7 +175,7 @@ def test_gae_by_its_definition() -> None:
     rollout = {k: torch.randn(t_max, n, generator=draw) for k in ("reward", "value")}
     rollout |= {k: torch.rand(t_max, n, generator=draw) < 0.2 for k in ("terminated", "truncated")}
     next_value = torch.randn(t_max, n, generator=draw)
-    found = gae(rollout, next_value, gamma, lam)
+    advantage = gae(rollout, next_value, gamma, lam)
     for e in range(n):
         for t in range(t_max):
             total, factor = 0.0, 1.0
@@ -185,7 +185,7 @@ def test_gae_by_its_definition() -> None:
                 factor *= gamma * lam
                 if rollout["terminated"][u, e] or rollout["truncated"][u, e]:
                     break
-            assert found[t, e].item() == pytest.approx(total, rel=1e-4, abs=1e-5)
+            assert advantage[t, e].item() == pytest.approx(total, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("env", ["rllab/CartPole-v1", "rllab/Pendulum-v1"])
@@ -200,7 +200,7 @@ def test_ppo_loss_entry_by_entry(env: str) -> None:
     batch |= {k: torch.randn(n, generator=draw) for k in ("advantage", "return")}
     logp = ppo.net.log_prob(out, action, None)[0].detach()
     batch["old_logp"] = logp + 0.3 * torch.randn(n, generator=draw)
-    loss, said = ppo.loss(batch)
+    loss, outputs = ppo.loss(batch)
     expected, clipped = 0.0, 0
     for i in range(n):
         if env == "rllab/CartPole-v1":
@@ -214,10 +214,10 @@ def test_ppo_loss_entry_by_entry(env: str) -> None:
         value = 0.5 * (ppo.net(obs[i : i + 1])[1].item() - batch["return"][i].item()) ** 2
         expected += batch["weight"][i].item() * (-gain + 0.7 * value - 0.05 * entropy)
         clipped += not 0.8 <= ratio <= 1.2
-        assert said["kl"][i].item() == pytest.approx(ratio - 1 - math.log(ratio), rel=1e-3, abs=1e-5)
-        assert said["policy/entropy"][i].item() == pytest.approx(entropy, rel=1e-5)
+        assert outputs["kl"][i].item() == pytest.approx(ratio - 1 - math.log(ratio), rel=1e-3, abs=1e-5)
+        assert outputs["policy/entropy"][i].item() == pytest.approx(entropy, rel=1e-5)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
-    assert 0 < clipped == int(said["clipped"].sum()) < n
+    assert 0 < clipped == int(outputs["clipped"].sum()) < n
 
 
 def test_ppo_samples_its_policy() -> None:

@@ -113,7 +113,7 @@ def test_returned_observations_are_the_callers_own() -> None:
     np.testing.assert_array_equal(obs, before)
 
 
-def test_wrong_actions_and_seeds_are_told() -> None:
+def test_wrong_actions_and_seeds_are_errors() -> None:
     env = gym.make_vec("rllab/Pendulum-v1", 3)
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"shape \(3, 1\), got \(3,\)"):

@@ -41,14 +41,14 @@ def test_adamw_is_torchs(toy, tmp_path: Path) -> None:
     torch.manual_seed(0)
     ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
-    mine = PartOptimizer(ours, Optim(lr=0.01, weight_decay=0.1), torch.device("cpu"))
+    optimizer = PartOptimizer(ours, Optim(lr=0.01, weight_decay=0.1), torch.device("cpu"))
     reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
     for _ in range(5):
         x = torch.randn(7, 5)
         for net in (ours, theirs):
             net.zero_grad()
             net(x).square().sum().backward()
-        mine.step()
+        optimizer.step()
         reference.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
@@ -72,13 +72,13 @@ def test_muon_is_torchs() -> None:
     ours = [torch.nn.Parameter(torch.randn(s)) for s in shapes]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
     first = [p.detach().clone() for p in ours]
-    mine = Muon(ours, lr=0.01, weight_decay=0.1, momentum=0.95)
+    optimizer = Muon(ours, lr=0.01, weight_decay=0.1, momentum=0.95)
     reference = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     for _ in range(5):
         for p, q in zip(ours, theirs, strict=True):
             p.grad = torch.randn(p.shape)
             q.grad = p.grad.clone()
-        mine.step()
+        optimizer.step()
         reference.step()
     for p, q, start in zip(ours, theirs, first, strict=True):
         assert (p - q).norm() < 0.03 * (q - start).norm()

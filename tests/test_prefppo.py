@@ -21,7 +21,7 @@ CTX = Context(3, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
-def test_comparison_loss_is_cross_entropy_with_answers_at_random(noise: float) -> None:
+def test_comparison_loss_is_cross_entropy_with_some_random_answers(noise: float) -> None:
     difference = torch.tensor([-40.0, -2.0, 0.0, 0.5, 3.0], dtype=torch.float64)
     for preferred in (0.0, 0.5, 0.9, 1.0):
         chance = [(1 - noise) / (1 + math.exp(-d)) + noise / 2 for d in difference.tolist()]
@@ -29,11 +29,11 @@ def test_comparison_loss_is_cross_entropy_with_answers_at_random(noise: float) -
         expected = [
             -preferred * math.log(p) - (1 - preferred) * math.log(q) for p, q in zip(chance, other, strict=True)
         ]
-        found = comparison_loss(difference, preferred, noise)
-        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+        loss = comparison_loss(difference, preferred, noise)
+        torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_comparisons_are_asked_less_and_less_often() -> None:
+def test_the_rate_of_comparisons_decreases() -> None:
     asked = [asked_by(step, 60, 500, 0.25) for step in range(60)]
     assert asked[0] == 125 and asked[-1] == 500
     rate = 1 / (1 + 2 * np.linspace(0, 1, 10_001))
@@ -43,13 +43,13 @@ def test_comparisons_are_asked_less_and_less_often() -> None:
     assert asked_by(0, 1, 500, 0.25) == 125
 
 
-def test_the_annotator_is_wrong_as_often_as_it_says() -> None:
+def test_the_annotator_errs_at_its_error_rate() -> None:
     worth = np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]] * 10_000)
     truth = better(worth)
     assert truth[:3].tolist() == [0.0, 1.0, 0.5]
-    said = answers(truth, 0.1, np.random.default_rng(0))
+    preferred = answers(truth, 0.1, np.random.default_rng(0))
     tie = truth == 0.5
-    assert (said[tie] == 0.5).all() and (said != truth)[~tie].mean() == pytest.approx(0.1, abs=0.006)
+    assert (preferred[tie] == 0.5).all() and (preferred != truth)[~tie].mean() == pytest.approx(0.1, abs=0.006)
     assert (answers(truth, 0.0, np.random.default_rng(0)) == truth).all()
 
 
@@ -57,12 +57,12 @@ def test_clips_lie_within_episodes_and_one_ends_where_each_does() -> None:
     over = np.zeros((10, 2), bool)
     over[6, 0] = over[1, 1] = over[4, 1] = True
     steps, envs = clips(over, 3)
-    found = [(n, *range(t[0], t[0] + 3)) for t, (n,) in zip(steps.tolist(), envs.tolist(), strict=True)]
-    assert found == [
+    lines = [(n, *range(t[0], t[0] + 3)) for t, (n,) in zip(steps.tolist(), envs.tolist(), strict=True)]
+    assert lines == [
         (0, 0, 1, 2), (0, 3, 4, 5), (0, 4, 5, 6), (0, 7, 8, 9),
         (1, 2, 3, 4), (1, 5, 6, 7), (1, 7, 8, 9),
     ]  # fmt: skip
-    assert steps.tolist() == [list(t) for _, *t in found]
+    assert steps.tolist() == [list(t) for _, *t in lines]
     assert [len(x) for x in clips(over[:2], 3)] == [0, 0]
 
 
@@ -91,14 +91,14 @@ def test_a_clip_is_worth_its_rewards_less_its_end() -> None:
     assert (kept["obs"] == played["obs"].numpy()[steps, envs]).all()
 
 
-def test_episodes_shorter_than_clips_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_episodes_shorter_than_clips_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefppo, "_PATIENCE", 3)
     algorithm = started(num_steps=300, clip_length=300)
     with pytest.raises(FieldMistake, match="no episode lasts 300 steps"):
         algorithm.play_ahead(1, 0)
 
 
-def test_the_agent_sees_an_endless_stream_in_which_a_constant_reward_says_nothing() -> None:
+def test_the_agent_sees_one_stream_without_ends_in_which_a_constant_reward_has_no_advantage() -> None:
     algorithm = started()
     played = algorithm.play(0)
     stream = algorithm.as_one_stream(played)
@@ -107,9 +107,9 @@ def test_the_agent_sees_an_endless_stream_in_which_a_constant_reward_says_nothin
     assert (stream["next_obs"][-1] == torch.from_numpy(algorithm.envs.obs)).all()
     assert (stream["reward"] != played["reward"]).any()
     same = torch.full_like(stream["value"], 1 / (1 - 0.9))  # of a reward of 1 in every state
-    told = {"reward": torch.ones_like(same), "value": same}
-    assert gae(stream | told, same, 0.9, 0.95).abs().max() < 1e-5
-    assert gae(played | told, same, 0.9, 0.95).min() < -1  # where ends are told, they are a punishment
+    ones = {"reward": torch.ones_like(same), "value": same}
+    assert gae(stream | ones, same, 0.9, 0.95).abs().max() < 1e-5
+    assert gae(played | ones, same, 0.9, 0.95).min() < -1  # if the agent sees ends of episodes, they lower advantages
 
 
 def test_predicted_rewards_are_normalized_over_what_was_compared() -> None:
@@ -127,7 +127,7 @@ def test_predicted_rewards_are_normalized_over_what_was_compared() -> None:
 
 
 def fit(algorithm: PrefPPO, updates: int) -> None:
-    """Asks for all comparisons of the untrained policy's clips, and learns from them."""
+    """Asks for all comparisons of clips of the untrained policy, and trains the reward networks on them."""
     algorithm.play_ahead(algorithm.comparisons, 0)
     algorithm.keep_clips(algorithm.play(0))
     algorithm.ask(algorithm.comparisons, 0)
@@ -139,7 +139,7 @@ def fit(algorithm: PrefPPO, updates: int) -> None:
     algorithm.reward_net.normalize_rewards(algorithm.everything_compared(), CTX)
 
 
-def test_predictors_order_what_they_have_not_seen_and_are_sure_of_nothing_where_answers_are_random() -> None:
+def test_predictors_order_unseen_clips_and_stay_uncertain_if_answers_are_random() -> None:
     sure = {}
     for error_rate in (0.1, 0.5):
         algorithm = started(comparisons=400, error_rate=error_rate, reward_hidden=[16])
@@ -149,8 +149,8 @@ def test_predictors_order_what_they_have_not_seen_and_are_sure_of_nothing_where_
             chance = algorithm.reward_net.differences(rows["obs"], rows["action"]).sigmoid()
         sure[error_rate] = (chance - 0.5).abs()[rows["better"] != 0.5].mean().item()
         if error_rate == 0.1:
-            told = algorithm.order_held_out()
-            assert told["eval/reward_accuracy"] > 0.9 and 0.2 < told["eval/ties"] < 0.8
+            metrics = algorithm.order_held_out()
+            assert metrics["eval/reward_accuracy"] > 0.9 and 0.2 < metrics["eval/ties"] < 0.8
     assert sure[0.1] > 2 * sure[0.5], sure
 
 
@@ -158,7 +158,7 @@ def test_reward_loss_entry_by_entry() -> None:
     algorithm = started()
     fit(algorithm, 0)
     batch = next(algorithm.comparison_batches(1, 0))
-    loss, said = algorithm.reward_loss(batch)
+    loss, outputs = algorithm.reward_loss(batch)
     expected = 0.0
     for b in range(len(batch["weight"])):
         for k in range(3):
@@ -167,7 +167,7 @@ def test_reward_loss_entry_by_entry() -> None:
             chance = 0.9 / (1 + math.exp(two - one)) + 0.05
             answer = batch["preferred"][b].item()
             nll = -answer * math.log(chance) - (1 - answer) * math.log(1 - chance)
-            assert said["nll"][b, k].item() == pytest.approx(nll, rel=1e-4)
+            assert outputs["nll"][b, k].item() == pytest.approx(nll, rel=1e-4)
             expected += batch["weight"][b, k].item() * nll
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
@@ -210,7 +210,7 @@ def test_continuous_actions_are_compared_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("clip_length=17", "clip_length must be 1 to num_steps"),
         ("error_rate=0.7", "error_rate must be between 0 and 0.5"),
@@ -218,17 +218,17 @@ def test_continuous_actions_are_compared_too() -> None:
         ("recent_clips=1", "recent_clips must be at least 2"),
     ],
 )
-def test_settings_that_cannot_be_are_told(setting: str, told: str) -> None:
-    with pytest.raises(Exception, match=told):
+def test_impossible_settings_are_errors(setting: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
         load_recipe("rlhf-control", [setting], smoke=True)
 
 
-def test_no_comparison_before_the_first_update_is_told() -> None:
+def test_no_comparison_before_the_first_update_is_an_error() -> None:
     with pytest.raises(FieldMistake, match="0 are asked first"):
         started(asked_first=0.0)
 
 
-def test_what_it_learned_is_where_others_begin(tmp_path: Path) -> None:
+def test_another_run_starts_from_its_policy(tmp_path: Path) -> None:
     control = run(load_recipe("rlhf-control", smoke=True), tmp_path / "control")
     net: torch.nn.Module = control.algorithm.parts()["model"]
     words = {"model": "run:control", "hidden": control.recipe.plain["hidden"]}

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("ranked.py")
 def start(
     world: int, *words: str, slurm: bool = False, program: tuple[str, ...] = (str(SCRIPT),)
 ) -> list[tuple[int | None, str]]:
-    """Runs `world` ranks of a program to their end: (exit code, what each said)."""
+    """Runs `world` ranks of a program to their end: (exit code, output) of each."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
         port = str(s.getsockname()[1])
@@ -31,8 +31,8 @@ def start(
         torchrun = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
         srun = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": str(world), "SLURM_LOCALID": str(rank)}
         processes.append(Program([*program, *words], env=base | (srun if slurm else torchrun)))
-    said = ["".join(p.communicate(timeout=120)) for p in processes]
-    return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
+    outputs = ["".join(p.communicate(timeout=120)) for p in processes]
+    return [(p.returncode, s) for p, s in zip(processes, outputs, strict=True)]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -92,8 +92,8 @@ def test_two_ranks_learn_from_rewards_as_one(recipe: str, lr: float, own: list[s
         torch.testing.assert_close(two[name], w, rtol=1e-4, atol=1e-6)
     for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-6)
-    said = [[(r["row"], r["sample"], r["completion"]) for r in RunFolder(tmp_path / w).samples()] for w in "12"]
-    assert said[0] == said[1] and len(said[0]) == 4 * 4 * 3 + 2 * 4
+    samples = [[(r["row"], r["sample"], r["completion"]) for r in RunFolder(tmp_path / w).samples()] for w in "12"]
+    assert samples[0] == samples[1] and len(samples[0]) == 4 * 4 * 3 + 2 * 4
 
 
 def test_two_ranks_play_games_of_their_own_and_learn_together(tmp_path: Path) -> None:
@@ -123,13 +123,13 @@ def test_ranks_stop_together_and_resume_exactly(tmp_path: Path) -> None:
 def test_the_rank_that_yields_less_is_named(tmp_path: Path) -> None:
     done = start(2, "Regression", str(tmp_path / "a"), "uneven=true")
     assert [code for code, _ in done] == [2, 2], done
-    assert all("ranks differ: rank 0 updates model; rank 1 ends its round" in said for _, said in done)
+    assert all("ranks differ: rank 0 updates model; rank 1 ends its round" in output for _, output in done)
 
 
 def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
     assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "a"), "total_steps=3"))
-    ((code, said),) = start(1, "Regression", str(tmp_path / "a"), "total_steps=6")
-    assert code == 2 and "was saved by 2 ranks; this run has 1: resume with 2 ranks" in said
+    ((code, output),) = start(1, "Regression", str(tmp_path / "a"), "total_steps=6")
+    assert code == 2 and "was saved by 2 ranks; this run has 1: resume with 2 ranks" in output
 
 
 def test_what_two_ranks_have_trained_is_used_by_one_process(tmp_path: Path) -> None:

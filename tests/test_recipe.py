@@ -1,4 +1,4 @@
-"""Recipes: what they may say, and how mistakes are told."""
+"""Recipes: what they may contain, and how mistakes are reported."""
 
 import textwrap
 from dataclasses import fields
@@ -29,12 +29,12 @@ smoke: {total_step: 2}
 
 
 def mistakes(text: str, words: list[str] | None = None, folder: Path = Path()) -> list[str]:
-    with pytest.raises(Mistake) as found:
+    with pytest.raises(Mistake) as error:
         read_recipe(textwrap.dedent(text), "bad.yaml", folder, "bad", words or [])
-    return str(found.value).splitlines()
+    return str(error.value).splitlines()
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     assert sorted(mistakes(BAD)) == sorted(
         [
             "bad.yaml:3: lerning_starts: no such setting; did you mean 'learning_starts'?",
@@ -69,7 +69,7 @@ def test_numbers_are_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["lr=1"], "command line: lr=1: lr: no such setting; did you mean 'optim.lr'?"),
         (["optim.lr=fast"], "command line: optim.lr=fast: optim.lr: expected a number, got 'fast'"),
@@ -89,8 +89,8 @@ def test_numbers_are_numbers() -> None:
         (["nonsense"], "'nonsense': expected key=value, as in optim.lr=1e-3"),
     ],
 )
-def test_mistakes_on_the_command_line_quote_it(words: list[str], told: str) -> None:
-    assert told in "\n".join(mistakes(GOOD, words))
+def test_mistakes_on_the_command_line_quote_it(words: list[str], message: str) -> None:
+    assert message in "\n".join(mistakes(GOOD, words))
 
 
 def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_settings_of_what_is_named(tmp_path: Path) -> None:
     assert reward(0, 0, 0, 3.0, False, {}) == 6.0 and reward.__name__ == "fn"
     assert recipe.plain["reward"] == {"name": "mine.py:fn", "scale": 2}
     assert "reward.scale: must be set" in mistakes(GOOD + "reward: 'mine.py:fn'\n", folder=tmp_path)[0]
-    told = mistakes(GOOD + "reward: {name: 'mine.py:fn', scale: 2, powr: 3}\n", folder=tmp_path)
-    assert told == ["bad.yaml:5: reward.powr: no such setting; did you mean 'reward.power'?"]
+    messages = mistakes(GOOD + "reward: {name: 'mine.py:fn', scale: 2, powr: 3}\n", folder=tmp_path)
+    assert messages == ["bad.yaml:5: reward.powr: no such setting; did you mean 'reward.power'?"]
 
 
 def test_a_field_that_every_run_has_is_refused(tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_a_field_that_every_run_has_is_refused(tmp_path: Path) -> None:
         "from dataclasses import dataclass\nfrom rllab.algos import DQN\n\n\n"
         "@dataclass(kw_only=True)\nclass Mine(DQN):\n    keep: int = 1\n"
     )
-    told = mistakes(GOOD.replace("algo: DQN", "algo: mine.py:Mine"), folder=tmp_path)
-    assert any("algo: has a field 'keep', which is a setting of every run: give it another name" in t for t in told), (
-        told
-    )
+    messages = mistakes(GOOD.replace("algo: DQN", "algo: mine.py:Mine"), folder=tmp_path)
+    assert any(
+        "algo: has a field 'keep', which is a setting of every run: give it another name" in t for t in messages
+    ), messages
 
 
 def test_plain_recipe_says_everything_and_reads_back() -> None:
@@ -157,18 +157,18 @@ def test_optim_for_each_part() -> None:
     assert {k: o.lr for k, o in recipe.settings.optim.items()} == {"actor": 1e-4, "critic": 1e-3, "temperature": 3e-4}  # type: ignore[union-attr]
 
 
-def test_parts_that_optim_forgets_or_invents_are_told(tmp_path: Path) -> None:
+def test_missing_and_unknown_parts_in_optim_are_errors(tmp_path: Path) -> None:
     from rllab.core.trainer import Trainer
 
-    for words, told in [
+    for words, message in [
         ("optim={actor: {lr: 1e-4}}", r"optim=.*: optim: has no settings for the part 'critic'"),
         ("optim={actr: {lr: 1e-4}}", r"there is no part 'actr'; did you mean 'actor'\?; parts: actor, critic"),
     ]:
-        with pytest.raises(Mistake, match=told):
+        with pytest.raises(Mistake, match=message):
             next(iter(Trainer(load_recipe("pendulum-sac", [words], smoke=True), tmp_path / words[:12])))
 
 
-def test_unknown_environments_are_told_with_their_line(tmp_path: Path) -> None:
+def test_unknown_environments_are_reported_with_their_line(tmp_path: Path) -> None:
     from rllab.core.trainer import Trainer
 
     recipe = read_recipe(GOOD.replace("CartPole", "CartPoel"), "mine.yaml", Path(), "mine")

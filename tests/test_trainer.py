@@ -1,4 +1,4 @@
-"""The trainer, from a newcomer's side: resuming, forking, stopping, what stands in the run folder, what is told."""
+"""The trainer as a user sees it: resuming, forking, stopping, the contents of the run folder, messages."""
 
 import json
 import shutil
@@ -45,10 +45,10 @@ def test_parts_have_folders_of_their_own(toy, tmp_path: Path) -> None:
 
 def test_metrics_are_means_over_entries(toy, tmp_path: Path) -> None:
     row = run(toy("total_steps=1"), tmp_path).folder.rows()[0]
-    assert row["loss/error"] == pytest.approx(row["data/said"] / 32, rel=1e-6)
+    assert row["loss/error"] == pytest.approx(row["data/error_sum"] / 32, rel=1e-6)
 
 
-def test_a_loss_that_is_not_one_number_is_told(toy, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_one_number_is_an_error(toy, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"the loss has shape \(16,\); it must be a scalar"):
         run(toy(algo="PerEntry"), tmp_path)
 
@@ -163,7 +163,7 @@ def test_numbers_that_are_not_finite_stop_the_run_before_the_step(toy, tmp_path:
     assert all(bool(w.isfinite().all()) for w in weights.values())
 
 
-def test_state_that_cannot_be_saved_is_told_at_the_start(toy, tmp_path: Path) -> None:
+def test_state_that_cannot_be_saved_is_an_error_at_the_start(toy, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"Forgetful.pool is a object, which cannot be saved: give it state_dict"):
         run(toy(algo="Forgetful"), tmp_path)
 
@@ -223,8 +223,8 @@ def test_segments_are_written_once(tmp_path: Path) -> None:
         checkpoints.save(step, {"model": torch.nn.Linear(1, 1)}, {}, {"blocks": [block, {"x": np.arange(step)}]})
         written = [p.stat().st_mtime_ns for p in tmp_path.glob("segments/*")]
         assert len(written) == 1
-    found = checkpoints.newest().state("rank-0")["blocks"]
-    assert found[0].arrays["x"].tolist() == list(range(1000)) and found[1]["x"].tolist() == [0, 1]
+    blocks = checkpoints.newest().state("rank-0")["blocks"]
+    assert blocks[0].arrays["x"].tolist() == list(range(1000)) and blocks[1]["x"].tolist() == [0, 1]
     checkpoints.save(3, {"model": torch.nn.Linear(1, 1)}, {}, {"blocks": []})
     assert not list(tmp_path.glob("segments/*"))
 

@@ -116,7 +116,7 @@ def test_state_is_exact(env: str) -> None:
     assert second.finished and first.finished[-len(second.finished) :] == second.finished
 
 
-def test_an_environment_that_does_not_repeat_is_told() -> None:
+def test_an_environment_that_does_not_repeat_is_an_error() -> None:
     envs = envs_of("test/Forgetful-v0", 8)
     for _ in range(4):
         envs.step(np.ones(8, np.int64))
@@ -168,19 +168,19 @@ def test_reward_in_place_of_the_environments(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ("return float('nan')", "returned nan, no finite number"),
         ("return obs.no", "failed: AttributeError"),
         ("return None", ""),
     ],
 )
-def test_a_failing_reward_stops_the_run_and_shows_the_transition(tmp_path: Path, body: str, told: str) -> None:
+def test_a_failing_reward_stops_the_run_and_shows_the_transition(tmp_path: Path, body: str, message: str) -> None:
     (tmp_path / "mine.py").write_text(f"def bad(obs, action, next_obs, reward, terminated, info):\n    {body}\n")
     recipe = read_recipe(
         "algo: DQN\nenv: rllab/CartPole-v1\ntotal_steps: 2\nreward: mine.py:bad\n", "r.yaml", tmp_path, "r"
     )
-    with pytest.raises(Mistake, match=rf"(?s)reward function bad {told}.*next_obs = array.*terminated = "):
+    with pytest.raises(Mistake, match=rf"(?s)reward function bad {message}.*next_obs = array.*terminated = "):
         run(recipe, tmp_path / "run")
 
 
@@ -213,7 +213,7 @@ def test_wrappers_by_name(tmp_path: Path) -> None:
     assert run(recipe, tmp_path / "b").folder.rows()[-1]["eval/length"] <= 7
 
 
-def test_unfit_spaces_are_told() -> None:
+def test_unsupported_spaces_are_errors() -> None:
     from rllab.algos.dqn import DQN
     from rllab.algos.sac import SAC
 
@@ -271,11 +271,11 @@ def test_the_documented_policy_with_memory_is_evaluated() -> None:
     exec(text, names)
     rhythm = names["Rhythm"](env="rllab/CartPole-v1", eval_episodes=150)  # more than one episode in an environment
     rhythm.setup(CTX)
-    found, seeds = rhythm._measure(150, 0, 7)[0], CTX.seeds("evaluation", 0, 7)
+    returns, seeds = rhythm._measure(150, 0, 7)[0], CTX.seeds("evaluation", 0, 7)
     for k, (i, episode) in {0: (0, 0), 42: (42, 0), 100: (0, 1), 149: (49, 1)}.items():
         env, total, over = gym.make("CartPole-v1"), 0, False
         env.reset(seed=seeds(i, episode))
         while not over:
             _, _, terminated, truncated, _ = env.step(total % 2)
             total, over = total + 1, terminated or truncated
-        assert found[k] == total
+        assert returns[k] == total

@@ -39,20 +39,20 @@ class Regression(Algorithm):
 
         time.sleep(self.slow)
         updates = self.updates - (self.uneven and self.ctx.rank == 1)
-        said = 0.0
+        total = 0.0
         for i in range(updates):
             draw = self.ctx.generator("rows", step, i, shared=True)
             x = torch.randn(self.batch_size, self.shape[0], generator=draw)
             y = x.sum(1) + self.noise * torch.randn(self.batch_size, generator=draw)
             if self.poison and step + 1 == self.poison:
                 y[0] = torch.nan
-            mine = slice(self.ctx.rank, None, self.ctx.world)
-            batch = {"x": x[mine], "y": y[mine], "weight": torch.full((self.batch_size,), 1 / self.batch_size)[mine]}
+            own = slice(self.ctx.rank, None, self.ctx.world)
+            batch = {"x": x[own], "y": y[own], "weight": torch.full((self.batch_size,), 1 / self.batch_size)[own]}
             out = yield batch
-            said += self.ctx.total(out["error"].sum()).item()
+            total += self.ctx.total(out["error"].sum()).item()
             self.seen += self.batch_size
             self.average = 0.9 * self.average + 0.1 * self.model[0].weight.detach()
-        return {"data/rows": self.seen, "data/said": said}
+        return {"data/rows": self.seen, "data/error_sum": total}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         error = self.model(batch["x"]).squeeze(1) - batch["y"]
