@@ -276,7 +276,7 @@ def test_a_stage_that_fails_is_named_and_kept(tmp_path: Path, monkeypatch: pytes
     real, small = rllab.load_recipe, ["model=run:cartpole", "total_steps=2", "eval_every=0"]
     monkeypatch.setattr(stages, "load_recipe", lambda name: real(name, ["optim.lr=1e38"], smoke=True))
     with pytest.raises(
-        Mistake, match=r"model=run:cartpole.*run:cartpole, a stage .* stays in .*cartpole-\w+: .*norm is nan"
+        Mistake, match=r"model=run:cartpole.*run:cartpole, a stage .* is saved in .*cartpole-\w+: .*norm is nan"
     ):
         stages.resolve_models(real("cartpole", small), tmp_path, train)
 

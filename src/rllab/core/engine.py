@@ -54,7 +54,7 @@ class Engine:
         torch.set_num_threads(settings.threads or _THREADS)  # an earlier run in this process may have set another
         if large_products and self.device.type == "cpu":
             _keep_memory()
-        torch.set_flush_denormal(True)  # adding denormals (below 1e-38) takes a hundred times as long
+        torch.set_flush_denormal(True)  # denormals (below 1e-38) do not matter, and are 100 times slower to add
         self.precision = _precision(settings.precision, self.device, large_products)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if self.world > 1 and not dist.is_initialized():

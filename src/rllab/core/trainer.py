@@ -72,7 +72,7 @@ class Trainer:
                 state = "stopped" if self.stopping else "done"
             except (GeneratorExit, KeyboardInterrupt) as interruption:
                 state = "stopped"
-                if isinstance(interruption, GeneratorExit) and not sys.is_finalizing():  # `break`, between two rounds
+                if isinstance(interruption, GeneratorExit) and not sys.is_finalizing():  # `break` after a round
                     self.save()
                 raise
             except FieldMistake as error:
