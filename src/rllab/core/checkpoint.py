@@ -1,4 +1,4 @@
-"""Checkpoints are written atomically and verified by checksums when they are read.
+"""Checkpoints: written atomically, verified by checksums, and free of code.
 
     checkpoints/00000120/            the state after round 120
       model.safetensors              the trained part (PART/model.safetensors for each of several parts)
@@ -8,8 +8,8 @@
     checkpoints/segments/            large arrays that never change, named by their content
 
 State is nested dicts and lists of numbers, text, arrays and tensors. It is saved as JSON and safetensors, so loading a
-checkpoint cannot run code. A folder is written under a temporary name, flushed to disk and renamed. A damaged
-checkpoint is skipped with a warning.
+checkpoint cannot run code. A folder is written under a temporary name, flushed to disk and renamed. A search for the
+newest checkpoint skips damaged ones with a warning.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ class Checkpoint:
     world: int
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The weights of a part, by parameter name, each with the parameter's shape [...].
+        """The weights of a part, by name in its state_dict, each with its shape [...].
 
         The file lies in the checkpoint's folder, or in a folder with the part's name if there are several parts.
         """
@@ -220,11 +220,11 @@ class Checkpoints:
         for name, (size, checksum) in manifest["files"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != size or _sha256(path) != checksum:
-                return f"{name} does not match its checksum"
+                return f"{name} is missing or does not match its checksum"
         for name in manifest["segments"]:
             path = self.folder / "segments" / f"{name}.safetensors"
             if not path.is_file() or _segment_name(path) != name:
-                return f"segment {name} does not match its checksum"
+                return f"segment {name} is missing or does not match its checksum"
         return None
 
 
