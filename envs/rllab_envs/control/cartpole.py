@@ -37,7 +37,7 @@ class CartPole(BatchedEnv):
         push = (np.where(action == 1, FORCE, -FORCE) + MOMENT * np.square(angle_dot) * sin) / MASS
         angle_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * np.square(cos) / MASS))
         x_acc = push - MOMENT * angle_acc * cos / MASS
-        self.state = self.state + SECONDS * np.stack((x_dot, x_acc, angle_dot, angle_acc))
+        self.state = self.state + SECONDS * np.array((x_dot, x_acc, angle_dot, angle_acc))
         terminated = (np.abs(self.state[0]) > LIMIT_X) | (np.abs(self.state[2]) > LIMIT_ANGLE)
         return np.ones(self.num_envs), terminated
 

@@ -66,6 +66,7 @@ class DQN(Control):
         self.target = deepcopy(self.q).requires_grad_(False)
         self.replay = Replay(self.buffer_size, self.num_envs, self.n_step, self.gamma)
         self.updates = 0
+        self._weight = torch.full((self.batch_size,), 1 / (self.batch_size * ctx.world), device=ctx.device)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self.q}
@@ -97,8 +98,7 @@ class DQN(Control):
     def minibatch(self, rng: np.random.Generator) -> Batch:
         """Transitions from the replay buffer, on the run's device; their `index` stays on the CPU."""
         batch = self.replay.sample(rng, self.batch_size)
-        batch["weight"] = torch.full((self.batch_size,), 1 / (self.batch_size * self.ctx.world))
-        return {k: v if k == "index" else v.to(self.ctx.device) for k, v in batch.items()}
+        return {k: v if k == "index" else v.to(self.ctx.device) for k, v in batch.items()} | {"weight": self._weight}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         q_B = self.q(batch["obs"]).gather(1, batch["action"][:, None]).squeeze(1)

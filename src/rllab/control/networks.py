@@ -61,7 +61,7 @@ def _nature(channels: int) -> nn.Sequential:
 class MLP(nn.Module):
     """A perceptron without an activation at its end: [B, inputs] -> [B, outputs].
 
-    A network this small spends as long in calling modules as in computing, so its layers are applied directly.
+    A call of a module takes as long as a small layer's product, so the layers are applied without their modules.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: Activation = torch.relu_) -> None:
@@ -97,7 +97,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, *obs] -> [B, A]."""
-        out: Tensor = self.net(self.encoder(obs))
+        out = self.net.forward(self.encoder.forward(obs))  # called directly, as in MLP
         if not self.dueling:
             return out
         advantage = out[:, 1:]

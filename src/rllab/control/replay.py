@@ -72,7 +72,8 @@ class Replay:
         `next_obs` in the target (0 after a terminal state). A sum ends with its episode. At a time limit the value of
         the last observation counts.
         """
-        self._sum_rewards()
+        if self._summed < self.complete:
+            self._sum_rewards()
         rows = index % self.capacity
         batch = {k: v.take(rows, 0) for k, v in self._sums.items()}
         ends = batch.pop("end")
@@ -81,7 +82,8 @@ class Replay:
                 batch[name] = array.take(ends if name.startswith("next_") else rows, 0)
         if self._frames is not None:
             batch |= {k: self._frames.take(batch[k]) for k in ("obs", "next_obs")}
-        return {k: torch.from_numpy(v) for k, v in (batch | {"index": index}).items()}
+        batch["index"] = index
+        return {k: torch.from_numpy(v) for k, v in batch.items()}
 
     def _sum_rewards(self) -> None:
         """Computes the n-step returns of the rows that have become complete."""
@@ -89,14 +91,14 @@ class Replay:
             kinds = {"reward": np.float32, "discount": np.float32, "end": np.int64}
             self._sums = {k: np.zeros(self.capacity, kind) for k, kind in kinds.items()}
         for first in range(max(self._summed, self.added - len(self)), self.complete, self.block):
-            rows = np.arange(first, min(first + self.block, self.complete))
-            window = (rows[:, None] + np.arange(self.n_step) * self.num_envs) % self.capacity
-            reward, terminated, truncated = (self._arrays[k][window] for k in ("reward", "terminated", "truncated"))
-            reward, discount, last = n_step_return(reward, terminated, truncated, self.gamma)
-            ends = window[np.arange(len(rows)), last]
+            start = np.arange(first, min(first + self.block, self.complete)) % self.capacity
+            window = start[:, None] + np.arange(self.n_step) * self.num_envs
+            steps = (self._arrays[k].take(window, mode="wrap") for k in ("reward", "terminated", "truncated"))
+            reward, discount, last = n_step_return(*steps, self.gamma)
+            ends = (start + last * self.num_envs) % self.capacity
             for name, value in (("reward", reward), ("discount", discount), ("end", ends)):
-                self._sums[name][window[:, 0]] = value
-        self._summed = max(self._summed, self.complete)
+                self._sums[name][start] = value
+        self._summed = self.complete
 
     def state_dict(self) -> dict[str, Any]:
         """Full blocks are segments, which a checkpoint writes once; the block being written is saved as it is."""
@@ -144,12 +146,13 @@ def n_step_return(
 
     Returns (return [B], discount of the value that follows [B], index in the window of the last step summed [B]).
     """
-    n = reward.shape[1]
+    rows, n = np.arange(len(reward)), reward.shape[1]
     over = terminated | truncated
-    length = np.where(over.any(1), over.argmax(1) + 1, n)
+    end = over.argmax(1)
+    length = np.where(over[rows, end], end + 1, n)
     counted = np.arange(n) < length[:, None]
     total = (reward * counted * gamma ** np.arange(n)).sum(1)
-    ended = terminated[np.arange(len(length)), length - 1]
+    ended = terminated[rows, length - 1]
     return total, np.where(ended, 0.0, gamma**length), length - 1
 
 

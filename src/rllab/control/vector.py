@@ -106,6 +106,8 @@ class Envs:
         self.env: Any = spec.make(num_envs)  # Gymnasium's own annotation of `reset` forgets lists of seeds
         self.observation_space, self.action_space = self.env.single_observation_space, self.env.single_action_space
         self.finished: list[tuple[float, int]] = []
+        self._own_arrays = spec.batched  # observations are in an array of their own, not in one that is written again
+        self._exact = hasattr(self.env.unwrapped, "state_dict")  # the environment can save its state
         self.begin()
 
     def begin(self, *index: int) -> None:
@@ -122,8 +124,9 @@ class Envs:
     def step(self, action: np.ndarray) -> Transition:
         """Steps all environments by actions [N, ...], and begins a new episode where one ended."""
         obs = self.obs
-        raw, reward, terminated, truncated, info = self.env.step(action)
-        next_obs = raw if self.spec.batched else np.array(raw)
+        next_obs, reward, terminated, truncated, info = self.env.step(action)
+        if not self._own_arrays:
+            next_obs = np.array(next_obs)
         if not self._exact:
             self._actions.append(np.array(action))
         self.returns += reward
@@ -176,10 +179,6 @@ class Envs:
             if not np.isfinite(values[i]):
                 raise Mistake(f"the reward function {name} returned {value!r}, no finite number{_as_lines(arguments)}")
         return values
-
-    @property
-    def _exact(self) -> bool:
-        return hasattr(self.env.unwrapped, "state_dict")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
