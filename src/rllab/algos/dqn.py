@@ -1,24 +1,30 @@
-"""Deep Q-learning (Mnih et al. 2015): learn what each action is worth, and mostly take the best.
+"""Deep Q-learning (Mnih et al. 2015): learn the value of each action, and take the best one most of the time.
 
-A network Q(s, a) is trained towards r + γ max_a' Q⁻(s', a'), with transitions drawn from a replay buffer and Q⁻ an
-older copy of Q. Plain fields switch on: `double` (van Hasselt et al. 2016; Q chooses a', Q⁻ values it), `dueling` (Wang
-et al. 2016), `n_step` (Mnih et al. 2016).
+A network Q(s, a) is trained towards r + γ max_a' Q⁻(s', a'). Transitions are drawn from a replay buffer, and the target
+network Q⁻ is an older copy of Q. Three fields switch on extensions: `double` (van Hasselt et al. 2016; Q chooses a', Q⁻
+evaluates it), `dueling` (Wang et al. 2016) and `n_step` (Mnih et al. 2016).
 
 A round: `train_freq` steps of every environment with ε-greedy actions, then `gradient_steps` updates.
 Axes: B batch, A actions, N environments.
 
 The batch:
 - obs, next_obs [B, ...]: observations before the first and after the last of the summed steps
-- action int64 [B]; next_mask bool [B, A]: the actions allowed at next_obs, where the environment has masks
-- reward [B]: summed over `n_step` steps, each discounted
-- discount [B]: γ to the number of steps, 0 after a terminal state
+- action int64 [B]: the action of the first of these steps
+- next_mask bool [B, A]: the actions allowed at next_obs, where the environment has masks
+- reward [B]: the discounted sum of the rewards of up to `n_step` steps
+- discount [B]: γ to the power of the number of steps, 0 after a terminal state
 - index int64 [B]: numbers of the rows in the replay buffer, on the CPU
-- weight [B]
+- weight [B]: 1 / B, divided by the number of ranks
 
-Departures from the paper: the optimizer is the recipe's, not RMSProp; rewards are not clipped; frames are skipped and
-stacked by wrappers of the environment; many environments are stepped at once, so that their network is
-evaluated once a step. At a time limit the value of the last observation still counts.
-`n_step` sums are not corrected for actions that the greedy policy would not take. `double` is on by default.
+Departures from the papers:
+- The recipe chooses the optimizer (AdamW by default); the paper uses RMSProp.
+- Rewards are not clipped. Frames are skipped and stacked by wrappers of the environment.
+- Many environments are stepped side by side, so one evaluation of Q serves all of them.
+- At a time limit the target includes the value of the last observation (Pardo et al. 2018).
+- Evaluation is greedy; the paper evaluates with ε = 0.05.
+- `n_step` sums have no off-policy correction for actions that the greedy policy would not take.
+- With `dueling`, value and advantage share all hidden layers, and their gradient is not rescaled.
+- `double` is on by default.
 """
 
 from copy import deepcopy
@@ -41,20 +47,20 @@ class DQN(Control):
 
     hidden: list[int] = field(default_factory=lambda: [120, 84])  # widths of the hidden layers
     gamma: float = 0.99  # discount γ
-    double: bool = True  # Q chooses the next action, Q⁻ values it
-    dueling: bool = False  # separate heads for value and advantage
-    n_step: int = 1  # steps of reward before bootstrapping
-    huber: bool = True  # errors above 1 count linearly; else squared throughout
-    buffer_size: int = 10_000  # transitions; a rank has its own
+    double: bool = True  # Double DQN: Q chooses the next action, Q⁻ evaluates it
+    dueling: bool = False  # separate outputs for the value and the advantages
+    n_step: int = 1  # rewards summed before the value of the next observation
+    huber: bool = True  # Huber loss, linear for errors above 1; false: squared error
+    buffer_size: int = 10_000  # transitions, on each rank
     learning_starts: int = 1_000  # environment steps before the first update
-    train_freq: int = 16  # steps of each environment a round
-    gradient_steps: int = 16  # updates a round
-    batch_size: int = 128  # transitions of an update
-    target_update_interval: int = 50  # updates between two copies of Q to Q⁻
-    tau: float = 1.0  # how far Q⁻ goes towards Q
-    epsilon_start: float = 1.0  # share of random actions at the start
-    epsilon_end: float = 0.05  # share of random actions after epsilon_steps
-    epsilon_steps: int = 10_000  # environment steps from one to the other
+    train_freq: int = 16  # steps of each environment in a round
+    gradient_steps: int = 16  # updates in a round
+    batch_size: int = 128  # transitions in an update
+    target_update_interval: int = 50  # updates between two updates of Q⁻
+    tau: float = 1.0  # Q⁻ becomes (1 - τ) Q⁻ + τ Q; 1 copies Q
+    epsilon_start: float = 1.0  # fraction of random actions at the start
+    epsilon_end: float = 0.05  # fraction of random actions after epsilon_steps
+    epsilon_steps: int = 10_000  # environment steps in which ε falls from start to end
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)
@@ -83,7 +89,7 @@ class DQN(Control):
         return self.finished_episodes() | {"policy/epsilon": self.epsilon()}
 
     def interact(self, step: int) -> None:
-        """Fills the replay buffer with ε-greedy steps."""
+        """Adds `train_freq` ε-greedy steps of every environment to the replay buffer."""
         rng = self.ctx.rng("explore", step)
         explore = rng.random((self.train_freq, self.num_envs))
         chosen = rng.random((self.train_freq, self.num_envs, self.actions))
@@ -96,7 +102,7 @@ class DQN(Control):
             self.env_steps += self.num_envs * self.ctx.world
 
     def minibatch(self, rng: np.random.Generator) -> Batch:
-        """Transitions from the replay buffer, on the run's device; their `index` stays on the CPU."""
+        """Draws `batch_size` transitions from the replay buffer [B, ...]; all but `index` are moved to the device."""
         batch = self.replay.sample(rng, self.batch_size)
         return {k: v if k == "index" else v.to(self.ctx.device) for k, v in batch.items()} | {"weight": self._weight}
 
@@ -109,7 +115,7 @@ class DQN(Control):
 
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
-        """r + γ Q⁻(s', a') [B], where a' is the best action by Q⁻, or by Q where `double`."""
+        """r + γ Q⁻(s', a') [B]. The action a' maximizes Q⁻(s', ·), or Q(s', ·) with `double`."""
         next_q_BA: Tensor = self.target(batch["next_obs"])
         choice_BA = self.q(batch["next_obs"]) if self.double else next_q_BA
         best_B1 = masked(choice_BA, batch.get("next_mask")).argmax(1, keepdim=True)
@@ -120,10 +126,10 @@ class DQN(Control):
         return masked(q, mask).argmax(1)
 
     def epsilon(self) -> float:
-        """The share of random actions by now."""
+        """The current fraction of random actions."""
         return linear(self.epsilon_start, self.epsilon_end, self.env_steps / self.epsilon_steps)
 
 
 def linear(start: float, end: float, done: float) -> float:
-    """From `start` to `end` as `done` goes from 0 to 1, and `end` from there on."""
+    """Interpolates from `start` to `end` as `done` goes from 0 to 1; `end` for larger `done`."""
     return start + (end - start) * min(1.0, done)

@@ -1,21 +1,27 @@
-"""Proximal policy optimization (Schulman et al. 2017): improve the policy, but not far from the one that played.
+"""Proximal policy optimization (Schulman et al. 2017): improve the policy, but stay close to the one that acted.
 
 With ratio ρ = π(a|s) / π_old(a|s) and advantage Â the policy maximizes min(ρ Â, clip(ρ, 1-ε, 1+ε) Â), equation 7;
-a value network learns the returns, and Â is their generalized advantage estimate (Schulman et al. 2016, equation 16).
+a value network learns the returns. Â is the generalized advantage estimate (Schulman et al. 2016, equation 16).
 
-A round: `num_steps` steps of every environment, then `update_epochs` passes over them in `num_minibatches` minibatches,
-fewer where the policy has already moved by `target_kl`. Axes: T steps, N environments, B entries, A actions.
+A round: `num_steps` steps of every environment, then `update_epochs` passes over them, each in `num_minibatches`
+minibatches. The updates stop once the KL divergence from the old policy exceeds `target_kl`.
+Axes: T steps, N environments, B entries of a minibatch, A actions or components of an action.
 
 The batch:
-- obs [B, ...]; action int64 [B], or float [B, A] before clipping to the bounds; mask bool [B, A], where there is one
-- old_logp, value [B]: log-probability and value by the networks that played
-- reward, terminated, truncated [B]: of the step
-- advantage [B]: Â, standardized over the rollout; return [B]: Â before that, plus value
-- weight [B]
+- obs [B, ...]: observations
+- action int64 [B], or float [B, A] before clipping to the bounds
+- mask bool [B, A]: the allowed actions, where the environment has masks
+- old_logp, value [B]: log-probability and value from the networks that acted
+- reward, terminated, truncated [B]: results of the step
+- advantage [B]: Â, standardized over the rollout
+- return [B]: Â before standardization, plus value
+- weight [B]: `num_minibatches` / (entries of the rollout x ranks)
 
-Departures from the paper: advantages are standardized over the rollout of all ranks, updates end early at `target_kl`,
-and weights begin orthogonal (Engstrom et al. 2020), as is usual in later implementations. At a time limit the value of
-the last observation stands for what would follow, as nothing has ended there (Pardo et al. 2018).
+Departures from the paper:
+- Advantages are standardized over the rollout of all ranks, as is usual in later implementations.
+- The perceptrons begin with orthogonal weights (Engstrom et al. 2020).
+- Updates may end early at `target_kl`; the default is never.
+- At a time limit the value of the last observation replaces the rewards that would follow (Pardo et al. 2018).
 """
 
 import math
@@ -39,14 +45,14 @@ class PPO(Control):
 
     hidden: list[int] = field(default_factory=lambda: [64, 64])  # widths of the hidden layers
     gamma: float = 0.99  # discount γ
-    gae_lambda: float = 0.95  # λ: 0 trusts the value network, 1 the returns
-    num_steps: int = 128  # steps of each environment a round
-    update_epochs: int = 4
-    num_minibatches: int = 4
-    clip_range: float = 0.2  # ε
+    gae_lambda: float = 0.95  # λ: 0 for one-step errors of the value network, 1 for observed returns
+    num_steps: int = 128  # steps of each environment in a round
+    update_epochs: int = 4  # passes over a rollout
+    num_minibatches: int = 4  # minibatches in a pass, one update each
+    clip_range: float = 0.2  # ε: the probability ratio is clipped to 1 - ε to 1 + ε
     vf_coef: float = 0.5  # weight of the value loss
     ent_coef: float = 0.0  # weight of the entropy bonus
-    target_kl: float | None = None  # a round's updates end where the policy has moved by more
+    target_kl: float | None = None  # a round's updates end once the KL divergence exceeds this; null: never
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)
@@ -98,11 +104,11 @@ class PPO(Control):
         """A rollout [T, N, ...] as entries [T x N, ...], with the `advantage` and `return` [T x N] of each."""
         next_value_TN = self.net(played["next_obs"].flatten(0, 1))[1].view_as(played["value"])
         advantage_TN = gae(played, next_value_TN, self.gamma, self.gae_lambda)
-        worth = {"return": advantage_TN + played["value"], "advantage": self.standardized(advantage_TN)}
-        return {k: v.flatten(0, 1) for k, v in (played | worth).items() if k != "next_obs"}
+        targets = {"return": advantage_TN + played["value"], "advantage": self.standardized(advantage_TN)}
+        return {k: v.flatten(0, 1) for k, v in (played | targets).items() if k != "next_obs"}
 
     def minibatches(self, rollout: Batch, step: int) -> Iterator[Batch]:
-        """Minibatches of a rollout's entries; an epoch has every entry once, in an order of its own."""
+        """Minibatches [B, ...] of a rollout's entries [T x N, ...], in a new random order in each epoch."""
         size = len(rollout["return"])
         weight = torch.tensor(self.num_minibatches / (size * self.ctx.world), device=self.ctx.device)
         for epoch in range(self.update_epochs):
@@ -127,7 +133,7 @@ class PPO(Control):
             "policy": policy_B,
             "value": value_loss_B,
             "policy/entropy": entropy_B,
-            "kl": ratio_B - 1 - log_ratio_B,  # of the old policy from the new, without bias (Schulman 2020)
+            "kl": ratio_B - 1 - log_ratio_B,  # unbiased estimate of KL(old, new) (Schulman 2020)
             "clipped": (ratio_B != clipped_B).float(),
         }
         return batch["weight"] @ loss_B, outputs
@@ -137,7 +143,7 @@ class PPO(Control):
         return masked(out_NA, mask).argmax(1) if self._box is None else torch.from_numpy(self.to_env(out_NA))
 
     def to_env(self, action: Tensor) -> np.ndarray:
-        """Actions [N, ...] for the environment. Those of a normal policy are clipped to its bounds."""
+        """Converts actions to an array [N, ...] for the environment; continuous actions are clipped to its bounds."""
         array: np.ndarray = action.cpu().numpy()
         if self._box is None:
             return array
@@ -145,13 +151,13 @@ class PPO(Control):
         return within.reshape(-1, *self._box.shape)
 
     def standardized(self, x: Tensor) -> Tensor:
-        """x, of any shape, to mean 0 and standard deviation 1 over all ranks."""
+        """Scales x, of any shape, to mean 0 and standard deviation 1 over all ranks."""
         mean, std = self.ctx.moments(x.flatten())
         return (x - mean) / (std + 1e-8)
 
 
 class ActorCritic(nn.Module):
-    """A policy and a value, each with a network of its own; a normal policy has one deviation for all states."""
+    """A policy network and a value network on one encoder; a normal policy has one deviation for all states."""
 
     def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], continuous: bool) -> None:
         super().__init__()
@@ -161,24 +167,24 @@ class ActorCritic(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(actions)) if continuous else None
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits, or means of a normal policy [B, A]; values [B])."""
+        """Observations [B, ...] -> (logits or means of a normal policy [B, A], values [B])."""
         features = self.encoder(obs)
         return self.policy(features), self.value(features).squeeze(-1)
 
     def sample(self, out_BA: Tensor, mask_BA: Tensor | None, noise: torch.Generator) -> Tensor:
-        """Actions drawn from the policy with logits or means `out`: [B], or [B, A] of a normal policy."""
+        """Samples actions from the policy with logits or means `out`: [B], or [B, A] for a normal policy."""
         if self.log_std is not None:
             return out_BA + self.log_std.exp() * torch.randn(out_BA.shape, generator=noise).to(out_BA.device)
         gumbel_BA = -torch.empty(out_BA.shape).exponential_(generator=noise).log().to(out_BA.device)
-        return (masked(out_BA, mask_BA) + gumbel_BA).argmax(1)  # Gumbel's way to draw from a softmax
+        return (masked(out_BA, mask_BA) + gumbel_BA).argmax(1)  # the Gumbel-max trick: samples a softmax
 
     def log_prob(self, out_BA: Tensor, action: Tensor, mask_BA: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Log-probability [B] of actions, and entropy [B], of the policy with logits or means `out`."""
+        """(log-probabilities of actions [B], entropies [B]) of the policy with logits or means `out`."""
         if self.log_std is not None:
             away_BA = (action - out_BA) / self.log_std.exp()
             logp_BA = -0.5 * away_BA.square() - self.log_std - 0.5 * math.log(2 * math.pi)
             entropy_A = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
             return logp_BA.sum(-1), entropy_A.sum().expand(len(action))
         logp_BA = masked(out_BA, mask_BA).log_softmax(-1)
-        entropy_B = -(logp_BA.exp() * logp_BA.clamp(min=-1e9)).sum(-1)  # what is not allowed adds 0, not 0 x inf
+        entropy_B = -(logp_BA.exp() * logp_BA.clamp(min=-1e9)).sum(-1)  # masked actions add 0, not 0 x inf
         return logp_BA.gather(1, action[:, None]).squeeze(1), entropy_B

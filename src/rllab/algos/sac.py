@@ -1,21 +1,25 @@
-"""Soft actor-critic (Haarnoja et al. 2018a, 2018b): earn much, and stay as random as that allows.
+"""Soft actor-critic (Haarnoja et al. 2018a, 2018b): maximize the return plus the entropy of the policy.
 
-The policy π maximizes E[min_i Q_i(s, a) - α log π(a|s)], two critics Q_i learn
-r + γ (min_i Q_i⁻(s', a') - α log π(a'|s')) with a' drawn from π and Q⁻ a slow copy, and the temperature α is moved
-until the policy's entropy is `target_entropy` (2018b, equations 5, 7 and 18).
+The policy π maximizes E[min_i Q_i(s, a) - α log π(a|s)]. Two critics Q_i learn the target
+r + γ (min_i Q_i⁻(s', a') - α log π(a'|s')), where a' is drawn from π and Q_i⁻ is a slowly moving average of Q_i. The
+temperature α is adjusted until the policy's entropy is `target_entropy` (2018b, equations 5, 7 and 18).
 
-A round: `train_freq` steps of every environment, then `gradient_steps` times critic, actor, temperature.
+A round: `train_freq` steps of every environment, then `gradient_steps` times critics, actor, temperature.
 Axes: B batch, N environments, A components of an action in [-1, 1].
 
 The batch:
-- obs, next_obs [B, ...]: observations before and after a step; action float32 [B, A]
-- reward [B]; discount [B]: γ, 0 after a terminal state
+- obs, next_obs [B, ...]: observations before and after a step
+- action float32 [B, A]: in [-1, 1]
+- reward [B]; discount [B]: γ, or 0 after a terminal state
 - noise, next_noise [B, A]: standard normal draws for the actions at obs and at next_obs
-- index int64 [B]: numbers of the rows in the replay buffer; weight [B]
+- index int64 [B]: numbers of the rows in the replay buffer
+- weight [B]: 1 / B, divided by the number of ranks
 
-Departures from the papers: the actor's and the temperature's loss use the same noise, as a loss draws nothing. The
-temperature's loss is in log α, which keeps α positive. `train_freq` steps are followed by `gradient_steps` updates; the
-paper alternates single ones.
+Departures from the papers:
+- The losses of the actor and of the temperature use the same noise, because a loss draws no random numbers.
+- The temperature's loss is in log α, which keeps α positive.
+- `train_freq` steps are followed by `gradient_steps` updates; the papers alternate single ones.
+- At a time limit the target includes the value of the last observation (Pardo et al. 2018).
 """
 
 from collections.abc import Iterator
@@ -41,14 +45,14 @@ class SAC(Control):
 
     hidden: list[int] = field(default_factory=lambda: [256, 256])  # widths of the hidden layers
     gamma: float = 0.99  # discount γ
-    tau: float = 0.005  # how far Q⁻ goes towards Q after an update
-    buffer_size: int = 1_000_000  # transitions; a rank has its own
-    learning_starts: int = 1_000  # environment steps, of random actions, before the first update
-    train_freq: int = 16  # steps of each environment a round
-    gradient_steps: int = 16  # updates a round
-    batch_size: int = 256  # transitions of an update
-    temperature: float = 1.0  # α to begin with
-    target_entropy: float | None = None  # nats; by default minus the number of components of an action
+    tau: float = 0.005  # after each update Q⁻ becomes (1 - τ) Q⁻ + τ Q
+    buffer_size: int = 1_000_000  # transitions, on each rank
+    learning_starts: int = 1_000  # environment steps with uniformly random actions, before the first update
+    train_freq: int = 16  # steps of each environment in a round
+    gradient_steps: int = 16  # updates in a round
+    batch_size: int = 256  # transitions in an update
+    temperature: float = 1.0  # α at the start
+    target_entropy: float | None = None  # nats; null: minus the number of components of an action
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)
@@ -80,7 +84,7 @@ class SAC(Control):
         return self.finished_episodes() | {"policy/temperature": self.log_alpha().exp().item()}
 
     def interact(self, step: int) -> None:
-        """Fills the replay buffer, with random actions until learning starts."""
+        """Adds `train_freq` steps of every environment to the replay buffer, random ones until learning starts."""
         rng = self.ctx.rng("act", step)
         for _ in range(self.train_freq):
             if self.env_steps < self.learning_starts:
@@ -116,14 +120,14 @@ class SAC(Control):
         return batch["weight"] @ loss_B, {"q": first_B, "td_error": (first_B - target_B).abs()}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        """The actor's; 2018b, equation 7."""
+        """The actor's loss, a scalar; 2018b, equation 7."""
         action_BA, logp_B = self.actor(batch["obs"], batch["noise"])
         q_B = torch.minimum(*self.critic(batch["obs"], action_BA))
         loss_B = self.log_alpha().exp().detach() * logp_B - q_B
         return batch["weight"] @ loss_B, {"policy/entropy": -logp_B}
 
     def temperature_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        """The temperature's, a scalar; 2018b, equation 18, in log α."""
+        """The temperature's loss, a scalar; 2018b, equation 18, in log α."""
         with torch.no_grad():
             _, logp_B = self.actor(batch["obs"], batch["noise"])
         wanted = -float(self._size) if self.target_entropy is None else self.target_entropy
@@ -134,7 +138,7 @@ class SAC(Control):
         return torch.from_numpy(self.to_env(mean_NA.tanh().cpu().numpy()))
 
     def to_env(self, action_NA: np.ndarray) -> np.ndarray:
-        """Actions [N, A] in [-1, 1] as actions [N, ...] within the environment's bounds."""
+        """Scales actions [N, A] in [-1, 1] to actions [N, ...] within the environment's bounds."""
         action = action_NA.reshape(-1, *self._low.shape)
         return self._low + (action + 1) * 0.5 * (self._high - self._low)
 
@@ -148,22 +152,22 @@ class Actor(nn.Module):
         self.net = MLP(self.encoder.size, hidden, 2 * actions)
 
     def parameters_of(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log deviations [B, A], before tanh."""
+        """(means, log standard deviations) [B, A] of the normal policy before tanh."""
         mean_BA, log_std_BA = self.net(self.encoder(obs)).chunk(2, -1)
         return mean_BA, log_std_BA.clamp(-20, 2)
 
     def forward(self, obs: Tensor, noise_BA: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [B, A] by standard normal noise, and their log-probabilities [B]."""
+        """(actions [B, A], their log-probabilities [B]) for standard normal noise [B, A]."""
         mean_BA, log_std_BA = self.parameters_of(obs)
         raw_BA = mean_BA + log_std_BA.exp() * noise_BA
         normal_BA = -0.5 * noise_BA.square() - log_std_BA - 0.5 * np.log(2 * np.pi)
-        # log(1 - tanh(x)^2), written so that it does not lose its digits for large x
+        # log(1 - tanh(x)^2) in a form that stays accurate for large x
         squash_BA = 2 * (np.log(2) - raw_BA - nn.functional.softplus(-2 * raw_BA))
         return raw_BA.tanh(), (normal_BA - squash_BA).sum(-1)
 
 
 class Critics(nn.Module):
-    """Two independent values of a state and an action; the smaller is less often too high (Fujimoto et al. 2018)."""
+    """Two independent critics; the smaller value counteracts overestimation (Fujimoto et al. 2018)."""
 
     def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
         super().__init__()
@@ -172,13 +176,13 @@ class Critics(nn.Module):
         self.second = MLP(self.encoder.size + actions, hidden, 1)
 
     def forward(self, obs: Tensor, action_BA: Tensor) -> tuple[Tensor, Tensor]:
-        """Two values [B]."""
+        """Values [B] from both critics, for observations [B, ...] and actions [B, A]."""
         both = torch.cat([self.encoder(obs), action_BA], -1)
         return self.first(both).squeeze(-1), self.second(both).squeeze(-1)
 
 
 class Temperature(nn.Module):
-    """log α, as a part of its own."""
+    """log α as a module, so that it has its own optimizer."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()

@@ -93,8 +93,9 @@ class Replay:
         for first in range(max(self._summed, self.added - len(self)), self.complete, self.block):
             start = np.arange(first, min(first + self.block, self.complete)) % self.capacity
             window = start[:, None] + np.arange(self.n_step) * self.num_envs
-            steps = (self._arrays[k].take(window, mode="wrap") for k in ("reward", "terminated", "truncated"))
-            reward, discount, last = n_step_return(*steps, self.gamma)
+            parts = (self._arrays[k].take(window, mode="wrap") for k in ("reward", "terminated", "truncated"))
+            reward, terminated, truncated = parts
+            reward, discount, last = n_step_return(reward, terminated, truncated, self.gamma)
             ends = (start + last * self.num_envs) % self.capacity
             for name, value in (("reward", reward), ("discount", discount), ("end", ends)):
                 self._sums[name][start] = value
