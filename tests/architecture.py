@@ -50,14 +50,14 @@ def imports(name: str, path: Path, tree: Tree) -> Iterator[tuple[int, str]]:
 
 
 def violations(*roots: Path) -> list[str]:
-    """What breaks the architecture, a line each: `module:line: why`."""
+    """Violations of the architecture, a line each: `module:line: why`."""
     tree = modules(*roots)
-    found, graph = [], {}
+    forbidden, graph = [], {}
     for name, path in tree.items():
         lines = list(imports(name, path, tree))
         graph[name] = {module for _, module in lines if module in tree and module != name}
-        found += [f"{name}:{line}: {why}" for line, module in lines if (why := _forbidden(name, module))]
-    return found + [f"circle: {' -> '.join(circle)}" for circle in circles(graph)]
+        forbidden += [f"{name}:{line}: {why}" for line, module in lines if (why := _forbidden(name, module))]
+    return forbidden + [f"circle: {' -> '.join(circle)}" for circle in circles(graph)]
 
 
 def _forbidden(name: str, module: str) -> str:
@@ -84,7 +84,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found: list[list[str]] = []
+    components: list[list[str]] = []
 
     def visit(module: str) -> None:
         index[module] = low[module] = len(index)
@@ -99,9 +99,9 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
             component = stack[stack.index(module) :]
             del stack[stack.index(module) :]
             if len(component) > 1:
-                found.append(component)
+                components.append(component)
 
     for module in sorted(graph):
         if module not in index:
             visit(module)
-    return found
+    return components

@@ -149,7 +149,7 @@ def test_several_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["trian"], "Did you mean 'train'?"),
         (["train", "cartpol"], "no recipe named 'cartpol'; did you mean 'cartpole'?"),
@@ -159,9 +159,9 @@ def test_several_seeds(tmp_path: Path) -> None:
         (["train", "cartpole", "--smoke", "total_steps=1", "RLLAB"], "expected key=value"),
     ],
 )
-def test_mistakes_exit_with_2_and_no_traceback(words: list[str], told: str, tmp_path: Path) -> None:
+def test_mistakes_exit_with_2_and_no_traceback(words: list[str], message: str, tmp_path: Path) -> None:
     done = rllab(*words, cwd=tmp_path)
-    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_a_device_that_is_not_there_exits_with_3(tmp_path: Path) -> None:
@@ -184,9 +184,9 @@ def test_check_finds_a_good_and_a_bad_algorithm(tmp_path: Path) -> None:
 
 
 def test_doctor(tmp_path: Path) -> None:
-    found = json.loads(started("doctor", "--json", cwd=tmp_path).stdout)
-    assert {"rllab", "python", "system", "gpu", "precision", "scheduler", "runs"} <= found.keys()
-    assert "torch 2." in found["rllab"] and "writable" in found["runs"]
+    report = json.loads(started("doctor", "--json", cwd=tmp_path).stdout)
+    assert {"rllab", "python", "system", "gpu", "precision", "scheduler", "runs"} <= report.keys()
+    assert "torch 2." in report["rllab"] and "writable" in report["runs"]
 
 
 def test_the_demo_goes_on_where_it_was_stopped_and_ends_with_what_was_learnt(tmp_path: Path) -> None:

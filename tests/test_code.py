@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_rewards import paid, rewards
+from test_rewards import rewards, scores_of
 
 from rllab.rewards.code import code, program
 from rllab.sandbox.program import guards, run
@@ -84,8 +84,8 @@ def test_equality_of_pythons_own_classes_counts() -> None:
 
 def test_time_memory_and_output_are_bounded() -> None:
     start = time.monotonic()
-    found = run("while True: pass", TEST, seconds=1)
-    assert found.late and not found.ran and found.passed == [False, False] and time.monotonic() - start < 8
+    outcome = run("while True: pass", TEST, seconds=1)
+    assert outcome.late and not outcome.ran and outcome.passed == [False, False] and time.monotonic() - start < 8
     assert "MemoryError" in run("x = bytearray(3 << 30)", memory=512).complained
     endless = run("while True: print('x' * 1000)", seconds=8)
     assert not endless.ran and "File too large" in endless.complained
@@ -100,12 +100,12 @@ def test_nothing_of_a_program_is_left_behind(tmp_path: Path) -> None:
     assert name not in subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
 
 
-def test_it_reaches_no_network_and_changes_no_files(tmp_path: Path) -> None:
-    said = guards()
-    if "not on this machine: no network" not in said:
-        found = run("import socket\nsocket.create_connection(('127.0.0.1', 22), 2)")
-        assert "unreachable" in found.complained or "PermissionError" in found.complained
-    if "not on this machine: no changes" not in said:
+def test_a_program_reaches_no_network_and_changes_no_files(tmp_path: Path) -> None:
+    guarded = guards()
+    if "not on this machine: no network" not in guarded:
+        outcome = run("import socket\nsocket.create_connection(('127.0.0.1', 22), 2)")
+        assert "unreachable" in outcome.complained or "PermissionError" in outcome.complained
+    if "not on this machine: no changes" not in guarded:
         (tmp_path / "mine").write_text("mine")
         script = f"import os\nopen('here', 'w').write('fine')\nos.remove({str(tmp_path / 'mine')!r})"
         assert "PermissionError" in run(script).complained and (tmp_path / "mine").exists()
@@ -113,7 +113,7 @@ def test_it_reaches_no_network_and_changes_no_files(tmp_path: Path) -> None:
     assert run("import os\nprint('A_SECRET' in os.environ)").printed == "False\n"
 
 
-def test_it_is_a_reward_like_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    found = rewards("[{name: code, partial: true, seconds: 2}]", tmp_path)
-    assert paid(found, ["def double(x): return 4"], tests=[TEST]).tolist() == [[0.5]]
+def test_code_is_a_reward(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    reward = rewards("[{name: code, partial: true, seconds: 2}]", tmp_path)
+    assert scores_of(reward, ["def double(x): return 4"], tests=[TEST]).tolist() == [[0.5]]
     assert "guards against accidents, not against malice: bounded time, memory" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Every recipe's smoke size keeps the trainer's contract, and broken algorithms are found out."""
+"""Every recipe's smoke size keeps the trainer's contract, and broken algorithms fail it."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_muon_and_sgd_resume_exactly(toy, tmp_path: Path) -> None:
         ("Stateful", "resumed"),
     ],
 )
-def test_broken_algorithms_are_found_out(toy, algo: str, finding: str, tmp_path: Path) -> None:
+def test_broken_algorithms_fail(toy, algo: str, finding: str, tmp_path: Path) -> None:
     with pytest.raises(Broken, match=finding):
         check_algorithm(toy("total_steps=3", "eval_every=0", algo=algo), tmp_path)
 

@@ -29,29 +29,33 @@ def ready(**changes: Any) -> Any:
 
 
 def answered(scores: list[Any], lengths: list[int]) -> Group:
-    """A group that says `a0`, `a1`, ...; those of 6 tokens are cut off."""
+    """A group with the completions `a0`, `a1`, ...; those of 6 tokens are cut off."""
     (group,) = groups([scores], [lengths])
     prompt = [{"role": "user", "content": "Work out (1+2) step by step."}]
     texts = [f"a{i}" for i in range(len(scores))]
     return replace(group, row={"prompt": prompt, "style": "think", "target": "3"}, texts=texts)
 
 
-def said(rows: list[dict[str, Any]]) -> list[str]:
+def passed(rows: list[dict[str, Any]]) -> list[str]:
     return [row["completion"][0]["content"] for row in rows]
 
 
-def test_the_best_of_those_that_are_paid_enough_pass() -> None:
+def test_the_best_completions_above_the_threshold_pass() -> None:
     made = ready(max_kept=2, threshold=1.0)
-    assert said(made._passed(answered([1.0, 3.0, 0.5], [2, 3, 4]))) == ["a1", "a0"]
-    assert said(made._passed(answered([1.0, 1.0, 1.0], [2, 3, 4]))) == ["a0", "a1"], "of equal ones the first"
-    assert said(ready(max_kept=None, threshold=1.0)._passed(answered([1.0, 0.0, 2.0], [2, 3, 4]))) == ["a2", "a0"], (
+    assert passed(made._passed(answered([1.0, 3.0, 0.5], [2, 3, 4]))) == ["a1", "a0"]
+    assert passed(made._passed(answered([1.0, 1.0, 1.0], [2, 3, 4]))) == ["a0", "a1"], "of equal ones the first"
+    assert passed(ready(max_kept=None, threshold=1.0)._passed(answered([1.0, 0.0, 2.0], [2, 3, 4]))) == ["a2", "a0"], (
         "all that pass"
     )
-    assert said(made._passed(answered([0.9, NAN, 1.0], [2, 3, 4]))) == ["a2"], "without a reward none passes"
-    assert said(made._passed(answered([2.0, 0.0, 1.0], [6, 3, 6]))) == [], "what is cut off does not pass"
-    assert said(made._passed(answered([3.0, 2.0, 1.0], [6, 3, 4]))) == ["a1", "a2"], "nor does it take another's place"
+    assert passed(made._passed(answered([0.9, NAN, 1.0], [2, 3, 4]))) == ["a2"], (
+        "a completion without a reward does not pass"
+    )
+    assert passed(made._passed(answered([2.0, 0.0, 1.0], [6, 3, 6]))) == [], (
+        "a completion that is cut off does not pass"
+    )
+    assert passed(made._passed(answered([3.0, 2.0, 1.0], [6, 3, 4]))) == ["a1", "a2"], "it does not count for max_kept"
     (row,) = ready()._passed(answered([0.0, 0.0, 1.0], [2, 2, 2]))
-    assert row.keys() == {"prompt", "style", "completion"}, "the target is nothing to learn from"
+    assert row.keys() == {"prompt", "style", "completion"}, "the target is no part of a training row"
 
 
 def test_answers_of_several_turns_are_learned_as_a_conversation() -> None:
@@ -113,6 +117,6 @@ def test_nothing_to_learn_stops_before_the_first_step() -> None:
         ({"mixed_rows": 1}, "mixed_rows is now supervised.batch_size"),
     ],
 )
-def test_bad_settings_are_told(changes: dict[str, Any], fault: str) -> None:
+def test_bad_settings_are_errors(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):
         load_recipe("r1-distill", changes)

@@ -31,12 +31,23 @@ def ready(**changes: Any) -> Any:
 
 def groups(scores: list[list[Any]], sizes: list[list[int]]) -> list[Group]:
     """Groups with rewards [P, G] or [P, G, R], and completions of so many tokens."""
-    found = []
-    for i, (paid, lengths) in enumerate(zip(scores, sizes, strict=True)):
-        said = [Completion(i, j, [20 + j] * n, [-0.5] * n, n < 6) for j, n in enumerate(lengths)]
-        table = np.array(paid, float).reshape(len(paid), -1)
-        found.append(Group({}, i, [11, 12, 13], said, [""] * len(said), [None] * len(said), table, [[{}]] * len(said)))
-    return found
+    sampled = []
+    for i, (rewards, lengths) in enumerate(zip(scores, sizes, strict=True)):
+        completions = [Completion(i, j, [20 + j] * n, [-0.5] * n, n < 6) for j, n in enumerate(lengths)]
+        table = np.array(rewards, float).reshape(len(rewards), -1)
+        sampled.append(
+            Group(
+                {},
+                i,
+                [11, 12, 13],
+                completions,
+                [""] * len(completions),
+                [None] * len(completions),
+                table,
+                [[{}]] * len(completions),
+            )
+        )
+    return sampled
 
 
 def predicted(batch: dict[str, torch.Tensor], name: str) -> list[tuple[int, float]]:
@@ -54,36 +65,36 @@ def test_advantages_have_known_values() -> None:
 
 
 def test_advantages_are_scaled_and_combined() -> None:
-    found = groups([[1.0, 0.0, 0.0, 1.0], [2.0, 2.0, 2.0, 6.0]], [[2] * 4] * 2)
-    by_group = ready()._advantages(found)
+    sampled = groups([[1.0, 0.0, 0.0, 1.0], [2.0, 2.0, 2.0, 6.0]], [[2] * 4] * 2)
+    by_group = ready()._advantages(sampled)
     assert by_group[0] == pytest.approx(np.array([0.5, -0.5, -0.5, 0.5]) / (np.sqrt(1 / 3) + 1e-4))
     assert by_group[1] == pytest.approx(np.array([-1, -1, -1, 3]) / (2 + 1e-4))
     all_of_it = np.array([1, 0, 0, 1, 2, 2, 2, 6.0])
-    by_batch = ready(scale_rewards="batch")._advantages(found)
+    by_batch = ready(scale_rewards="batch")._advantages(sampled)
     assert by_batch[0] == pytest.approx(np.array([0.5, -0.5, -0.5, 0.5]) / (all_of_it.std(ddof=1) + 1e-4))
-    assert ready(scale_rewards="none")._advantages(found)[1].tolist() == [-1, -1, -1, 3]
+    assert ready(scale_rewards="none")._advantages(sampled)[1].tolist() == [-1, -1, -1, 3]
 
 
 def test_several_rewards_are_combined_before_or_after() -> None:
-    paid = [[[1.0, 0.0], [0.0, 10.0], [0.0, 20.0], [1.0, NAN]]]
+    rewards = [[[1.0, 0.0], [0.0, 10.0], [0.0, 20.0], [1.0, NAN]]]
     both = [{"name": "noise", "weight": 2.0}, {"name": "brevity", "weight": 0.1}]
-    found = groups(paid, [[2] * 4])
-    before = ready(reward=both, scale_rewards="none")._advantages(found)
+    sampled = groups(rewards, [[2] * 4])
+    before = ready(reward=both, scale_rewards="none")._advantages(sampled)
     totals = np.array([2.0, 1.0, 2.0, 2.0])
     assert before[0] == pytest.approx(totals - totals.mean())
     first = np.array([0.5, -0.5, -0.5, 0.5]) / (np.sqrt(1 / 3) + 1e-4)
     second = np.array([-10.0, 0.0, 10.0, 0.0]) / (10 + 1e-4)
     summed = 2.0 * first + 0.1 * second
-    after = ready(reward=both, multi_objective_aggregation="normalize_then_sum")._advantages(found)
+    after = ready(reward=both, multi_objective_aggregation="normalize_then_sum")._advantages(sampled)
     assert after[0] == pytest.approx((summed - summed.mean()) / (summed.std(ddof=1) + 1e-4))
 
 
 def test_tokens_count_as_their_weighting_says() -> None:
-    found = groups([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0], [0.0, 0.0, 9.0]], [[2, 4, 6], [3, 3, 3], [1, 5, 2]])
+    sampled = groups([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0], [0.0, 0.0, 9.0]], [[2, 4, 6], [3, 3, 3], [1, 5, 2]])
     advantages = np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, -1.0, 2.0]])
 
     def weights(**settings: Any) -> dict[int, float]:
-        (batch,) = ready(**settings)._batches(found, advantages)
+        (batch,) = ready(**settings)._batches(sampled, advantages)
         of_token = zip(
             batch["input_ids"][:, 1:].flatten().tolist(), batch["weight"][:, :-1].flatten().tolist(), strict=True
         )
@@ -100,8 +111,8 @@ def test_tokens_count_as_their_weighting_says() -> None:
 
 
 def test_a_round_without_signal_yields_nothing() -> None:
-    found = groups([[1.0, 1.0, 1.0]], [[2, 4, 6]])
-    assert ready()._batches(found, np.zeros((1, 3))) == []
+    sampled = groups([[1.0, 1.0, 1.0]], [[2, 4, 6]])
+    assert ready()._batches(sampled, np.zeros((1, 3))) == []
 
 
 def test_sequence_ratios_are_geometric_means() -> None:
@@ -159,8 +170,8 @@ def test_every_rollout_is_kept_once_also_after_a_stop(tmp_path: Path) -> None:
 
 def test_dynamic_sampling_draws_others_in_place_of_groups_without_signal() -> None:
     made = ready(reward={"name": "soft_overlong", "tokens": 900, "buffer": 1}, dynamic_sampling=3)  # none is as long
-    found, metrics = made.sample_groups()
-    assert len(found) == 3 and made.prompts == 12 and made.completions == 36 and metrics["rollout/with_signal"] == 0
+    sampled, metrics = made.sample_groups()
+    assert len(sampled) == 3 and made.prompts == 12 and made.completions == 36 and metrics["rollout/with_signal"] == 0
     made = ready(dynamic_sampling=3, num_generations=12)  # a coin for each of twelve nearly always differs
     made.sample_groups()
     assert made.prompts == 3
@@ -171,14 +182,14 @@ def test_every_task_is_trained_on(task: str, tmp_path: Path) -> None:
     recipe = load_recipe("grpo", {"task": task, "reward": [{"name": "accuracy"}, {"name": "noise"}]}, smoke=True)
     rows = list(Trainer(recipe, tmp_path / "run"))
     assert len(rows) == 4 and rows[-1]["eval/reward/accuracy"] == rows[-1]["eval/accuracy"]
-    told = report(read_reward("accuracy"), *of_run("run", tmp_path, 1))
-    assert told["gold pays most"] == "100% of the groups" and told["fails"] == "0.0%"
+    rows = report(read_reward("accuracy"), *of_run("run", tmp_path, 1))
+    assert rows["gold pays most"] == "100% of the groups" and rows["fails"] == "0.0%"
 
 
 def test_long_groups_are_read_in_several_rows() -> None:
     made = ready(length=16, too_long="cut")
-    found = groups([[1.0, 0.0, 0.5, 2.0]], [[5, 6, 4, 5]])
-    (batch,) = made._batches(found, np.array([[1.0, -1.0, 0.5, 2.0]]))
+    sampled = groups([[1.0, 0.0, 0.5, 2.0]], [[5, 6, 4, 5]])
+    (batch,) = made._batches(sampled, np.array([[1.0, -1.0, 0.5, 2.0]]))
     assert batch["input_ids"].shape[1] <= 16 and len(batch["input_ids"]) == 2
     assert float(batch["weight"].sum()) == pytest.approx(1.0)
     values = dict(predicted(batch, "advantage"))
@@ -197,7 +208,7 @@ def test_long_groups_are_read_in_several_rows() -> None:
         ({"loss_type": "drgrpo"}, "did you mean 'dr_grpo'"),
     ],
 )
-def test_wrong_settings_are_told(changes: dict[str, Any], fault: str) -> None:
+def test_wrong_settings_are_errors(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):
         load_recipe("grpo", changes, smoke=True)
 

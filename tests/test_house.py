@@ -53,8 +53,8 @@ def test_each_violation_is_named(file: str, line: str, why: str, tmp_path: Path)
     for name, text in (tree | {file: line + "\n"}).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = violations(tmp_path)
-    assert len(found) == bool(why) and why in "".join(found), found
+    lines = violations(tmp_path)
+    assert len(lines) == bool(why) and why in "".join(lines), lines
 
 
 @pytest.mark.parametrize("path", [*ALGORITHMS, ROOT / "src/rllab/core/trainer.py"], ids=lambda p: p.stem)
@@ -100,8 +100,8 @@ def test_the_command_line_starts_without_torch() -> None:
     code = (
         "import sys; import rllab.cli; print([m for m in ('torch', 'numpy', 'gymnasium', 'rich') if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_signals_are_caught_before_torch_is_there() -> None:
@@ -117,6 +117,6 @@ def test_control_needs_no_language_models() -> None:
 def test_threads_do_not_spin_where_others_want_their_core() -> None:
     code = "import os; import rllab.core.engine; print(os.environ['GOMP_SPINCOUNT'])"
     env = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
-    for given, said in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+    for given, expected in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
         done = subprocess.run([sys.executable, "-c", code], env=env | given, capture_output=True, text=True)
-        assert done.stdout.strip() == said
+        assert done.stdout.strip() == expected

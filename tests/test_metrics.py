@@ -51,7 +51,7 @@ def test_every_entry_is_written_by_a_run(written: dict[tuple[str, type], str]) -
 
 
 @pytest.mark.parametrize(
-    ("name", "algorithm", "found"),
+    ("name", "algorithm", "pattern"),
     [
         ("reward/total", algos.GRPO, "reward/total"),
         ("reward/accuracy", algos.GRPO, "reward/NAME"),
@@ -61,9 +61,9 @@ def test_every_entry_is_written_by_a_run(written: dict[tuple[str, type], str]) -
         ("eval/rewards", algos.GRPO, None),
     ],
 )
-def test_an_exact_name_comes_before_a_pattern(name: str, algorithm: type, found: str | None) -> None:
+def test_an_exact_name_comes_before_a_pattern(name: str, algorithm: type, pattern: str | None) -> None:
     entry = PAGE.entry_for(name, algorithm, PAGE.read_metrics())
-    assert (entry and entry.name) == found
+    assert (entry and entry.name) == pattern
 
 
 def test_an_own_entry_comes_before_that_of_the_base() -> None:

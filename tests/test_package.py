@@ -26,9 +26,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_metadata(wheel: zipfile.ZipFile) -> None:
     text = wheel.read(next(n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))).decode()
-    said = Parser().parsestr(text)
-    assert said["Name"] == "rllab" and said["Requires-Python"] == ">=3.11" and said["License-Expression"] == "MIT"
-    needs = said.get_all("Requires-Dist") or []
+    metadata = Parser().parsestr(text)
+    assert (
+        metadata["Name"] == "rllab"
+        and metadata["Requires-Python"] == ">=3.11"
+        and metadata["License-Expression"] == "MIT"
+    )
+    needs = metadata.get_all("Requires-Dist") or []
     assert {"torch>=2.11", "transformers>=5.17", "numba>=0.65", "numpy>=2.3"} <= set(needs)
 
 

@@ -64,12 +64,12 @@ def test_losses_are_the_papers() -> None:
 def test_metrics_of_rewards_with_known_answers() -> None:
     rows = [{"prompt": "p", "chosen": "a b c", "rejected": "d", "gold": [2.0, 1.0]} for _ in range(4)]
     rewards = [np.array(r) for r in ([3.0, 1.0], [2.0, 0.0], [1.0, 2.0], [5.0, 4.0])]
-    metrics, said = pairwise_metrics(rows, rewards, [[3, 1]] * 4)
+    metrics, pairs = pairwise_metrics(rows, rewards, [[3, 1]] * 4)
     assert metrics["eval/accuracy"] == metrics["eval/gold_order"] == 0.75
-    assert [p["score"] for p in said] == [2.0, 2.0, -1.0, 1.0] and said[0]["gold"] == 1.0
+    assert [p["score"] for p in pairs] == [2.0, 2.0, -1.0, 1.0] and pairs[0]["gold"] == 1.0
     assert 0.5 < metrics["eval/length_bias"] < 0.9  # longer answers are rewarded more, but for one
     assert metrics["eval/nll"] == pytest.approx(np.mean(np.log1p(np.exp([-2.0, -2.0, 1.0, -1.0]))))
-    sure = np.array([0.9] * 9 + [0.1])  # said with 90 % confidence, right in nine of ten
+    sure = np.array([0.9] * 9 + [0.1])  # 90 % confidence, right in nine of ten
     assert order_calibration(sure) == pytest.approx(0.0)
     assert order_calibration(np.full(10, 0.8)) == pytest.approx(0.2)
 
@@ -116,6 +116,6 @@ def test_a_reward_model_learns_and_is_used(tmp_path: Path) -> None:
         ({"label_smoothing": 0.5}, "label_smoothing must be at least 0"),
     ],
 )
-def test_bad_settings_are_told(settings: dict[str, Any], fault: str) -> None:
+def test_bad_settings_are_errors(settings: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):
         load_recipe("dpo", settings, smoke=True)

@@ -86,10 +86,10 @@ def test_images_are_those_of_a_plain_buffer(
             replay.load_state_dict(checkpoints.newest().state("rank-0")["replay"])  # type: ignore[union-attr]
         if t >= n_step:
             index = np.arange(replay.added - len(replay), replay.complete)
-            found, expected = replay.take(index), plain(rows, index, n_step)
-            assert set(found) == set(expected)
+            taken, expected = replay.take(index), plain(rows, index, n_step)
+            assert set(taken) == set(expected)
             for name, value in expected.items():
-                np.testing.assert_array_equal(found[name].numpy(), value, err_msg=name)
+                np.testing.assert_array_equal(taken[name].numpy(), value, err_msg=name)
     assert replay.added > 4 * CAPACITY
 
 

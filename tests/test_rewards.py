@@ -69,9 +69,9 @@ def rewards(text: str, folder: Path, **settings: Any) -> Rewards:
     return Rewards(terms, **settings)
 
 
-def paid(found: Rewards, completions: list[str], **columns: Any) -> np.ndarray:
+def scores_of(reward: Rewards, completions: list[str], **columns: Any) -> np.ndarray:
     rows = [{"prompt": "p"} | {k: v[i] for k, v in columns.items()} for i in range(len(completions))]
-    scores, _ = found(["p"] * len(completions), completions, [[1] * len(c) for c in completions], rows)
+    scores, _ = reward(["p"] * len(completions), completions, [[1] * len(c) for c in completions], rows)
     return scores
 
 
@@ -93,20 +93,23 @@ def test_known_rewards() -> None:
 
 
 def test_rewards_are_called_by_name_with_columns_and_weights(mine: Path) -> None:
-    found = rewards(
+    reward = rewards(
         "[accuracy, {name: mine.py:healthy, weight: 0.5, scale: 2}, {name: mine.py:Made, worth: 7}]", mine.parent
     )
-    assert found.names == ["accuracy", "healthy", "Made"] and found.weights.tolist() == [1.0, 0.5, 1.0]
-    assert paid(found, ["#### 5", "6"], target=["5", "5"], kind=["number"] * 2).tolist() == [[1, 12, 7], [0, 2, 7]]
-    assert paid(rewards("mine.py:later", mine.parent), ["a"]).tolist() == [[2.0]]
-    assert paid(rewards("mine.py:prints", mine.parent), ["a"]).tolist() == [[1.0]]
-    halves = paid(rewards("mine.py:some", mine.parent), ["a", "b", "cc"])
+    assert reward.names == ["accuracy", "healthy", "Made"] and reward.weights.tolist() == [1.0, 0.5, 1.0]
+    assert scores_of(reward, ["#### 5", "6"], target=["5", "5"], kind=["number"] * 2).tolist() == [
+        [1, 12, 7],
+        [0, 2, 7],
+    ]
+    assert scores_of(rewards("mine.py:later", mine.parent), ["a"]).tolist() == [[2.0]]
+    assert scores_of(rewards("mine.py:prints", mine.parent), ["a"]).tolist() == [[1.0]]
+    halves = scores_of(rewards("mine.py:some", mine.parent), ["a", "b", "cc"])
     assert halves[0, 0] == 1.0 and math.isnan(halves[1, 0]) and halves[2, 0] == 2.0
 
 
 def test_noise_follows_from_the_seed() -> None:
-    found, said = rewards("noise", Path()), ["a"] * 64
-    first, second, other = (found(said, said, [[1]] * 64, [{}] * 64, seed)[0] for seed in (1, 1, 2))
+    reward, completions = rewards("noise", Path()), ["a"] * 64
+    first, second, other = (reward(completions, completions, [[1]] * 64, [{}] * 64, seed)[0] for seed in (1, 1, 2))
     assert (first == second).all() and (first != other).any() and 0.2 < first.mean() < 0.8
 
 
@@ -160,31 +163,31 @@ def test_a_reward_without_signal_is_no_failure(mine: Path, tmp_path: Path) -> No
 
 
 def test_failures_are_skipped_and_counted_where_asked(mine: Path) -> None:
-    said = ["ab"] * 9 + ["c"]
-    found = rewards("mine.py:picky", mine.parent, on_error="skip", max_skipped=0.1)
-    scores, faults = found(["p"] * 10, said, [[1]] * 10, [{"prompt": "p"}] * 10)
+    completions = ["ab"] * 9 + ["c"]
+    reward = rewards("mine.py:picky", mine.parent, on_error="skip", max_skipped=0.1)
+    scores, faults = reward(["p"] * 10, completions, [[1]] * 10, [{"prompt": "p"}] * 10)
     assert [f.index for f in faults] == [9] and math.isnan(scores[9, 0]) and scores[:9, 0].tolist() == [1.0] * 9
     with pytest.raises(RewardFailed, match="ZeroDivisionError") as failed:
-        found(["p"] * 10, ["c", "c", *said[2:]], [[1]] * 10, [{"prompt": "p"}] * 10)
-    told = str(failed.value.save_evidence(mine.parent, 3))
-    assert "30% of the completions have no score, more than reward_max_skipped allows" in told
+        reward(["p"] * 10, ["c", "c", *completions[2:]], [[1]] * 10, [{"prompt": "p"}] * 10)
+    message = str(failed.value.save_evidence(mine.parent, 3))
+    assert "30% of the completions have no score, more than reward_max_skipped allows" in message
     with pytest.raises(RewardFailed, match="too many") as failed:
-        rewards("mine.py:together", mine.parent, on_error="skip")(["p"] * 4, said[:4], [[1]] * 4, [{}] * 4)
+        rewards("mine.py:together", mine.parent, on_error="skip")(["p"] * 4, completions[:4], [[1]] * 4, [{}] * 4)
     assert failed.value.faults[0].index == -1  # no single completion is at fault
 
 
 def test_rewards_of_trl_work_by_name() -> None:
-    found = rewards(
+    reward = rewards(
         "[trl.rewards:think_format_reward, {name: 'trl.rewards:get_soft_overlong_punishment', max_completion_len: 10, "
         "soft_punish_cache: 5}]",
         Path(),
     )
-    said = [[{"role": "assistant", "content": c}] for c in ("<think>a</think>b", "b")]
-    scores, _ = found(["p"] * 2, said, [[1] * 3, [1] * 12], [{"prompt": "p"}] * 2)
+    completions = [[{"role": "assistant", "content": c}] for c in ("<think>a</think>b", "b")]
+    scores, _ = reward(["p"] * 2, completions, [[1] * 3, [1] * 12], [{"prompt": "p"}] * 2)
     assert scores.tolist() == [[1.0, 0.0], [0.0, -1.0]]
 
 
-def test_what_a_reward_pays_is_told_before_any_training(tmp_path: Path) -> None:
+def test_a_reward_is_reported_before_any_training(tmp_path: Path) -> None:
     for _ in Trainer(load_recipe("grpo", {}, smoke=True), tmp_path / "runs" / "r"):
         pass
     answers, tokens = of_run("r", tmp_path / "runs", 2)
@@ -209,9 +212,11 @@ def test_what_a_reward_pays_for_what_a_model_answers(tmp_path: Path) -> None:
     changes = {"reward": ["brevity"], "total_steps": 2}
     list(Trainer(load_recipe("grpo", changes, smoke=True), tmp_path / "runs" / "r"))
     words = ["--task", "{name: pocket, tickets: 0.0}", "--model", "r", "--runs", str(tmp_path / "runs"), "--json"]
-    told, again = (json.loads(CliRunner().invoke(app, ["reward", "brevity", *words]).stdout) for _ in range(2))
-    assert (told["completions"], told["groups"], told["failed"]) == (256, 64, 0.0) and told["groups_with_signal"] > 0
-    assert told["p5"] < told["p95"] and all(told[k] == again[k] for k in ("mean", "p5", "median", "p95"))
+    first, again = (json.loads(CliRunner().invoke(app, ["reward", "brevity", *words]).stdout) for _ in range(2))
+    assert (first["completions"], first["groups"], first["failed"]) == (256, 64, 0.0) and first[
+        "groups_with_signal"
+    ] > 0
+    assert first["p5"] < first["p95"] and all(first[k] == again[k] for k in ("mean", "p5", "median", "p95"))
     alone = CliRunner().invoke(app, ["reward", "self_judge", *words[:2], "--json"])
     assert alone.exception is None, alone.exception
     assert "self_judge asks the policy, and there is none: name a model" in json.loads(alone.stdout)["first_fault"]
@@ -226,10 +231,10 @@ def test_a_task_is_named_as_in_a_recipe() -> None:
 
 
 def test_a_task_has_gold_answers_that_a_reward_is_tried_on() -> None:
-    told = report(read_reward("accuracy"), *of_task(pocket(styles=(0.0, 1.0, 0.0), tickets=0.1)))
-    assert told["gold_is_best"] == 1.0 and told["failed"] == 0.0
-    assert told["not_applicable"] > 0  # tickets have no target
-    assert told["correlation_with_accuracy"] == pytest.approx(1.0)
+    measured = report(read_reward("accuracy"), *of_task(pocket(styles=(0.0, 1.0, 0.0), tickets=0.1)))
+    assert measured["gold_is_best"] == 1.0 and measured["failed"] == 0.0
+    assert measured["not_applicable"] > 0  # tickets have no target
+    assert measured["correlation_with_accuracy"] == pytest.approx(1.0)
 
 
 def test_the_reward_of_the_documentation_trains(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def ready(**changes: Any) -> Any:
     return recipe.algorithm
 
 
-def judged(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
+def sampled_batch(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
     """Groups of completions with scores, and a batch of them in which model, value and reference differ."""
     generator = torch.Generator().manual_seed(0)
     made._lm.model.double()
@@ -41,28 +41,28 @@ def judged(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
     with torch.no_grad():
         for p in (*made._reference.model.parameters(), *made.value.parameters()):
             p += 0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    found = groups(SCORES, LENGTHS)
-    batch = made._batch(found)
+    sampled = groups(SCORES, LENGTHS)
+    batch = made._batch(sampled)
     batch["weight"] /= batch["weight"].sum()
     made._estimate([batch])
     with torch.no_grad():
         for p in (*made._lm.model.parameters(), *made.value.parameters()):
             p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    return found, batch
+    return sampled, batch
 
 
 def by_completion(batch: dict[str, torch.Tensor], name: str) -> dict[tuple[int, int], list[float]]:
     """What a batch says at the tokens of each completion, named by its row in the batch and its number there."""
-    found: dict[tuple[int, int], list[float]] = {}
+    values: dict[tuple[int, int], list[float]] = {}
     for row, place in (batch["learned"] != 0).nonzero().tolist():
-        found.setdefault((row, int(batch["completion"][row, place])), []).append(float(batch[name][row, place]))
-    return found
+        values.setdefault((row, int(batch["completion"][row, place])), []).append(float(batch[name][row, place]))
+    return values
 
 
-def logp_and_values(made: Any, lm: Any, found: list[Group]) -> list[tuple[np.ndarray, np.ndarray]]:
+def logp_and_values(made: Any, lm: Any, sampled: list[Group]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each completion, by transformers' own forward pass over prompt and completion alone."""
     each = []
-    for group in found:
+    for group in sampled:
         for completion in group.completions:
             ids, first = torch.tensor([group.prompt + completion.ids]), len(group.prompt) - 1
             with torch.no_grad():
@@ -82,11 +82,11 @@ def test_advantages_are_discounted_sums_of_errors(gamma: float, lam: float) -> N
     batch["advantage"] = gae(batch, gamma, lam)
     rewards, values, advantages = (by_completion(batch, n) for n in ("reward", "old_value", "advantage"))
     assert len(advantages) == 6
-    for key, found in advantages.items():
+    for key, computed in advantages.items():
         r, v = rewards[key], [*values[key], 0.0]
         delta = [r[t] + gamma * v[t + 1] - v[t] for t in range(len(r))]
         expected = [sum((gamma * lam) ** (k - t) * delta[k] for k in range(t, len(r))) for t in range(len(r))]
-        assert found == pytest.approx(expected, abs=1e-9)
+        assert computed == pytest.approx(expected, abs=1e-9)
     assert not batch["advantage"][batch["learned"] == 0].any()
 
 
@@ -101,19 +101,19 @@ def test_time_passes_only_with_what_the_model_says_itself() -> None:
 
 
 def test_a_token_pays_for_its_distance_and_the_last_one_has_the_score() -> None:
-    found = groups(SCORES, LENGTHS)
-    batch = pack_groups(found, np.ones((2, 3), bool), 40, score=np.array(SCORES))
+    sampled = groups(SCORES, LENGTHS)
+    batch = pack_groups(sampled, np.ones((2, 3), bool), 40, score=np.array(SCORES))
     generator = torch.Generator().manual_seed(0)
     for name in ("old_logp", "reference_logp"):
         batch[name] = torch.randn(batch["learned"].shape, generator=generator) * (batch["learned"] != 0)
     batch["reward"] = token_rewards(batch, 0.1)
     rewards, old, reference = (by_completion(batch, n) for n in ("reward", "old_logp", "reference_logp"))
-    paid = []
+    last = []
     for key, reward in rewards.items():
         penalty = [-0.1 * (a - b) for a, b in zip(old[key], reference[key], strict=True)]
         assert reward[:-1] == pytest.approx(penalty[:-1], abs=1e-6)
-        paid.append(round(reward[-1] - penalty[-1], 4))
-    assert sorted(paid) == sorted(s for row in SCORES for s in row)
+        last.append(round(reward[-1] - penalty[-1], 4))
+    assert sorted(last) == sorted(s for row in SCORES for s in row)
     log_ratios, answers = kl_to_reference(batch).tolist()
     assert answers == 6
     assert log_ratios == pytest.approx(sum(sum(old[k]) - sum(reference[k]) for k in old), abs=1e-5)
@@ -121,15 +121,15 @@ def test_a_token_pays_for_its_distance_and_the_last_one_has_the_score() -> None:
 
 def test_the_loss_is_the_papers() -> None:
     made = ready(beta=0.1, epsilon=0.05, epsilon_value=0.05, gae_lambda=0.9, vf_coef=0.3)
-    found, batch = judged(made)
+    sampled, batch = sampled_batch(made)
     loss, _ = made.loss(batch)
     # the same again from transformers' own logits, one completion at a time
-    now = logp_and_values(made, made._lm.model, found)
-    reference = logp_and_values(made, made._reference.model, found)
+    now = logp_and_values(made, made._lm.model, sampled)
+    reference = logp_and_values(made, made._reference.model, sampled)
     old = [by_completion(batch, n) for n in ("old_logp", "old_value")]
     keys = sorted(old[0], key=lambda k: (len(old[0][k]), k))
     scores = {
-        (len(c.ids)): s for g, row in zip(found, SCORES, strict=True) for c, s in zip(g.completions, row, strict=True)
+        (len(c.ids)): s for g, row in zip(sampled, SCORES, strict=True) for c, s in zip(g.completions, row, strict=True)
     }
     parts, advantages, returns = [], [], []
     order = sorted(range(6), key=lambda i: len(now[i][0]))
@@ -162,8 +162,8 @@ def test_the_kl_coefficient_follows_its_target() -> None:
 
 def test_pretraining_rows_add_their_likelihood() -> None:
     plain, mixed = ready(), ready(supervised={"task": "tickets", "batch_size": 3}, supervised_coef=2.0)
-    _, batch = judged(plain)
-    _, same = judged(mixed)
+    _, batch = sampled_batch(plain)
+    _, same = sampled_batch(mixed)
     more = mixed._with_supervised(same)
     assert len(more["learned"]) > len(same["learned"]) and more["supervised_weight"].sum() == pytest.approx(1.0)
     assert not more["weight"][len(same["learned"]) :].any()
@@ -229,16 +229,16 @@ def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
     assert base_of(model_folder("two", tmp_path)) == folder
     policy: Any = rllab.load(tmp_path / "two")
     assert isinstance(policy.generate("My fan is late since Sunday."), str)
-    found, _ = of_run("two", tmp_path, 4)
-    assert {a.gold for a in found} == {True, False}
+    answers, _ = of_run("two", tmp_path, 4)
+    assert {a.gold for a in answers} == {True, False}
 
 
 def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path: Path) -> None:
     optim = {"model": {"lr": 0.3}, "value": {"lr": 0.1}}
     recipe = load_recipe("rlhf", {"kl_limit": 0.5, "save_every": 1, "optim": optim, "reward": "brevity"}, smoke=True)
-    with pytest.raises(Mistake, match=r"round \d: answers are \d+ nats from the reference.*Raise beta") as told:
+    with pytest.raises(Mistake, match=r"round \d: answers are \d+ nats from the reference.*Raise beta") as error:
         list(Trainer(recipe, tmp_path / "run"))
-    kept = Path(str(told.value).split("kept in ")[1].split(". Raise")[0])
+    kept = Path(str(error.value).split("kept in ")[1].split(". Raise")[0])
     assert all(a["completions"] for a in json.loads(kept.read_text()))
     assert Checkpoints(tmp_path / "run" / "checkpoints").newest() is not None
 
@@ -261,6 +261,6 @@ def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path:
         ),
     ],
 )
-def test_wrong_settings_are_told(changes: dict[str, Any], fault: str) -> None:
+def test_wrong_settings_are_errors(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(Mistake, match=fault):
         load_recipe("rlhf", changes, smoke=True)

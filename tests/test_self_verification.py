@@ -72,11 +72,11 @@ def test_evaluations_are_read_in_their_form_alone() -> None:
 
 
 def test_rewards_of_evaluations() -> None:
-    said = [SOUND, "Evaluation: 1 + 1 = 2 no. Line 2 is wrong. #### 0", "Line 2 is wrong."]
-    rows: dict[str, Any] = {"completions": said, "target": ["1", "0", "0"], "line": [None, 1, 2]}
+    completions = [SOUND, "Evaluation: 1 + 1 = 2 no. Line 2 is wrong. #### 0", "Line 2 is wrong."]
+    rows: dict[str, Any] = {"completions": completions, "target": ["1", "0", "0"], "line": [None, 1, 2]}
     assert rewards.verifying(**rows) == [1.0, 0.0, 0.0] and rewards.verifying(**rows, meta=False) == [1.0, 1.0, 0.0]
-    assert rewards.flaw_named(said, [None, 1, 2]) == [None, 0.0, 0.0]
-    assert rewards.flaw_named(said[1:], [2, 2]) == [1.0, 0.0]
+    assert rewards.flaw_named(completions, [None, 1, 2]) == [None, 0.0, 0.0]
+    assert rewards.flaw_named(completions[1:], [2, 2]) == [1.0, 0.0]
 
 
 def calibration(*words: object) -> Any:
@@ -88,15 +88,15 @@ def test_the_papers_table_1_comes_out_of_its_published_proofs(data: Path, tmp_pa
     names = ["IMO2025", "CMO2024", "Putnam2024", "IMO-ProofBench-Basic"]
     done = calibration(*(folder / f"{name}.jsonl" for name in names), "--json", "--figure", figure)
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert [(r["file"], round(100 * r["share"], 1)) for r in told["files"]] == list(
+    result = json.loads(done.stdout)
+    assert [(r["file"], round(100 * r["share"], 1)) for r in result["files"]] == list(
         zip(names, [83.3, 73.8, 98.3, 99.0], strict=True)  # Table 1, and figure 3
     )
-    assert sum(r["proofs"] for r in told["bins"]) == told["all"][0]["proofs"] == 54
-    assert 0 < told["all"][0]["pearson"] < 1 and figure.read_text().lstrip().startswith("<?xml")
+    assert sum(r["proofs"] for r in result["bins"]) == result["all"][0]["proofs"] == 54
+    assert 0 < result["all"][0]["pearson"] < 1 and figure.read_text().lstrip().startswith("<?xml")
 
 
-def judged(name: str, score: Any, points: Any) -> str:
+def proof_line(name: str, score: Any, points: Any) -> str:
     return json.dumps(
         {"problem_idx": name, "model_prediction": {"average_automatic_rating": score, "human_rating": points}}
     )
@@ -104,31 +104,33 @@ def judged(name: str, score: Any, points: Any) -> str:
 
 def test_calibration_of_known_proofs(tmp_path: Path) -> None:
     file = tmp_path / "known.jsonl"
-    file.write_text("\n".join([judged("IMO-1", 1.0, 7), judged("IMO-2", 0.95, 0), judged("Putnam-A1", 0.0, 1)]))
-    told = json.loads(calibration(file, "--bins", "2", "--json").stdout)
-    low, high = told["bins"]
+    file.write_text(
+        "\n".join([proof_line("IMO-1", 1.0, 7), proof_line("IMO-2", 0.95, 0), proof_line("Putnam-A1", 0.0, 1)])
+    )
+    result = json.loads(calibration(file, "--bins", "2", "--json").stdout)
+    low, high = result["bins"]
     assert (low["score"], low["proofs"], low["human"]) == ([0.0, 0.5], 1, pytest.approx(0.1))
     assert (high["proofs"], high["human"], high["interval"]) == (2, 0.5, [0.0, 1.0])
-    assert told["all"][0]["calibration error"] == pytest.approx((0.1 + 2 * (0.975 - 0.5)) / 3)
-    assert told["all"][0]["pearson"] == pytest.approx(np.corrcoef([1, 0.95, 0], [1, 0, 0.1])[0, 1])
+    assert result["all"][0]["calibration error"] == pytest.approx((0.1 + 2 * (0.975 - 0.5)) / 3)
+    assert result["all"][0]["pearson"] == pytest.approx(np.corrcoef([1, 0.95, 0], [1, 0, 0.1])[0, 1])
 
 
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        (judged("Olympiad-1", 1, 7), "known.jsonl:2: problem_idx 'Olympiad-1' begins with no contest"),
+        (proof_line("Olympiad-1", 1, 7), "known.jsonl:2: problem_idx 'Olympiad-1' begins with no contest"),
         (
-            judged("IMO-1", 1, 8),
+            proof_line("IMO-1", 1, 8),
             "known.jsonl:2: expected average_automatic_rating from 0 to 1, human_rating from 0 to 7",
         ),
-        (judged("IMO-1", "good", 7), "known.jsonl:2: expected average_automatic_rating"),
-        ("[]", "known.jsonl:2: this line is no JSON object"),
+        (proof_line("IMO-1", "good", 7), "known.jsonl:2: expected average_automatic_rating"),
+        ("[]", "known.jsonl:2: this line is not a JSON object"),
         ("{}", "known.jsonl:2: problem_idx '' begins with no contest"),
     ],
 )
-def test_proofs_that_cannot_be_used_are_told(line: str, fault: str, tmp_path: Path) -> None:
+def test_unusable_proofs_are_errors(line: str, fault: str, tmp_path: Path) -> None:
     file = tmp_path / "known.jsonl"
-    file.write_text(f"{judged('IMO-1', 1.0, 7)}\n{line}\n")
+    file.write_text(f"{proof_line('IMO-1', 1.0, 7)}\n{line}\n")
     done = calibration(file)
     assert done.exit_code != 0 and fault in str(done.exception) and "known" in done.output
     file.write_text(line)
@@ -230,7 +232,7 @@ def test_the_careless_author_errs_evaluates_rightly_and_refines() -> None:
 def test_every_text_of_both_tasks_is_made_of_known_words() -> None:
     for task in (tasks.verification(proving=0.5), tasks.proving()):
         tokenizer = tokenizer_for(task)
-        found = documents(tokenizer, [task.row(i, "train") for i in range(500)])
-        assert not any(tokenizer.unk_token_id in (*d.prompt, *d.completions[0]) for d in found)
+        rendered = documents(tokenizer, [task.row(i, "train") for i in range(500)])
+        assert not any(tokenizer.unk_token_id in (*d.prompt, *d.completions[0]) for d in rendered)
     kinds = ["target" in tasks.verification(proving=0.5).row(i, "train") for i in range(200)]
     assert 60 < sum(kinds) < 140 and all("target" in tasks.verification(proving=0.5).row(i, "test") for i in range(50))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Server
-from test_rewards import paid, rewards
+from test_rewards import rewards, scores_of
 from transformers import AutoModelForCausalLM
 
 from rllab.core.errors import Mistake
@@ -24,8 +24,10 @@ from rllab.testing import check_algorithm
 from rllab.text.open import open_model
 
 
-def ask(server: Server, said: list[str], **settings: Any) -> list[Any]:
-    return asyncio.run(http(["p"] * len(said), said, [[1]] * len(said), url=server.url, **settings))
+def ask(server: Server, completions: list[str], **settings: Any) -> list[Any]:
+    return asyncio.run(
+        http(["p"] * len(completions), completions, [[1]] * len(completions), url=server.url, **settings)
+    )
 
 
 def test_a_service_is_asked_in_parts_with_the_columns(server: Server) -> None:
@@ -36,8 +38,8 @@ def test_a_service_is_asked_in_parts_with_the_columns(server: Server) -> None:
     assert ask(server, ["a", "bb", "ccc"], n=[10, 20, 30], batch=2) == [11, 22, 33]
     assert sorted(len(body["prompts"]) for _, _, body in server.asked) == [1, 2]
     server.answer = lambda body: (200, [None] * len(body["prompts"]))
-    found = paid(rewards(f"{{name: http, url: '{server.url}'}}", Path()), ["a"], kind=["number"])
-    assert np.isnan(found).all() and server.asked[-1][2]["kind"] == ["number"]
+    scores = scores_of(rewards(f"{{name: http, url: '{server.url}'}}", Path()), ["a"], kind=["number"])
+    assert np.isnan(scores).all() and server.asked[-1][2]["kind"] == ["number"]
 
 
 def test_a_busy_service_is_asked_again(server: Server) -> None:
@@ -47,7 +49,7 @@ def test_a_busy_service_is_asked_again(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "told", "asked"),
+    ("status", "reply", "message", "asked"),
     [
         (401, "who are you?", "answers 401 Unauthorized: 'who are you\\?'", 1),
         (500, "broken", "answers 500 Internal Server Error: 'broken'", 5),
@@ -56,9 +58,9 @@ def test_a_busy_service_is_asked_again(server: Server) -> None:
         (200, {"score": 3}, "expected 1 numbers in a list", 1),
     ],
 )
-def test_what_is_wrong_with_a_service_is_told(server: Server, status: int, said: Any, told: str, asked: int) -> None:
-    server.answer = lambda body: (status, said)
-    with pytest.raises(ConnectionError, match=f"{server.url} .*{told}"):
+def test_errors_of_a_service_are_reported(server: Server, status: int, reply: Any, message: str, asked: int) -> None:
+    server.answer = lambda body: (status, reply)
+    with pytest.raises(ConnectionError, match=f"{server.url} .*{message}"):
         ask(server, ["a"])
     assert len(server.asked) == asked
 
@@ -68,7 +70,7 @@ def test_a_service_that_is_away_stops_the_run_before_the_step(server: Server) ->
     with pytest.raises(ConnectionError, match="does not answer"):
         ask(server, ["a"])
     with pytest.raises(RewardFailed, match=r"ConnectionError: http://127.0.0.1:.* does not answer"):
-        paid(rewards(f"{{name: http, url: '{server.url}'}}", Path()), ["a"])
+        scores_of(rewards(f"{{name: http, url: '{server.url}'}}", Path()), ["a"])
 
 
 def test_answers_meet_around_a_circle_in_both_orders() -> None:
@@ -86,7 +88,7 @@ def test_answers_meet_around_a_circle_in_both_orders() -> None:
 
 
 def test_the_last_letter_alone_is_the_verdict() -> None:
-    said = {
+    scores = {
         "A": 1.0,
         "It is **B**.": 0.0,
         "<think>A?</think> Neither: C": 0.5,
@@ -95,7 +97,7 @@ def test_the_last_letter_alone_is_the_verdict() -> None:
         "none": None,
         "": None,
     }
-    assert {k: verdict(k) for k in said} == said
+    assert {k: verdict(k) for k in scores} == scores
 
 
 def prefers(better: Callable[[str, str], str]) -> Callable[[Any], tuple[int, Any]]:
@@ -111,20 +113,20 @@ def test_a_judge_compares_the_answers_of_a_group(server: Server, monkeypatch: py
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     server.answer = prefers(lambda one, other: "So: A" if len(one) > len(other) else "So: B")
     name = f"{{name: judge, url: '{server.url}/v1/', model: some, opponents: 2, asks: 'Which is longer?'}}"
-    assert paid(rewards(name, Path()), ["a", "bbb", "cc"]).T.tolist() == [[0.0, 1.0, 0.5]]
+    assert scores_of(rewards(name, Path()), ["a", "bbb", "cc"]).T.tolist() == [[0.0, 1.0, 0.5]]
     path, headers, body = server.asked[0]
     assert path == "/v1/chat/completions" and body["model"] == "some" and body["temperature"] == 0
     assert headers["authorization"] == "Bearer secret" and "Which is longer?" in body["messages"][0]["content"]
     server.answer = prefers(lambda one, other: "A")
-    assert paid(rewards(name, Path()), ["a", "bbb", "cc"]).T.tolist() == [[0.5, 0.5, 0.5]]
+    assert scores_of(rewards(name, Path()), ["a", "bbb", "cc"]).T.tolist() == [[0.5, 0.5, 0.5]]
     against = name.replace("opponents: 2", "against: ours")
     server.answer = prefers(lambda one, other: "A" if "good" in one else "B")
-    assert paid(rewards(against, Path()), ["good", "bad"], ours=["bad", "good"]).T.tolist() == [[1.0, 0.0]]
+    assert scores_of(rewards(against, Path()), ["good", "bad"], ours=["bad", "good"]).T.tolist() == [[1.0, 0.0]]
 
 
-def test_what_is_wrong_with_a_judge_is_told(server: Server) -> None:
-    def of(said: list[str], **settings: Any) -> Any:
-        return asyncio.run(judge(["p"] * len(said), said, url=server.url, model="some", **settings))
+def test_errors_of_a_judge_are_reported(server: Server) -> None:
+    def of(completions: list[str], **settings: Any) -> Any:
+        return asyncio.run(judge(["p"] * len(completions), completions, url=server.url, model="some", **settings))
 
     server.answer = prefers(lambda one, other: "I cannot say")
     with pytest.raises(ValueError, match="2 of 2 verdicts of some end with none of A, B and C, such as 'I cannot say'"):

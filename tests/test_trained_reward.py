@@ -39,17 +39,17 @@ def test_it_pays_what_the_model_says(runs: Path, tmp_path: Path, listed: bool) -
     rollouts = [s for s in kept if "split" not in s]
     assert rollouts and all(set(s["rewards"]) == {"reward-model", *(["brevity"] * listed)} for s in rollouts)
     judge: Any = rllab.load(runs / "reward-model")
-    for said in rollouts[:4]:
-        expected = judge.reward(said["prompt"], [said["completion"]])[0]
-        assert said["rewards"]["reward-model"] == pytest.approx(expected, abs=1e-4)
+    for rollout in rollouts[:4]:
+        expected = judge.reward(rollout["prompt"], [rollout["completion"]])[0]
+        assert rollout["rewards"]["reward-model"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_it_is_named_by_its_run_and_the_run_pins_its_checkpoint(runs: Path, tmp_path: Path) -> None:
     trainer = Trainer(grpo("run:reward-model"), tmp_path / "run", runs=runs)
     list(trainer)
     assert str(checkpoint(runs / "reward-model")) in (tmp_path / "run" / "recipe.yaml").read_text()
-    told = report(read_reward("run:reward-model", runs), *of_task(grpo("noise").algorithm.task()))
-    assert told["failed"] == 0.0 and told["deterministic"]
+    measured = report(read_reward("run:reward-model", runs), *of_task(grpo("noise").algorithm.task()))
+    assert measured["failed"] == 0.0 and measured["deterministic"]
 
 
 def test_adapters_are_a_reward_model_too(tmp_path: Path) -> None:
