@@ -14,8 +14,10 @@ import typer
 from forked import call
 from typer.testing import CliRunner
 
-from rllab.cli import app
+from rllab import algos, rewards
+from rllab.cli import app, settings
 from rllab.core.run import RunFolder
+from rllab.rewards.trained import Trained
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,10 +93,10 @@ def test_list_groups_recipes_and_wraps(tmp_path: Path) -> None:
 
 
 def test_show_all_explains_every_setting(tmp_path: Path) -> None:
-    shown = rllab("show", "cartpole", "--all").stdout
+    shown = rllab("show", "cartpole", "--all", COLUMNS="200").stdout
     assert re.search(r"^buffer_size: 20000 +# transitions; .* \(default 10000\)$", shown, re.M)
-    assert re.search(r"^optim.lr: 0.005 .*\(default 0.001\)$", shown, re.M)
-    assert re.search(r"^keep: 2 +# checkpoints kept", shown, re.M)
+    assert re.search(r"^optim.lr: 0.005 +# learning rate \(default 0.001\)$", shown, re.M)
+    assert re.search(r"^keep: 2 +# number of checkpoints kept", shown, re.M)
     assert re.search(r"^lora.r: 8", rllab("show", "GRPO", "--all").stdout, re.M)
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\nfrom rllab.algos import DQN\n@dataclass(kw_only=True)\n"
@@ -103,6 +105,30 @@ def test_show_all_explains_every_setting(tmp_path: Path) -> None:
     own = rllab("show", "mine.py:Mine", "--all", cwd=tmp_path)
     assert re.search(r"^depth: 3 +# layers of mine$", own.stdout, re.M), own.stderr
     assert re.search(r"^gamma: 0.5 +# discount", own.stdout, re.M)
+
+
+def test_show_all_wraps_at_the_terminals_width() -> None:
+    wide = rllab("show", "verifier", "--all", COLUMNS="300").stdout
+    narrow = rllab("show", "verifier", "--all", COLUMNS="80").stdout
+    assert max(map(len, wide.splitlines())) > 100 and max(map(len, narrow.splitlines())) <= 80
+    assert "meta: true" in narrow, "settings of rewards are listed"
+    words = [[w for w in text.split() if w != "#"] for text in (wide, narrow)]
+    assert words[0] == words[1], "no word is lost"
+
+
+WITHOUT = {"Control: env_kwargs", "Control: wrappers", "PPO: num_minibatches", "PPO: update_epochs"}
+WITHOUT |= {"PrefPPO: predictors", "PrefPPO: reward_hidden"}
+
+
+def test_every_setting_of_the_labs_own_has_an_explanation() -> None:
+    """A trailing comment behind the field or keyword-only parameter; it stands in docs/settings.md and `show --all`."""
+    algorithms = [getattr(algos, name) for name in algos.__all__]
+    own = [(f"{a.__name__}: {title}", s) for a in algorithms for title, rows in settings.sections(a) for s in rows]
+    named = [(name, getattr(rewards, name)) for name in rewards.__all__] + [("run:NAME", Trained)]
+    own += [(f"reward {name}", s) for name, reward in named for s in settings.of_function(reward)]
+    missing = sorted({f"{s.owner or where}: {s.name}" for where, s in own if not s.explanation} - WITHOUT)
+    assert not missing, f"add a comment behind these fields that says what they mean: {', '.join(missing)}"
+    assert len(own) > 300 and any(s.name == "partial" for _, s in own)
 
 
 def test_a_newcomers_path(tmp_path: Path) -> None:

@@ -40,15 +40,15 @@ class Policy(TextAlgorithm):
     reward: list[Reward] | Reward  # accuracy, my.pkg:fn, mine.py:fn, run:NAME; or a list of {name, weight, settings}
     num_generations: int = 8  # completions of a prompt
     batch_size: int = 32  # prompts of a round
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0  # 0: all
+    temperature: float = 1.0  # of the sampling, and of the log-probabilities in GRPO's and RLHF's loss
+    top_p: float = 1.0  # sample from the likeliest tokens whose probabilities reach this
+    top_k: int = 0  # sample from this many likeliest tokens; 0: from all
     num_iterations: int = 1  # passes over a round's completions
     num_minibatches: int = 1  # optimizer steps of a pass
     dynamic_sampling: int = 0  # how often a round draws more prompts while it lacks groups with signal
-    reward_seconds: float = 60.0  # for one call of a reward
-    reward_on_error: OnError = "stop"
-    reward_max_skipped: float = 0.1  # share of a round's completions
+    reward_seconds: float = 60.0  # deadline of one call of a reward
+    reward_on_error: OnError = "stop"  # a reward fails: stop the run, or skip the completion
+    reward_max_skipped: float = 0.1  # most completions of a round that may be skipped, as a share
     preflight_stops: bool = True  # stop before the first step if most answers are cut off or no group has signal
 
     def __post_init__(self) -> None:
@@ -258,7 +258,7 @@ class Policy(TextAlgorithm):
 class Supervised:
     """Rows of a task that are learned as in SFT, in the same optimizer steps as the sampled completions."""
 
-    task: Annotated[Callable[..., Any], TASKS]
+    task: Annotated[Callable[..., Any], TASKS]  # the rows to learn, as the recipe's own `task`
     batch_size: int = 32  # rows of an optimizer step
 
     def __post_init__(self) -> None:

@@ -70,11 +70,11 @@ class RLHF(Policy):
 
     num_generations: int = 1
     beta: float = 0.05  # coefficient of the KL to the reference, at first
-    kl_target: float | None = None  # nats an answer; None: the coefficient stays
+    kl_target: float | None = None  # nats an answer that the coefficient aims at; None: it stays
     kl_horizon: int = 10_000  # a round of n answers changes the coefficient by at most 0.2 n / kl_horizon of it
     kl_limit: float = 200.0  # nats an answer, above which a run stops
     gamma: float = 1.0  # discount
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.95  # lambda of the advantages: 0 relies on the value, 1 on the returns
     epsilon: float = 0.2  # clip range of the ratio
     epsilon_value: float = 0.2  # clip range of the value
     vf_coef: float = 0.1  # coefficient of the value loss

@@ -61,6 +61,8 @@ def show(
     if not every:
         print(recipe_path(recipe).read_text(encoding="utf-8"), end="")
         return
+    import shutil
+
     from rllab import algos
     from rllab.cli import settings
     from rllab.core.names import find, is_in_file
@@ -74,7 +76,7 @@ def show(
         values |= {f"{k}.{n}": v for k in values for n, v in (values[k] if isinstance(values[k], dict) else {}).items()}
         sections = [*settings.sections(type(loaded.algorithm)), *settings.of_rewards(loaded.algorithm)]
     for title, rows in sections:
-        print("\n".join(settings.lines(title, rows, values)), end="\n\n")
+        print("\n".join(settings.lines(title, rows, values, shutil.get_terminal_size().columns)), end="\n\n")
 
 
 @verb()

@@ -10,6 +10,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 REQUIRED, BELOW = "must be set", "see below"
+_COLUMN = 36  # of the comments in `lines`
 
 
 class Setting(NamedTuple):
@@ -35,7 +36,7 @@ def explanations(source: str) -> dict[str, str]:
     if isinstance(tree, ast.ClassDef):
         nodes = [(n.target.id, n) for n in tree.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
         return {name: comments[node.end_lineno or 0] for name, node in nodes if node.end_lineno in comments}
-    assert isinstance(tree, ast.FunctionDef)
+    assert isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef))
     arguments = [*tree.args.args, *tree.args.kwonlyargs]
     return {a.arg: comments[a.lineno] for a in arguments if a.lineno in comments and a.lineno > tree.lineno}
 
@@ -80,8 +81,9 @@ def nested(owner: type) -> dict[str, type]:
 
 
 def of_function(function: Callable[..., Any]) -> list[Setting]:
-    """The keyword-only settings of a function, such as a reward or task."""
-    texts = explanations(inspect.getsource(function))
+    """The keyword-only settings of a function or of a class's `__init__`, such as a reward."""
+    made_by = function.__init__ if inspect.isclass(function) else function
+    texts = explanations(inspect.getsource(made_by)) if inspect.isfunction(made_by) else {}
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     return [
         Setting(p.name, REQUIRED if p.default is p.empty else as_yaml(p.default), texts.get(p.name, ""), "")
@@ -100,7 +102,7 @@ def sections(algorithm: type) -> Iterator[tuple[str, list[Setting]]]:
 
 
 def of_rewards(algorithm: Any) -> Iterator[tuple[str, list[Setting]]]:
-    """(title, settings) of each reward of an algorithm that is a function with settings."""
+    """(title, settings) of each reward of an algorithm that has settings."""
     from pathlib import Path
 
     from rllab.core.names import find
@@ -108,15 +110,22 @@ def of_rewards(algorithm: Any) -> Iterator[tuple[str, list[Setting]]]:
     terms = getattr(algorithm, "reward", [])
     for term in terms if isinstance(terms, list) else [terms]:
         function = find(term.address, "", Path.cwd()) if hasattr(term, "address") else None
-        if inspect.isfunction(function) and (own := of_function(function)):
+        if function is not None and (own := of_function(function)):
             yield f"reward {term.name}", own
 
 
-def lines(title: str, rows: list[Setting], values: dict[str, Any]) -> Iterator[str]:
-    """Settings as text, a line each. values: of a recipe; those that differ from the default are shown before it."""
+def lines(title: str, rows: list[Setting], values: dict[str, Any], width: int) -> Iterator[str]:
+    """Settings as lines of YAML with comments, wrapped to `width` columns.
+
+    values: the settings of a recipe. A value that differs from the default stands in its place.
+    """
     yield f"# {title}"
     for row in rows:
         value = as_yaml(values[row.name]) if row.name in values and row.default != BELOW else row.default
         default = "" if row.default in (value, REQUIRED) else f"(default {row.default})"
         comment = " ".join(filter(None, [row.explanation, default]))
-        yield (f"{row.name}: {value}".ljust(34) + f"  # {comment}") if comment else f"{row.name}: {value}"
+        setting, indent = f"{row.name}: {value}", " " * _COLUMN + "# "
+        wrapped = textwrap.wrap(comment, max(_COLUMN, width) - len(indent), break_on_hyphens=False) or [""]
+        beside = len(setting) < _COLUMN - 1 and comment
+        yield f"{setting:<{_COLUMN}}# {wrapped[0]}" if beside else setting
+        yield from (indent + line for line in wrapped[bool(beside) :] if line)

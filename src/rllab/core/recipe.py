@@ -26,10 +26,10 @@ class Optim:
     """An optimizer and its learning-rate schedule; the schedule counts rounds."""
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
-    lr: float = 1e-3
+    lr: float = 1e-3  # learning rate
     betas: tuple[float, float] = (0.9, 0.999)  # adamw, which muon uses for all but matrices
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    eps: float = 1e-8  # added to AdamW's denominator
+    weight_decay: float = 0.0  # decoupled for adamw and muon, an L2 penalty for sgd
     momentum: float = 0.0  # sgd and muon; muon uses 0.95 if this is 0
     max_grad_norm: float | None = None  # a gradient with a larger norm is scaled down to this norm
     warmup: int = 0  # rounds of linear warm-up to the full learning rate
@@ -55,7 +55,7 @@ class Settings:
     save_minutes: float = 10.0  # minutes between checkpoints
     keep: int = 2  # number of checkpoints kept
     micro_batch: int | None = None  # entries per backward pass; the gradient is the same
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: a GPU if torch sees one, else the CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: int | None = None  # CPU threads of torch; by default torch's own number
     until: dict[str, float | str] = field(default_factory=dict)  # metric: value; the run ends once all are reached

@@ -27,9 +27,9 @@ def code(
     prompts: Sequence[Any],
     completions: Sequence[Any],
     *,
-    seconds: float = 5.0,
-    memory: int = 1024,
-    partial: bool = False,
+    seconds: float = 5.0,  # time limit of a program with its tests, or with one input
+    memory: int = 1024,  # memory limit of a program in MiB
+    partial: bool = False,  # reward the share of tests that pass; else 1 if all pass
     **columns: Sequence[Any],
 ) -> list[float | None]:
     """1 where a completion's program passes all its tests, else 0, or with `partial` the share that it passes.

@@ -12,13 +12,22 @@ _THINKS = (
 )
 
 
-def format(completions: Sequence[Any], *, pattern: str = _THINKS) -> list[float]:
+def format(
+    completions: Sequence[Any],
+    *,
+    pattern: str = _THINKS,  # regular expression; by default one closed thought and an answer behind it
+) -> list[float]:
     """1 where the whole completion matches a regular expression (of Python's, `.` is any character), else 0."""
     wanted = re.compile(pattern, re.DOTALL)
     return [float(wanted.fullmatch(text) is not None) for text in map(last_text, completions)]
 
 
-def repetition(completions: Sequence[Any], *, words: int = 3, worst: float = -1.0) -> list[float]:
+def repetition(
+    completions: Sequence[Any],
+    *,
+    words: int = 3,  # words of a sequence
+    worst: float = -1.0,  # the reward if all sequences are repetitions
+) -> list[float]:
     """`worst` times the share of sequences of `words` words that are repetitions (Yeo et al. 2025, appendix)."""
     scores = []
     for text in map(last_text, completions):

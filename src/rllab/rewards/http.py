@@ -11,10 +11,10 @@ async def http(
     completions: Sequence[Any],
     completion_ids: Sequence[Sequence[int]],
     *,
-    url: str,
-    seconds: float = 30.0,
-    batch: int = 64,
-    at_once: int = 4,
+    url: str,  # the service's address
+    seconds: float = 30.0,  # deadline of one request
+    batch: int = 64,  # completions of a request
+    at_once: int = 4,  # requests at the same time
     **columns: Sequence[Any],
 ) -> list[Any]:
     """Scores from a service, to which the texts and the columns of their rows are posted.

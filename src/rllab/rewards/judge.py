@@ -18,11 +18,11 @@ async def judge(
     prompts: Sequence[Any],
     completions: Sequence[Any],
     *,
-    url: str,
-    model: str,
-    asks: str = ASKS,
-    opponents: int = 2,
-    against: str = "",
+    url: str,  # the judge's address, up to /v1
+    model: str,  # the judge's name at that address
+    asks: str = ASKS,  # the question to the judge
+    opponents: int = 2,  # others of its group that each completion is compared with
+    against: str = "",  # a column with one answer that all completions are compared with instead
     **columns: Sequence[Any],
 ) -> list[float | None]:
     """The share of comparisons that a completion wins. The judge has OpenAI's interface (vLLM, SGLang, a provider).

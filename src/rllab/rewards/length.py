@@ -8,12 +8,21 @@ from rllab.answers import grade
 from rllab.core.messages import last_text
 
 
-def brevity(completion_ids: Sequence[Sequence[int]], *, tokens: int = 64) -> list[float]:
+def brevity(
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    tokens: int = 64,  # length from which the reward is 0
+) -> list[float]:
     """Falls linearly from 1 for an empty completion to 0 at `tokens` or more."""
     return [max(0.0, 1.0 - len(ids) / tokens) for ids in completion_ids]
 
 
-def soft_overlong(completion_ids: Sequence[Sequence[int]], *, tokens: int, buffer: int) -> list[float]:
+def soft_overlong(
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    tokens: int,  # length from which the reward is -1
+    buffer: int,  # tokens over which it falls from 0 to -1
+) -> list[float]:
     """0 up to `tokens - buffer` tokens, then linearly down to -1 at `tokens` (DAPO, Yu et al. 2025, equation 13)."""
     first = tokens - buffer
     return [-min(1.0, max(0.0, (len(ids) - first) / buffer)) for ids in completion_ids]
@@ -25,9 +34,9 @@ def cosine_length(
     target: Sequence[str],
     kind: Sequence[str],
     *,
-    tokens: int,
-    right: tuple[float, float] = (1.0, 0.5),
-    wrong: tuple[float, float] = (-1.0, -0.5),
+    tokens: int,  # length from which the second value holds
+    right: tuple[float, float] = (1.0, 0.5),  # rewards of a correct answer at length 0 and at `tokens`
+    wrong: tuple[float, float] = (-1.0, -0.5),  # rewards of a wrong answer at length 0 and at `tokens`
 ) -> list[float]:
     """Half a cosine from the first value at length 0 to the second at `tokens` (Yeo et al. 2025, section 4.2).
 

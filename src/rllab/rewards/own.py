@@ -19,7 +19,13 @@ class SelfJudge:
 
     in_trainer: ClassVar[bool] = True
 
-    def __init__(self, *, asks: str = ASKS, opponents: int = 2, against: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        asks: str = ASKS,  # the question to the judge
+        opponents: int = 2,  # others of its group that each completion is compared with
+        against: str = "",  # a column with one answer that all completions are compared with instead
+    ) -> None:
         self._asks, self._opponents, self._against = asks, opponents, against
         self._policy: LanguageModel | None = None
 

@@ -90,7 +90,11 @@ def prover_reward(own: Evaluation | None, verdict: Evaluation | None) -> float:
 
 
 def verifying(
-    completions: Sequence[Any], target: Sequence[str], line: Sequence[int | None], *, meta: bool = True
+    completions: Sequence[Any],
+    target: Sequence[str],
+    line: Sequence[int | None],
+    *,
+    meta: bool = True,  # multiply by R_meta
 ) -> list[float]:
     """R_V of evaluations. target: the true scores. line: the flawed lines. meta: False leaves R_meta out."""
     each = zip(map(last_text, completions), target, line, strict=True)

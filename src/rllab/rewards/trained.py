@@ -28,7 +28,13 @@ class Trained:
 
     in_trainer: ClassVar[bool] = True
 
-    def __init__(self, model: str, *, length: int = 1024, at_once: int = 64) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        length: int = 1024,  # most tokens of prompt and completion; longer ones are cut
+        at_once: int = 64,  # rows of a forward pass
+    ) -> None:
         _check_head(model)
         self._lm = open_model(model, head="reward")
         self._name, self._checked = model, False

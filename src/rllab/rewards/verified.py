@@ -22,7 +22,12 @@ class Proving:
 
     in_trainer: ClassVar[bool] = True
 
-    def __init__(self, *, verifier: str, max_new_tokens: int = 80) -> None:
+    def __init__(
+        self,
+        *,
+        verifier: str,  # a model, such as run:verifier
+        max_new_tokens: int = 80,  # most tokens of its evaluation
+    ) -> None:
         self._name, self._lm, self._sampling = verifier, open_model(verifier), Sampling(max_new_tokens=max_new_tokens)
 
     def begin(self, policy: LanguageModel) -> None:

@@ -25,6 +25,7 @@ from rllab.text.sampler import Sampling, generate
 from rllab.text.tokenizers import tokenizer_for
 
 TASKS = Named("rllab_envs.tasks", data="rllab_envs.tasks:dataset")
+RetentionTask = Annotated[Callable[..., Any], Named("rllab_envs.tasks")]
 
 _RETENTION_TOKENS = 96  # at least so many new tokens for an answer to the retention task
 
@@ -36,9 +37,9 @@ class TextAlgorithm(Algorithm):
     large_products: ClassVar[bool] = True
     renamed: ClassVar[dict[str, str]] = {"kept": "retention_task"}
 
-    task: Annotated[Callable[..., Any], TASKS]  # or mine.jsonl
+    task: Annotated[Callable[..., Any], TASKS]  # the rows of text: a task's name, mine.py:Task or mine.jsonl
     model: Annotated[str, Model()] = ""  # a folder, a name on the hub, or run:NAME; "": a new model of `shape`
-    shape: dict[str, Any] = field(default_factory=dict)  # of a new model: model_type and settings of its config
+    shape: dict[str, Any] = field(default_factory=dict)  # a new model: model_type and settings of its config
     lora: Lora | None = None  # train adapters instead of all weights
     gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
     batch_size: int = 32  # rows of a round
@@ -47,8 +48,7 @@ class TextAlgorithm(Algorithm):
     eval_rows: int = 100  # held-out rows of an evaluation
     headline_rows: int = 1000  # held-out rows of the final measurement
     max_new_tokens: int = 96  # most tokens of a sampled answer
-    # the task of an earlier skill, which every evaluation measures as eval/retention
-    retention_task: Annotated[Callable[..., Any], Named("rllab_envs.tasks")] | None = None
+    retention_task: RetentionTask | None = None  # an earlier skill's task; evaluations measure it as eval/retention
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):

@@ -10,11 +10,11 @@ class Lora:
 
     r: int = 8  # rank
     lora_alpha: int = 16  # adapters are scaled by lora_alpha / r (with use_rslora: lora_alpha / sqrt(r))
-    target_modules: str | list[str] = "all-linear"
-    lora_dropout: float = 0.0
-    use_dora: bool = False  # Liu et al. 2024
-    use_rslora: bool = False  # Kalajdzievski 2023
-    quantize: Literal["none", "nf4"] = "none"  # of the base (QLoRA); needs a GPU and bitsandbytes
+    target_modules: str | list[str] = "all-linear"  # the modules with adapters, by name; or all linear layers
+    lora_dropout: float = 0.0  # dropout probability of the adapters' inputs
+    use_dora: bool = False  # DoRA, adapters of magnitude and direction (Liu et al. 2024)
+    use_rslora: bool = False  # rank-stabilized scaling (Kalajdzievski 2023)
+    quantize: Literal["none", "nf4"] = "none"  # of the base; nf4 (QLoRA) needs a GPU and bitsandbytes
 
     def __post_init__(self) -> None:
         if self.r < 1:

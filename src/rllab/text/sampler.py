@@ -28,8 +28,8 @@ Uniforms = Callable[[int, int], np.ndarray]
 class Sampling:
     """How tokens are chosen: the likeliest at temperature 0; else sampled, within top_k and top_p."""
 
-    max_new_tokens: int = 64
-    temperature: float = 0.0
+    max_new_tokens: int = 64  # most tokens of a completion
+    temperature: float = 0.0  # of the softmax; 0: the likeliest token
     top_k: int = 0  # sample from the k likeliest tokens; 0: all
     top_p: float = 1.0  # sample from the likeliest tokens whose probabilities reach p
 
