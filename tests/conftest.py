@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures and options of the tests."""
 
 import copy
 import hashlib
@@ -59,7 +59,7 @@ def trained_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test sees what was trained on this machine before."""
+    """Hides the runs of this machine's user from the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLLAB_HOME", str(tmp_path_factory.mktemp("home")))
         yield
@@ -108,7 +108,7 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Qwen2 in small, with a byte-level BPE tokenizer and Qwen's chat format, as the hub has them."""
+    """A tiny Qwen2 with a byte-level BPE tokenizer and Qwen's chat format, in a folder like those of the hub."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config

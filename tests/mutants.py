@@ -31,6 +31,6 @@ MUTANTS = [
     ("checksums are not looked at", "core/checkpoint.py", " or _sha256(path) != checksum", "", "test_trainer.py::test_damaged_newest_checkpoint_is_passed_over"),
     ("numbers that are not finite pass", "core/engine.py", "if not math.isfinite(total):", "if False:", "test_trainer.py::test_numbers_that_are_not_finite_stop_the_run_before_the_step"),
     ("advantages are not above a mean", "algos/grpo.py", "rewards_PG - mean, 0.0)", "rewards_PG, 0.0)", "test_grpo.py::test_advantages_have_known_values"),
-    ("a reward that fails counts as 0", "rewards/scoring.py", 'self.faults.append(Fault("", str(failed), a, traceback=failed.traceback))', "self.values[a] = 0.0", "test_rewards.py::test_failures_are_skipped_and_counted_where_asked"),
+    ("a reward that fails counts as 0", "rewards/scoring.py", 'self.faults.append(Fault("", str(failed), a, traceback=failed.traceback))', "self.values[a] = 0.0", "test_rewards.py::test_failures_are_skipped_and_counted_on_request"),
     ("all but one rollout are dropped", "algos/online.py", "return self.rollouts + super().samples()", "rows, self.rollouts = self.rollouts, []; return rows[:1] + super().samples()", "test_grpo.py::test_every_rollout_is_kept_once_also_after_a_stop"),
 ]  # fmt: skip

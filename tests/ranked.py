@@ -1,4 +1,4 @@
-"""One rank of several: python ranked.py ALGORITHM FOLDER [key=value ...]; which, the environment says."""
+"""One rank of several: python ranked.py ALGORITHM FOLDER [key=value ...]. The environment names the rank."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""LoRA: adapters that train, are saved alone, resume, merge, and know their base."""
+"""LoRA: adapters are trained, saved without their base, resumed and merged."""
 
 import json
 import shutil
@@ -177,7 +177,7 @@ def remote_code(folder: Path) -> None:
     (folder / "surprise.py").write_text("raise SystemExit('it ran')")
 
 
-def test_a_tokenizer_without_padding_pads_with_its_end(base: Path) -> None:
+def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(base: Path) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (base / name).is_file():
             settings = json.loads((base / name).read_text())

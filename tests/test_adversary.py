@@ -51,7 +51,7 @@ def test_gated_runs_keep_the_contract(gate_every: int, tmp_path: Path) -> None:
 
 
 def column(action: int) -> Any:
-    """A player whose policy is sure of the lowest legal cell from `action` on."""
+    """A player whose policy puts all probability on the first legal cell from `action` on."""
 
     def evaluate(board: Any, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         order = (np.arange(legal.shape[1]) - action) % legal.shape[1]

@@ -86,7 +86,7 @@ def test_n_step_returns_by_hand() -> None:
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_replay_gives_what_was_played(n_step: int) -> None:
+def test_replay_returns_the_stored_transitions(n_step: int) -> None:
     """Each environment counts its steps; a transition's neighbours must be its own environment's."""
     envs, gamma = 4, 0.9
     replay = Replay(40, envs, n_step, gamma, block=16)
@@ -149,7 +149,7 @@ def test_dqn_epsilon_counts_environment_steps() -> None:
         assert dqn.epsilon() == pytest.approx(value)
 
 
-def test_target_network_moves_as_asked(tmp_path: Path) -> None:
+def test_target_network_updates_as_configured(tmp_path: Path) -> None:
     a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     start = [p.clone() for p in a.parameters()]
     soft_update(a, b, 0.25)

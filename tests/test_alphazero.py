@@ -73,7 +73,7 @@ def test_z_is_exact_where_the_value_is_proven() -> None:
     assert learned([(0.3, NAN), (-0.2, 0.0), (0.5, NAN)], 1.0) == [0.0, 0.0, 1.0]
 
 
-def test_games_go_on_where_others_end_and_begin_with_random_moves() -> None:
+def test_new_games_replace_finished_ones_and_start_with_random_moves() -> None:
     games = OpenGames(scripted(), 40, 2, 1.0)
     rng = np.random.default_rng(1)
     games.begin(np.arange(40), rng)
@@ -125,7 +125,7 @@ def test_a_window_keeps_the_newest() -> None:
     assert again.take(np.arange(len(again)))["x"].tolist() == list(range(48, 60))
 
 
-def test_threads_return_what_one_thread_returns() -> None:
+def test_several_threads_return_the_same_as_one() -> None:
     game = Tree(6, 3, 1)
 
     def flat(board: Any, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +211,7 @@ def test_a_match_changes_sides() -> None:
     assert match(game, uct_player(game, 200, rng), first, 100, rng).mean() > 0.2
 
 
-def test_in_a_game_for_one_player_both_play_alone() -> None:
+def test_a_match_in_a_one_player_game_compares_separate_games() -> None:
     game = Tree(2, 3, 0, players=1, values=(-1.0, 0.0, 0.5))
     game.allowed[:] = True
     game.outcome[:] = [0, 0.5, -1, 0, 0.5, -1, 0, 0.5, -1]
@@ -225,7 +225,7 @@ def test_in_a_game_for_one_player_both_play_alone() -> None:
     assert play_out(game, game.start(2), [always(1)]).tolist() == [0.5, 0.5]
 
 
-def test_perfect_play_begins_at_random_on_request() -> None:
+def test_perfect_play_starts_with_random_moves_on_request() -> None:
     game = named_game("tictactoe")
     many = {k: np.repeat(v, 300, 0) for k, v in moves(game, "1").items()}
     rng = np.random.default_rng(0)

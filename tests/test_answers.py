@@ -128,12 +128,12 @@ def test_long_texts_take_time_in_proportion(piece: str, kind: str) -> None:
 @pytest.mark.parametrize(
     "bomb", ["10^{10^8}", "9^{9^{9^9}}", "10000000!", "2^{2^{33}}", "\\sum_{k=1}^{10^8} \\frac{1}{k}"]
 )
-def test_a_bomb_costs_its_row_alone(bomb: str) -> None:
+def test_a_bomb_fails_only_its_own_row(bomb: str) -> None:
     assert not grade(f"\\boxed{{{bomb}}}", "\\sqrt{2}", "latex").correct
     assert grade("\\boxed{\\sqrt{8}}", "2\\sqrt{2}", "latex").correct
 
 
-def test_a_killed_process_costs_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_fails_only_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
     import signal
 

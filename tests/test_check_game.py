@@ -1,4 +1,4 @@
-"""`check_game` refuses every kind of broken game, and names the moves that lead to the error."""
+"""`check_game` raises on every kind of broken game and names the moves that lead to the error."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ class Infinite(Right):
 
 
 class FirstAlwaysFirst(Right):
-    """Planes of the first player and the second, whoever moves."""
+    """Plane 0 always holds the stones of the first player, also when the second moves."""
 
     def observe(self, board: Any) -> Any:
         planes = super().observe(board)
@@ -122,7 +122,7 @@ class GoesOn(Right):
 
 
 class Neighbourly(Right):
-    """What is seen of a board depends on those beside it."""
+    """The planes of a board depend on other boards of the batch."""
 
     def observe(self, board: Any) -> Any:
         extra = np.full((len(board["mine"]), 1, 3, 3), (board["theirs"] > 4).mean(), np.float32)

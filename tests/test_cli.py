@@ -1,4 +1,4 @@
-"""The command line as a newcomer types it: words, exit codes, what stands on the screen."""
+"""The command line: arguments, exit codes, output."""
 
 import json
 import os
@@ -27,13 +27,13 @@ def rllab(*words: str, cwd: Path | str = ".", **env: str) -> subprocess.Complete
 
 
 def started(*words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """The same in a Python started anew, where nothing is imported yet."""
+    """The same in a new Python process."""
     line = [sys.executable, "-m", "rllab", *words]
     return subprocess.run(line, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=240)
 
 
 def verbs() -> dict[str, Any]:
-    """The commands by the word that is typed."""
+    """The commands by name."""
     return typer.main.get_command(app).commands  # type: ignore[attr-defined,no-any-return]
 
 
@@ -215,7 +215,7 @@ def test_doctor(tmp_path: Path) -> None:
     assert "torch 2." in report["rllab"] and "writable" in report["runs"]
 
 
-def test_the_demo_goes_on_where_it_was_stopped_and_ends_with_what_was_learnt(tmp_path: Path) -> None:
+def test_the_demo_resumes_and_ends_with_a_summary(tmp_path: Path) -> None:
     stopped = started("demo", "--smoke", cwd=tmp_path, RLLAB_STOP_AFTER="0:01")
     assert stopped.returncode == 99 and "the same command continues from there" in stopped.stderr, stopped.stderr
     begun = len(list((tmp_path / "runs").iterdir()))

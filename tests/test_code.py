@@ -1,4 +1,4 @@
-"""Programs and their unit tests: what is right, what is wrong, and what tries to pass without solving anything."""
+"""Programs and their unit tests: right ones, wrong ones, and those that try to pass without a solution."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the sandbox nee
 TEST = ["assert double(2) == 4", "assert [double(3)] == [6]"]
 
 
-def test_a_program_is_worth_1_where_it_passes_its_tests() -> None:
+def test_a_program_that_passes_its_tests_has_reward_1() -> None:
     right, half = "Here:\n```python\ndef double(x):\n    return 2 * x\n```\nDone.", "def double(x): return 4"
     prose = "I do not know."
     assert code(["p"] * 3, [right, half, prose], tests=[TEST] * 3) == [1.0, 0.0, 0.0]
@@ -71,7 +71,7 @@ CHEATS = {
 
 
 @pytest.mark.parametrize("cheat", CHEATS)
-def test_what_solves_nothing_passes_nothing(cheat: str) -> None:
+def test_programs_that_cheat_pass_no_test(cheat: str) -> None:
     assert not any(run(CHEATS[cheat], TEST, seconds=5).passed)
 
 
@@ -93,7 +93,7 @@ def test_time_memory_and_output_are_bounded() -> None:
     assert run("import numpy\nprint(numpy.ones(3).sum(), input())", stdin="and 4").printed == "3.0 and 4\n"
 
 
-def test_nothing_of_a_program_is_left_behind(tmp_path: Path) -> None:
+def test_no_process_of_a_program_is_left(tmp_path: Path) -> None:
     name = f"left-{os.getpid()}"
     away = f"os.setsid(); os.execvp('sleep', ['{name}', '77'])"
     run(f"import os, time\nfor _ in range(5):\n    if not os.fork(): {away}\ntime.sleep(0.3)", seconds=3)

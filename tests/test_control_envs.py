@@ -50,7 +50,10 @@ def test_whole_episodes_agree(name: str, mode: AutoresetMode) -> None:
 
 
 def test_acrobot_agrees_from_every_state() -> None:
-    """Its motion is chaotic: one bit of the sine grows to a radian in an episode, so each step starts afresh."""
+    """Its motion is chaotic: a difference of one bit in a sine grows to a radian within an episode.
+
+    So each step is compared from the same state.
+    """
     ours, theirs = pair("Acrobot-v1", 5)
     ours.action_space.seed(1)
     np.testing.assert_array_equal(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])

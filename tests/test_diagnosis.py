@@ -205,7 +205,7 @@ def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["reward-model", "dpo", "sft-lora", "cartpole"])
 def test_runs_that_sample_no_groups_have_nothing_that_stands_out(name: str, tmp_path: Path) -> None:
-    """Their rows in samples.jsonl (pairs, answers) are not taken for rollouts, during training and after it."""
+    """Rows of samples.jsonl that are pairs or answers do not count as rollouts, during training and after it."""
     trained = CliRunner().invoke(app, ["train", name, "--smoke", "--runs", str(tmp_path), "--name", "a"])
     assert trained.exit_code == 0 and trained.exception is None, trained.output
     assert CliRunner().invoke(app, ["diagnose", str(tmp_path / "a")]).output.strip() == "nothing stands out"

@@ -1,4 +1,4 @@
-"""Distillation: which answers pass, what the student learns of them, and a whole chain that is killed and goes on."""
+"""Distillation: which answers pass, what the student learns from them, and a killed and resumed chain of runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_rows_of_other_kinds_are_mixed_in() -> None:
     assert batch["weight"].sum() == pytest.approx(1.0)
 
 
-def test_a_teacher_with_other_tokens_is_heard_as_text(qwen: Path, tmp_path: Path) -> None:
+def test_completions_of_a_teacher_with_another_tokenizer_are_passed_as_text(qwen: Path, tmp_path: Path) -> None:
     recipe = load_recipe("r1-distill", {"teacher": str(qwen), "reward": "brevity", "threshold": 0.0}, smoke=True)
     trainer = run(recipe, tmp_path / "a")
     rollouts = [r for r in read_jsonl(tmp_path / "a/samples.jsonl") if "split" not in r]

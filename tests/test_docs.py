@@ -47,7 +47,7 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory in which pages find what they name: runs, recordings, a script."""
+    """A working directory with the files that pages name: runs, recordings, a script."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stages, "load_recipe", lambda name: load_recipe(name, smoke=True))
     (tmp_path / "mine.py").write_text("print('this is the lab')")

@@ -39,7 +39,7 @@ def test_shown_has_the_brackets_that_matter() -> None:
 @pytest.mark.parametrize(
     "text", ["-1+2", "1+-2", "+1", "2**3", "2^3", "1.5", "1,5", "2(3)", "(1", "1)", "1 2", "03", "1٣", "x"]
 )
-def test_what_is_no_expression(text: str) -> None:
+def test_texts_that_are_no_expressions(text: str) -> None:
     with pytest.raises(ValueError):
         parse(text)
 

@@ -103,7 +103,7 @@ def test_illegal_moves_are_reported_with_their_board() -> None:
 
 
 class Wrong(PlainTicTacToe):
-    """Does something wrong once the first stone lies on cell 1."""
+    """Fails after the first stone was placed on cell 1."""
 
     def __init__(self, **faults: Any) -> None:
         self.faults = faults
@@ -151,7 +151,7 @@ def test_errors_of_a_one_board_game_are_reported(faults: dict[str, Any], message
         getattr(game, method)(board, *([np.array([1])] if method == "play" else []))
 
 
-def test_a_game_that_is_longer_than_it_says_is_reported() -> None:
+def test_a_game_longer_than_its_limit_is_reported() -> None:
     class Short(PlainTicTacToe):
         longest = 3
 

@@ -1,4 +1,4 @@
-"""GRPO: advantages and weights with known answers, and what is kept of a run."""
+"""GRPO: advantages and weights with known answers, and the files of a run."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def ready(**changes: Any) -> Any:
 
 
 def groups(scores: list[list[Any]], sizes: list[list[int]]) -> list[Group]:
-    """Groups with rewards [P, G] or [P, G, R], and completions of so many tokens."""
+    """Groups with rewards [P, G] or [P, G, R], and completions of `sizes` tokens."""
     sampled = []
     for i, (rewards, lengths) in enumerate(zip(scores, sizes, strict=True)):
         completions = [Completion(i, j, [20 + j] * n, [-0.5] * n, n < 6) for j, n in enumerate(lengths)]
@@ -51,7 +51,7 @@ def groups(scores: list[list[Any]], sizes: list[list[int]]) -> list[Group]:
 
 
 def predicted(batch: dict[str, torch.Tensor], name: str) -> list[tuple[int, float]]:
-    """(the token that is predicted at a place, what the batch says there)."""
+    """For each position: (the token that is predicted there, the value of `name` in the batch)."""
     return list(zip(batch["input_ids"][:, 1:].flatten().tolist(), batch[name][:, :-1].flatten().tolist(), strict=True))
 
 
@@ -110,7 +110,7 @@ def test_tokens_count_as_their_weighting_says() -> None:
     assert cut == pytest.approx({20: 6 / 23, 21: 12 / 23, 22: 5 / 23})
 
 
-def test_a_round_without_signal_yields_nothing() -> None:
+def test_a_round_without_signal_yields_no_batch() -> None:
     sampled = groups([[1.0, 1.0, 1.0]], [[2, 4, 6]])
     assert ready()._batches(sampled, np.zeros((1, 3))) == []
 
@@ -214,7 +214,7 @@ def test_wrong_settings_are_errors(changes: dict[str, Any], fault: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["grpo", "rlhf", "dpo"])
-def test_what_is_compared_with_a_loss_is_computed_as_one(name: str) -> None:
+def test_log_probabilities_use_the_autocast_of_the_loss(name: str) -> None:
     recipe = load_recipe(name, {"precision": "bf16"} | ({"beta": 0.1} if name == "grpo" else {}), smoke=True)
     algorithm: Any = recipe.algorithm
     algorithm.setup(Engine(recipe.settings, True).context(recipe.settings))

@@ -1,4 +1,4 @@
-"""A run may be stopped or killed at any moment, and a disk may fail it: no finished work is lost."""
+"""A run may be stopped or killed at any moment, or the disk may fail; no finished work is lost."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def words(tmp_path: Path, *more: str) -> list[str]:
 
 
 def command(tmp_path: Path, *more: str, **env: str) -> subprocess.Popen[str]:
-    """The same as a process started anew."""
+    """The same as a new process."""
     line = [sys.executable, *words(tmp_path, *more)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
 
@@ -105,7 +105,7 @@ CHAIN = {
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process")
 def test_twenty_kills_over_a_chain_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base, what is liked, a policy that is paid for it, a student of the policy: each stage goes on where it was."""
+    """A chain of SFT, reward model, RLHF and distillation: each stage resumes where it was."""
     (tmp_path / "recipes").mkdir()
     for name, (recipe, changes) in CHAIN.items():
         plain = load_recipe(recipe, {"save_every": 3, "eval_every": 0, "threads": 1, "seed": 0}, smoke=True).plain

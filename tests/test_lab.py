@@ -129,7 +129,7 @@ def test_one_environment_for_a_class(clone: Path, tmp_path: Path) -> None:
     assert (called.stdout, called.stderr) == ("the other clone\n", "")
 
 
-def test_after_a_kill_in_mid_install(clone: Path) -> None:
+def test_set_up_after_a_killed_set_up(clone: Path) -> None:
     """The unfinished environment is deleted, after the orphaned pip has ended."""
     line, env = [sys.executable, str(clone / "lab")], environment(STAND_IN_SLOW="3")
     process = subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True)

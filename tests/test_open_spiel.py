@@ -80,7 +80,7 @@ def test_our_games_agree_with_its_own(name: Any, games: int) -> None:
     assert repeats or "go" not in game.names
 
 
-def test_a_player_who_waits_passes() -> None:
+def test_a_player_passes_while_the_opponent_moves_again() -> None:
     game = spiel("dots_and_boxes(num_rows=1,num_cols=1)")  # the fourth line makes the box
     assert game.names[-1] == "pass" and game.players == 2
     wide = spiel("dots_and_boxes(num_rows=1,num_cols=2)")

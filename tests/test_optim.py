@@ -35,7 +35,7 @@ def test_schedules_at_three_points(optim: Optim, factors: list[float]) -> None:
 
 
 def test_adamw_is_torchs(toy, tmp_path: Path) -> None:
-    """Our short way to the fused kernel goes where torch's optimizer goes."""
+    """Our direct call of the fused kernel gives the same weights as torch's optimizer."""
     from rllab.core.optim import PartOptimizer
 
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def test_adamw_is_torchs(toy, tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
-def test_muon_takes_the_matrices_alone() -> None:
+def test_muon_updates_only_matrices() -> None:
     from rllab.core.optim import PartOptimizer
 
     net = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 3))
@@ -64,7 +64,7 @@ def test_muon_takes_the_matrices_alone() -> None:
 
 
 def test_muon_is_torchs() -> None:
-    """Batched over equal shapes, it goes where torch's Muon goes, up to the rounding of its bf16 iteration."""
+    """Batched over equal shapes, it gives the weights of torch's Muon, up to the rounding of its bf16 iteration."""
     from rllab.core.muon import Muon
 
     torch.manual_seed(0)

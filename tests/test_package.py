@@ -1,4 +1,4 @@
-"""What `pip install .` and a wheel bring: both source roots, the recipes, and the metadata that others resolve by."""
+"""What `pip install .` and a wheel bring: both source roots, the recipes, and the metadata."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """By way of the source distribution, as an index would build it."""
+    """The wheel, built from the source distribution."""
     folder = tmp_path_factory.mktemp("dist")
     build = "from hatchling.build import build_sdist, build_wheel; import sys; print({}(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", build.format("build_sdist"), folder], cwd=ROOT, check=True)

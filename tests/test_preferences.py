@@ -1,4 +1,4 @@
-"""Reward models and DPO: their losses by hand, what they measure, and that they learn."""
+"""Reward models and DPO: their losses by hand, their metrics, and that they learn."""
 
 from pathlib import Path
 from typing import Any

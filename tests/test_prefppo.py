@@ -66,7 +66,7 @@ def test_clips_lie_within_episodes_and_one_ends_where_each_does() -> None:
     assert [len(x) for x in clips(over[:2], 3)] == [0, 0]
 
 
-def test_what_does_not_vary_has_deviation_one() -> None:
+def test_constant_inputs_have_deviation_one() -> None:
     x = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
     mean, std = moments(x, CTX)
     assert mean.tolist() == [2.0, 5.0] and std.tolist() == [1.0, 1.0]
@@ -79,7 +79,7 @@ def started(**changes: object) -> PrefPPO:
     return algorithm
 
 
-def test_a_clip_is_worth_its_rewards_less_its_end() -> None:
+def test_the_return_of_a_clip_has_the_penalty_of_its_end() -> None:
     algorithm = started(end_penalty=3.0)
     played = algorithm.play(0)
     algorithm.keep_clips(played)
@@ -112,7 +112,7 @@ def test_the_agent_sees_one_stream_without_ends_in_which_a_constant_reward_has_n
     assert gae(played | ones, same, 0.9, 0.95).min() < -1  # if the agent sees ends of episodes, they lower advantages
 
 
-def test_predicted_rewards_are_normalized_over_what_was_compared() -> None:
+def test_predicted_rewards_are_normalized_over_the_compared_clips() -> None:
     algorithm = started()
     fit(algorithm, 0)
     rows = algorithm.everything_compared()
@@ -172,8 +172,8 @@ def test_reward_loss_entry_by_entry() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_true_reward_reaches_the_annotator_alone() -> None:
-    """With other rewards and the same answers, all that is learned is the same."""
+def test_only_the_annotator_sees_the_true_reward() -> None:
+    """With other rewards but the same answers, all batches are the same."""
     one, two = started(error_rate=0.0), started(error_rate=0.0)
     batches = []
     for algorithm, factor in ((one, 1.0), (two, 7.0)):

@@ -80,7 +80,7 @@ def test_two_ranks_fine_tune_as_one(tmp_path: Path) -> None:
     ],
 )
 def test_two_ranks_learn_from_rewards_as_one(recipe: str, lr: float, own: list[str], tmp_path: Path) -> None:
-    """They sample what one would, each its share of the prompts; rank 0 keeps the rollouts of both."""
+    """Two ranks sample the same completions as one; each has its share of the prompts. Rank 0 saves all rollouts."""
     words = (recipe, "--smoke", "--runs", str(tmp_path), "precision=fp32", "reward=[brevity, format]", "seed=3", *own)
     words += (f"optim={{name: sgd, lr: {lr}}}",)
     for world, batch in ((1, 4), (2, 2)):
@@ -132,7 +132,7 @@ def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
     assert code == 2 and "was saved by 2 ranks; this run has 1: resume with 2 ranks" in output
 
 
-def test_what_two_ranks_have_trained_is_used_by_one_process(tmp_path: Path) -> None:
+def test_one_process_uses_a_model_trained_by_two_ranks(tmp_path: Path) -> None:
     words = ("grpo", "--smoke", "--runs", str(tmp_path), "--name", "two", "reward=[brevity, format]")
     assert all(code == 0 for code, _ in start(2, *words, program=("-m", "rllab", "train")))
     assert load_run("two", tmp_path).generate("How many?", max_new_tokens=2) is not None  # type: ignore[attr-defined]

@@ -106,7 +106,7 @@ def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path) -> None:
     assert "kept: no such setting" in mistakes(GOOD + "kept: 1\n")[0] and "now" not in mistakes(GOOD + "kept: 1\n")[0]
 
 
-def test_what_must_be_set() -> None:
+def test_required_settings() -> None:
     assert mistakes("total_steps: 3") == ["bad.yaml:1: algo: must be set"]
     assert mistakes("algo: DQN\ntotal_steps: 3") == ["bad.yaml:1: env: must be set"]
     assert mistakes("- a list") == ["bad.yaml: a recipe must be a mapping of settings, as in 'algo: DQN'"]
@@ -117,7 +117,7 @@ def test_a_bad_name_hides_no_other_mistake() -> None:
     assert len(mistakes("algo: DQM\ntotal_steps: x\n")) == 2
 
 
-def test_settings_of_what_is_named(tmp_path: Path) -> None:
+def test_settings_of_named_functions(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def fn(obs, action, next_obs, reward, terminated, info, *, scale: float, power: int = 1):\n"
         "    return scale * reward**power\n"
@@ -142,7 +142,7 @@ def test_a_field_that_every_run_has_is_refused(tmp_path: Path) -> None:
     ), messages
 
 
-def test_plain_recipe_says_everything_and_reads_back() -> None:
+def test_plain_recipe_is_complete_and_reads_back() -> None:
     for name in recipe_names():
         recipe = load_recipe(name)
         again = read_recipe(yaml.safe_dump(recipe.plain, sort_keys=False), "again", Path(), "again")

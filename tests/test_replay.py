@@ -58,7 +58,7 @@ def episodes(shape: tuple[int, ...], axis: int | None, seed: int = 0) -> list[di
 
 
 def plain(rows: list[dict[str, np.ndarray]], index: np.ndarray, n_step: int) -> dict[str, Any]:
-    """What transitions are by the whole history: row i is environment i % ENVS at step i // ENVS."""
+    """Transitions computed from the whole history: row i is environment i % ENVS at step i // ENVS."""
     each = [dict[str, Any](index=i) for i in index.tolist()]
     for row in each:
         t, n = divmod(row["index"], ENVS)
@@ -186,7 +186,7 @@ def test_priorities_decide_what_is_drawn() -> None:
 
 
 def test_minibatches_are_drawn_when_they_are_needed() -> None:
-    """What a round changes after an update is in its next minibatch, and the target network is that of the moment."""
+    """The next minibatch of a round sees changes made after an update, and uses the current target network."""
     recipe = load_recipe("cartpole", ["learning_starts=0", "gradient_steps=2", "until={}"], smoke=True)
     dqn = recipe.algorithm
     dqn.setup(Context(3, torch.device("cpu")))  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Rewards: what they pay, and what a user reads when one of them fails."""
+"""Rewards: their values, and the messages where one of them fails."""
 
 import json
 import math
@@ -162,7 +162,7 @@ def test_a_reward_without_signal_is_no_failure(mine: Path, tmp_path: Path) -> No
         assert len(rows) == 4 and all(r["rollout/with_signal"] == 0 and "loss/total" not in r for r in rows)
 
 
-def test_failures_are_skipped_and_counted_where_asked(mine: Path) -> None:
+def test_failures_are_skipped_and_counted_on_request(mine: Path) -> None:
     completions = ["ab"] * 9 + ["c"]
     reward = rewards("mine.py:picky", mine.parent, on_error="skip", max_skipped=0.1)
     scores, faults = reward(["p"] * 10, completions, [[1]] * 10, [{"prompt": "p"}] * 10)
@@ -208,7 +208,7 @@ def test_a_reward_is_reported_before_any_training(tmp_path: Path) -> None:
         of_run("r", tmp_path / "runs", 9)
 
 
-def test_what_a_reward_pays_for_what_a_model_answers(tmp_path: Path) -> None:
+def test_a_reward_is_reported_on_completions_of_a_model(tmp_path: Path) -> None:
     changes = {"reward": ["brevity"], "total_steps": 2}
     list(Trainer(load_recipe("grpo", changes, smoke=True), tmp_path / "runs" / "r"))
     words = ["--task", "{name: pocket, tickets: 0.0}", "--model", "r", "--runs", str(tmp_path / "runs"), "--json"]

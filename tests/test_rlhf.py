@@ -1,4 +1,4 @@
-"""PPO on language models: advantages, losses and the KL controller against independent formulas; what a run keeps."""
+"""PPO on language models: advantages, losses and the KL controller against independent formulas; the files of a run."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def sampled_batch(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
 
 
 def by_completion(batch: dict[str, torch.Tensor], name: str) -> dict[tuple[int, int], list[float]]:
-    """What a batch says at the tokens of each completion, named by its row in the batch and its number there."""
+    """The values of `name` at the tokens of each completion, by (row in the batch, number of the completion in it)."""
     values: dict[tuple[int, int], list[float]] = {}
     for row, place in (batch["learned"] != 0).nonzero().tolist():
         values.setdefault((row, int(batch["completion"][row, place])), []).append(float(batch[name][row, place]))
@@ -60,7 +60,7 @@ def by_completion(batch: dict[str, torch.Tensor], name: str) -> dict[tuple[int, 
 
 
 def logp_and_values(made: Any, lm: Any, sampled: list[Group]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each completion, by transformers' own forward pass over prompt and completion alone."""
+    """(log-probabilities, values) of each completion, by transformers' own forward pass over prompt and completion."""
     each = []
     for group in sampled:
         for completion in group.completions:
@@ -90,7 +90,7 @@ def test_advantages_are_discounted_sums_of_errors(gamma: float, lam: float) -> N
     assert not batch["advantage"][batch["learned"] == 0].any()
 
 
-def test_time_passes_only_with_what_the_model_says_itself() -> None:
+def test_gae_skips_tokens_that_the_model_did_not_sample() -> None:
     batch = {
         "learned": torch.tensor([[1.0, 0.0, 0.0, 1.0, 1.0]]),
         "completion": torch.zeros(1, 5, dtype=torch.int64),
@@ -100,7 +100,7 @@ def test_time_passes_only_with_what_the_model_says_itself() -> None:
     assert gae(batch, 0.5, 0.5).tolist() == [[-0.375 + 0.25 * (-0.25 + 0.25), 0.0, 0.0, -0.25 + 0.25, 1.0]]
 
 
-def test_a_token_pays_for_its_distance_and_the_last_one_has_the_score() -> None:
+def test_token_rewards_are_kl_penalties_plus_the_score_at_the_last_token() -> None:
     sampled = groups(SCORES, LENGTHS)
     batch = pack_groups(sampled, np.ones((2, 3), bool), 40, score=np.array(SCORES))
     generator = torch.Generator().manual_seed(0)
@@ -205,7 +205,7 @@ def test_every_variant_keeps_the_contract(changes: dict[str, Any], tmp_path: Pat
     check_algorithm(load_recipe("rlhf", changes, smoke=True), tmp_path)
 
 
-def test_it_learns_what_is_paid(tmp_path: Path) -> None:
+def test_it_learns_its_reward(tmp_path: Path) -> None:
     changes = {"reward": {"name": "brevity", "tokens": 12}, "max_new_tokens": 12, "total_steps": 30, "batch_size": 16}
     optim = {"model": {"lr": 0.003}, "value": {"lr": 0.03}}
     rows = list(Trainer(load_recipe("rlhf", changes | {"optim": optim}, smoke=True), tmp_path / "run"))
@@ -216,7 +216,7 @@ def test_it_learns_what_is_paid(tmp_path: Path) -> None:
     )  # a round whose returns hardly vary has an explained variance near -infinity
 
 
-def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
+def test_its_policy_is_a_model_as_any_other(tmp_path: Path) -> None:
     """Its value head lies beside it."""
     list(Trainer(load_recipe("rlhf", smoke=True), tmp_path / "one"))
     folder = model_folder("one", tmp_path)
@@ -233,7 +233,7 @@ def test_what_it_has_become_is_a_model_as_any_other(tmp_path: Path) -> None:
     assert {a.gold for a in answers} == {True, False}
 
 
-def test_a_policy_that_runs_away_is_stopped_and_what_was_learned_stays(tmp_path: Path) -> None:
+def test_a_policy_beyond_kl_limit_stops_the_run_and_keeps_its_checkpoints(tmp_path: Path) -> None:
     optim = {"model": {"lr": 0.3}, "value": {"lr": 0.1}}
     recipe = load_recipe("rlhf", {"kl_limit": 0.5, "save_every": 1, "optim": optim, "reward": "brevity"}, smoke=True)
     with pytest.raises(Mistake, match=r"round \d: answers are \d+ nats from the reference.*Raise beta") as error:

@@ -153,7 +153,7 @@ def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
     for fault in (
         f"{path}:2: this line is no JSON",
         f"{path}:3: the target 'many' is no number",
-        f"{path}:4: this line is no JSON object",
+        f"{path}:4: this line is not a JSON object",
         f"{path}:5: the kind 'numbr' is unknown; did you mean 'number'?",
         f"{path}:6: no column 'target'",
         f"{path}:7: 'completion' is null",

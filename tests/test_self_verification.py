@@ -38,7 +38,7 @@ def test_the_constants_and_equations_of_the_paper() -> None:
     assert verifier_reward(GAP, 0.0, 2) == 0.5
 
 
-def test_meta_verification_pays_for_flaws_that_are_there() -> None:
+def test_meta_verification_rewards_real_flaws() -> None:
     hallucinated = Evaluation(0.0, 3, 0.0)  # the right score, of a flaw that is none: what equation 2 cannot see
     assert verifier_reward(hallucinated, 0.0, 2, meta=False) == 1.0 and verifier_reward(hallucinated, 0.0, 2) == 0.0
     assert meta_reward(hallucinated, None) == 0.0
@@ -46,7 +46,7 @@ def test_meta_verification_pays_for_flaws_that_are_there() -> None:
     assert meta_reward(RIGHT, 2) == 1.0 and meta_reward(Evaluation(0.0, None, 1.0), 2) == 0.5
 
 
-def test_a_prover_is_paid_for_the_proof_and_for_knowing_what_it_is_worth() -> None:
+def test_a_prover_is_rewarded_for_its_proof_and_for_its_self_evaluation() -> None:
     assert prover_reward(RIGHT, RIGHT) == 1.0
     assert prover_reward(WRONG, WRONG) == pytest.approx(BETA)  # a wrong proof, faithfully told
     assert prover_reward(RIGHT, WRONG) == 0.0  # and claimed to be right
@@ -59,7 +59,7 @@ def test_a_prover_is_paid_for_the_proof_and_for_knowing_what_it_is_worth() -> No
 SOUND = "Evaluation: 12 + 5 = 17 yes. No line is wrong. #### 1"
 
 
-def test_evaluations_are_read_in_their_form_alone() -> None:
+def test_evaluations_in_another_form_are_not_read() -> None:
     assert read_evaluation(SOUND) == RIGHT
     assert read_evaluation("Evaluation : 1 + 1 = 2 gap ; 2 + 2 = 4 yes. Line 2 has a gap. #### 1 / 2") == GAP
     assert read_evaluation("Evaluation: 1 + 1 = 2 no. Line 2 is wrong. #### 0") == WRONG
@@ -144,7 +144,7 @@ def text_of(row: dict[str, Any], column: str) -> str:
     return str(row[column][0]["content"])
 
 
-def test_planted_flaws_are_what_the_rows_say() -> None:
+def test_planted_flaws_match_the_rows() -> None:
     task = tasks.verification()
     assert check_task(task)
     rows = [task.row(i, "validation") for i in range(300)]
@@ -182,7 +182,7 @@ def value_before(sign: str, by: str, after: str) -> float:
     return worked(int(after), f"{ {'+': '-', '-': '+', '*': '/', '/': '*'}[sign] } {by}")
 
 
-def test_proofs_are_graded_by_their_lines_alone() -> None:
+def test_only_the_lines_of_a_proof_are_graded() -> None:
     task = tasks.proving()
     row = {"problem": "Start with 12. Add 5. Double. Take 3.", "start": 12, "moves": [["+", 5], ["*", 2], ["-", 3]]}
     for proof, grade in {

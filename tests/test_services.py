@@ -1,4 +1,4 @@
-"""Rewards from elsewhere: a service over HTTP, a judge with OpenAI's interface, the policy as its own judge."""
+"""Rewards from other models: an HTTP service, a judge behind OpenAI's interface, the policy as its own judge."""
 
 import asyncio
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def test_answers_meet_around_a_circle_in_both_orders() -> None:
     assert Contest(["p", "q"], ["a", "b"], 1, against=["x", "b"]).scores([1.0, 0.0]) == [1.0, 0.5]
 
 
-def test_the_last_letter_alone_is_the_verdict() -> None:
+def test_the_verdict_is_the_last_letter() -> None:
     scores = {
         "A": 1.0,
         "It is **B**.": 0.0,

@@ -122,7 +122,7 @@ def test_brute_force_agrees() -> None:
     assert (values > 0).any() and (values == 0).any() and (values < 0).any()
 
 
-def test_threads_return_what_one_thread_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_return_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, theirs = boards(random_games(40, 20, 30))
     results = []
     for threads in (1, 3):
@@ -144,7 +144,7 @@ def test_mirror_images_have_the_same_scores() -> None:
     np.testing.assert_array_equal(best_moves(*behind), best_moves(mine, theirs)[:, ::-1])
 
 
-def test_what_moves_keep() -> None:
+def test_moves_that_keep_the_outcome() -> None:
     worth = np.array([[3, 1, 0, -2, ILLEGAL, 3, -1], [-4, -2, ILLEGAL, -2, -9, -2, -2], [ILLEGAL] * 7], np.int8)
     assert keeps(worth).tolist()[0] == [True, True, False, False, False, True, False]
     assert best(worth).tolist()[0] == [True, False, False, False, False, True, False]

@@ -47,7 +47,7 @@ def test_thinking_is_folded() -> None:
     assert fold("#### 5") == ("#### 5", "")
 
 
-def test_an_answer_is_what_follows_the_thinking() -> None:
+def test_the_answer_follows_the_thinking() -> None:
     for text, answer in {
         "#### 5": "#### 5",
         "<think> #### 4 </think> #### 5": " #### 5",

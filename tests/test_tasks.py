@@ -233,7 +233,7 @@ def test_the_task_of_the_documentation_keeps_the_contract_and_trains(tmp_path: P
 
 
 class Odd:
-    """A task with something wrong."""
+    """A task with one fault; '' for none."""
 
     def __init__(self, fault: str) -> None:
         self.fault, self.asked = fault, 0

@@ -46,7 +46,7 @@ def lm(request: pytest.FixtureRequest) -> LanguageModel:
 
 
 def in_transformers(lm: LanguageModel) -> LanguageModel:
-    """The same model by transformers' own forward pass."""
+    """The same model with transformers' own forward pass."""
     return replace(lm, shape=None)
 
 

@@ -1,4 +1,4 @@
-"""A trained reward model as a reward: by its folder, by its run's name, and what is said of a model that is none."""
+"""A trained reward model as a reward: by its folder or run name, and the message for a model without a reward head."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def grpo(reward: Any, **changes: Any) -> Recipe:
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_it_pays_what_the_model_says(runs: Path, tmp_path: Path, listed: bool) -> None:
+def test_it_returns_the_score_of_the_model(runs: Path, tmp_path: Path, listed: bool) -> None:
     folder = str(checkpoint(runs / "reward-model"))
     list(Trainer(grpo([{"name": folder, "weight": 2.0}, "brevity"] if listed else folder), tmp_path / "run"))
     kept = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]

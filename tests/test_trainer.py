@@ -183,7 +183,7 @@ def test_resume_uses_its_own_copy_of_a_named_file(tmp_path: Path) -> None:
 
 
 def recipe_of(folder: Path) -> rllab.core.recipe.Recipe:
-    """A run folder's recipe is a recipe."""
+    """Reads the recipe that a run folder holds."""
     return rllab.load_recipe(folder / "recipe.yaml")
 
 

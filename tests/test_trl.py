@@ -1,4 +1,4 @@
-"""Losses and gradients beside TRL's own trainers, on the same rows and weights."""
+"""Losses and gradients compared with TRL's own trainers, on the same rows and weights."""
 
 import copy
 import itertools
@@ -55,7 +55,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def ready(algorithm: TextAlgorithm) -> Any:
-    """The algorithm set up in double precision, with weights as a trained model's."""
+    """The algorithm set up in double precision, with weights as large as those of a trained model."""
     algorithm.setup(Engine(Settings(algo="x", total_steps=1, device="cpu")).context(Settings(algo="x", total_steps=1)))
     tokenizer = algorithm._lm.tokenizer  # TRL learns what a template puts behind the end, and we do not
     tokenizer.chat_template = str(tokenizer.chat_template).replace("<|im_end|>\n", "<|im_end|>")

@@ -1,4 +1,4 @@
-"""Tasks that reply: which tokens are learned, what a turn depends on, and training on games."""
+"""Tasks that reply: which tokens are learned, what the sample of a turn depends on, and training on games."""
 
 from typing import Any
 
@@ -68,7 +68,7 @@ def lm() -> LanguageModel:
 
 
 def test_a_conversation_is_what_the_template_renders_of_its_messages(lm: LanguageModel) -> None:
-    """Its tokens are those that the template renders, and the model's own are learned."""
+    """A conversation's tokens are those that the template renders; those of the model are learned."""
     task = Echo()
     prompts, sampled = talks(lm, task, 64)
     assert max(len(t.messages) for t in sampled) == 5 and len(sampled) == 8

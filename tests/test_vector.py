@@ -1,4 +1,4 @@
-"""Gymnasium environments in the lab: exact state, masks, rewards of one's own, wrappers, whole episodes."""
+"""Gymnasium environments in the lab: exact state, masks, a user's rewards, wrappers, whole episodes."""
 
 import warnings
 from pathlib import Path
@@ -227,7 +227,7 @@ def test_unsupported_spaces_are_errors() -> None:
 
 @pytest.mark.parametrize("env", ["rllab/CartPole-v1", "CartPole-v1"])
 def test_play_counts_every_environments_share(env: str) -> None:
-    """Episodes that end soon do not crowd out long ones: each environment plays as many."""
+    """Short episodes do not crowd out long ones: each environment plays the same number."""
     envs = envs_of(env, 4)
     returns, lengths = play(envs, lambda obs, mask: (obs[:, 2] > 0).astype(np.int64), 10, 1)
     assert returns.shape == lengths.shape == (10,) and (returns == lengths).all()

@@ -99,7 +99,7 @@ class TwoParts(Regression):
 
 @dataclass(kw_only=True)
 class Forgetful(Regression):
-    """Keeps something that cannot be saved."""
+    """Has state that cannot be saved."""
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)
@@ -108,7 +108,7 @@ class Forgetful(Regression):
 
 @dataclass(kw_only=True)
 class Drawing(Regression):
-    """Draws in its loss, so that a split batch has another gradient."""
+    """Draws random numbers in its loss, so that a split batch has another gradient."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         error = self.model(batch["x"]).squeeze(1) - batch["y"] + torch.randn(len(batch["y"]))
@@ -117,7 +117,7 @@ class Drawing(Regression):
 
 @dataclass(kw_only=True)
 class Stateful(Regression):
-    """Draws from a generator that lives on, which no checkpoint has."""
+    """Draws from a generator whose state is in no checkpoint."""
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)
@@ -139,7 +139,7 @@ class Averaging(Regression):
 
 
 class PerEntry(Regression):
-    """Forgets to add up its loss."""
+    """Its loss is a vector, not a scalar."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         error = self.model(batch["x"]).flatten()
