@@ -162,7 +162,7 @@ def test_targets_that_cannot_be_graded_are_refused_first(wanted: dict[str, str],
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        (['{"prompt": "a", "completion": "b"}', '{"prompt": "a", '], r"mine.jsonl:2: this line is no JSON"),
+        (['{"prompt": "a", "completion": "b"}', '{"prompt": "a", '], r"mine.jsonl:2: this line is not JSON"),
         (["[1]"], r"mine.jsonl:1: this line is not a JSON object"),
         ([{"question": "a"}], r"mine.jsonl:1: its columns are question; a row has .* columns: \{question: prompt"),
         ([{"prompt": " ", "completion": "b"}], r"mine.jsonl:1: its prompt is empty"),

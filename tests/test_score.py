@@ -151,7 +151,7 @@ def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert [r["id"] for r in read_jsonl(tmp_path / "out.jsonl")] == ["1", "7"]
     for fault in (
-        f"{path}:2: this line is no JSON",
+        f"{path}:2: this line is not JSON",
         f"{path}:3: the target 'many' is no number",
         f"{path}:4: this line is not a JSON object",
         f"{path}:5: the kind 'numbr' is unknown; did you mean 'number'?",

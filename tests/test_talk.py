@@ -143,7 +143,7 @@ def test_multiple_choice_and_perplexity(run: Path, tmp_path: Path) -> None:
             '{"text": "a"}\n{"prompt": "a", "choices": ["b", "c"], "answer": 0}',
             ":2: has choices where others have none",
         ),
-        ("nonsense", ":1: this line is no JSON"),
+        ("nonsense", ":1: this line is not JSON"),
         ("", "has no rows"),
     ],
 )
