@@ -155,7 +155,7 @@ def test_full_disk_costs_no_finished_work(toy, tmp_path: Path) -> None:
         pytest.skip("mounting is not allowed here")
     try:
         large = ["shape=[60, 100]", "save_every=1", "keep=99", "total_steps=30"]
-        with pytest.raises(MachineFault, match="No space left on device; free some room"):
+        with pytest.raises(MachineFault, match="No space left on device; free some disk space"):
             run(toy(*large), disk / "a")
         checkpoints = Checkpoints(disk / "a/checkpoints")
         steps = checkpoints.steps()
