@@ -224,7 +224,7 @@ def test_impossible_settings_are_errors(setting: str, message: str) -> None:
 
 
 def test_no_comparison_before_the_first_update_is_an_error() -> None:
-    with pytest.raises(FieldMistake, match="0 are asked first"):
+    with pytest.raises(FieldMistake, match="0 are made in the first round"):
         started(asked_first=0.0)
 
 

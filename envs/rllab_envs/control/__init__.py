@@ -1,7 +1,7 @@
 """Gymnasium's classic control environments, stepped many at a time by array programs.
 
-Importing this registers them: `gymnasium.make_vec("rllab_envs.control:rllab/CartPole-v1", 8)`. They agree with
-Gymnasium's own step for step from the same seed, and can save and load their exact state.
+Importing this module registers them: `gymnasium.make_vec("rllab_envs.control:rllab/CartPole-v1", 8)`. From the same
+seed they agree with Gymnasium's own environments step for step. They can save and load their exact state.
 """
 
 from gymnasium.envs.registration import register, registry

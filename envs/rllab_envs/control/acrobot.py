@@ -1,4 +1,4 @@
-"""Two links, the joint between them driven, to be swung up (Sutton 1996; Sutton and Barto 2018, 11.3)."""
+"""Acrobot: swing up a chain of two links by a torque on the joint between them (Sutton 1996)."""
 
 import math
 
@@ -8,16 +8,16 @@ from gymnasium.vector import AutoresetMode
 
 from rllab_envs.control.batched import BatchedEnv, Floats
 
-GRAVITY, SECONDS = 9.8, 0.2  # m/s^2, a step
+GRAVITY, SECONDS = 9.8, 0.2  # m/s^2, duration of a step in s
 M1 = M2 = L1 = MOMENT = 1.0  # masses in kg, length of the first link in m, moment of inertia of each link
 C1 = C2 = 0.5  # from a joint to its link's centre of mass, m
-TOP_SPEED_1, TOP_SPEED_2 = 4 * math.pi, 9 * math.pi
+TOP_SPEED_1, TOP_SPEED_2 = 4 * math.pi, 9 * math.pi  # rad/s
 
 
 class Acrobot(BatchedEnv):
     """State: two angles and their speeds; observation: cosine and sine of each angle, then the speeds.
 
-    Actions 0, 1, 2 are a torque of -1, 0, 1 Nm; -1 for every step until the tip is a link's length above the pivot.
+    Actions 0, 1, 2: torque -1, 0, 1 Nm. Reward: -1 for every step until the tip is one link's length above the pivot.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ def _runge_kutta(state: Floats, torque: Floats) -> Floats:
 
 
 def _derivative(state: Floats, torque: Floats) -> Floats:
-    """Of angles and speeds [4, N] by time; the names are those of the book."""
+    """The time derivative of angles and speeds [4, N]; names as in Sutton and Barto 2018, section 11.3."""
     angle_1, angle_2, speed_1, speed_2 = state
     cos_2, sin_2 = np.cos(angle_2), np.sin(angle_2)
     d1 = M1 * C1**2 + M2 * (L1**2 + C2**2 + 2 * L1 * C2 * cos_2) + MOMENT + MOMENT
@@ -77,7 +77,7 @@ def _derivative(state: Floats, torque: Floats) -> Floats:
 
 
 def _wrap(angle: Floats) -> Floats:
-    """Into [-π, π] by whole turns; one turn a step is the most that the speeds allow for."""
+    """Wraps angles [N] into [-π, π]. Two passes suffice, because the speeds are limited."""
     for _ in range(2):
         angle = np.where(angle > math.pi, angle - 2 * math.pi, angle)
         angle = np.where(angle < -math.pi, angle + 2 * math.pi, angle)

@@ -1,4 +1,4 @@
-"""What the classic environments share: time limit, seeds, autoreset, exact state."""
+"""The base class of the classic environments: time limit, seeds, autoreset, exact state."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ Info = dict[str, Any]
 class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """`num_envs` copies of an environment, stepped together.
 
-    A subclass draws start states, advances `state` [components, num_envs] (float64, so that a component is one stretch
-    of memory), and observes it. With autoreset disabled, an environment whose episode has ended may be stepped on: it
-    goes on from where it is until it is reset with `options={"reset_mask": mask}`.
+    A subclass draws start states, advances `state` [components, num_envs] (float64; the values of one component are
+    contiguous in memory), and observes it. With autoreset disabled, an environment whose episode has ended continues
+    from its state until it is reset with `options={"reset_mask": mask}`.
     """
 
     def __init__(
@@ -49,18 +49,21 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @abstractmethod
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
-        """One step of `state`, which is replaced, not changed; returns (rewards [N], terminated [N])."""
+        """Steps all environments by actions [N, ...]; returns (rewards [N], terminated [N]).
+
+        It assigns a new array to `state` and does not change the old one in place.
+        """
 
     @abstractmethod
     def observe(self) -> np.ndarray:
-        """Observations [N, ...] of `state`, float32, in an array of their own."""
+        """Observations [N, ...] of `state`, float32, in a new array."""
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, Info]:
-        """New episodes, in all environments or in those of `options["reset_mask"]` [N]; returns all observations.
+        """Begins episodes in all environments, or where `options["reset_mask"]` [N]; returns all observations [N, ...].
 
-        seed: a number, from which environments count on, or one each; without it they go on drawing as before.
+        seed: environment i gets `seed + i`, or `seed[i]` of a list. With None its generator is kept.
         """
         mask = (options or {}).get("reset_mask")
         where = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
@@ -80,7 +83,7 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self.observe(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, Floats, np.ndarray, np.ndarray, Info]:
-        """One step of every environment; actions [N], or [N, components].
+        """Steps every environment by actions [N], or [N, components].
 
         Raises:
             ValueError: the actions have another shape.
@@ -103,12 +106,12 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return obs, reward, terminated, truncated, info
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next steps depend on."""
+        """All state that the next steps depend on."""
         rngs = [None if r is None else r.bit_generator.state for r in self._rngs]
         return {"state": self.state, "steps": self._steps.copy(), "over": self._over.copy(), "rngs": rngs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Restores the state that `state_dict` returned."""
         self.state, self._steps, self._over = (np.array(state[k]) for k in ("state", "steps", "over"))
         self._rngs = [None if r is None else _generator(r) for r in state["rngs"]]
 

@@ -1,4 +1,4 @@
-"""A pole on a cart that is pushed left or right (Barto, Sutton and Anderson 1983; equations of Florian 2007)."""
+"""CartPole: balance a pole on a cart (Barto, Sutton and Anderson 1983; equations of Florian 2007)."""
 
 import math
 
@@ -8,14 +8,14 @@ from gymnasium.vector import AutoresetMode
 
 from rllab_envs.control.batched import BatchedEnv, Floats
 
-GRAVITY, FORCE, SECONDS = 9.8, 10.0, 0.02  # m/s^2, N, a step
+GRAVITY, FORCE, SECONDS = 9.8, 10.0, 0.02  # m/s^2, N, duration of a step in s
 CART_MASS, POLE_MASS, HALF_LENGTH = 1.0, 0.1, 0.5  # kg, kg, m
 MASS, MOMENT = CART_MASS + POLE_MASS, POLE_MASS * HALF_LENGTH
-LIMIT_X, LIMIT_ANGLE = 2.4, 12 * 2 * math.pi / 360  # m, rad: beyond them the episode ends
+LIMIT_X, LIMIT_ANGLE = 2.4, 12 * 2 * math.pi / 360  # m, rad: the episode ends beyond them
 
 
 class CartPole(BatchedEnv):
-    """State and observation: position, speed, angle, angular speed; actions 0 left, 1 right; 1 for every step."""
+    """State and observation: position, speed, angle, angular speed. Actions: 0 left, 1 right. Reward: 1 a step."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A car too weak to climb a hill without swinging back first (Moore 1990)."""
+"""Mountain car: a car that must swing back first to climb a hill, because its motor is too weak (Moore 1990)."""
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -11,7 +11,7 @@ FORCE, GRAVITY = 0.001, 0.0025
 
 
 class MountainCar(BatchedEnv):
-    """State and observation: position, speed; actions 0 left, 1 none, 2 right; -1 for every step until the goal."""
+    """State and observation: position, speed. Actions: push 0 left, 1 not, 2 right. Reward: -1 a step until the goal."""
 
     def __init__(
         self,

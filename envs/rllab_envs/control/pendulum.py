@@ -1,4 +1,4 @@
-"""A pendulum to be swung up and held, by a motor too weak to do so at once."""
+"""Pendulum: swing it up and hold it upright, with a motor that is too weak to do so in one swing."""
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -6,13 +6,14 @@ from gymnasium.vector import AutoresetMode
 
 from rllab_envs.control.batched import BatchedEnv, Floats
 
-GRAVITY, SECONDS, TOP_SPEED, TOP_TORQUE = 10.0, 0.05, 8.0, 2.0  # m/s^2, a step, rad/s, Nm; mass 1 kg, length 1 m
+GRAVITY, SECONDS, TOP_SPEED, TOP_TORQUE = 10.0, 0.05, 8.0, 2.0  # m/s^2, s, rad/s, Nm; mass 1 kg, length 1 m
 
 
 class Pendulum(BatchedEnv):
-    """State: angle from upright, angular speed; observation: cosine, sine, speed; action: torque; it never ends.
+    """State: angle from upright, angular speed; observation: cosine, sine, speed; action: torque. There is no
+    terminal state.
 
-    Every step costs angle² + 0.1 speed² + 0.001 torque².
+    Reward of a step: -(angle² + 0.1 speed² + 0.001 torque²).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Any board game as a Gymnasium environment: an agent against an opponent that plays random legal moves.
+"""Any board game as a Gymnasium environment, against an opponent that plays random legal moves.
 
 Importing this module registers it: `gymnasium.make("rllab_envs.games.gymnasium:rllab/Game-v0", game="tictactoe")`.
 """
@@ -17,7 +17,7 @@ from rllab.core.games import named_game
 class GameEnv(gym.Env[np.ndarray, np.int64]):
     """One game per episode; the agent moves first or second at random.
 
-    game: as in a recipe: `othello`, `{name: othello, size: 6}`, `mine.py:Game`.
+    game: a name or mapping as in a recipe, such as `othello`, `{name: othello, size: 6}`, `mine.py:Game`.
     Observations are the game's planes [C, H, W] from the agent's side; `info["action_mask"]` [A] marks the legal moves.
     The reward is that of the agent's move minus that of the opponent's reply: usually 0, and 1, 0 or -1 at the end. An
     illegal move loses at once.
@@ -63,7 +63,7 @@ class GameEnv(gym.Env[np.ndarray, np.int64]):
         return float(reward[0])
 
     def _seen(self) -> tuple[np.ndarray, dict[str, Any]]:
-        """(observation, info) of the board, from the side of the player to move, also after the game has ended."""
+        """(observation, info) of the board from the side of the player to move, also after the end of the game."""
         return self.game.observe(self._board)[0], {"action_mask": self.game.legal(self._board)[0]}
 
 

@@ -1,28 +1,36 @@
-"""Reinforcement learning from human preferences (Christiano et al. 2017): PPO that never sees a reward.
+"""Reinforcement learning from human preferences (Christiano et al. 2017): PPO that never observes a reward.
 
-An annotator is shown two clips of play and says which is better. Networks r̂(o, a) learn rewards by which the answers
-are likely (equation 1, with the share ε of answers at random of section 2.2.3), and PPO earns what they predict:
+An annotator compares two clips of play and states which one is better. Networks r̂(o, a), the predictors, learn rewards
+that make these answers likely (equation 1, with the fraction ε of random answers of section 2.2.3). PPO maximizes the
+predicted rewards:
 
     P(first preferred) = (1 - ε) sigma(Σ r̂(first) - Σ r̂(second)) + ε / 2
 
-The annotator is synthetic: it prefers the clip with the larger sum of the environment's rewards, less `end_penalty` for
-a terminal state, and is wrong now and then. Episodes that end would give the task away: where the same reward in every
-state pays for not falling, as on CartPole, no reward has to be learned. So the agent is not told (the paper's appendix
-A): its environments are one endless stream, in which the next episode just follows, and a reward that is the same
-everywhere teaches it nothing. What still tells of an end is that states jump back to where episodes begin. Clips lie
-within episodes: else the states that follow an end can be taken for what was wrong.
+The annotator is synthetic. It prefers the clip with the larger sum of the environment's rewards, minus `end_penalty`
+for a terminal state. With probability `error_rate` its answer is wrong.
 
-A round: `num_steps` steps of every environment; comparisons of clips of them, and updates of the predictors for each;
-PPO's updates. Axes: T steps, N environments, L steps of a clip, B comparisons of 2 clips, K predictors, A actions.
+The agent does not observe where episodes end (the paper's appendix A). Its environments are one endless stream, in
+which the next episode follows the last. Otherwise the ends would reveal the task: on CartPole, a constant positive
+reward is enough to teach an agent to keep the pole up. In the stream a constant reward teaches nothing. The agent can
+still notice an end, because the state jumps to a start state. Clips lie within episodes. Otherwise a predictor could
+attribute a low score to the states after an end.
 
-The batch of PPO's updates is that of `ppo.py`, with predicted rewards. The predictors' batch:
+A round: `num_steps` steps of every environment, comparisons of clips of them, updates of the predictors for each new
+comparison, and PPO's updates.
+Axes: T steps, N environments, L steps of a clip, C clips, B comparisons of 2 clips, K predictors, A actions.
+
+The batch of PPO's updates is that of `ppo.py`, with predicted rewards. The batch of the predictors:
 - obs [B, 2, L, ...]; action [B, 2, L] or [B, 2, L, A]: the two clips
 - preferred [B]: the annotator's answer, 1 for the first clip, 0 for the second, 1/2 for a tie
-- better [B]: the same without errors, for measurements alone
-- weight [B, K]: how often each predictor's bootstrap sample has the comparison, over the batch size
+- better [B]: the answer without errors, used for metrics only
+- weight [B, K]: how often each predictor's bootstrap sample contains the comparison, divided by B x ranks
 
-Departures from the paper: PPO stands in place of A2C and TRPO. Pairs are drawn evenly, not by the predictors'
-disagreement. The bootstrap is a Poisson number for each comparison.
+Departures from the paper:
+- PPO replaces A2C and TRPO.
+- Pairs are drawn uniformly, not by the predictors' disagreement.
+- The bootstrap sample is a Poisson number for each comparison.
+- Play, comparisons and updates take turns within a round; the paper runs them asynchronously.
+- The weight decay is fixed by the recipe; the paper adapts it to the loss on held-out comparisons.
 """
 
 import itertools
@@ -42,25 +50,25 @@ from rllab.control.replay import Window
 from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round, Update
 from rllab.core.errors import FieldMistake
 
-_PATIENCE = 100  # rollouts without a clip
+_PATIENCE = 100  # rollouts without enough clips, after which the run stops
 
 
 @dataclass(kw_only=True)
 class PrefPPO(PPO):
-    """PPO on rewards that are learned from comparisons; `reward`, where it is given, is the annotator's."""
+    """PPO on rewards that are learned from comparisons; the annotator compares by `reward`, where it is given."""
 
-    comparisons: int = 500  # in all, over all ranks
-    asked_first: float = 0.25  # share of them that is asked of the untrained policy's clips, before it learns
-    clip_length: int = 32  # steps
-    recent_clips: int = 512  # of which pairs are drawn; a rank has its own
-    end_penalty: float = 0.0  # what a terminal state takes from a clip's worth
-    error_rate: float = 0.1  # share of answers that are wrong; at 0.5 they say nothing
-    noise: float = 0.1  # ε: share of answers at random that the predictors reckon with; half of them are wrong
-    predictors: int = 3
-    reward_hidden: list[int] = field(default_factory=lambda: [64, 64])
-    reward_updates: int = 1  # of the predictors, for each new comparison
-    reward_batch_size: int = 32  # comparisons
-    reward_std: float = 1.0  # of what each predictor says of all that was compared; its mean is 0
+    comparisons: int = 500  # of the whole run, over all ranks
+    asked_first: float = 0.25  # fraction of them made on clips of the untrained policy, in round 0
+    clip_length: int = 32  # steps of a clip
+    recent_clips: int = 512  # newest clips, from which pairs are drawn, on each rank
+    end_penalty: float = 0.0  # subtracted from a clip's score for a terminal state
+    error_rate: float = 0.1  # fraction of the annotator's answers that are wrong; at 0.5 they carry no information
+    noise: float = 0.1  # ε: fraction of random answers that the loss assumes; half of them are wrong
+    predictors: int = 3  # reward networks; their mean is the reward
+    reward_hidden: list[int] = field(default_factory=lambda: [64, 64])  # widths of their hidden layers
+    reward_updates: int = 1  # updates of the predictors for each new comparison
+    reward_batch_size: int = 32  # comparisons in such an update
+    reward_std: float = 1.0  # standard deviation of each predictor's rewards on all compared clips; their mean is 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +84,9 @@ class PrefPPO(PPO):
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)
         if (first := asked_by(0, ctx.total_steps, self.comparisons, self.asked_first)) < ctx.world:
-            raise FieldMistake("comparisons", f"{first} are asked first, and each rank needs one: raise asked_first")
+            raise FieldMistake(
+                "comparisons", f"{first} are made in the first round, and each rank needs one: raise asked_first"
+            )
         spaces = self.envs.observation_space, self.envs.action_space
         self.reward_net = RewardNets(*spaces, self.reward_hidden, self.predictors).to(ctx.device)
         self.recent, self.compared = Window(), Window()
@@ -102,10 +112,10 @@ class PrefPPO(PPO):
         return self.finished_episodes() | {"data/comparisons": self.asked}
 
     def play_ahead(self, due: int, step: int) -> None:
-        """Plays until there are clips enough for this rank's comparisons.
+        """Plays until there are enough clips for this rank's comparisons.
 
         Raises:
-            FieldMistake: episodes are shorter than clips.
+            FieldMistake: no two clips after 100 rollouts; episodes are shorter than clips.
         """
         wanted, ahead = min(self.recent_clips, 2 * -(-due // self.ctx.world)), 0
         while len(self.recent) < wanted:
@@ -115,7 +125,7 @@ class PrefPPO(PPO):
                 raise FieldMistake("clip_length", f"no episode lasts {self.clip_length} steps: make it smaller")
 
     def keep_clips(self, played: Batch) -> None:
-        """A rollout's clips, each with its worth to the annotator, become the newest."""
+        """Adds a rollout's clips to the recent ones, each with the annotator's score of it."""
         over_TN = (played["terminated"] | played["truncated"]).cpu().numpy()
         t_CL, n_C1 = clips(over_TN, self.clip_length)
         worth_TN = played["reward"] - self.end_penalty * played["terminated"].float()
@@ -124,10 +134,10 @@ class PrefPPO(PPO):
         self.recent.keep(self.recent_clips)
 
     def ask(self, due: int, step: int) -> None:
-        """Has the annotator compare pairs of recent clips, `due` over all ranks.
+        """Makes `due` comparisons of pairs of recent clips, over all ranks.
 
-        Each predictor learns from a comparison as often as a bootstrap sample has it, a Poisson number with mean 1
-        (Oza and Russell 2001); 1/e of them it never sees, which is what the paper holds out.
+        Each predictor counts a comparison as often as its bootstrap sample contains it, a Poisson number with mean 1
+        (Oza and Russell 2001). That number is 0 for a fraction 1/e of them, the fraction that the paper holds out.
         """
         rank, world, rng = self.ctx.rank, self.ctx.world, self.ctx.rng("compare", step)
         count = due * (rank + 1) // world - due * rank // world
@@ -142,11 +152,11 @@ class PrefPPO(PPO):
         self.reward_net.normalize_inputs(self.everything_compared(), self.ctx)
 
     def everything_compared(self) -> Batch:
-        """All of this rank's comparisons."""
+        """All comparisons of this rank, with axes as in the batch of the predictors."""
         return {k: self.tensor(v) for k, v in self.compared.take(np.arange(len(self.compared))).items()}
 
     def comparison_batches(self, updates: int, step: int) -> Iterator[Batch]:
-        """Comparisons drawn evenly, with replacement."""
+        """Batches of comparisons, drawn uniformly with replacement, one for each of the `updates`."""
         rng, size = self.ctx.rng("comparisons", step), self.reward_batch_size
         for _ in range(updates):
             rows = self.compared.take(rng.integers(len(self.compared), size=size))
@@ -161,7 +171,7 @@ class PrefPPO(PPO):
 
     @torch.inference_mode()
     def as_one_stream(self, played: Batch) -> Batch:
-        """A rollout as the agent gets it: with predicted rewards, and an episode that never ends."""
+        """A rollout [T, N, ...] as the agent observes it: with predicted rewards, and an episode that never ends."""
         reward_TN = self.reward_std * self.reward_net.predicted(played["obs"], played["action"])
         never_TN = torch.zeros_like(played["terminated"])
         next_obs = torch.cat([played["obs"][1:], self.tensor(self.envs.obs)[None]])
@@ -169,12 +179,12 @@ class PrefPPO(PPO):
         return played | stream
 
     def evaluate(self, step: int) -> Metrics:
-        """With how many comparisons predictors order rightly, of those that they have not learned from."""
+        """Adds the accuracy of the predictors on the comparisons that are not in their bootstrap samples."""
         return super().evaluate(step) | self.order_held_out()
 
     @torch.inference_mode()
     def order_held_out(self) -> Metrics:
-        """`eval/reward_accuracy` by the annotator's true opinion, without ties, whose share is `eval/ties`."""
+        """`eval/reward_accuracy`: agreement with `better`, ties left out; `eval/ties`: the fraction of ties."""
         rows = self.everything_compared()
         sign_B1 = 2 * rows["better"][:, None] - 1
         right_BK = self.reward_net.differences(rows["obs"], rows["action"]) * sign_B1 > 0
@@ -185,7 +195,7 @@ class PrefPPO(PPO):
 
 
 class RewardNets(nn.Module):
-    """Predictors of rewards r̂(o, a), apart in their weights and alike in their inputs, which are standardized."""
+    """Predictors of rewards r̂(o, a): separate networks on the same standardized inputs."""
 
     def __init__(
         self, observations: gym.Space[object], actions: gym.Space[object], hidden: Sequence[int], count: int
@@ -200,43 +210,43 @@ class RewardNets(nn.Module):
             self.register_buffer(f"{name}_std", torch.ones(width))
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """[..., *o], [..., *a] -> [..., K]."""
+        """Observations [..., *o] and actions [..., *a] -> rewards [..., K], not normalized."""
         seen_NF = (self.features(obs, action) - self.input_mean) / self.input_std
         reward_NK = torch.cat([net(seen_NF) for net in self.nets], 1)
         return reward_NK.view(*obs.shape[: obs.ndim - self.obs_ndim], -1)
 
     def features(self, obs: Tensor, action: Tensor) -> Tensor:
-        """All that predictors see of observations and actions [N, F]."""
+        """The inputs [N, F] for observations and actions, before standardization."""
         lead = obs.ndim - self.obs_ndim
         return torch.cat([self.obs(obs.flatten(0, lead - 1)), self.action(action.flatten(0, lead - 1))], 1)
 
     def differences(self, obs: Tensor, action: Tensor) -> Tensor:
-        """By how much each predictor favours the first of two clips [B, 2, L, ...]: [B, K]."""
+        """Rewards of the first of two clips [B, 2, L, ...] minus those of the second, summed over steps: [B, K]."""
         reward_B2LK: Tensor = self(obs, action)
         first_BK, second_BK = reward_B2LK.sum(2).unbind(1)
         return first_BK - second_BK
 
     def predicted(self, obs: Tensor, action: Tensor) -> Tensor:
-        """What they say in the mean, each normalized (section 2.2.3): [...]."""
+        """The mean [...] of the predictors' rewards, each normalized (section 2.2.3)."""
         normalized: Tensor = (self(obs, action) - self.reward_mean) / self.reward_std
         return normalized.mean(-1)
 
     @torch.no_grad()
     def normalize_inputs(self, compared: Batch, ctx: Context) -> None:
-        """Inputs to mean 0 and deviation 1 over all that was compared, on all ranks."""
+        """Sets the scale of inputs: mean 0 and standard deviation 1 over all compared steps, on all ranks."""
         self.input_mean, self.input_std = moments(self.features(compared["obs"], compared["action"]), ctx)
 
     @torch.no_grad()
     def normalize_rewards(self, compared: Batch, ctx: Context) -> None:
-        """The same for each predictor's rewards."""
+        """Sets the scale of each predictor's rewards in the same way."""
         rewards = self(compared["obs"], compared["action"])
         self.reward_mean, self.reward_std = moments(rewards.flatten(0, -2), ctx)
 
 
 def asked_by(step: int, total_steps: int, comparisons: int, first: float) -> int:
-    """How many comparisons are asked for up to and with round `step`: `first` of them at once, all by the last round.
+    """The number of comparisons made by the end of round `step`: a fraction `first` in round 0, all by the last round.
 
-    The rate falls as 1 / (1 + 2 step / total_steps), to a third.
+    The rate falls as 1 / (1 + 2 step / (total_steps - 1)), to a third.
     """
     done = math.log1p(2 * step / max(1, total_steps - 1)) / math.log(3)
     return round(comparisons * (first + (1 - first) * done))
@@ -245,7 +255,8 @@ def asked_by(step: int, total_steps: int, comparisons: int, first: float) -> int
 def clips(over_TN: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The steps [C, L] and environments [C, 1] of clips, each within one episode.
 
-    They follow each other from where an episode begins, and one more ends where it ends.
+    over_TN: whether an episode ends with a step [T, N].
+    Clips are consecutive from the start of an episode; one more ends with the episode.
     """
     places = []
     for n, over_T in enumerate(over_TN.T):
@@ -258,7 +269,7 @@ def clips(over_TN: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def better(worth_B2: np.ndarray) -> np.ndarray:
-    """Whether the first of two is worth more [B]: 1, 0, 1/2 where both are worth the same."""
+    """Whether the first of two scores [B, 2] is larger: 1 or 0, and 1/2 where they are equal; [B]."""
     sign_B: np.ndarray = np.sign(worth_B2[:, 0] - worth_B2[:, 1]).astype(np.float32)
     return 0.5 + 0.5 * sign_B
 
@@ -271,6 +282,6 @@ def answers(better_B: np.ndarray, error_rate: float, rng: np.random.Generator) -
 
 
 def moments(x_NF: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
-    """Mean and deviation [F] over all ranks; what does not vary has deviation 1."""
+    """Mean and standard deviation [F] of x [N, F] over all ranks; a constant feature gets deviation 1."""
     mean_F, std_F = ctx.moments(x_NF)
     return mean_F, torch.where(std_F > 1e-6, std_F, 1.0)

@@ -1,4 +1,4 @@
-"""What algorithms for Gymnasium environments share: which environment, how it is measured, how a finished run acts."""
+"""What algorithms for Gymnasium environments share: making the environments, evaluation, and acting after training."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -23,15 +23,15 @@ HEADLINE_EPISODES = 100
 class Control(Algorithm):
     """An algorithm that acts in Gymnasium environments.
 
-    A subclass calls `make_envs` in its `setup`, and says in `greedy` how it acts when it is measured.
+    A subclass calls `make_envs` in its `setup`, and implements `greedy`, the policy that evaluation uses.
     """
 
-    env: str  # a Gymnasium id; rllab/CartPole-v1 and its like are the same environments, stepped by array programs
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    env: str  # a Gymnasium id; rllab/CartPole-v1 is Gymnasium's CartPole-v1, all copies stepped by one array program
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment's constructor
     wrappers: list[Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]] = field(default_factory=list)
-    reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # in place of the environment's
+    reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # replaces the environment's reward
     num_envs: int = 8  # environments stepped side by side
-    eval_episodes: int = 20  # episodes of an evaluation
+    eval_episodes: int = 20  # episodes in an evaluation
     model: Annotated[str, Model()] = ""  # start from these weights: run:NAME, or a checkpoint's folder
 
     def __post_init__(self) -> None:
@@ -40,37 +40,37 @@ class Control(Algorithm):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def make_envs(self, ctx: Context) -> None:
-        """Makes `envs` to learn in; those to be measured in are made when they are first needed."""
+        """Makes `envs`, the training environments; those for evaluation are made at its first call."""
         self.ctx = ctx
         self._spec = EnvSpec(self.env, self.env_kwargs, self.wrappers, self.reward)
         self.envs = Envs(self._spec, self.num_envs, ctx, "episode")
         self._test_envs: Envs | None = None
-        self.env_steps = 0  # over all ranks
+        self.env_steps = 0  # steps of all environments, over all ranks
 
     @abstractmethod
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
-        """The best actions [N, ...] for observations [N, ...], of those that the mask [N, A] allows."""
+        """The best actions [N, ...] for observations [N, ...], among those that the mask [N, A] allows."""
 
     def reset_policy(self, which: np.ndarray) -> None:
-        """Clears what `greedy` keeps of earlier steps, in the environments where `which` [N] is true; here nothing.
+        """Clears the memory of `greedy` in the environments where `which` [N] is true. Here it does nothing.
 
         Evaluation calls it before the first action of every episode, and at its start with all environments.
         """
 
     def evaluate(self, step: int) -> Metrics:
-        """Greedy episodes in environments of their own; the return is the environment's, not the reward function's."""
+        """Plays greedy episodes in separate environments; returns are sums of the environment's own rewards."""
         returns, lengths = self._measure(self.eval_episodes, 0, step)
         low, high = bootstrap(returns)
         measured = {"return": float(returns.mean()), "return_low": low, "return_high": high}
         return {f"eval/{k}": v for k, v in measured.items()} | {"eval/length": float(lengths.mean())}
 
     def headline(self) -> Headline:
-        """The mean return of 100 greedy episodes that no evaluation has played."""
+        """The mean return of 100 greedy episodes with seeds that no evaluation uses."""
         returns, _ = self._measure(HEADLINE_EPISODES, 1)
         return Headline("eval/return", float(returns.mean()), bootstrap(returns))
 
     def act(self, obs: Any) -> Any:
-        """The greedy action for one observation as Gymnasium gives it."""
+        """The greedy action for one observation, as `env.step` and `env.reset` return it."""
         return self._greedy(np.asarray(obs)[None], None)[0]
 
     def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,11 +84,11 @@ class Control(Algorithm):
             return self.greedy(self.tensor(obs), None if mask is None else self.tensor(mask)).cpu().numpy()
 
     def tensor(self, array: np.ndarray) -> Tensor:
-        """An array, of any shape, as a tensor on the run's device."""
+        """Converts an array, of any shape, to a tensor on the run's device."""
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.ctx.device)
 
     def finished_episodes(self) -> Metrics:
-        """Mean return and length of the episodes that ended since the last call; nothing where none did."""
+        """`env/steps`, and the mean return and length of the episodes that ended since the last call, if any."""
         finished, self.envs.finished = self.envs.finished, []
         if not finished:
             return {"env/steps": self.env_steps}
@@ -97,10 +97,10 @@ class Control(Algorithm):
 
 
 def discrete_actions(space: gym.Space[Any]) -> int:
-    """How many actions there are; ids of environments whose actions begin at 0.
+    """The number of actions of a discrete space.
 
     Raises:
-        FieldMistake: actions are not discrete.
+        FieldMistake: actions are not discrete, or do not begin at 0.
     """
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
         raise FieldMistake("env", f"its actions are {space}; this algorithm needs Discrete(n)")
@@ -108,5 +108,5 @@ def discrete_actions(space: gym.Space[Any]) -> int:
 
 
 def masked(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Values [B, A] with what is not allowed at minus infinity."""
+    """Values [B, A] with minus infinity where the mask [B, A] is false."""
     return values if mask is None else values.masked_fill(~mask, -torch.inf)

@@ -1,8 +1,8 @@
 """Image observations for a replay buffer, every frame stored once.
 
-A frame is one channel of an image: one picture of a stack, or one colour. Where frames are stacked, the observation
-after a step repeats all frames but one, and the next step begins with it. So an observation is kept as the numbers of
-its frames, which count from 0 in the order of their storage.
+A frame is one channel of an image: one picture of a stack, or one colour. With stacked frames, the observation after a
+step repeats all frames but one, and is also the observation before the next step. So an observation is stored as the
+numbers of its frames. Frames are numbered from 0 in the order in which they are stored.
 
 Axes: N environments, K frames of an observation, H height, W width.
 """
@@ -16,7 +16,7 @@ from rllab.core.checkpoint import Segment
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether images of a shape are [H, W, C] and not [C, H, W]: channels are fewer than rows."""
+    """Whether a shape is [H, W, C] and not [C, H, W]: it assumes fewer channels than rows."""
     return shape[2] < shape[0]
 
 
@@ -32,13 +32,13 @@ class Frames:
         self.added = 0
         self._chunks: dict[int, np.ndarray] = {}  # by number, the oldest first: [chunk, H, W]
         self._segments: dict[int, Segment] = {}
-        self._newest: np.ndarray | None = None  # the frames [N, K] of the observations that were added last
+        self._newest: np.ndarray | None = None  # the frames [N, K] of the latest observations
 
     def add(self, obs: np.ndarray, next_obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stores the new frames of observations [N, ...] before and after a step; returns the frames [N, K] of both."""
         before, after = self._channels_first(obs), self._channels_first(next_obs)
         frames_NK = self._frames_of(before)
-        next_NK = np.roll(frames_NK, -1, 1)  # right where all frames but the newest move up
+        next_NK = np.roll(frames_NK, -1, 1)  # correct where the stack moved by one frame
         new_NK = np.ones(next_NK.shape, bool)
         new_NK[:, :-1] = (after[:, :-1] != before[:, 1:]).any((2, 3))
         for n, k in np.argwhere(new_NK).tolist():
@@ -69,7 +69,7 @@ class Frames:
         return {"added": self.added, "newest": newest, "first": first, "chunks": chunks, "channels_last": last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Restores the state that `state_dict` returned."""
         self.added, self._newest = state["added"], state["newest"]
         self._chunks, self._segments = {}, {}
         for i, chunk in enumerate(state["chunks"], state["first"]):

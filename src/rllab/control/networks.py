@@ -17,9 +17,9 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class Encoder(nn.Module):
-    """Observations, as a Gymnasium space has them, to float features [B, size].
+    """Maps observations of a Gymnasium space to float features [B, size].
 
-    Vectors as they are; whole numbers one-hot; images (uint8) by the convolutions of Mnih et al. 2015.
+    Vectors are passed on, integers are one-hot, images (uint8) pass the convolutions of Mnih et al. 2015.
 
     Raises:
         FieldMistake: the space is of another kind.
@@ -59,7 +59,7 @@ def _nature(channels: int) -> nn.Sequential:
 
 
 class MLP(nn.Module):
-    """A perceptron without an activation at its end: [B, inputs] -> [B, outputs].
+    """A multilayer perceptron with a linear last layer: [B, inputs] -> [B, outputs].
 
     A call of a module takes as long as a small layer's product, so the layers are applied without their modules.
     """
@@ -73,13 +73,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, outputs]."""
-        *hidden, last = [layer._parameters.values() for layer in self.linear]  # faster than a module's attributes
+        *hidden, last = [layer._parameters.values() for layer in self.linear]  # faster than attributes
         for weight, bias in hidden:
             x = self.activation(nn.functional.linear(x, weight, bias))  # type: ignore[arg-type]  # a layer has both
         return nn.functional.linear(x, *last)  # type: ignore[arg-type]
 
     def orthogonal(self, last: float) -> "MLP":
-        """Orthogonal weights and zero biases, gain sqrt(2), and `last` in the last layer (Engstrom et al. 2020)."""
+        """Sets orthogonal weights, gain sqrt(2) or `last` in the last layer, and zero biases (Engstrom et al. 2020)."""
         for layer in self.linear:
             nn.init.orthogonal_(layer.weight, last if layer is self.linear[-1] else 2**0.5)
             nn.init.zeros_(layer.bias)
@@ -87,7 +87,7 @@ class MLP(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Action values [B, A]; `dueling` splits them into value and advantage (Wang et al. 2016, equation 9)."""
+    """Action values [B, A]; with `dueling` the sum of a value and advantages (Wang et al. 2016, equation 9)."""
 
     def __init__(self, space: gym.Space[object], actions: int, hidden: Sequence[int], dueling: bool) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class QNetwork(nn.Module):
         self.net = MLP(self.encoder.size, hidden, actions + dueling)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """[B, *obs] -> [B, A]."""
+        """Observations [B, ...] -> action values [B, A]."""
         out = self.net.forward(self.encoder.forward(obs))  # called directly, as in MLP
         if not self.dueling:
             return out
@@ -105,10 +105,10 @@ class QNetwork(nn.Module):
 
 
 def load_weights(part: nn.Module, folder: str) -> None:
-    """Starts a part from the weights in a checkpoint's folder; of several parts from those of `model`.
+    """Loads the weights of a checkpoint's folder into a part; `folder/model` is used where it has no weights itself.
 
     Raises:
-        FieldMistake: the folder has none, or they are of another network.
+        FieldMistake: the folder has no weights, or those of another network.
     """
     files = [p for p in (Path(folder) / "model.safetensors", Path(folder) / "model/model.safetensors") if p.is_file()]
     if not files:

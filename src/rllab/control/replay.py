@@ -17,24 +17,24 @@ Arrays = dict[str, np.ndarray]
 
 
 class Replay:
-    """The newest transitions as rows of named arrays; row i + num_envs is the next step of row i's environment.
+    """The newest transitions, as rows of named arrays; row i + num_envs is the next step of row i's environment.
 
     Rows are numbered from 0 in the order in which they are added. Every frame of image observations (uint8 [N, C, H, W]
     or [N, H, W, C]) is stored once.
 
     capacity: rows, rounded up to whole steps of all environments.
-    n_step, gamma: how many rewards are summed, and their discount.
+    n_step, gamma: the number of rewards that are summed, and their discount.
     """
 
     def __init__(self, capacity: int, num_envs: int, n_step: int = 1, gamma: float = 1.0, block: int = 16384) -> None:
         self.num_envs, self.n_step, self.gamma = num_envs, n_step, gamma
         self.capacity = -(-capacity // num_envs) * num_envs
-        self.block = block  # rows in a segment of a checkpoint; of frames, which are larger, a quarter
+        self.block = block  # rows in a segment of a checkpoint; a segment of frames has a quarter as many
         self.added = 0
         self._arrays: Arrays = {}
         self._frames: Frames | None = None  # with frames, `obs` and `next_obs` in `_arrays` are numbers of frames
         self._segments: dict[int, tuple[int, Segment]] = {}  # block -> (rows added when it was made, segment)
-        self._summed, self._sums = 0, Arrays()  # rows whose n-step return is known, and what was computed for them
+        self._summed, self._sums = 0, Arrays()  # the rows before `_summed` have their n-step returns in `_sums`
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -57,7 +57,7 @@ class Replay:
             self._frames.drop_before(int(self._arrays["obs"][oldest : oldest + self.num_envs].min()))
 
     def sample(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """`size` transitions [B, ...] drawn evenly, with replacement; the keys are those of `take`."""
+        """Draws `size` transitions [B, ...] uniformly with replacement; the keys are those of `take`."""
         return self.take(rng.integers(self.added - len(self), self.complete, size))
 
     @property
@@ -113,7 +113,7 @@ class Replay:
         return {"added": self.added, "blocks": blocks} | frames
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Restores the state that `state_dict` returned."""
         self.added, self._arrays, self._segments, self._summed = state["added"], {}, {}, 0
         if "frames" in state:
             self._frames = Frames(state["frames"]["channels_last"], self.block // 4)
@@ -125,14 +125,14 @@ class Replay:
                 whole[b * self.block : b * self.block + len(value)] = value
 
     def _segment(self, block: int, arrays: Arrays) -> Segment:
-        """A block's segment, made anew only when the ring has been round since."""
+        """The segment of a full block; it is made again only after the block was overwritten."""
         lap = self._last_written(block)
         if block not in self._segments or self._segments[block][0] != lap:
             self._segments[block] = (lap, Segment(arrays))
         return self._segments[block][1]
 
     def _last_written(self, block: int) -> int:
-        """How many times the ring has begun this block."""
+        """How many times the ring has returned to this block."""
         return (self.added - 1 - block * self.block) // self.capacity
 
 
@@ -158,7 +158,7 @@ def n_step_return(
 
 
 class Window:
-    """The newest rows of named arrays; what is added at once is a segment of a checkpoint, and goes at once."""
+    """The newest rows of named arrays. Rows added in one call are one segment of a checkpoint, and dropped together."""
 
     def __init__(self) -> None:
         self.added = 0
@@ -170,7 +170,7 @@ class Window:
         return self._end - self._first
 
     def add(self, rows: Arrays) -> None:
-        """Adds rows behind the newest."""
+        """Appends rows [B, ...]."""
         self._segments.append(Segment(rows))
         count = _rows_of(rows)
         if not self._arrays or self._end + count > _rows_of(self._arrays):
@@ -185,7 +185,7 @@ class Window:
             self._first += _rows_of(self._segments.pop(0).arrays)
 
     def take(self, index: np.ndarray) -> Arrays:
-        """Rows [B, ...] by their place [B], 0 for the oldest."""
+        """The rows [B, ...] at positions [B], 0 for the oldest."""
         return {k: v.take(index + self._first, 0) for k, v in self._arrays.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,14 +193,14 @@ class Window:
         return {"added": self.added, "segments": list(self._segments)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Restores the state that `state_dict` returned."""
         self._segments, self._arrays, self._first, self._end = [], {}, 0, 0
         for segment in state["segments"]:
             self.add(segment.arrays)
         self.added = state["added"]
 
     def _move(self, rows: Arrays, room: int) -> None:
-        """Puts the rows in use at the beginning of larger arrays."""
+        """Moves the rows in use to the beginning of larger arrays."""
         larger = {k: np.empty((room, *v.shape[1:]), v.dtype) for k, v in rows.items()}
         for name, value in self._arrays.items():
             larger[name][: len(self)] = value[self._first : self._end]

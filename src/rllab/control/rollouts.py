@@ -1,4 +1,4 @@
-"""Rollouts: stretches of play that an on-policy algorithm learns from. Axes: T steps, N environments."""
+"""Advantages of rollouts, for on-policy algorithms. Axes: T steps, N environments."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,11 @@ from rllab.core.algorithm import Batch
 
 
 def gae(rollout: Batch, next_value_TN: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Generalized advantage estimates [T, N].
+    """Generalized advantage estimates [T, N] (Schulman et al. 2016, equation 16).
 
-    At a terminal state nothing follows; at a time limit the value of the last observation does, and the sum ends.
+    rollout: `reward`, `value`, `terminated`, `truncated` [T, N].
+    next_value_TN: values [T, N] of the observations after each step.
+    A terminal state has value 0. At a time limit the value of the last observation counts, and the sum ends.
     """
     live_TN = 1.0 - rollout["terminated"].float()
     goes_on_TN = 1.0 - (rollout["terminated"] | rollout["truncated"]).float()

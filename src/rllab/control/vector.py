@@ -1,8 +1,9 @@
 """Gymnasium's vector environments with exact state.
 
-Environments run with autoreset disabled: a step returns the true last observation of an episode, and what has ended is
-reset here, each episode with a seed that is a function of (seed, purpose, environment, episode). An environment that
-can save its state does; any other is replayed: the actions since the oldest open episode began are its state.
+Environments run with autoreset disabled: a step returns the true last observation of an episode, and `Envs` resets
+what has ended. The seed of an episode is a function of (seed, purpose, environment, episode). An environment with a
+`state_dict` saves its exact state. Any other is replayed: its state is the list of actions since the oldest open
+episode began.
 """
 
 import importlib
@@ -23,14 +24,16 @@ RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
 Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
 Reset = Callable[[np.ndarray], None]
-"""Takes in which environments, bool [N], an episode begins."""
+"""Called with bool [N]: the environments in which an episode begins."""
 
-_HOMES = {"rllab/Game-v0": "rllab_envs.games.gymnasium"}  # of the lab's environments that are not classic
+_HOMES = {
+    "rllab/Game-v0": "rllab_envs.games.gymnasium"
+}  # modules that register the lab's environments; rllab_envs.control has all others
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What environments to make: Gymnasium id, keyword arguments, wrappers from the inside out, reward function."""
+    """Which environments to make: Gymnasium id, keyword arguments, wrappers from the inside out, reward function."""
 
     env: str
     kwargs: Mapping[str, Any]
@@ -39,14 +42,14 @@ class EnvSpec:
 
     @property
     def batched(self) -> bool:
-        """Whether all copies are stepped by one array program; such an environment has no single copy to wrap."""
+        """Whether one array program steps all copies. Such an environment takes no wrappers."""
         return self._spec().entry_point is None
 
     def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """Gymnasium's vector environment.
+        """Makes Gymnasium's vector environment.
 
         Raises:
-            FieldMistake: there is no such environment, or it does not take these arguments or wrappers.
+            FieldMistake: the environment does not exist, or does not accept these arguments or wrappers.
         """
         if self.batched and self.wrappers:
             raise FieldMistake("wrappers", f"{self.env} is batched and takes no wrappers; use env: {self._spec().name}")
@@ -76,9 +79,10 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class Transition:
-    """One step of every environment; arrays have the environments as first axis.
+    """One step of every environment; all arrays are [N, ...].
 
-    next_obs is never that of a new episode; next_mask: actions allowed there [N, A], None where all are.
+    next_obs is the observation after the step, also where the episode ended.
+    next_mask: the actions allowed at next_obs [N, A]; None for environments without masks.
     """
 
     obs: np.ndarray
@@ -95,15 +99,15 @@ class Transition:
 
 
 class Envs:
-    """`num_envs` environments, always ready to be stepped: `obs` and `mask` are what to act on.
+    """`num_envs` environments that are always ready for a step; `obs` [N, ...] and `mask` [N, A] or None are current.
 
-    `finished` collects (return, length) of the episodes that ended; the return is the environment's own, whatever
-    reward function stands in for it.
+    `finished` collects (return, length) of the episodes that ended. The return sums the environment's own rewards, also
+    where a reward function replaces them.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, ctx: Context, purpose: str) -> None:
         self.spec, self.num_envs, self.ctx, self.purpose = spec, num_envs, ctx, purpose
-        self.env: Any = spec.make(num_envs)  # Gymnasium's own annotation of `reset` forgets lists of seeds
+        self.env: Any = spec.make(num_envs)  # Gymnasium's annotation of `reset` lacks lists of seeds
         self.observation_space, self.action_space = self.env.single_observation_space, self.env.single_action_space
         self.finished: list[tuple[float, int]] = []
         self._own_arrays = spec.batched  # observations are in an array of their own, not in one that is written again
@@ -111,7 +115,7 @@ class Envs:
         self.begin()
 
     def begin(self, *index: int) -> None:
-        """A first episode in every environment; `index` tells one beginning from another."""
+        """Begins a first episode in every environment. The seeds depend on `index`."""
         self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index)
         self.episode = np.zeros(self.num_envs, np.int64)
         self.returns, self.lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
@@ -160,7 +164,11 @@ class Envs:
         return self._seeds(i, int(self.episode[i]))
 
     def _reward(self, obs: Any, action: Any, next_obs: Any, reward: Any, terminated: Any, info: Any) -> np.ndarray:
-        """The user's reward of each transition; what is no finite number stops the run."""
+        """The user's reward of each transition [N].
+
+        Raises:
+            Mistake: the function fails, or returns no finite number.
+        """
         fn = self.spec.reward
         assert fn is not None
         values = np.empty(self.num_envs)
@@ -181,7 +189,7 @@ class Envs:
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """All state that the next step depends on."""
         state: dict[str, Any] = {k: getattr(self, k) for k in ("episode", "returns", "lengths", "obs")}
         state |= {"index": list(self.index), "mask": self.mask}
         if self._exact:
@@ -189,7 +197,7 @@ class Envs:
         return state | {"actions": np.array(self._actions)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Restores the state that `state_dict` returned."""
         self.index, self.episode = tuple(state["index"]), state["episode"]
         self._seeds = self.ctx.seeds(self.purpose, *self.index)
         if self._exact:
@@ -199,7 +207,7 @@ class Envs:
         self.returns, self.lengths, self.obs, self.mask = (state[k] for k in ("returns", "lengths", "obs", "mask"))
 
     def _replay(self, state: Mapping[str, Any]) -> None:
-        """Repeats the open episodes; an environment whose episode began later is reset when it did."""
+        """Replays the open episodes. An environment is reset at the step at which its open episode began."""
         self._actions, lengths = list(state["actions"]), state["lengths"]
         seeds = [self._seed(i) for i in range(self.num_envs)]
         obs, _ = self.env.reset(seed=list(seeds))
@@ -220,9 +228,11 @@ class Envs:
 def play(
     envs: Envs, policy: Policy, episodes: int, *index: int, reset: Reset = lambda which: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths [episodes]; short episodes are not favoured, as each environment plays its share of them.
+    """Plays episodes and returns their returns and lengths, each [episodes].
 
-    index: tells this evaluation's episodes from another's.
+    Every environment plays the same number of episodes, so short episodes are not over-represented.
+
+    index: selects the seeds of the episodes.
     reset: called before the first action of an episode, with the environments [N] in which one begins.
     """
     envs.begin(*index)
@@ -246,13 +256,13 @@ def play(
 
 
 def evaluation_envs(spec: EnvSpec, ctx: Context) -> Envs:
-    """Environments for `play`, as many as are fastest; every rank plays the same episodes."""
+    """Environments for `play`, in the number that is fastest; every rank plays the same episodes."""
     alike = Context(ctx.seed, ctx.device, 0, 1, ctx.total_steps)
     return Envs(spec, 100 if spec.batched else 20, alike, "evaluation")
 
 
 def _merge(mask: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
-    """The action masks with those that `info` brings; `_action_mask` says of which environments."""
+    """Action masks [N, A], updated from `info`; `info["_action_mask"]` [N] marks the environments that report one."""
     if "action_mask" not in info:
         return mask
     given = np.asarray(info.get("_action_mask", np.ones(len(mask), bool)))
