@@ -11,7 +11,7 @@ FORCE, GRAVITY = 0.001, 0.0025
 
 
 class MountainCar(BatchedEnv):
-    """State and observation: position, speed. Actions: push 0 left, 1 not, 2 right. Reward: -1 a step until the goal."""
+    """State and observation: position, speed. Actions: 0 left, 1 none, 2 right. Reward: -1 a step until the goal."""
 
     def __init__(
         self,
