@@ -57,7 +57,7 @@ class PlainPegs(Plain):
 
 
 def test_peg_solitaire_keeps_the_contract() -> None:
-    assert "8 symmetries; games seen through 8 of them, which keep the start, stay so" in check_game(GAME)
+    assert "8 symmetries; games mapped by the 8 that keep the start are legal and end the same" in check_game(GAME)
     assert len(set(GAME.names)) == 76 and GAME.show(GAME.start(1))[0].splitlines()[3] == "4 o o o . o o o"
 
 
