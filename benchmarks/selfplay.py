@@ -13,10 +13,10 @@ the root. Compilation, imports and drawing positions are not timed. The speed of
 call (of the median round where evaluations are cached), so that one stall has little effect.
 
 Ours plays 512 games, as recipes/connect-four.yaml does, in four ways. `each`: every search starts from new positions,
-and evaluations are not cached. `kept`: as in a round of AlphaZero, games go on for 8 moves, and the network's outputs
-are cached during these moves. Both also run without proofs, which end simulations early (`open`). `asked` is the number
-of positions that the network evaluates for a simulation; with mctx it is 1. Plain Python searches one position at a
-time with dicts, on one thread.
+and evaluations are not cached. `cached`: as in a round of AlphaZero, games go on for 8 moves, and the network's outputs
+are cached during these moves. Both also run without proofs, which end simulations early (`open`). `evaluations` is the
+number of positions that the network evaluates for a simulation; with mctx it is 1. Plain Python searches one position
+at a time with dicts, on one thread.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def cell(args: argparse.Namespace, network: str, simulations: int) -> dict[str, 
         speed, ratio = statistics.median(p[name]["speed"] for p in pairs), statistics.median(ratios)
         result["speed"][name], result["ratio"][name] = round(speed), round(ratio, 2)
         result["spread"][name] = [round(min(ratios), 2), round(max(ratios), 2)]
-        share = f", asked {pairs[0][name]['asked']:.2f}" if name in WAYS else ""
+        share = f", evaluations {pairs[0][name]['evaluations']:.2f}" if name in WAYS else ""
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         print(f"  {name:<16} {speed:>9,.0f}/s, {ratio:.2f} of mctx ({spread}){share}", flush=True)
     return result
@@ -119,10 +119,10 @@ def main() -> None:
     first = cells["dense-64"]
     result = {
         "name": f"selfplay-mctx-{args.threads}" + ("-bf16" if args.bf16 else ""),
-        "ours": first["speed"]["kept"],
+        "ours": first["speed"]["cached"],
         "peer": first["speed"]["mctx"],
-        "ratio": first["ratio"]["kept"],
-        "spread": first["spread"]["kept"],
+        "ratio": first["ratio"]["cached"],
+        "spread": first["spread"]["cached"],
         "ratios": {k: {way: x for way, x in v["ratio"].items() if way in WAYS} for k, v in cells.items()},
     }
     print(json.dumps(result))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 MOVES, OPENING, ENTRIES = 8, 20, 1 << 18
-WAYS = {"each": (0, True), "kept": (ENTRIES, True), "each, open": (0, False), "kept, open": (ENTRIES, False)}
+WAYS = {"each": (0, True), "cached": (ENTRIES, True), "each, open": (0, False), "cached, open": (ENTRIES, False)}
 LAYERS: dict[
     str, list[tuple[int, ...]]
 ] = {  # shapes of weights in torch's order; the last layer has 7 logits and a value
@@ -163,7 +163,8 @@ class Ours:
                 board, _, over = self.game.play(board, action)
                 board = {k: np.where(over, v, board[k]) for k, v in self.openings().items()}
         simulations = moves * self.args.games * self.args.simulations
-        return {"speed": simulations / statistics.median(times), "asked": self.evaluated / simulations / len(times)}
+        evaluations = self.evaluated / simulations / len(times)
+        return {"speed": simulations / statistics.median(times), "evaluations": evaluations}
 
 
 class Mctx:

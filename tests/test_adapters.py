@@ -58,7 +58,7 @@ def test_variants_keep_the_contract(lora: dict[str, Any], tmp_path: Path) -> Non
     check_algorithm(load_recipe("sft-lora", {f"lora.{k}": v for k, v in lora.items()}, smoke=True), tmp_path)
 
 
-def test_dropout_is_drawn_anew_each_round_and_never_when_evaluating(tmp_path: Path) -> None:
+def test_dropout_masks_differ_between_rounds_and_are_off_in_evaluation(tmp_path: Path) -> None:
     trainer = Trainer(load_recipe("sft-lora", {"lora.lora_dropout": 0.5}, smoke=True), tmp_path)
     trainer.restore()
     algorithm: Any = trainer.algorithm

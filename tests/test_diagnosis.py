@@ -144,7 +144,7 @@ def test_values_that_go_astray_are_reported() -> None:
     assert of_rows(rows[:1], SETTINGS) == []
 
 
-def test_a_value_stands_in_for_the_others_of_a_group() -> None:
+def test_a_critic_replaces_the_baseline_of_a_group() -> None:
     apart = samples(*[[(1,)], [(0,)]] * 4)
     assert any("teach nothing" in line for line in of_rollouts(apart, [], ONE))
     assert of_rollouts(apart, [], ONE | {"algo": "RLHF"}) == []

@@ -68,7 +68,7 @@ def test_answers_of_several_turns_are_learned_as_a_conversation() -> None:
     assert ready()._passed(group)[0]["messages"] == [*group.row["prompt"], *turns]
 
 
-def test_the_loss_is_that_of_fine_tuning_on_what_passed() -> None:
+def test_the_loss_is_that_of_fine_tuning_on_the_passed_answers() -> None:
     made = ready()
     rows = [made._task.row(i, "train") for i in range(5)]
     batch = made._batch(rows[:3], answered([1.0], [2]))

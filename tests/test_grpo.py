@@ -89,7 +89,7 @@ def test_several_rewards_are_combined_before_or_after() -> None:
     assert after[0] == pytest.approx((summed - summed.mean()) / (summed.std(ddof=1) + 1e-4))
 
 
-def test_tokens_count_as_their_weighting_says() -> None:
+def test_token_weights_of_each_loss_type() -> None:
     sampled = groups([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0], [0.0, 0.0, 9.0]], [[2, 4, 6], [3, 3, 3], [1, 5, 2]])
     advantages = np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, -1.0, 2.0]])
 
@@ -122,8 +122,8 @@ def test_sequence_ratios_are_geometric_means() -> None:
     difference = torch.arange(taught.numel()).view_as(taught) * taught.float()
     ratio = made._log_ratio(difference, batch)
     for completion in range(3):
-        mine = taught & (batch["completion"] == completion)
-        assert ratio[mine].tolist() == pytest.approx([float(difference[mine].mean())] * int(mine.sum()))
+        own = taught & (batch["completion"] == completion)
+        assert ratio[own].tolist() == pytest.approx([float(difference[own].mean())] * int(own.sum()))
 
 
 def test_kl_estimator() -> None:
@@ -168,7 +168,7 @@ def test_every_rollout_is_kept_once_also_after_a_stop(tmp_path: Path) -> None:
     }
 
 
-def test_dynamic_sampling_draws_others_in_place_of_groups_without_signal() -> None:
+def test_dynamic_sampling_replaces_groups_without_signal() -> None:
     made = ready(reward={"name": "soft_overlong", "tokens": 900, "buffer": 1}, dynamic_sampling=3)  # none is as long
     sampled, metrics = made.sample_groups()
     assert len(sampled) == 3 and made.prompts == 12 and made.completions == 36 and metrics["rollout/with_signal"] == 0

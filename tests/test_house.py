@@ -104,7 +104,7 @@ def test_the_command_line_starts_without_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_signals_are_caught_before_torch_is_there() -> None:
+def test_signals_are_caught_before_torch_is_imported() -> None:
     code = "import sys; import rllab.core.stop; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
@@ -114,7 +114,7 @@ def test_control_needs_no_language_models() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-def test_threads_do_not_spin_where_others_want_their_core() -> None:
+def test_idle_threads_do_not_spin() -> None:
     code = "import os; import rllab.core.engine; print(os.environ['GOMP_SPINCOUNT'])"
     env = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     for given, expected in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")):

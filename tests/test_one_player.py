@@ -106,7 +106,7 @@ def best(pegs: int) -> float:
 
 
 @pytest.mark.parametrize("search", [puct, gumbel])
-def test_search_proves_what_is_best(search: Any) -> None:
+def test_search_proves_the_best_move(search: Any) -> None:
     """Positions shortly before the end, on the way to one peg and off it; no value changes sign between moves."""
     rng, boards = np.random.default_rng(0), [moves(GAME, SOLUTION[: 5 * k])["pegs"] for k in (25, 27, 29, 30)]
     board = moves(GAME, SOLUTION[:60])

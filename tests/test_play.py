@@ -49,7 +49,7 @@ def test_a_win_in_two_moves_is_proven(four: Any, tmp_path: Path) -> None:
     assert rows[0]["best"] in "25" and rows[0]["proven"] and rows[0]["value"] == 1.0
 
 
-def test_lines_that_are_no_games_are_reported_and_the_others_analysed(runs: Path, tmp_path: Path) -> None:
+def test_bad_lines_are_reported_and_the_games_of_others_analysed(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("44\n4444444\n4x\n1122334\n77\n")
     line = [sys.executable, "-m", "rllab", "analyse", "four", str(tmp_path / "in.txt"), "--runs", str(runs)]
     done = subprocess.run([*line, "--out", str(tmp_path / "o.jsonl")], capture_output=True, text=True)

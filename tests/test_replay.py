@@ -173,7 +173,7 @@ def test_relatives_of_dqn_are_short_and_resume_exactly(algo: str, tmp_path: Path
     check_algorithm(read_recipe(text, "r.yaml", Path(__file__).parent, "r"), tmp_path)
 
 
-def test_priorities_decide_what_is_drawn() -> None:
+def test_transitions_are_drawn_by_their_priorities() -> None:
     dqn = PrioritisedDQN(env="rllab/CartPole-v1", num_envs=8, train_freq=16, batch_size=500)
     dqn.setup(Context(3, torch.device("cpu")))
     dqn.interact(0)

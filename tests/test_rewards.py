@@ -155,7 +155,7 @@ def test_a_failing_reward_stops_the_run_before_the_step(mine: Path, name: str, t
     assert [r["step"] for r in again] == [1, 2, 3, 4]
 
 
-def test_a_reward_without_signal_is_no_failure(mine: Path, tmp_path: Path) -> None:
+def test_a_reward_without_signal_is_not_a_failure(mine: Path, tmp_path: Path) -> None:
     for name in ("constant", "not_applicable"):
         recipe = load_recipe("grpo", {"reward": f"{mine}:{name}"}, smoke=True)
         rows = list(Trainer(recipe, tmp_path / name))

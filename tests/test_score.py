@@ -183,7 +183,7 @@ def test_names_that_do_not_exist_are_reported(words: list[str], fault: str, tmp_
     assert done.returncode == 2 and fault in done.stderr and "Traceback" not in done.stderr
 
 
-def test_ones_own_scorer_and_its_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_scorer_and_its_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(
         "from rllab.answers import Judgement\n"  # the older name of GradedAnswer
         "def fn(r):\n    return Judgement(r.answer, bool(1 / (len(r.id) - 2)), 'mine')\n"

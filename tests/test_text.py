@@ -93,7 +93,7 @@ def test_completions_of_a_shared_prompt_do_not_see_each_other(lm: LanguageModel)
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-4)
 
 
-def test_a_completion_ends_where_it_ends() -> None:
+def test_positions_of_the_ends_of_completions() -> None:
     shared, _ = shared_and_apart()
     batch, places = pack(shared, 128)
     last = completion_ends(batch)

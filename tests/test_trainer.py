@@ -127,7 +127,7 @@ def test_numbered_runs(toy, tmp_path: Path) -> None:
     assert Trainer(toy("noise=0.3"), runs=tmp_path).folder.path.name == "toy-2"  # unfinished: gone on with
 
 
-def test_second_run_in_the_same_folder_is_kept_out(toy, tmp_path: Path) -> None:
+def test_a_second_run_in_the_same_folder_is_refused(toy, tmp_path: Path) -> None:
     first = iter(Trainer(toy(), tmp_path))
     next(first)
     with pytest.raises(Mistake, match="another process trains this run"):

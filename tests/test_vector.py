@@ -69,7 +69,7 @@ DQN_WORDS = [
 
 
 @pytest.mark.parametrize("algo", ["DQN", "PPO"])
-def test_masks_are_obeyed_and_saved(algo: str, tmp_path: Path) -> None:
+def test_masked_actions_are_never_played_and_masks_are_saved(algo: str, tmp_path: Path) -> None:
     """The environment itself fails on a masked action, in training and in evaluation; resuming keeps the masks."""
     words = DQN_WORDS if algo == "DQN" else ["num_steps=13", "num_minibatches=2", "hidden=[16]"]
     recipe = read_recipe(CORRIDOR.format(algo), "corridor.yaml", tmp_path, "corridor", words)

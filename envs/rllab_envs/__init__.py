@@ -1,1 +1,1 @@
-"""Environments: `classic` for Gymnasium, board games, text tasks. rllab reaches them by a name in a recipe."""
+"""Environments: `control` for Gymnasium, board `games`, text `tasks`. rllab reaches them by a name in a recipe."""
