@@ -17,6 +17,7 @@ from rllab.core.names import Model, Named
 from rllab.stats import bootstrap
 
 HEADLINE_EPISODES = 100
+Wrapper = Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]
 
 
 @dataclass(kw_only=True)
@@ -28,7 +29,7 @@ class Control(Algorithm):
 
     env: str  # a Gymnasium id; rllab/CartPole-v1 is Gymnasium's CartPole-v1, all copies stepped by one array program
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment's constructor
-    wrappers: list[Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]] = field(default_factory=list)
+    wrappers: list[Wrapper] = field(default_factory=list)  # Gymnasium wrappers, from the inside out
     reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # replaces the environment's reward
     num_envs: int = 8  # environments stepped side by side
     eval_episodes: int = 20  # episodes in an evaluation
