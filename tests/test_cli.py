@@ -207,6 +207,9 @@ def test_check_finds_a_good_and_a_bad_algorithm(tmp_path: Path) -> None:
         assert done.returncode == code, done.stderr
         assert ("ok  two seeds differ" in done.stdout) == (code == 0)
         assert ("another gradient" in done.stderr) == (code == 2)
+    (tmp_path / "r.yaml").write_text("algo: toys.py:Regression\ntotal_steps: 9\nsmoke: {total_steps: 3}\n")
+    report = json.loads(rllab("check", "r.yaml", "--json", cwd=tmp_path).stdout)
+    assert list(report) == ["preflight", "checked"] and "two seeds differ" in " ".join(report["checked"])
 
 
 def test_doctor(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rllab.core.names import Term
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.core.typed import Reader, compose
-from rllab.evals.reward import described, extremes, of_run, of_task, read_reward, read_task, report
+from rllab.evals.reward import Answer, described, extremes, of_run, of_task, read_reward, read_task, report
 from rllab.rewards import accuracy, brevity, cosine_length, format, repetition, soft_overlong
 from rllab.rewards.scoring import REWARDS, RewardFailed, Rewards
 
@@ -197,10 +197,10 @@ def test_a_reward_is_reported_before_any_training(tmp_path: Path) -> None:
     same = report(read_reward("{name: soft_overlong, tokens: 900, buffer: 1}"), answers, tokens)
     assert same["groups_with_signal"] == 0.0 and same["mean"] == same["p95"] == 0.0
     assert same["correlation_with_length"] is None
-    assert "nothing to correlate" in described(same)["with length"] and "mean 0," in described(same)["pays"]
+    assert "constant" in described(same)["correlation with length"] and "mean 0," in described(same)["reward"]
     assert "by the run's own reward" in described(measured)["another best answer"]
     drawn = report(read_reward("noise"), answers, tokens)
-    assert not drawn["deterministic"] and described(drawn)["the same twice"] == "no, it draws"
+    assert not drawn["deterministic"] and described(drawn)["deterministic"] == "no"
     short = report(read_reward("{name: brevity, tokens: 9}"), answers, tokens)
     assert short["correlation_with_length"] is None or short["correlation_with_length"] < 0
     assert len(extremes(read_reward("brevity"), answers, tokens, 2)) == 4
@@ -228,6 +228,23 @@ def test_a_task_is_named_as_in_a_recipe() -> None:
     assert read_task("{name: countdown, numbers: [3, 3]}").row(0, "test")["steps"] == 2
     with pytest.raises(Mistake, match=r"did you mean 'task\.numbers'"):
         read_task("{name: countdown, number: 3}")
+
+
+def test_a_gold_answer_without_a_reward_is_left_out_and_counted(mine: Path) -> None:
+    (mine.parent / "partly.py").write_text(
+        "def partly(completions):\n"
+        "    return [None if c == 'gold 0' else float(c.startswith('gold')) for c in completions]"
+    )
+    rows = [{"prompt": f"p{i}"} for i in range(3)]
+    answers = [Answer(row, i, f"gold {i}", True, gold=True) for i, row in enumerate(rows)]
+    answers += [Answer(row, i, "other", False) for i, row in enumerate(rows)]
+    measured = report(rewards("partly.py:partly", mine.parent, on_error="skip"), answers, lambda text: [1])
+    assert (measured["groups"], measured["gold_is_best"], measured["gold_without_reward"]) == (3, 1.0, 1)
+    text = described(measured)["gold has the highest reward"]
+    assert text == "100% of the groups, 1 group left out, in which the gold answer has no reward"
+    nothing = report(rewards("partly.py:partly", mine.parent, on_error="skip"), answers[::3], lambda text: [1])
+    assert nothing["gold_is_best"] is None
+    assert described(nothing)["gold has the highest reward"].startswith("1 group left out")
 
 
 def test_a_task_has_gold_answers_that_a_reward_is_tried_on() -> None:

@@ -103,6 +103,8 @@ def test_merge_from_the_command_line(tuned: Path, tmp_path: Path) -> None:
     done = rllab("merge", str(tuned), "--out", str(tmp_path / "whole"), cwd=tmp_path)
     assert "merged; the largest difference of a logit is" in done.stdout, done.stderr
     assert open_model(str(tmp_path / "whole")).adapters is None
+    report = json.loads(rllab("merge", str(tuned), "--out", str(tmp_path / "b"), "--json", cwd=tmp_path).stdout)
+    assert report.keys() == {"out", "largest_difference"} and 0 <= report["largest_difference"] < 1e-3
 
 
 def reference(lm: LanguageModel, prompt: str, completion: str) -> float:

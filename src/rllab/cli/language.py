@@ -63,13 +63,19 @@ def evaluate(
 
 @verb()
 def merge(
-    model: ModelName, out: Annotated[Path, typer.Option(help="The folder to write.")], runs: Runs = Path("runs")
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
-    """Merge LoRA adapters into the weights of a Hugging Face folder."""
+    """Merge LoRA adapters into their base model, as a new folder."""
     from rllab.core.load import model_folder
     from rllab.text.open import merge as merge_adapters
 
     difference = merge_adapters(model_folder(model, runs), out)
+    if as_json:
+        print(json.dumps({"out": str(out), "largest_difference": difference}))
+        return
     print(f"{out}: merged; the largest difference of a logit is {difference:.1e}")
 
 
@@ -78,13 +84,14 @@ def reward(
     name: Annotated[str, typer.Argument(help="As in a recipe: accuracy, run:NAME, '{name: mine.py:fn, scale: 2}'")],
     on: Annotated[str, typer.Option(help="A run whose rollouts are scored.")] = "",
     task: Annotated[
-        str, typer.Option(help="A task, as in a recipe, whose gold answers are scored, beside those of other rows.")
+        str,
+        typer.Option(help="A task, as in a recipe. Each row's gold answer is scored, and gold answers of other rows."),
     ] = "",
     model: Annotated[
-        str, typer.Option(help="With --task: a model whose answers are scored, a run, run:NAME or a folder.")
+        str, typer.Option(help="With --task: score answers that this model samples; a run, run:NAME or a folder.")
     ] = "",
-    step: Annotated[Optional[int], typer.Option(help="Rollouts of this round; by default the last.")] = None,  # noqa: UP045
-    count: Annotated[int, typer.Option("-n", help="How many of the best and worst completions to show.")] = 3,
+    step: Annotated[Optional[int], typer.Option(help="The round of the rollouts; by default the last.")] = None,  # noqa: UP045
+    count: Annotated[int, typer.Option("-n", help="Number of best and of worst completions to show.")] = 3,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:

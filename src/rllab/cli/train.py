@@ -99,12 +99,12 @@ def _print_results(results: "list[RunFolder]", as_json: bool) -> None:
 
 
 @verb()
-def check(recipe: RecipeName, changes: Changes = None) -> None:
-    """Check that a recipe can run, and keeps the trainer's contract.
+def check(recipe: RecipeName, changes: Changes = None, as_json: AsJson = False) -> None:
+    """Check that a recipe runs and fulfils the trainer's contract.
 
-    First prints lengths, memory and whatever is wrong at full size. Then trains the smallest size several times: a
-    resumed run ends with the same weights, a split batch has the same gradient, evaluation changes nothing, and two
-    seeds differ.
+    Prints lengths, memory and mistakes at full size. Then trains the smallest size several times, and checks that a
+    resumed run ends with the same weights, that a split batch has the same gradient, that evaluation changes nothing,
+    and that two seeds differ.
     """
     import tempfile
 
@@ -113,15 +113,22 @@ def check(recipe: RecipeName, changes: Changes = None) -> None:
     from rllab.core.recipe import load_recipe
     from rllab.testing import check_algorithm, check_game
 
-    for name, value in preflight(load_recipe(recipe, changes or [])).items():
+    report = preflight(load_recipe(recipe, changes or []))
+    for name, value in () if as_json else report.items():
         print(f"{name:<20} {value}")
-    smallest = load_recipe(recipe, changes or [], smoke=True)
+    checked, smallest = list[str](), load_recipe(recipe, changes or [], smoke=True)
+
+    def passed(lines: list[str]) -> None:
+        checked.extend(lines)
+        for line in () if as_json else lines:
+            print(f"ok  {line}")
+
     if hasattr(smallest.algorithm, "game"):
-        for line in check_game(make_game(smallest.algorithm.game)):
-            print(f"ok  {line}")
+        passed(check_game(make_game(smallest.algorithm.game)))
     with tempfile.TemporaryDirectory() as folder:
-        for line in check_algorithm(smallest, Path(folder)):
-            print(f"ok  {line}")
+        passed(check_algorithm(smallest, Path(folder)))
+    if as_json:
+        print(json.dumps({"preflight": report, "checked": checked}))
 
 
 @verb(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

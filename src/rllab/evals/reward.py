@@ -153,7 +153,7 @@ def _of_model(task: Any, lm: LanguageModel) -> tuple[list[Answer], Callable[[str
 
 
 def report(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], list[int]]) -> dict[str, Any]:
-    """Returns the distribution of a reward over answers, and how much it can teach; None where nothing was measured.
+    """Returns the distribution of a reward over answers, and its use for training; None where nothing was measured.
 
     tokens: from text to token ids.
     """
@@ -180,7 +180,8 @@ def report(rewards: Rewards, answers: Sequence[Answer], tokens: Callable[[str], 
         "groups_with_signal": _mean([len(set(s)) > 1 for s, _, _ in groups]),
         "correlation_with_accuracy": _correlation(scores[sampled], right[sampled]),
         "correlation_with_length": _correlation(scores[sampled], lengths[sampled]),
-        "gold_is_best": _mean([gold >= max(s) for s, gold, _ in groups]),
+        "gold_is_best": _mean([gold >= max(s) for s, gold, _ in groups if not np.isnan(gold)]),
+        "gold_without_reward": sum(bool(np.isnan(gold)) for _, gold, _ in groups),
         "deterministic": np.array_equal(scores, again, equal_nan=True),
         "seconds_per_completion": seconds / len(answers),
         "other_best_answer": _mean([own[int(np.argmax(s))] < max(own) for s, own in before]),
@@ -192,7 +193,7 @@ def described(measured: Mapping[str, Any]) -> dict[str, str]:
     m, first = measured, f", first: {measured['first_fault']}" if measured["first_fault"] else ""
     texts = {
         "completions": f"{m['completions']} in {m['groups']} groups",
-        "pays": "nothing"
+        "reward": "none"
         if m["mean"] is None
         else f"mean {m['mean']:.3g}, 5 % below {m['p5']:.3g}, median {m['median']:.3g}, 95 % below {m['p95']:.3g}",
         "does not apply": f"{m['not_applicable']:.1%}",
@@ -202,12 +203,17 @@ def described(measured: Mapping[str, Any]) -> dict[str, str]:
         return texts
     texts |= {
         "groups with signal": f"{m['groups_with_signal']:.0%}",
-        "with accuracy": _in_words(m["correlation_with_accuracy"]),
-        "with length": _in_words(m["correlation_with_length"]),
-        "gold pays most": f"{m['gold_is_best']:.0%} of the groups",
-        "the same twice": "yes" if m["deterministic"] else "no, it draws",
+        "correlation with accuracy": _in_words(m["correlation_with_accuracy"]),
+        "correlation with length": _in_words(m["correlation_with_length"]),
+        "gold has the highest reward": "" if m["gold_is_best"] is None else f"{m['gold_is_best']:.0%} of the groups",
+        "deterministic": "yes" if m["deterministic"] else "no",
         "time": f"{1000 * m['seconds_per_completion']:.2f} ms a completion",
     }
+    if m["gold_without_reward"]:
+        count = m["gold_without_reward"]
+        without = f"{count} group{'s' * (count != 1)} left out, in which the gold answer has no reward"
+        gold = texts["gold has the highest reward"]
+        texts["gold has the highest reward"] = f"{gold}, {without}" if gold else without
     if m["other_best_answer"] is not None:
         texts["another best answer"] = f"{m['other_best_answer']:.0%} of the groups, than by the run's own reward"
     return texts
@@ -264,5 +270,5 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float | None:
 
 def _in_words(correlation: float | None) -> str:
     if correlation is None:
-        return "nothing to correlate: one of them is always the same"
-    return f"correlation {correlation:+.2f}"
+        return "undefined: one of them is constant"
+    return f"{correlation:+.2f}"
