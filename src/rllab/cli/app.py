@@ -60,10 +60,10 @@ app = typer.Typer(
 )
 
 RecipeName = Annotated[str, typer.Argument(help="A recipe's name, as in rllab list, or its file.")]
-Changes = Annotated[Optional[list[str]], typer.Argument(help="Changes to it, such as optim.lr=1e-4 seed=0..4")]  # noqa: UP045
+Changes = Annotated[Optional[list[str]], typer.Argument(help="Changed settings, such as optim.lr=1e-4 seed=0..4")]  # noqa: UP045
 Runs = Annotated[Path, typer.Option(help="The folder of the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ModelName = Annotated[str, typer.Argument(help="A run (RUN, RUN@STEP, last), a model's folder, or a hub's name.")]
+ModelName = Annotated[str, typer.Argument(help="A run (RUN, RUN@STEP, last), a model's folder, or a name on the hub.")]
 Figure = Annotated[str, typer.Option(help="Draw a figure to this file, such as figure.svg.")]
 
 

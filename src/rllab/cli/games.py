@@ -10,7 +10,7 @@ from rllab.cli.app import GAMES, AsJson, Runs, Writes, app, numbers
 from rllab.core.errors import Mistake
 
 GameRun = Annotated[str, typer.Argument(help="A run that plays a board game: RUN, RUN@STEP, last.")]
-Simulations = Annotated[int, typer.Option(help="Simulations of the search for a move.")]
+Simulations = Annotated[int, typer.Option(help="Simulations of the search per move.")]
 verb = partial(app.command, rich_help_panel=GAMES)
 
 

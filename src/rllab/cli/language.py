@@ -16,9 +16,9 @@ verb = partial(app.command, rich_help_panel=LANGUAGE)
 @verb()
 def chat(
     model: ModelName,
-    base: Annotated[bool, typer.Option("--base", help="Show the replies of its base model, too.")] = False,
-    style: Annotated[str, typer.Option(help="direct, think or free")] = "free",
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a reply, at most.")] = 256,
+    base: Annotated[bool, typer.Option("--base", help="Also show the replies of its base model.")] = False,
+    style: Annotated[str, typer.Option(help="Style of the replies: direct, think or free.")] = "free",
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a reply.")] = 256,
     runs: Runs = Path("runs"),
 ) -> None:
     """Chat with a language model; its thinking is folded away."""
@@ -85,7 +85,7 @@ def reward(
     on: Annotated[str, typer.Option(help="A run whose rollouts are scored.")] = "",
     task: Annotated[
         str,
-        typer.Option(help="A task, as in a recipe. Each row's gold answer is scored, and gold answers of other rows."),
+        typer.Option(help="A task, as in a recipe. Each row's gold answer is scored, and those of other rows."),
     ] = "",
     model: Annotated[
         str, typer.Option(help="With --task: score answers that this model samples; a run, run:NAME or a folder.")

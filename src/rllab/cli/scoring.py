@@ -10,7 +10,7 @@ import typer
 from rllab.cli.app import SCORE, AsJson, Figure, Runs, Writes, app, numbers, report
 from rllab.core.errors import Mistake
 
-Base = Annotated[bool, typer.Option("--base", help="Measure the model that it began with.")]
+Base = Annotated[bool, typer.Option("--base", help="Measure the model that its training began with.")]
 verb = partial(app.command, rich_help_panel=SCORE)
 
 
@@ -66,7 +66,7 @@ def compare(
     ] = "0,64",
     uct: Annotated[str, typer.Option(help="Add UCT with these simulations, several with commas.")] = "",
     games: Annotated[int, typer.Option(help="Games of each two players.", min=1)] = 40,
-    most: Annotated[int, typer.Option("--checkpoints", help="Checkpoints of a RUN without @STEP, at most.", min=1)] = 8,
+    most: Annotated[int, typer.Option("--checkpoints", help="Most checkpoints of a RUN without @STEP.", min=1)] = 8,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -158,7 +158,7 @@ def verify(
 @verb()
 def refine(
     run: Annotated[str, typer.Argument(help="A run that derives and evaluates itself: RUN, RUN@STEP, last.")],
-    rounds: Annotated[int, typer.Option(help="Refinements, at most.", min=0)] = 4,
+    rounds: Annotated[int, typer.Option(help="Most refinements of a thread.", min=0)] = 4,
     samples: Annotated[int, typer.Option(help="Threads of each problem.", min=1)] = 8,
     problems: Annotated[int, typer.Option(help="Test problems.", min=1)] = 200,
     base: Base = False,
