@@ -1,6 +1,6 @@
-"""Programs in processes of their own that do not pay for imports.
+"""Runs programs in separate processes without the time that imports take.
 
-A server imports the libraries of other people, computes nothing, and forks one child for each program. The child
+A server imports the libraries that rllab uses, computes nothing, and forks one child for each program. The child
 imports rllab itself, with the program's own environment, folder and standard streams. What depends on how a process
 starts (lazy imports, signals while torch loads, threads) is tested with processes started by `python -m`, in
 test_house.py, test_cli.py and test_interruptions.py.
@@ -25,7 +25,7 @@ if _server:
 
 
 class Program:
-    """A Python program, of the words behind `python`: `-m MODULE ...` or `FILE ...`. Its methods are those of Popen."""
+    """A Python program with the arguments of `python`: `-m MODULE ...` or `FILE ...`. Its methods are Popen's."""
 
     def __init__(self, words: Sequence[str], *, cwd: Path | str = ".", env: Mapping[str, str], stdin: str = "") -> None:
         assert _server is not None
@@ -47,7 +47,7 @@ class Program:
         os.kill(self._process.pid, number)
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """What it wrote to standard output and standard error, once it has ended."""
+        """Waits for its end; returns what it wrote to the standard output and the standard error."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             self._process.kill()
@@ -59,7 +59,7 @@ class Program:
 def call(
     *words: str, cwd: Path | str = ".", env: Mapping[str, str] = os.environ, stdin: str = "", timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end."""
+    """Runs a program to its end; returns its exit code and output."""
     program = Program(words, cwd=cwd, env=env, stdin=stdin)
     out, err = program.communicate(timeout)
     assert program.returncode is not None
@@ -67,7 +67,7 @@ def call(
 
 
 def _run(words: list[str], cwd: str, env: dict[str, str], streams: str) -> None:
-    """What the child does: the program, as Python would start it."""
+    """Runs the program in the child as Python would start it."""
     for number, flags in enumerate((os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2)):
         file = os.open(os.path.join(streams, str(number)), flags)
         os.dup2(file, number)

@@ -23,6 +23,7 @@ CTX = Context(3, torch.device("cpu"))
 
 
 def batch_of(n: int, **more: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A batch of `n` random transitions: obs and next_obs [N, 4], the others [N]."""
     draw = torch.Generator().manual_seed(0)
     base = {
         "obs": torch.randn(n, 4, generator=draw),

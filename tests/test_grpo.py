@@ -51,7 +51,7 @@ def groups(scores: list[list[Any]], sizes: list[list[int]]) -> list[Group]:
 
 
 def predicted(batch: dict[str, torch.Tensor], name: str) -> list[tuple[int, float]]:
-    """For each position: (the token that is predicted there, the value of `name` in the batch)."""
+    """For each position: (the token that is predicted there, the value of `name` [B, T] in the batch)."""
     return list(zip(batch["input_ids"][:, 1:].flatten().tolist(), batch[name][:, :-1].flatten().tolist(), strict=True))
 
 

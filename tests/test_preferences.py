@@ -87,8 +87,8 @@ def test_a_reward_model_learns_and_is_used(tmp_path: Path) -> None:
     trainer = Trainer(load_recipe("reward-model", settings, smoke=True), tmp_path / "run")
     *_, last = list(trainer)
     assert last["eval/gold_order"] > 0.7 and trainer.headline is not None and trainer.headline.value > 0.7
-    judge = rllab.load(tmp_path / "run")
-    good, bad = judge.reward("My kettle is late since Monday.", ["We are sorry.", "That is your own fault."])
+    reward_model = rllab.load(tmp_path / "run")
+    good, bad = reward_model.reward("My kettle is late since Monday.", ["We are sorry.", "That is your own fault."])
     assert good > bad
     worst = sorted(trainer.folder.samples(), key=lambda s: s["score"])[0]
     assert worst["score"] < 0 and {"better", "worse", "rewards", "tokens", "gold"} <= set(worst)

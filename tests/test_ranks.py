@@ -36,6 +36,7 @@ def start(
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights [...] of the last checkpoint of a run of six rounds, by their names."""
     return load_file(folder / "checkpoints/00000006/model.safetensors")
 
 

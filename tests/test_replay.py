@@ -20,7 +20,7 @@ ENVS, STEPS, CAPACITY = 3, 90, 60
 
 
 def episodes(shape: tuple[int, ...], axis: int | None, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Random transitions of image environments, with terminal states, time limits and episodes of one step.
+    """Random transitions [ENVS, ...] of image environments, with terminal states, time limits and episodes of one step.
 
     axis: along it frames are stacked, and a first stack repeats its frame or begins with zeros; None: no stack.
     """
@@ -58,7 +58,7 @@ def episodes(shape: tuple[int, ...], axis: int | None, seed: int = 0) -> list[di
 
 
 def plain(rows: list[dict[str, np.ndarray]], index: np.ndarray, n_step: int) -> dict[str, Any]:
-    """Transitions computed from the whole history: row i is environment i % ENVS at step i // ENVS."""
+    """The transitions [N, ...] at index [N], from the whole history: i is environment i % ENVS at step i // ENVS."""
     each = [dict[str, Any](index=i) for i in index.tolist()]
     for row in each:
         t, n = divmod(row["index"], ENVS)
@@ -124,6 +124,7 @@ class Prioritised(Replay):
         return self.take(rows[place]) | {"importance": torch.from_numpy(weight / weight.max()).float()}
 
     def update(self, index: torch.Tensor, td_error: torch.Tensor) -> None:
+        """Sets the priorities of rows: index [B], td_error [B]."""
         self.priority[index.numpy() % self.capacity] = td_error.cpu().numpy() + 1e-3
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,6 +161,7 @@ class ExpectedSarsa(DQN):
 
     @torch.no_grad()
     def td_target(self, batch: Batch) -> torch.Tensor:
+        """The targets [B]."""
         q = self.target(batch["next_obs"])
         value = 0.9 * masked(q, batch.get("next_mask")).amax(1) + 0.1 * q.mean(1)
         return batch["reward"] + batch["discount"] * value

@@ -70,6 +70,7 @@ def rewards(text: str, folder: Path, **settings: Any) -> Rewards:
 
 
 def scores_of(reward: Rewards, completions: list[str], **columns: Any) -> np.ndarray:
+    """The scores [N, R] of N completions by R rewards; `columns` are those of the rows."""
     rows = [{"prompt": "p"} | {k: v[i] for k, v in columns.items()} for i in range(len(completions))]
     scores, _ = reward(["p"] * len(completions), completions, [[1] * len(c) for c in completions], rows)
     return scores

@@ -33,7 +33,7 @@ def ready(**changes: Any) -> Any:
 
 
 def sampled_batch(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
-    """Groups of completions with scores, and a batch of them in which model, value and reference differ."""
+    """Groups of completions with scores, and a batch [B, T] of them in which policy, critic and reference differ."""
     generator = torch.Generator().manual_seed(0)
     made._lm.model.double()
     made._reference.model.double()
@@ -52,7 +52,7 @@ def sampled_batch(made: Any) -> tuple[list[Group], dict[str, torch.Tensor]]:
 
 
 def by_completion(batch: dict[str, torch.Tensor], name: str) -> dict[tuple[int, int], list[float]]:
-    """The values of `name` at the tokens of each completion, by (row in the batch, number of the completion in it)."""
+    """The values of `name` [B, T] at the tokens of each completion, by (row, number of the completion in the row)."""
     values: dict[tuple[int, int], list[float]] = {}
     for row, place in (batch["learned"] != 0).nonzero().tolist():
         values.setdefault((row, int(batch["completion"][row, place])), []).append(float(batch[name][row, place]))
@@ -60,7 +60,7 @@ def by_completion(batch: dict[str, torch.Tensor], name: str) -> dict[tuple[int, 
 
 
 def logp_and_values(made: Any, lm: Any, sampled: list[Group]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(log-probabilities, values) of each completion, by transformers' own forward pass over prompt and completion."""
+    """(log-probabilities [T], values [T]) of each completion, by transformers' forward pass over the whole text."""
     each = []
     for group in sampled:
         for completion in group.completions:

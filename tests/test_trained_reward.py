@@ -38,9 +38,9 @@ def test_it_returns_the_score_of_the_model(runs: Path, tmp_path: Path, listed: b
     kept = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     rollouts = [s for s in kept if "split" not in s]
     assert rollouts and all(set(s["rewards"]) == {"reward-model", *(["brevity"] * listed)} for s in rollouts)
-    judge: Any = rllab.load(runs / "reward-model")
+    reward_model: Any = rllab.load(runs / "reward-model")
     for rollout in rollouts[:4]:
-        expected = judge.reward(rollout["prompt"], [rollout["completion"]])[0]
+        expected = reward_model.reward(rollout["prompt"], [rollout["completion"]])[0]
         assert rollout["rewards"]["reward-model"] == pytest.approx(expected, abs=1e-4)
 
 

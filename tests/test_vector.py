@@ -29,11 +29,13 @@ class Corridor(gym.Env[np.ndarray, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; returns (observation [1], info)."""
         super().reset(seed=None if self.forgets_seeds else seed)
         self.at, self.steps = int(self.np_random.integers(0, 3)), 0
         return self._see()
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Takes a step; the observation is [1]."""
         assert self._mask()[action], "a masked action was taken"
         self.at, self.steps = self.at + (1 if action == 1 else -1), self.steps + 1
         obs, info = self._see()

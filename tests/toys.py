@@ -12,13 +12,13 @@ ROWS = 64
 
 @dataclass(kw_only=True)
 class Regression(Algorithm):
-    """Least squares on rows dealt to ranks: its batches are the same however many ranks there are."""
+    """Least squares on rows that the ranks share: the whole batch is the same for every number of ranks."""
 
     batch_size: int = 16
     updates: int = 2
     noise: float = 0.1
-    poison: int = 0  # the round in which a target is no number
-    uneven: bool = False  # rank 1 yields once less
+    poison: int = 0  # the round in which a target is NaN
+    uneven: bool = False  # rank 1 yields one batch fewer
     slow: float = 0.0  # seconds a round
     shape: list[int] = field(default_factory=lambda: [8, 4])
     unit = "data/rows"
