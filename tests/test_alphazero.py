@@ -309,7 +309,7 @@ def test_strength_is_reported_beside_untrained_players(tmp_path: Any) -> None:
     (full,) = strength.games(algorithm, 50, [20], 10, opening=9)  # only moves that end the game are left
     assert full != one and full["won"] + full["drawn"] + full["lost"] == 10
     result = CliRunner().invoke(app, ["strength", "run", "--runs", str(tmp_path), "--games", "2", "--predict", "run"])
-    assert result.exit_code != 0 and "--predict compares moves in positions" in str(result.exception)
+    assert result.exit_code != 0 and "--predict looks at moves in positions" in str(result.exception)
     hex_like = load_recipe("tictactoe", {"game": {"name": "othello", "size": 4}, "network": "convolutions"}, smoke=True)
     hex_like.algorithm.setup(CTX)
     with pytest.raises(Mistake, match="no positions with known moves come with Othello; --games plays"):

@@ -20,6 +20,7 @@ from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import MachineFault
 from rllab.core.recipe import load_recipe
 from rllab.core.stages import resolve_models
+from rllab.core.trainer import train as train_stage
 from rllab.testing import outcome
 
 
@@ -117,7 +118,7 @@ def test_twenty_kills_over_a_chain_of_stages(tmp_path: Path, monkeypatch: pytest
 
     def train(where: Path) -> tuple[str, list[dict[str, float]]]:
         monkeypatch.setenv("RLLAB_HOME", str(where))
-        return outcome(run(resolve_models(load_recipe("student"), where, train), where / "student"))
+        return outcome(run(resolve_models(load_recipe("student"), where, train_stage), where / "student"))
 
     cut, start = tmp_path / "cut", time.monotonic()
     whole = train(tmp_path / "whole")
@@ -177,7 +178,7 @@ def test_read_only_folder_is_an_error(tmp_path: Path) -> None:
         process = command(tmp_path, "--name", "a", "--runs", str(closed))
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 3, out
-        assert out.startswith("error: ") and str(closed) in out and "name another folder" in out
+        assert out.startswith("error: ") and str(closed) in out and "use another folder" in out
         assert "Traceback" not in out
     finally:
         subprocess.run(["umount", str(closed)], capture_output=True)

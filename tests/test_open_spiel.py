@@ -35,7 +35,9 @@ OTHERS = ["hex(board_size=4)", "dots_and_boxes", "nim", "chess", "cliff_walking"
 @pytest.mark.parametrize("game", [SMALL.get(name, name) for name in STONES] + OTHERS)
 def test_its_games_keep_the_contract(game: str) -> None:
     checked = check_game(spiel(game), games=2 if game == "chess" else 8)
-    assert ("planes 0 and 1 are the mover's stones and the other's" in checked) == (game != "cliff_walking")
+    assert ("planes 0 and 1 are the stones of the player to move and of the opponent" in checked) == (
+        game != "cliff_walking"
+    )
 
 
 @pytest.mark.parametrize("name", STONES)
