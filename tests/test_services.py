@@ -53,7 +53,7 @@ def test_a_busy_service_is_asked_again(server: Server) -> None:
     [
         (401, "who are you?", "answers 401 Unauthorized: 'who are you\\?'", 1),
         (500, "broken", "answers 500 Internal Server Error: 'broken'", 5),
-        (200, "<html>", "answers with something that is no JSON: '<html>'", 1),
+        (200, "<html>", "answers with something that is not JSON: '<html>'", 1),
         (200, [1.0, 2.0], "expected 1 numbers in a list", 1),
         (200, {"score": 3}, "expected 1 numbers in a list", 1),
     ],

@@ -14,8 +14,8 @@ A round: prompts are drawn, answers sampled, scored and selected; then `num_iter
 parts.
 
 Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `completion`, `learned`, all [B, L]):
-    weight [B, L]  1 / learned tokens of the step over all ranks, where `learned` is not 0; else 0
-    noise [B]      seeds of the adapters' dropout
+    weight [B, L]     1 / learned tokens of the step over all ranks, where `learned` is not 0; else 0
+    dropout_seed [B]  seeds of the adapters' dropout
 
 Departures from the papers. Answers are sampled anew in each round, where R1 makes one data set and RFT keeps distinct
 reasoning paths of one; so no answer is learned for more than a round. Answers that were cut off never pass. Texts of

@@ -20,7 +20,7 @@ Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `c
     weight [B, P]          1 / (pairs of the prompt x prompts of the batch over all ranks); 0 where a row has fewer
     reference_logp [B, S]  log pi_ref of each answer; for ipo its mean over tokens
     z [B]                  KTO's, the same in every row; 0 for the others
-    noise [B]              seeds of the adapters' dropout
+    dropout_seed [B]       seeds of the adapters' dropout
 
 Departures from the papers. All pairs of a ranking are learned, not one pair a prompt. `ipo` divides log-ratios by the
 length, as TRL does on its authors' advice. `kto` learns both answers of a pair with equal weights, where the paper

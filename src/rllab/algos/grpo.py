@@ -24,7 +24,7 @@ Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `c
     sampled_logp [B, L]    log-probability under the sampling engine
     old_logp [B, L]        log pi_old; left out if the only update of a round needs neither it nor a reference
     reference_logp [B, L]  log pi_ref; with beta > 0
-    noise [B]              seeds of the adapters' dropout
+    dropout_seed [B]       seeds of the adapters' dropout
 
 Departures from the paper. Defaults are TRL's: `loss_type: dapo`, since `grpo` favours short right and long wrong
 answers, and beta 0, which saves the reference model. The paper has no ratio in front of the KL term; with it the

@@ -15,7 +15,7 @@ Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `c
     better, worse [B, P]  which answers of the row a pair compares
     margin [B, P]         of the pair; 0 where the data has none
     weight [B, P]         1 / (pairs of the prompt x prompts of the batch over all ranks); 0 where a row has fewer pairs
-    noise [B]             seeds of the adapters' dropout
+    dropout_seed [B]      seeds of the adapters' dropout
 
 Departures from the papers: Ouyang et al. shift the rewards of a finished model to mean 0 on demonstrations; here they
 stay as they are learned. Answers of equal rank form no pair.

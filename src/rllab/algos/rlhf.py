@@ -25,7 +25,7 @@ Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `c
     reference_logp [B, L]     log pi_ref
     reward, advantage, return [B, L] r_t, A and R
     supervised_weight [B, L]  1 / supervised tokens of the step over all ranks; with `supervised`
-    noise [B]                 seeds of the adapters' dropout
+    dropout_seed [B]          seeds of the adapters' dropout
 
 Departures from the papers. The value is a linear head on the policy's last hidden states, so that no second model is
 needed; Ouyang et al. train a value network that begins as the reward model. Its new weights are 0. Advantages are

@@ -11,8 +11,8 @@ model from random weights.
 A round: one batch of documents, and one update.
 
 Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `completion`, `learned`, all [B, L]):
-    weight [B, L]  1 / learned tokens of the batch over all ranks, where `learned` is 1; else 0
-    noise [B]      seeds of the adapters' dropout
+    weight [B, L]     1 / learned tokens of the batch over all ranks, where `learned` is 1; else 0
+    dropout_seed [B]  seeds of the adapters' dropout
 
 Departures from LoRA's paper: by default all linear layers have adapters, where the paper adapts attention alone.
 

@@ -42,7 +42,7 @@ def checkpoints(words: Sequence[str], runs: Path, most: int) -> list[str]:
         folder = find_run(name, runs)
         steps = Checkpoints(folder.path / "checkpoints").steps()
         if not steps:
-            raise Mistake(f"{folder.path} has no checkpoint yet; rllab train goes on with it")
+            raise Mistake(f"{folder.path} has no checkpoint yet; rllab train resumes the run")
         which = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int).tolist()
         name = folder.path.name if name == "last" else name
         names += [f"{name}@{s}" for s in ([step] if step is not None else [steps[i] for i in which])]

@@ -55,4 +55,4 @@ def _json(url: str, answer: httpx2.Response) -> Any:
     try:
         return answer.json()
     except ValueError:
-        raise ConnectionError(f"{url} answers with something that is no JSON: {answer.text[:200]!r}") from None
+        raise ConnectionError(f"{url} answers with something that is not JSON: {answer.text[:200]!r}") from None
