@@ -88,7 +88,7 @@ def results_table(records: list[Record]) -> str:
             f"`{name}`",
             runs[0]["algorithm"],
             f"`{metric}`",
-            f"{runs[0]['expect'].get(metric, '')}",
+            number(runs[0]["expect"][metric]),
             ", ".join(f"{number(r['headline']['value'])} ({r['seed']})" for r in runs),
             ", ".join(" to ".join(map(number, r["headline"]["interval"])) for r in runs),
             f"{statistics.median(r['seconds'] for r in runs):.0f} s",
@@ -100,14 +100,14 @@ def results_table(records: list[Record]) -> str:
 
 def capstones_table(records: list[Record]) -> str:
     """Markdown: the five capstones, with the file to read and what the recipe reached."""
-    lines = ["| capstone | algorithm | recipe | expects | reached, seeds 0, 1, 2 |", "|---|---|---|---|---|"]
+    lines = ["| capstone | algorithm | recipe | expects | reached (seed) |", "|---|---|---|---|---|"]
     for name, title in CAPSTONES.items():
         recipe, runs = load_recipe(name), _of(records, name)
         file = Path(sys.modules[type(recipe.algorithm).__module__].__file__ or "").name
         metric, wanted = next(iter(recipe.settings.expect.items()))
-        reached = ", ".join(number(r["headline"]["value"]) for r in runs)
+        reached = ", ".join(f"{number(r['headline']['value'])} ({r['seed']})" for r in runs)
         source, yaml = f"[{file}](src/rllab/algos/{file})", f"[{name}](recipes/{name}.yaml)"
-        lines.append(f"| {title} | {source} | {yaml} | `{metric}` {wanted} | {reached} |")
+        lines.append(f"| {title} | {source} | {yaml} | `{metric}` {number(wanted)} | {reached} |")
     return "\n".join(lines)
 
 
