@@ -7,6 +7,7 @@ import textwrap
 import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 REQUIRED, BELOW = "must be set", "see below"
@@ -41,12 +42,18 @@ def explanations(source: str) -> dict[str, str]:
     return {a.arg: comments[a.lineno] for a in arguments if a.lineno in comments and a.lineno > tree.lineno}
 
 
+@cache
+def _class_explanations(owner: type) -> dict[str, str]:
+    """`explanations` of a class, which is parsed once and not again for each of its fields and subclasses."""
+    return explanations(inspect.getsource(owner))
+
+
 def settings(owner: type) -> Iterator[Setting]:
     """The settings of a dataclass in the order of its bases. Without a comment: that of the base, or the choices."""
     hints = get_type_hints(owner)
     for field in fields(owner):
         declaring = next(c for c in owner.__mro__ if field.name in inspect.get_annotations(c))
-        texts = (explanations(inspect.getsource(c)) for c in owner.__mro__ if is_dataclass(c))
+        texts = (_class_explanations(c) for c in owner.__mro__ if is_dataclass(c))
         explanation = next((t[field.name] for t in texts if field.name in t), "")
         if get_origin(hints[field.name]) is Literal and not explanation:
             explanation = f"one of {', '.join(map(str, get_args(hints[field.name])))}"
