@@ -206,6 +206,8 @@ def test_check_finds_a_good_and_a_bad_algorithm(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("algo: toys.py:Regression\ntotal_steps: 9\nsmoke: {total_steps: 3}\n")
     report = json.loads(rllab("check", "r.yaml", "--json", cwd=tmp_path).stdout)
     assert list(report) == ["preflight", "checked"] and "two seeds differ" in " ".join(report["checked"])
+    report = json.loads(rllab("check", "tictactoe", "--json", cwd=tmp_path).stdout)["preflight"]
+    assert report["a position"] == {"planes": [2, 3, 3], "actions": 9} and report["a round"]["positions"] > 100
 
 
 def test_doctor(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Optimizers, schedules and precisions against torch's own and known answers."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,30 @@ def test_adamw_is_torchs(toy, tmp_path: Path) -> None:
         reference.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    moments = optimizer.state()
+    for name, p in theirs.named_parameters():
+        assert moments[name].keys() == reference.state[p].keys()
+
+
+def test_adamw_leaves_weights_without_gradient_alone() -> None:
+    """A parameter without a gradient neither moves nor counts a step, as in torch's AdamW."""
+    from rllab.core.adamw import AdamW
+
+    trained, idle = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = AdamW([trained, idle], 0.1, (0.9, 0.999), 1e-8, 0.1)
+    trained.grad = torch.ones(2)
+    optimizer.step()
+    assert idle.tolist() == [1.0, 1.0] and idle not in optimizer.state and trained.tolist() != [1.0, 1.0]
+
+
+def test_adamw_does_not_import_the_compiler() -> None:
+    """torch.optim.AdamW does, which takes a second of each process."""
+    code = (
+        "import sys, torch; from rllab.core.optim import PartOptimizer; from rllab.core.recipe import Optim\n"
+        "net = torch.nn.Linear(3, 2); part = PartOptimizer(net, Optim(), torch.device('cpu'))\n"
+        "net(torch.ones(1, 3)).sum().backward(); part.step(); print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_muon_updates_only_matrices() -> None:

@@ -44,8 +44,8 @@ def test_the_rate_of_comparisons_decreases() -> None:
 
 
 def test_the_annotator_errs_at_its_error_rate() -> None:
-    worth = np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]] * 10_000)
-    truth = better(worth)
+    scores = np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]] * 10_000)
+    truth = better(scores)
     assert truth[:3].tolist() == [0.0, 1.0, 0.5]
     preferred = answers(truth, 0.1, np.random.default_rng(0))
     tie = truth == 0.5
@@ -84,10 +84,10 @@ def test_the_return_of_a_clip_has_the_penalty_of_its_end() -> None:
     played = algorithm.play(0)
     algorithm.keep_clips(played)
     kept = algorithm.recent.take(np.arange(len(algorithm.recent)))
-    worth = kept["worth"].tolist()
-    assert set(worth) == {16.0, 13.0}
+    scores = kept["score"].tolist()
+    assert set(scores) == {16.0, 13.0}
     steps, envs = clips((played["terminated"] | played["truncated"]).numpy(), 16)
-    assert worth == [16.0 - 3.0 * bool(played["terminated"][t[-1], n]) for t, (n,) in zip(steps, envs, strict=True)]
+    assert scores == [16.0 - 3.0 * bool(played["terminated"][t[-1], n]) for t, (n,) in zip(steps, envs, strict=True)]
     assert (kept["obs"] == played["obs"].numpy()[steps, envs]).all()
 
 
@@ -225,7 +225,7 @@ def test_impossible_settings_are_errors(setting: str, message: str) -> None:
 
 def test_no_comparison_before_the_first_update_is_an_error() -> None:
     with pytest.raises(FieldMistake, match="0 are made in the first round"):
-        started(asked_first=0.0)
+        started(initial_share=0.0)
 
 
 def test_another_run_starts_from_its_policy(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control.replay import Window
-from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Metrics, Outputs, Round, split
+from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Line, Metrics, Outputs, Round, split
 from rllab.core.games import GAMES, make_game, rows
 from rllab.core.optim import soft_update
 from rllab.core.protocols import Board, Exam, Game
@@ -253,14 +253,18 @@ class AlphaZero(Algorithm):
         loss = (batch["weight"] * (policy_B + self.value_weight * value_B)).sum()
         return loss, {"policy": policy_B, "value": value_B}
 
-    def preflight(self) -> dict[str, Any]:
+    def preflight(self) -> dict[str, Line]:
         one, size = self._game.start(1), sum(p.numel() for p in self.model["learner"].parameters())
-        planes = " x ".join(map(str, self._game.observe(one).shape[1:]))
+        shape, actions = list(self._game.observe(one).shape[1:]), self._game.legal(one).shape[1]
+        planes = " x ".join(map(str, shape))
         moves = self.num_games * self.moves
+        simulations = moves * self.simulations
         return {
-            "a position": f"planes {planes}, {self._game.legal(one).shape[1]} actions",
-            "parameters": f"{size:,}",
-            "a round": f"{moves:,} positions, {moves * self.simulations:,} simulations",
+            "a position": Line(f"planes {planes}, {actions} actions", planes=shape, actions=actions),
+            "parameters": Line(f"{size:,}", all=size),
+            "a round": Line(
+                f"{moves:,} positions, {simulations:,} simulations", positions=moves, simulations=simulations
+            ),
         }
 
     def evaluate(self, step: int) -> Metrics:

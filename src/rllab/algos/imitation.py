@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from rllab.algos.alphazero import AlphaZero
-from rllab.core.algorithm import Context, Metrics
+from rllab.core.algorithm import Context, Line, Metrics
 from rllab.core.games import observed, rows
 from rllab.core.protocols import Exam, Game
 from rllab.search.evaluate import opening_lengths, random_openings
@@ -97,10 +97,11 @@ class Imitation(AlphaZero):
         right, _ = exam.grade(self.policy_actions(exam.board))
         return {"accuracy": right} | super()._measurements(part)
 
-    def preflight(self) -> dict[str, Any]:
+    def preflight(self) -> dict[str, Line]:
         rounds = -(-self.teacher_games // (self.num_games * self.ctx.world))
         games = f"{self.num_games:,} games of UCT with {self.teacher_rollouts:,} rollouts a move"
-        return super().preflight() | {"a round": f"{games}, in {rounds} of the rounds"}
+        line = Line(f"{games}, in {rounds} of the rounds", games=self.num_games, rounds=rounds)
+        return super().preflight() | {"a round": line}
 
 
 def record(game: Game, teacher: Player, lengths: np.ndarray, rng: np.random.Generator) -> Arrays:

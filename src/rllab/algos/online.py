@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rllab.algos.rollouts import Group, group_metrics, kl_to_reference, mean, pack_groups, roll_out, score_groups
-from rllab.core.algorithm import Context, Headline, Metrics
+from rllab.core.algorithm import Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
@@ -133,24 +133,25 @@ class Policy(TextAlgorithm):
             "first, or give partial credit"
         )
 
-    def preflight(self) -> dict[str, Any]:
+    def preflight(self) -> dict[str, Line]:
         """Adds what the model answers to some prompts: lengths, groups with signal, the mean of each reward."""
         rows = [self.rows.row(i) for i in range(_FEWEST)]
         with self.sampler() as lm:
             groups = self._sample(lm, rows, range(_FEWEST), self.num_generations, "preflight")
         score_groups(self._rewards, groups, 0)
         tokens = np.array([len(c.logp) for g in groups for c in g.completions])
-        half, most = np.percentile(tokens, [50, 95]).astype(int)
-        cut = np.mean([not c.finished for g in groups for c in g.completions])
+        median, most = np.percentile(tokens, [50, 95]).astype(int).tolist()
+        cut = mean([not c.finished for g in groups for c in g.completions])
         each = [group_metrics(g, self._rewards) for g in groups]
         means = {name.removeprefix("reward/"): mean([m[name] for m in each]) for name in self._reward_metrics()}
         report = super().preflight()
         del report["learned"]  # counts tokens of the rows; here completions are learned
+        text = f"median {median}, 95 % below {most}, {cut:.0%} cut off (max_new_tokens: {self.max_new_tokens})"
+        signal = sum(map(self._has_signal, groups))
         return report | {
-            "tokens of an answer": f"median {half}, 95 % below {most}, {cut:.0%} cut off (max_new_tokens: "
-            f"{self.max_new_tokens})",
-            "groups with signal": f"{sum(map(self._has_signal, groups))} of {len(groups)}",
-            "mean rewards": ", ".join(f"{name} {value:.3g}" for name, value in means.items()),
+            "tokens of an answer": Line(text, median=median, percentile_95=most, cut_off=cut),
+            "groups with signal": Line(f"{signal} of {len(groups)}", groups=signal, of=len(groups)),
+            "mean rewards": Line(", ".join(f"{name} {value:.3g}" for name, value in means.items()), **means),
         }
 
     def _reward_metrics(self) -> list[str]:

@@ -37,6 +37,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -57,8 +58,10 @@ _PATIENCE = 100  # rollouts without enough clips, after which the run stops
 class PrefPPO(PPO):
     """PPO on rewards that are learned from comparisons; the annotator compares by `reward`, where it is given."""
 
+    renamed: ClassVar[dict[str, str]] = {"asked_first": "initial_share"}
+
     comparisons: int = 500  # of the whole run, over all ranks
-    asked_first: float = 0.25  # fraction of them made on clips of the untrained policy, in round 0
+    initial_share: float = 0.25  # fraction of the comparisons made on clips of the untrained policy, in round 0
     clip_length: int = 32  # steps of a clip
     recent_clips: int = 512  # newest clips, from which pairs are drawn, on each rank
     end_penalty: float = 0.0  # subtracted from a clip's score for a terminal state
@@ -83,9 +86,9 @@ class PrefPPO(PPO):
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)
-        if (first := asked_by(0, ctx.total_steps, self.comparisons, self.asked_first)) < ctx.world:
+        if (first := asked_by(0, ctx.total_steps, self.comparisons, self.initial_share)) < ctx.world:
             raise FieldMistake(
-                "comparisons", f"{first} are made in the first round, and each rank needs one: raise asked_first"
+                "comparisons", f"{first} are made in the first round, and each rank needs one: raise initial_share"
             )
         spaces = self.envs.observation_space, self.envs.action_space
         self.reward_net = RewardNets(*spaces, self.reward_hidden, self.predictors).to(ctx.device)
@@ -96,7 +99,7 @@ class PrefPPO(PPO):
         return {"model": self.net, "reward": self.reward_net}
 
     def collect(self, step: int) -> Round:
-        due = asked_by(step, self.ctx.total_steps, self.comparisons, self.asked_first) - self.asked
+        due = asked_by(step, self.ctx.total_steps, self.comparisons, self.initial_share) - self.asked
         self.play_ahead(due, step)
         played = self.play(step)
         self.keep_clips(played)
@@ -128,9 +131,9 @@ class PrefPPO(PPO):
         """Adds a rollout's clips to the recent ones, each with the annotator's score of it."""
         over_TN = (played["terminated"] | played["truncated"]).cpu().numpy()
         t_CL, n_C1 = clips(over_TN, self.clip_length)
-        worth_TN = played["reward"] - self.end_penalty * played["terminated"].float()
+        score_TN = played["reward"] - self.end_penalty * played["terminated"].float()
         parts = {k: played[k].cpu().numpy()[t_CL, n_C1] for k in ("obs", "action")}
-        self.recent.add(parts | {"worth": worth_TN.cpu().numpy()[t_CL, n_C1].sum(1)})
+        self.recent.add(parts | {"score": score_TN.cpu().numpy()[t_CL, n_C1].sum(1)})
         self.recent.keep(self.recent_clips)
 
     def ask(self, due: int, step: int) -> None:
@@ -144,7 +147,7 @@ class PrefPPO(PPO):
         pairs = [rng.choice(len(self.recent), 2, replace=False) for _ in range(count)]
         drawn = self.recent.take(np.array(pairs, np.int64).reshape(-1))
         asked = {k: v.reshape(count, 2, *v.shape[1:]) for k, v in drawn.items()}
-        asked["better"] = better(asked.pop("worth"))
+        asked["better"] = better(asked.pop("score"))
         asked["preferred"] = answers(asked["better"], self.error_rate, rng)
         asked["times"] = rng.poisson(1.0, (count, self.predictors)).astype(np.float32)
         self.compared.add(asked)
@@ -268,9 +271,9 @@ def clips(over_TN: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     return start_C[:, None] + np.arange(length), n_C[:, None]
 
 
-def better(worth_B2: np.ndarray) -> np.ndarray:
+def better(score_B2: np.ndarray) -> np.ndarray:
     """Whether the first of two scores [B, 2] is larger: 1 or 0, and 1/2 where they are equal; [B]."""
-    sign_B: np.ndarray = np.sign(worth_B2[:, 0] - worth_B2[:, 1]).astype(np.float32)
+    sign_B: np.ndarray = np.sign(score_B2[:, 0] - score_B2[:, 1]).astype(np.float32)
     return 0.5 + 0.5 * sign_B
 
 

@@ -128,7 +128,7 @@ def check(recipe: RecipeName, changes: Changes = None, as_json: AsJson = False) 
     with tempfile.TemporaryDirectory() as folder:
         passed(check_algorithm(smallest, Path(folder)))
     if as_json:
-        print(json.dumps({"preflight": report, "checked": checked}))
+        print(json.dumps({"preflight": {k: line.numbers for k, line in report.items()}, "checked": checked}))
 
 
 @verb(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

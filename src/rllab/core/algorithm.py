@@ -29,6 +29,23 @@ Metrics = dict[str, float]
 Loss = Callable[[Batch], tuple[Tensor, Outputs]]
 
 
+class Line(str):
+    """A line of `rllab check`: its text, and the numbers in it, which `rllab check --json` prints.
+
+    >>> line = Line("1,024 games", games=1024)
+    >>> line, line.numbers
+    ('1,024 games', {'games': 1024})
+    """
+
+    numbers: dict[str, Any]
+
+    def __new__(cls, text: str, **numbers: Any) -> "Line":
+        """Returns the line; the numbers are plain data: int, float, or a list of them."""
+        line = super().__new__(cls, text)
+        line.numbers = numbers
+        return line
+
+
 def split(batch: Batch, size: int | list[int]) -> Iterator[Batch]:
     """Splits a batch [B, ...] into batches of at most `size` entries, or of the given sizes.
 
@@ -213,7 +230,7 @@ class Algorithm(ABC):
         """The result of the finished run, on draws that no earlier evaluation has used."""
         return None
 
-    def preflight(self) -> dict[str, Any]:
+    def preflight(self) -> dict[str, Line]:
         """What `rllab check` reports before training, after `setup`: lengths, memory, disk space."""
         return {}
 

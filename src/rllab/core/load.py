@@ -1,9 +1,8 @@
 """Loads the models of runs: `rllab.load("runs/x").act(obs)`, and model names on the command line."""
 
 from pathlib import Path
-from typing import Any
 
-from rllab.core.algorithm import Algorithm, Context
+from rllab.core.algorithm import Algorithm, Context, Line
 from rllab.core.checkpoint import load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
@@ -63,7 +62,7 @@ def model_folder(name: str, runs: str | Path = "runs") -> str:
     return name
 
 
-def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
+def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Line]:
     """Sets a recipe's algorithm up without training. Returns what `rllab check` reports, such as lengths and memory.
 
     Raises:
@@ -83,5 +82,6 @@ def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
     except Mistake:
         if not missing:
             raise
-        return {"model": f"run:{missing[0]} is trained first; run check again after that for lengths, memory and disk"}
+        text = f"run:{missing[0]} is trained first; run check again after that for lengths, memory and disk"
+        return {"model": Line(text, trained_first=missing[0])}
     return recipe.algorithm.preflight()

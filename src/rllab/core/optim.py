@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from rllab.core.adamw import AdamW
 from rllab.core.errors import FieldMistake
 from rllab.core.muon import Muon
 from rllab.core.names import did_you_mean
@@ -59,10 +60,7 @@ class PartOptimizer:
     def step(self) -> None:
         """Makes one step of each optimizer."""
         for optimizer in self.optimizers:
-            if type(optimizer) is torch.optim.AdamW and optimizer.defaults["fused"] and optimizer.state:
-                fused_adamw_step(optimizer)
-            else:
-                optimizer.step()
+            optimizer.step()
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The moments by parameter name, each with the same shape as its parameter; step counts are scalar.
@@ -86,34 +84,6 @@ def _to_device(value: Tensor, parameter: Tensor) -> Tensor:
     return value.to(parameter.device) if isinstance(value, Tensor) else value
 
 
-@torch.no_grad()
-def fused_adamw_step(optimizer: torch.optim.AdamW) -> None:
-    """Same as `optimizer.step()` with `fused=True`, without its bookkeeping in Python.
-
-    For a network of ten thousand weights that bookkeeping takes several times as long as the kernel.
-    """
-    for group in optimizer.param_groups:
-        with_grad = [p for p in group["params"] if p.grad is not None]
-        states = [optimizer.state[p] for p in with_grad]
-        steps = [s["step"] for s in states]
-        torch._foreach_add_(steps, 1)
-        torch._fused_adamw_(
-            with_grad,
-            [p.grad for p in with_grad],
-            [s["exp_avg"] for s in states],
-            [s["exp_avg_sq"] for s in states],
-            [],
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
-
-
 def _optimizers(
     part: nn.Module, parameters: list[nn.Parameter], optim: Optim, device: torch.device
 ) -> list[torch.optim.Optimizer]:
@@ -130,12 +100,8 @@ def _optimizers(
     rest = [p for p in parameters if p not in taken]
     made: list[torch.optim.Optimizer] = []
     if rest:
-        fused = device.type in ("cpu", "cuda")
-        made.append(
-            torch.optim.AdamW(
-                rest, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused
-            )
-        )
+        fused = AdamW if device.type in ("cpu", "cuda") else torch.optim.AdamW
+        made.append(fused(rest, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay))
     if matrices:
         momentum = optim.momentum or 0.95
         made.append(Muon(matrices, optim.lr, optim.weight_decay, momentum))

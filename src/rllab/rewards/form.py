@@ -5,11 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rllab.core.messages import last_text
+from rllab.core.messages import END_THINK, THINK, last_text
 
-_THINKS = (
-    r"\s*<think>(?:(?!</?think>).)*</think>(?:(?!</?think>).)*\S\s*"  # one closed thought, and an answer behind it
-)
+_NO_TAG = f"(?:(?!{THINK}|{END_THINK}).)*"
+_THINKS = rf"\s*{THINK}{_NO_TAG}{END_THINK}{_NO_TAG}\S\s*"
 
 
 def format(

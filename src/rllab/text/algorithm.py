@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from rllab.core.algorithm import Algorithm, Batch, Context, Metrics
+from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.text.chat import documents, prompt_ids
@@ -19,7 +19,7 @@ from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel
 from rllab.text.open import open_for_training
 from rllab.text.packing import Document
-from rllab.text.preflight import activation_bytes, survey
+from rllab.text.preflight import MB, activation_bytes, survey
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, generate
 from rllab.text.tokenizers import tokenizer_for
@@ -128,11 +128,10 @@ class TextAlgorithm(Algorithm):
         samples, self._samples = self._samples, []
         return samples
 
-    def preflight(self) -> dict[str, Any]:
-        row = activation_bytes(self._lm) * self.length / (1 << 20)
-        return self._survey | {
-            "activations": f"{row:,.1f} MB a row of {self.length} tokens in fp32, for `micro_batch` rows"
-        }
+    def preflight(self) -> dict[str, Line]:
+        row = activation_bytes(self._lm) * self.length / MB
+        text = f"{row:,.1f} MB a row of {self.length} tokens in fp32, for `micro_batch` rows"
+        return self._survey | {"activations": Line(text, megabytes=row)}
 
     def on_device(self, batch: Batch, step: int) -> Batch:
         """The batch on the model's device, with `dropout_seed` [B] for the dropout of adapters."""

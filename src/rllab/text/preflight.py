@@ -1,11 +1,11 @@
 """Estimates before a training begins: lengths of rows, memory, disk."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rllab.core.algorithm import Line
 from rllab.core.errors import FieldMistake
 from rllab.text.logprobs import hidden_at, next_token_logp
 from rllab.text.models import LanguageModel
@@ -17,7 +17,7 @@ _MOMENTS = 2  # moments that AdamW keeps of each weight
 _MEASURED = 128  # tokens of the row on which activations are measured
 
 
-def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long: str) -> dict[str, Any]:
+def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long: str) -> dict[str, Line]:
     """The lengths of a sample of rows, and the memory and disk that training takes, as `rllab check` prints them.
 
     Raises:
@@ -32,7 +32,7 @@ def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long:
             raise FieldMistake(
                 "task", f"{lost} of {len(sample)} rows hold words that the model's tokenizer cannot read"
             )
-        lines["with unknown words"] = f"{lost} of {len(sample)} rows"
+        lines["with unknown words"] = Line(f"{lost} of {len(sample)} rows", rows=lost)
     return lines | _sizes(lm.model, lm.part)
 
 
@@ -59,13 +59,15 @@ def activation_bytes(lm: LanguageModel) -> float:
     return sum(size for size, _ in held.values()) / _MEASURED
 
 
-def _sizes(model: nn.Module, part: nn.Module) -> dict[str, Any]:
+def _sizes(model: nn.Module, part: nn.Module) -> dict[str, Line]:
     """Parameters, memory and disk of a training with AdamW, of which `part` is trained."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
-    state = 4 * trained * (1 + _MOMENTS)  # gradients and moments, in fp32
+    size = sum(p.numel() for p in model.parameters())
+    state = 4 * trained * (1 + _MOMENTS)  # bytes: gradients and moments in memory, weights and moments on disk; fp32
+    memory, disk = (weights + state) / MB, state / MB
     return {
-        "parameters": f"{sum(p.numel() for p in model.parameters()):,}, of which {trained:,} are trained",
-        "memory": f"{(weights + state) / MB:,.0f} MB for weights, gradients and moments",
-        "disk": f"{4 * trained * (1 + _MOMENTS) / MB:,.1f} MB a checkpoint",
+        "parameters": Line(f"{size:,}, of which {trained:,} are trained", all=size, trained=trained),
+        "memory": Line(f"{memory:,.0f} MB for weights, gradients and moments", megabytes=memory),
+        "disk": Line(f"{disk:,.1f} MB a checkpoint", megabytes=disk),
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rllab.core.algorithm import Context
+from rllab.core.algorithm import Context, Line
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.packing import Document
 
@@ -97,7 +97,7 @@ def truncate(document: Document, length: int) -> Document:
     return Document(prompt, [c[:room] for c in document.completions], [m[:room] for m in document.learned] or ())
 
 
-def check_lengths(documents: Sequence[Document], length: int, context: int | None, too_long: str) -> dict[str, Any]:
+def check_lengths(documents: Sequence[Document], length: int, context: int | None, too_long: str) -> dict[str, Line]:
     """Statistics of documents' lengths, as `rllab check` prints them.
 
     context: the model's longest sequence, if it has a limit.
@@ -118,11 +118,18 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
         )
     for i in over:
         truncate(documents[int(i)], length)
-    shown = np.percentile(sizes, [50, 95, 100]).astype(int)
-    learned = sum(sum(map(len, d.completions)) for d in documents)
+    median, most, longest = np.percentile(sizes, [50, 95, 100]).astype(int).tolist()
+    learned = sum(sum(map(len, d.completions)) for d in documents) / int(sizes.sum())
+    cut = len(over) / len(sizes)
     return {
-        "rows checked": len(sizes),
-        "tokens of a row": f"median {shown[0]}, 95 % below {shown[1]}, longest {shown[2]} (length: {length})",
-        "learned": f"{learned / sizes.sum():.0%} of the tokens",
-        "cut": f"{len(over)} of {len(sizes)} rows ({len(over) / len(sizes):.1%})",
+        "rows checked": Line(f"{len(sizes)}", rows=len(sizes)),
+        "tokens of a row": Line(
+            f"median {median}, 95 % below {most}, longest {longest} (length: {length})",
+            median=median,
+            percentile_95=most,
+            longest=longest,
+            length=length,
+        ),
+        "learned": Line(f"{learned:.0%} of the tokens", share=learned),
+        "cut": Line(f"{len(over)} of {len(sizes)} rows ({cut:.1%})", rows=len(over), share=cut),
     }
