@@ -18,7 +18,7 @@ from pathlib import Path
 from math_verify import parse, verify
 
 from rllab.answers import grade
-from rllab.core.run import processor
+from rllab.core.machine import processor
 
 CASES = Path(__file__).resolve().parents[1] / "tests/answer_cases.jsonl"
 Row = tuple[str, str, str, bool]  # completion, target, kind, correct

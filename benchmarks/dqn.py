@@ -108,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     if not Path(args.peers).is_file():
         sys.exit(f"{args.peers} does not exist: make it from benchmarks/requirements.txt, or name another with --peers")
-    from rllab.core.run import processor
+    from rllab.core.machine import processor
 
     steps, pairs = (12_000, 1) if args.quick else (100_000, 5)
     settings = AT_CLEANRLS if args.cleanrl else AT_SB3S

@@ -176,7 +176,7 @@ def main() -> None:
         side = {"ours": ours, "trl": theirs, "shares": shares}[args.side]
         print(json.dumps(side(args.folder, args.steps, args.setting)))
         return
-    from rllab.core.run import processor
+    from rllab.core.machine import processor
 
     args.pairs, args.steps = (1, 6) if args.quick else (5, args.steps)
     print(

@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed")
     args = parser.parse_args()
-    from rllab.core.run import processor
+    from rllab.core.machine import processor
 
     print(processor())
     print("| rank | new word | old skill | trained | on disk | peak memory | largest change of a logit |")

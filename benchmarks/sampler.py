@@ -111,7 +111,7 @@ def main() -> None:
         print(side(args))
         return
     from rllab.core.load import model_folder
-    from rllab.core.run import processor
+    from rllab.core.machine import processor
 
     if not args.model:
         args.model = model_folder("run:pocket")

@@ -111,7 +111,7 @@ def main() -> None:
             f"{args.peer_python} does not exist: make it from benchmarks/requirements-jax.txt,"
             " or name another Python with --peer-python"
         )
-    from rllab.core.run import processor
+    from rllab.core.machine import processor
 
     args.pairs, args.seconds = (1, 0.5) if args.quick else (5, 4.0)
     print(f"{processor()}; {args.threads} threads, ours in {'bf16' if args.bf16 else 'fp32'}, {args.pairs} pairs")

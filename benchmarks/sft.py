@@ -199,8 +199,8 @@ def main() -> None:
         side = {"ours": ours, "trl": theirs}[args.side]
         print(json.dumps(side(args.folder, args.steps, args.precision, args.setting)))
         return
+    from rllab.core.machine import processor
     from rllab.core.precision import multiplies_bf16
-    from rllab.core.run import processor
 
     args.pairs, args.steps = (1, 15) if args.quick else (5, args.steps)
     print(f"{processor()}; {args.threads} threads, {args.steps} steps of {ROWS} rows, {args.pairs} pairs")

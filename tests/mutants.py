@@ -10,7 +10,7 @@ MUTANTS = [
     ("weights are not restored", "core/trainer.py", "load_parts(self.algorithm.parts(), checkpoint)", "pass", ""),
     ("state is not restored", "core/trainer.py", "self.algorithm.load_state(", "len(", ""),
     ("step is saved one too high", "core/trainer.py", 'shared = {"step": self.step,', 'shared = {"step": self.step + 1,', ""),
-    ("rows are not cut", "core/run.py", 'if r["step"] <= step]', "]", ""),
+    ("rows are not cut", "core/logs.py", ' and row["step"] <= step)', ")", ""),
     ("row of the checkpoint is lost", "core/trainer.py", 'self._reported = self.engine.any(last.get("step", 0) == self.step)', "self._reported = True", ""),
     ("learning rate ignores the step", "core/trainer.py", "self.optimizers.set_rates(self.step,", "self.optimizers.set_rates(0,", "test_trainer.py::test_run_folder_is_the_record"),
     ("chance ignores the index", "core/algorithm.py", "_purpose(purpose), *index]", "_purpose(purpose)]", "test_trainer.py::test_chance_is_a_function_of_seed_purpose_and_index"),

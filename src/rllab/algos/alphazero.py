@@ -257,14 +257,12 @@ class AlphaZero(Algorithm):
         one, size = self._game.start(1), sum(p.numel() for p in self.model["learner"].parameters())
         shape, actions = list(self._game.observe(one).shape[1:]), self._game.legal(one).shape[1]
         planes = " x ".join(map(str, shape))
-        moves = self.num_games * self.moves
-        simulations = moves * self.simulations
+        moves, simulations = self.num_games * self.moves, self.num_games * self.moves * self.simulations
+        work = f"{moves:,} positions, {simulations:,} simulations"
         return {
             "a position": Line(f"planes {planes}, {actions} actions", planes=shape, actions=actions),
             "parameters": Line(f"{size:,}", all=size),
-            "a round": Line(
-                f"{moves:,} positions, {simulations:,} simulations", positions=moves, simulations=simulations
-            ),
+            "a round": Line(work, positions=moves, simulations=simulations),
         }
 
     def evaluate(self, step: int) -> Metrics:

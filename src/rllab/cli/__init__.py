@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 from rllab.cli import games, language, look, scoring, train  # noqa: F401 - adds their verbs
@@ -14,6 +15,10 @@ __all__ = ["app", "main"]
 def main() -> NoReturn:
     """The entry point: runs a verb. An RllabError is printed in one line and sets the exit code."""
     sys.path.insert(0, "")  # modules of the working directory can be named, as under `python -m`
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *where: (
+        f"warning: {message}\n" if category is UserWarning else plain(message, category, *where)
+    )
     try:
         with machine_faults("nothing that was finished is lost"):
             app(prog_name="rllab")

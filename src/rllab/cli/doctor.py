@@ -10,8 +10,8 @@ import torch
 
 from rllab.core.engine import Engine
 from rllab.core.errors import RllabError
+from rllab.core.machine import environment
 from rllab.core.recipe import Settings
-from rllab.core.run import environment
 
 
 def examine(runs: Path) -> dict[str, str]:

@@ -81,12 +81,19 @@ def show(
 
 @verb()
 def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """List the runs in a folder, with their state and result."""
+    """List the runs in a folder, with their state and result.
+
+    Below the table stands why a run failed or was stopped, and when; and which file of a run is damaged.
+    """
     from rllab.cli.progress import summary
     from rllab.cli.tables import table
     from rllab.core.run import list_runs
 
-    table([summary(run) for run in list_runs(runs)], as_json)
+    rows = [summary(run) for run in list_runs(runs)]
+    table(rows if as_json else [{k: v for k, v in row.items() if k != "problem"} for row in rows], as_json)
+    for row in () if as_json else rows:
+        if row["problem"]:
+            print(f"{row['run']} {row['state']}: {row['problem']}")
 
 
 @verb()
@@ -107,11 +114,11 @@ def curves(
     """Show metrics of runs over rounds, tokens, steps or seconds."""
     from rllab.cli.tables import table
     from rllab.core.run import find_run
-    from rllab.evals.curves import draw, of_run
+    from rllab.evals.curves import draw, of_runs
 
     folders = [find_run(name, runs) for name in run]
     metrics = of or list(folders[0].recipe().settings.expect)
-    rows = [row for folder in folders for row in of_run(folder, metrics, over)]
+    rows = of_runs(folders, metrics, over)
     if figure:
         draw(rows, Path(figure))
     table(rows, as_json)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rllab.core.errors import Stopped
+from rllab.core.errors import Mistake, Stopped
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.stages import made_otherwise, resolve_models
@@ -114,18 +114,28 @@ def result(run: RunFolder) -> str:
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
-    """The row of a run in the table of runs."""
+    """The row of a run in the table of runs. `problem` is why it failed or was stopped, or which file is damaged."""
+    try:
+        return _summary(run)
+    except (Mistake, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = str(error) if isinstance(error, Mistake) else f"{run.path / 'status.json'} has not the status of a run"
+        empty = dict.fromkeys(("algo", "seed", "state", "step", "headline", "expect"), "")
+        return {"run": run.path.name} | empty | {"state": "damaged", "problem": why}
+
+
+def _summary(run: RunFolder) -> dict[str, Any]:
     status, recipe = run.status(), run.plain()
     state = status.get("state", "unknown")
     if state == "running" and not run.is_running:
         state = "killed"
-    headline = status.get("headline")
+    headline, expected = status.get("headline"), status.get("expect")
     return {
         "run": run.path.name,
         "algo": recipe["algo"],
         "seed": recipe["seed"],
         "state": state,
-        "step": f"{status.get('step', 0)}/{recipe['total_steps']}",
+        "step": f"{int(status.get('step', 0))}/{recipe['total_steps']}",
         "headline": f"{headline['name']} {headline['value']:.6g}" if headline else "",
-        "expect": ("met" if all(e["met"] for e in status["expect"]) else "missed") if status.get("expect") else "",
+        "expect": ("met" if all(e["met"] for e in expected) else "missed") if expected else "",
+        "problem": f"{status.get('time', '')} {status['reason']}".strip() if status.get("reason") else "",
     }

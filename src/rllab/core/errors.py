@@ -42,6 +42,10 @@ class FieldMistake(Mistake):
         self.field = field
 
 
+class InUse(Mistake):
+    """Another process trains the run."""
+
+
 class Failed(Exception):
     """Ends a run within a round, with evidence that the trainer saves in the run folder."""
 

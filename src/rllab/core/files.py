@@ -7,6 +7,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rllab.core.errors import Mistake
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        Mistake: the file holds something else, or cannot be read.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        why = (
+            error.strerror if isinstance(error, OSError) else "it is not JSON" if path.stat().st_size else "it is empty"
+        )
+        raise Mistake(f"{path} cannot be read: {why}") from None
+    if not isinstance(value, dict):
+        raise Mistake(f"{path} cannot be read: it is not a JSON object")
+    return value
+
 
 def write_atomic(path: Path, text: str) -> None:
     """Writes a small file atomically: a reader sees the old text or the new one, also after a power cut."""

@@ -4,39 +4,39 @@ runs/NAME/
   recipe.yaml       the values of all settings
   sources/          copies of the Python files that the recipe names
   env.json          machine, versions, and the run from which this one was forked
-  status.json       state (running, stopped, done, failed), step, headline, expect
+  status.json       state (running, stopped, done, failed), step, time, reason, headline, expect
   metrics.jsonl     one object per round
   samples.jsonl     sampled completions of a language model
   checkpoints/      see rllab.core.checkpoint
+
+A damaged file is an error of its own run, which names it; `state`, `find_run` and `list_runs` do without the contents.
 """
 
 import json
-import os
-import platform
 import re
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from rllab.core.algorithm import Headline
-from rllab.core.checkpoint import Checkpoints, copy_checkpoint
-from rllab.core.errors import Mistake
-from rllab.core.files import write_atomic
+from rllab.core.errors import InUse, Mistake
+from rllab.core.files import read_json, write_atomic
+from rllab.core.logs import Log, ranges
+from rllab.core.machine import environment
 from rllab.core.names import did_you_mean
 from rllab.core.recipe import Recipe, reached, read_recipe
-from rllab.core.typed import renamed
+from rllab.core.sources import copy_names, copy_sources, with_copies
 
-_PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "peft", "datasets", "safetensors")
+if TYPE_CHECKING:
+    from rllab.core.algorithm import Headline
 
 
 class RunFolder:
@@ -44,8 +44,9 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.metrics, self.sampled = Log(path / "metrics.jsonl"), Log(path / "samples.jsonl")
         self._lock = FileLock(path / ".lock", timeout=1)  # `is_running` of another process holds it for a moment
-        self._metrics: Any = None
+        self._recipe_text: str | None = None  # as `recipe` has read it
         self._status_written = -1.0
 
     @property
@@ -53,22 +54,53 @@ class RunFolder:
         """Whether the folder holds a run."""
         return (self.path / "recipe.yaml").is_file()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is any checkpoint, intact or not."""
+        return any((self.path / "checkpoints").glob("[0-9]*"))
+
     def create(self, recipe: Recipe, forked_from: str | None = None) -> None:
         """Writes the record of a new run, with copies of the Python files that its recipe names in `sources/`."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        plain = _copy_sources(recipe, self.path / "sources")
+        plain = copy_sources(recipe, self.path / "sources")
         write_atomic(self.path / "env.json", json.dumps(environment() | {"from": forked_from}, indent=1))
-        self.write_status("running", {"step": 0})
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        self.write_status("running", {"step": 0})
+
+    def clear(self) -> None:
+        """Deletes the record of a run, and nothing else in its folder. The recipe goes first."""
+        for name in ("recipe.yaml", "status.json", "env.json", "metrics.jsonl", "samples.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "sources", "failed"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
     def recipe(self, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
         """Reads the run's recipe.yaml, with `overrides` such as `optim.lr=1e-4`."""
+        self._recipe_text = self._text()
+        source = str(self.path / "recipe.yaml")
+        return read_recipe(self._recipe_text, source, self.path, self.path.name, overrides)
+
+    def _text(self) -> str:
         path = self.path / "recipe.yaml"
-        return read_recipe(path.read_text(encoding="utf-8"), str(path), self.path, self.path.name, overrides)
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise Mistake(f"{path} cannot be read: {why}") from None
 
     def plain(self) -> dict[str, Any]:
-        """The settings in recipe.yaml, unchecked. The file that defines the algorithm need not exist any more."""
-        settings: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        """The settings in recipe.yaml, unchecked. The file that defines the algorithm need not exist any more.
+
+        Raises:
+            Mistake: the file is damaged.
+        """
+        try:
+            settings = yaml.safe_load(self._text())
+        except (yaml.YAMLError, RecursionError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark else ""
+            raise Mistake(f"{self.path / 'recipe.yaml'}{line} is damaged: it is not YAML") from None
+        if not isinstance(settings, dict) or not {"algo", "seed", "total_steps"} <= settings.keys():
+            raise Mistake(f"{self.path / 'recipe.yaml'} is damaged: it has not the settings of a run")
         return settings
 
     def differences(self, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -78,74 +110,118 @@ class RunFolder:
         compares their contents.
         """
         own = self.plain()
-        other = _renamed(recipe.plain, _copy_names(recipe))
+        other = with_copies(recipe.plain, copy_names(recipe))
         other = yaml.safe_load(yaml.safe_dump(other))
         keys = [*own, *(k for k in other if k not in own)]
         return {k: (own.get(k), other.get(k)) for k in keys if own.get(k) != other.get(k)}
 
     def changed_sources(self, recipe: Recipe) -> list[str]:
-        """The files that the recipe names whose content differs from the run's copy."""
-        copies = _copy_names(recipe)
-        return [n for n, p in recipe.files.items() if p.read_bytes() != (self.path / copies[n]).read_bytes()]
+        """The files that the recipe names whose content differs from the run's copy, or which it has no copy of."""
+        copies = {name: self.path / copy for name, copy in copy_names(recipe).items()}
+        same = (n for n, p in recipe.files.items() if copies[n].is_file() and p.read_bytes() == copies[n].read_bytes())
+        return sorted(recipe.files.keys() - set(same))
+
+    def forked_from(self) -> str | None:
+        """The `RUN@STEP` from which the run was forked; None if it was not."""
+        forked: str | None = read_json(self.path / "env.json").get("from")
+        return forked
 
     def set_total_steps(self, total_steps: int) -> None:
         """Changes the number of rounds in recipe.yaml, so that a run can be extended."""
         plain = self.plain() | {"total_steps": total_steps}
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        self.write_status("running", {"step": self.metrics.last().get("step", 0)})
 
     def lock(self) -> AbstractContextManager[object]:
         """Holds the folder for this process until the context ends.
 
         Raises:
-            Mistake: another process trains this run.
+            InUse: another process trains this run.
         """
         try:
             return self._lock.acquire()
         except Timeout:
             message = f"{self.path}: another process trains this run; wait until it ends, or choose another --name"
-        raise Mistake(message)
+        raise InUse(message)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Holds the lock; when the context ends, closes the files and releases the lock."""
+        """Holds the lock; when the context ends, closes the files and releases the lock.
+
+        Raises:
+            InUse: another process trains this run.
+            Mistake: another process has changed its recipe since `recipe` read it.
+        """
         with self.lock():
+            if self._recipe_text is not None and self._text() != self._recipe_text:
+                raise Mistake(f"{self.path}: another process has given this run other settings since; choose a --name")
+            self._remove_leftovers()
+            self.metrics.open()
             try:
                 yield
             finally:
                 self.close()
 
+    def _remove_leftovers(self) -> None:
+        """Deletes what processes that were killed while they wrote have left: files and checkpoints under other names.
+
+        Nobody else writes while the lock is held.
+        """
+        checkpoints = self.path / "checkpoints"
+        files = (*self.path.glob(".*.[0-9]*"), *(checkpoints / "segments").glob(".*.[0-9]*"))
+        for path in files:
+            path.unlink(missing_ok=True)
+        for path in checkpoints.glob(".saving-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     @property
     def is_running(self) -> bool:
-        """Whether a process holds the lock now."""
+        """Whether a process holds the lock now. In a folder that may not be written to, this cannot be seen: True."""
         try:
             with FileLock(self.path / ".lock", timeout=0):
                 return False
-        except Timeout:
+        except (Timeout, OSError):
             return True
 
     def status(self) -> dict[str, Any]:
-        """The content of status.json; {} if there is none yet."""
+        """The content of status.json; {} if there is none yet.
+
+        Raises:
+            Mistake: the file is damaged.
+        """
         path = self.path / "status.json"
-        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return status
+        return read_json(path) if path.is_file() else {}
+
+    @property
+    def state(self) -> str:
+        """The state in status.json: running, stopped, done or failed; "" if the file is missing or damaged."""
+        try:
+            return str(self.status().get("state", ""))
+        except Mistake:
+            return ""
 
     def write_status(
         self,
         state: str,
         row: Mapping[str, Any],
-        headline: Headline | None = None,
+        headline: "Headline | None" = None,
         expect: Mapping[str, float | str] | None = None,
         *,
+        reason: str | None = None,
         at_most_every: float = 0.0,
     ) -> None:
         """Writes status.json, unless it was written less than `at_most_every` seconds ago.
 
         row: the newest row of metrics. expect: metric -> value that a finished run must reach; the metric is looked up
-        in the headline, then in the row.
+        in the headline, then in the row. reason: why the run failed or was stopped.
+
+        Raises:
+            MachineFault: the folder was deleted while the run was training.
         """
         now = time.monotonic()
         if now - self._status_written < at_most_every:
             return
+        self.check()
         self._status_written = now
         measured = dict(row) | ({headline.name: headline.value} if headline else {})
         expected = [
@@ -153,106 +229,59 @@ class RunFolder:
             for m, w in (expect or {}).items()
             if state == "done"
         ]
-        status = {"state": state, "step": row["step"], "headline": asdict(headline) if headline else None}
-        write_atomic(self.path / "status.json", json.dumps(status | {"expect": expected}, indent=1))
+        status = {
+            "state": state,
+            "step": row["step"],
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        status |= {"reason": reason, "headline": asdict(headline) if headline else None, "expect": expected}
+        write_atomic(self.path / "status.json", json.dumps(status, indent=1))
 
     def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Appends a round's samples to samples.jsonl, then its row to metrics.jsonl.
-
-        When this returns the operating system has both, so they survive the end of the process.
-        """
+        """Appends a round's samples to samples.jsonl, then its row to metrics.jsonl."""
         if samples:
-            with open(self.path / "samples.jsonl", "a", encoding="utf-8") as file:
-                file.writelines(json.dumps({"step": row["step"]} | dict(s), ensure_ascii=False) + "\n" for s in samples)
-        if self._metrics is None:
-            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - stays open
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+            self.sampled.append([{"step": row["step"]} | dict(s) for s in samples])
+        self.metrics.append([row])
+
+    def check(self) -> None:
+        """Checks that the logs which are written are still in the folder.
+
+        Raises:
+            MachineFault: the folder or a log was deleted or replaced.
+        """
+        self.metrics.check()
+        self.sampled.check()
 
     def flush(self) -> None:
-        """Flushes the rows to the disk, so that they survive a crash of the machine."""
-        if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
+        """Checks the logs and flushes their rows to the disk, so that they survive a crash of the machine."""
+        self.check()
+        self.sampled.flush()
+        self.metrics.flush()
 
     def close(self) -> None:
-        """Closes metrics.jsonl."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        """Closes the logs; `append` opens them again."""
+        self.metrics.close()
+        self.sampled.close()
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, one per round, without an incomplete last line."""
-        return _whole_lines(self.path / "metrics.jsonl")
+        return list(self.metrics.rows())
 
     def samples(self) -> list[dict[str, Any]]:
         """The rows of samples.jsonl in the order in which they were written, each with its `step`."""
-        return _whole_lines(self.path / "samples.jsonl")
+        return list(self.sampled.rows())
 
     def cut(self, step: int) -> dict[str, Any]:
-        """Drops the rows after `step`, which a resumed run writes again. Returns the last remaining row, or {}."""
-        self.close()
-        kept = [r for r in self.rows() if r["step"] <= step]
-        last = kept[-1] if kept else {}
-        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
-        if (self.path / "samples.jsonl").is_file():
-            sampled = [s for s in self.samples() if s["step"] <= last.get("step", 0)]
-            lines = [json.dumps(s, ensure_ascii=False) + "\n" for s in sampled]
-            write_atomic(self.path / "samples.jsonl", "".join(lines))
+        """Drops the rows after `step`, which a resumed run writes again. Returns the last remaining row, or {}.
+
+        Warns if rows of earlier rounds are missing.
+        """
+        self.metrics.cut(step)
+        last = self.metrics.last()
+        self.sampled.cut(last.get("step", 0))
+        if missing := set(range(1, step)) - {row["step"] for row in self.metrics.rows()}:
+            warnings.warn(f"{self.metrics.path} lacks the rows of round {ranges(missing)}", stacklevel=2)
         return last
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
-def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:
-    """Creates the folder of a run. In an existing run, checks that its settings are those of the recipe.
-
-    fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts; None to start from nothing. The
-    `total_steps` of an existing run may be raised.
-
-    Raises:
-        Mistake: the folder holds a run with other settings, or there is no checkpoint to fork from.
-    """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock():
-        if not folder.exists:
-            if fork is not None:
-                _fork(folder, recipe, fork, runs)
-            folder.create(recipe, fork)
-            return
-        differences = folder.differences(recipe)
-        was, now = differences.pop("total_steps", (0, 0))
-        if was > now:
-            differences["total_steps"] = (was, now)
-        if differences:
-            shown = "\n".join(f"  {k}: {a!r} in the run, {b!r} now" for k, (a, b) in differences.items())
-            raise Mistake(
-                f"{folder.path} holds a run with other settings:\n{shown}\n"
-                "Use the run's settings to resume it, another --name for a new run, or --from to fork it"
-            )
-        for name in folder.changed_sources(recipe):
-            warnings.warn(f"{name} has changed since the run began; the run uses its own copy", stacklevel=2)
-        if now > was:
-            folder.set_total_steps(now)
-            folder.write_status("running", folder.status() or {"step": 0})
-
-
-def _fork(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> None:
-    """Starts a run from the checkpoint of another run, with the rows up to that checkpoint."""
-    name, step = parse_run(fork)
-    parent = find_run(name, runs)
-    theirs, ours = parent.plain()["algo"], _renamed(recipe.settings.algo, _copy_names(recipe))
-    if theirs != ours:
-        raise Mistake(f"--from {fork}: the algorithm of that run is {theirs}, that of this recipe is {ours}")
-    checkpoints = Checkpoints(parent.path / "checkpoints")
-    checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
-    if checkpoint is None:
-        raise Mistake(f"--from {fork}: {parent.path} has no checkpoint yet")
-    copy_checkpoint(checkpoint, folder.path / "checkpoints")
-    rows = [json.dumps(r) + "\n" for r in parent.rows() if r["step"] <= checkpoint.step]
-    write_atomic(folder.path / "metrics.jsonl", "".join(rows))
 
 
 def parse_run(text: str) -> tuple[str, int | None]:
@@ -273,7 +302,7 @@ def find_run(name: str, runs: Path) -> RunFolder:
     """
     known = list_runs(runs)
     if name == "last" and known:
-        return max(known, key=lambda r: (r.path / "status.json").stat().st_mtime)
+        return max(known, key=_written)
     for path in (runs / name, Path(name)):
         if (path / "recipe.yaml").is_file():
             return RunFolder(path)
@@ -283,96 +312,12 @@ def find_run(name: str, runs: Path) -> RunFolder:
     raise Mistake(f"no run {name!r} in {runs}{near or '; rllab runs lists the runs'}")
 
 
+def _written(run: RunFolder) -> float:
+    """When a run's status.json was written last; where it is missing, its recipe.yaml."""
+    files = (run.path / name for name in ("status.json", "recipe.yaml"))
+    return next((file.stat().st_mtime for file in files if file.is_file()), 0.0)
+
+
 def list_runs(runs: Path) -> list[RunFolder]:
     """The runs in a folder, sorted by name."""
     return [RunFolder(p.parent) for p in sorted(runs.glob("*/recipe.yaml"))]
-
-
-def next_run(recipe: Recipe, runs: Path) -> RunFolder:
-    """The folder of a run for which the user gives no name: RECIPE-1, RECIPE-2, ...
-
-    Returns the newest of these if it is unfinished, has the same settings and no process trains it. A job that a
-    scheduler restarts therefore resumes its run.
-    """
-    runs.mkdir(parents=True, exist_ok=True)
-    numbers = [int(m[1]) for p in runs.iterdir() if (m := re.fullmatch(rf"{re.escape(recipe.name)}-(\d+)", p.name))]
-    if numbers:
-        newest = RunFolder(runs / f"{recipe.name}-{max(numbers)}")
-        unfinished = newest.exists and newest.status().get("state") in ("running", "stopped")
-        if unfinished and not newest.differences(recipe) and not newest.is_running:
-            return newest
-    number = max(numbers, default=0) + 1
-    while True:  # another process may take the number at the same moment
-        path = runs / f"{recipe.name}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return RunFolder(path)
-
-
-def environment() -> dict[str, Any]:
-    """The machine, the versions of packages and the command, as env.json records them."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = ""
-    return {
-        "python": platform.python_version(),
-        "packages": versions,
-        "system": platform.platform(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "host": platform.node(),
-        "command": sys.argv,
-    }
-
-
-def processor() -> str:
-    """The processor's name, on Linux with its widest vector instructions."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor() or platform.machine()
-    text = info.read_text()
-    model = re.search(r"model name\s*: (.*)", text)
-    wide = next((w for w in ("amx_tile", "avx512f", "avx2", "asimd") if w in text), "")
-    return f"{model[1] if model else platform.machine()} {wide}".strip()
-
-
-def _copy_names(recipe: Recipe) -> dict[str, str]:
-    """Maps the files that a recipe names to their copies `sources/...` in a run folder. Equal names get a number."""
-    copies: dict[str, str] = {}
-    for written, path in recipe.files.items():
-        if "sources" in Path(written).parts and path.parent.name == "sources":
-            copies[written] = f"sources/{path.name}"  # the recipe of a run folder names its own copies
-            continue
-        name, n = path.name, 1
-        while f"sources/{name}" in copies.values():
-            n += 1
-            name = f"{path.stem}_{n}.py"
-        copies[written] = f"sources/{name}"
-    return copies
-
-
-def _copy_sources(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Copies the files that a recipe names into the run. Returns the settings with the names of the copies."""
-    copies = _copy_names(recipe)
-    for written, name in copies.items():
-        folder.mkdir(exist_ok=True)
-        if recipe.files[written] != (folder.parent / name).resolve():
-            shutil.copyfile(recipe.files[written], folder.parent / name)
-    settings: dict[str, Any] = _renamed(recipe.plain, copies)
-    return settings
-
-
-def _renamed(tree: Any, names: Mapping[str, str]) -> Any:
-    """Settings with the names of copies: `sources/mine.py:fn` in place of `mine.py:fn`."""
-
-    def rename(text: str) -> str:
-        file, colon, rest = text.partition(":")
-        return names.get(file, file) + colon + rest
-
-    return renamed(tree, rename)

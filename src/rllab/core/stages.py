@@ -77,7 +77,7 @@ def stage_folder(name: str, runs: Path, train: Train) -> Path:
     recipe = load_recipe(name)
     home = Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
     folder = RunFolder(home / "runs" / f"{name}-{identity(recipe)}")
-    if folder.status().get("state") != "done":
+    if folder.state != "done":
         try:
             train(recipe, folder)
         except Mistake as error:
@@ -90,7 +90,7 @@ def made_otherwise(folder: RunFolder) -> bool:
     """Whether another version of the stage's recipe, with other settings or files, has been trained."""
     name, _, _ = folder.path.name.rpartition("-")
     others = (p for p in folder.path.parent.glob(f"{name}-*") if len(p.name) == len(folder.path.name))
-    return any(RunFolder(p).status().get("state") == "done" for p in others if p != folder.path)
+    return any(RunFolder(p).state == "done" for p in others if p != folder.path)
 
 
 def identity(recipe: Recipe) -> str:

@@ -7,17 +7,18 @@ at any moment and started again ends with the same weights and the same rows as 
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
+from rllab.core.begin import next_run, open_run
 from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
-from rllab.core.errors import Failed, FieldMistake, machine_faults
+from rllab.core.errors import Failed, FieldMistake, MachineFault, machine_faults
 from rllab.core.optim import Optimizers
 from rllab.core.recipe import Recipe, load_recipe
-from rllab.core.run import RunFolder, next_run, open_run
+from rllab.core.run import RunFolder
 from rllab.core.stages import resolve_models
 from rllab.core.stop import Stop
 from rllab.core.tally import Tally
@@ -48,7 +49,7 @@ class Trainer:
         self.engine = Engine(requested.settings, requested.algorithm.large_products)
         requested = resolve_models(requested, Path(runs), train)
         if run is None:
-            run = self.engine.first(lambda: next_run(requested, Path(runs)).path)
+            run = self.engine.first(lambda: next_run(requested, Path(runs), fork).path)
         self.folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
         self.engine.first(lambda: open_run(self.folder, requested, fork, Path(runs)))
         self.recipe = self.folder.recipe()
@@ -61,26 +62,35 @@ class Trainer:
         self.checkpoints = Checkpoints(checkpoints, self.settings.keep, e.rank, e.world, e.barrier)
 
     def __iter__(self) -> Iterator[Metrics]:
-        if self.folder.status().get("state") == "done":
+        if self.folder.state == "done":
             return
-        folder = self.folder.open() if self.engine.rank == 0 else nullcontext()
-        with machine_faults("the last checkpoint is intact"), folder:
-            state = "failed"
+        with machine_faults("the last checkpoint is intact"), ExitStack() as held:
+            self.engine.first(lambda: held.enter_context(self.folder.open()))
             try:
                 self.restore()
                 yield from self._rounds()
-                state = "stopped" if self.stopping else "done"
             except (GeneratorExit, KeyboardInterrupt) as interruption:
-                state = "stopped"
                 if isinstance(interruption, GeneratorExit) and not sys.is_finalizing():  # `break` after a round
                     self.save()
+                self._status("stopped")
                 raise
-            except FieldMistake as error:
-                raise self.recipe.at(error) from error
-            except Failed as error:
-                raise error.save_evidence(self.folder.path / "failed", self.step + 1) from None
-            finally:
-                self._status(state)
+            except BaseException as error:
+                if (reported := self._failed(error)) is not error:
+                    raise reported from error
+                raise
+            self._status("stopped" if self.stopping else "done")
+
+    def _failed(self, error: BaseException) -> BaseException:
+        """Saves the evidence and the reason of a failure. Returns the error to report."""
+        if isinstance(error, OSError):
+            self.folder.check()  # the error may only be that the folder is gone
+        if isinstance(error, FieldMistake):
+            error = self.recipe.at(error)
+        elif isinstance(error, Failed):
+            error = error.save_evidence(self.folder.path / "failed", self.step + 1)
+        with suppress(OSError, MachineFault):  # a full disk or a lost folder may be the failure
+            self._status("failed", reason=str(error) or type(error).__name__)
+        return error
 
     def _rounds(self) -> Iterator[Metrics]:
         while True:
@@ -174,9 +184,10 @@ class Trainer:
         late = time.monotonic() - self._saved_at > 60 * self.settings.save_minutes
         return self.step != self._saved_step and (self.settings.saves_at(self.step) or self.engine.any(late))
 
-    def _status(self, state: str, at_most_every: float = 0.0) -> None:
+    def _status(self, state: str, *, reason: str | None = None, at_most_every: float = 0.0) -> None:
+        why, status = reason or self.stop.reason, (state, self.row, self.headline, self.settings.expect)
         if self.engine.rank == 0:
-            self.folder.write_status(state, self.row, self.headline, self.settings.expect, at_most_every=at_most_every)
+            self.folder.write_status(*status, reason=why, at_most_every=at_most_every)
 
 
 def train(recipe: Recipe, folder: RunFolder) -> None:

@@ -1,5 +1,6 @@
 """Metrics of several runs over rounds, or over another metric such as tokens."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,26 @@ def of_run(run: RunFolder, metrics: Sequence[str], over: str = "step") -> list[R
         known = sorted({k for r in rows for k in r})
         raise Mistake(f"{run.path} has no round with {', '.join((over, *metrics))}; it measured {', '.join(known)}")
     return [{"run": run.path.name, over: r[over]} | {k: r[k] for k in metrics} for r in measured]
+
+
+def of_runs(runs: Sequence[RunFolder], metrics: Sequence[str], over: str = "step") -> list[Row]:
+    """The rows of several runs. A run without any, such as a damaged one, is left out with a warning.
+
+    Raises:
+        Mistake: no run has any.
+    """
+    rows: list[Row] = []
+    mistakes: list[Mistake] = []
+    for run in runs:
+        try:
+            rows += of_run(run, metrics, over)
+        except Mistake as error:
+            mistakes.append(error)
+    if not rows:
+        raise Mistake("\n".join(map(str, mistakes)))
+    for mistake in mistakes:
+        warnings.warn(f"left out: {mistake}", stacklevel=2)
+    return rows
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

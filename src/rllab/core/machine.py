@@ -1,0 +1,41 @@
+"""The machine and the versions of packages, as env.json of a run and `rllab doctor` record them."""
+
+import os
+import platform
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("rllab", "torch", "numpy", "gymnasium", "transformers", "peft", "datasets", "safetensors")
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the versions of packages and the command, as env.json records them."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = ""
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "system": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "host": platform.node(),
+        "command": sys.argv,
+    }
+
+
+def processor() -> str:
+    """The processor's name, on Linux with its widest vector instructions."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.processor() or platform.machine()
+    text = info.read_text()
+    model = re.search(r"model name\s*: (.*)", text)
+    wide = next((w for w in ("amx_tile", "avx512f", "avx2", "asimd") if w in text), "")
+    return f"{model[1] if model else platform.machine()} {wide}".strip()
