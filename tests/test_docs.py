@@ -81,7 +81,9 @@ def command(line: str, folder: Path) -> None:
         more = ["--smoke", "--quiet"] if words[1] == "train" else []
         if words[-1].endswith(".yaml") and more:  # a page's own recipe, at its full size: it reaches what it expects
             more = ["--strict", "--quiet"]
-        if words[1] == "train" and not words[2].endswith(".yaml"):
+        if words[1] == "train" and (words[2] == "--from" or words[2].startswith("runs/")):  # which have their size
+            more = ["--quiet"]
+        elif words[1] == "train" and not words[2].endswith(".yaml"):
             recipe = load_recipe(words[2]).plain
             if "game" in recipe:
                 more += ["eval_games=2", "eval_rollouts=2"]

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from rllab.cli.app import TRAIN, AsJson, Changes, RecipeName, Runs, app
 from rllab.core.errors import Mistake
 
 if TYPE_CHECKING:
+    from rllab.core.recipe import Recipe
     from rllab.core.run import RunFolder
 
 EXPECTATION_MISSED = 4
@@ -38,11 +40,20 @@ def demo(
 
 @verb()
 def train(
-    recipe: RecipeName,
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A recipe's name or file, or the folder of a run.", show_default=False),
+    ] = "",
     changes: Changes = None,
     name: Annotated[str, typer.Option(help="The run's name; by default the recipe's with a number.")] = "",
     runs: Runs = Path("runs"),
-    fork: Annotated[str, typer.Option("--from", help="Start at another run's checkpoint: RUN or RUN@STEP.")] = "",
+    fork: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="Start at a checkpoint of another run, RUN@STEP or RUN, with its settings; no RECIPE is needed.",
+        ),
+    ] = "",
     smoke: Annotated[bool, typer.Option("--smoke", help="Train the recipe at its smallest size.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 4 if the run misses what its recipe expects.")
@@ -52,27 +63,51 @@ def train(
 ) -> None:
     """Train a recipe, or continue its run.
 
-    The same command again continues an unfinished run, or prints the result of a finished one.
+    The same command again continues an unfinished run, or prints the result of a finished one. So does the run's folder
+    in place of a recipe: rllab train runs/cartpole-1.
     """
     from rllab.core.stop import Stop
 
     stop = Stop().install()  # before torch is loaded
     from rllab.cli.progress import train_to_end
-    from rllab.core.recipe import expand_seeds, load_recipe, recipe_path
-    from rllab.core.run import RunFolder
 
     words = list(changes or [])
-    seeds = expand_seeds(words, recipe_path(recipe).read_text(encoding="utf-8"))
+    if "=" in recipe:  # a change; there is no recipe beside --from
+        recipe, words = "", [recipe, *words]
     results = []
-    for seed in [None] if seeds is None else seeds:
-        settings = words if seed is None else [*(w for w in words if not w.startswith("seed=")), f"seed={seed}"]
-        loaded = load_recipe(recipe, settings, smoke=smoke)
-        label = f"{name or loaded.name}-s{seed}" if seed is not None else name
-        folder = RunFolder(runs / label) if label else None
+    for loaded, folder in _asked_for(recipe, words, name, runs, fork, smoke):
         results.append(train_to_end(loaded, folder, stop, runs=runs, fork=fork or None, quiet=quiet or as_json))
     _print_results(results, as_json)
     if strict and not all(e["met"] for r in results for e in r.status()["expect"]):
         sys.exit(EXPECTATION_MISSED)
+
+
+def _asked_for(
+    source: str, words: list[str], name: str, runs: Path, fork: str, smoke: bool
+) -> "Iterator[tuple[Recipe, RunFolder | None]]":
+    """The recipe and the folder of each run that a command asks for, one for each seed. None is the next number."""
+    from rllab.core.begin import is_run, requested
+    from rllab.core.fork import fork_notes
+    from rllab.core.recipe import expand_seeds, load_recipe, recipe_names, recipe_path
+    from rllab.core.run import RunFolder, check_name
+
+    if smoke and (is_run(source) or (fork and not source)):
+        raise Mistake("--smoke is for recipes; a run has its size already")
+    if name and is_run(source):
+        raise Mistake(f"{source} is a run and keeps its name; rllab train --from {source} --name {name} forks it")
+    if source and source not in recipe_names() and not is_run(source) and is_run(runs / source):
+        raise Mistake(f"{source} is a run and no recipe; rllab train {runs / source} continues it")
+    text = "" if fork or not source or is_run(source) else recipe_path(source).read_text(encoding="utf-8")
+    seeds = expand_seeds(words, text)
+    for seed in [None] if seeds is None else seeds:
+        settings = words if seed is None else [*(w for w in words if not w.startswith("seed=")), f"seed={seed}"]
+        loaded = requested(source or None, fork or None, runs, settings, smoke=smoke)
+        if fork:
+            given = load_recipe(source, settings, smoke=smoke) if source else None
+            print("\n".join(fork_notes(fork, loaded, given, runs)), file=sys.stderr)
+        label = f"{name or loaded.name}-s{seed}" if seed is not None else name
+        folder = RunFolder(Path(source)) if is_run(source) else RunFolder(runs / check_name(label)) if label else None
+        yield loaded, folder
 
 
 def _print_results(results: "list[RunFolder]", as_json: bool) -> None:

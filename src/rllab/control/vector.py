@@ -197,7 +197,13 @@ class Envs:
         return state | {"actions": np.array(self._actions)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the state that `state_dict` returned."""
+        """Restores the state that `state_dict` returned.
+
+        Raises:
+            ValueError: it is that of another number of environments.
+        """
+        if len(state["lengths"]) != self.num_envs:
+            raise ValueError(f"it has {len(state['lengths'])} environments, and num_envs is {self.num_envs}")
         self.index, self.episode = tuple(state["index"]), state["episode"]
         self._seeds = self.ctx.seeds(self.purpose, *self.index)
         if self._exact:

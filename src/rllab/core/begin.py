@@ -2,13 +2,15 @@
 
 import re
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from rllab.core.checkpoint import Checkpoints, copy_checkpoint
 from rllab.core.errors import Mistake
-from rllab.core.recipe import Recipe
+from rllab.core.fork import differing, fork_run, parent_of
+from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
-from rllab.core.sources import copy_names, with_copies
 
 
 def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:
@@ -24,60 +26,97 @@ def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) ->
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.lock():
-        if folder.exists and (folder.has_checkpoint or _same(folder, recipe, fork, sources=True)):
-            _continue(folder, recipe)
+        if folder.exists and (folder.has_checkpoint or _same(folder, recipe, fork, named=True)):
+            _continue(folder, recipe, fork)
             return
         if folder.has_checkpoint and folder.state:
             raise Mistake(f"{folder.path} has checkpoints, but no recipe.yaml: put it back, or use another --name")
-        if dropped := folder.metrics.last().get("step"):
+        dropped = folder.metrics.last().get("step", 0) - folder.first_step
+        if dropped > 0:
             warnings.warn(f"{folder.path} had no checkpoint; its {dropped} rounds are dropped", stacklevel=2)
         folder.clear()
-        if fork is not None:
-            _fork(folder, recipe, fork, runs)
-        folder.create(recipe, fork)
+        folder.create(recipe, fork_run(folder, recipe, fork, runs) if fork is not None else None)
 
 
-def _continue(folder: RunFolder, recipe: Recipe) -> None:
+def _continue(folder: RunFolder, recipe: Recipe, fork: str | None) -> None:
     """Checks that a recipe continues a run, and raises the run's `total_steps` to that of the recipe."""
+    if fork is not None and not _is_fork_of(folder, fork):
+        raise Mistake(
+            f"{folder.path} is a fork of {folder.forked_from() or 'no run'}, not of {fork}: use another --name"
+        )
     differences = folder.differences(recipe)
     was, now = differences.pop("total_steps", (0, 0))
     if was > now:
         differences["total_steps"] = (was, now)
     if differences:
-        shown = "\n".join(f"  {k}: {a!r} in the run, {b!r} now" for k, (a, b) in differences.items())
         raise Mistake(
-            f"{folder.path} holds a run with other settings:\n{shown}\n"
-            "Use the run's settings to resume it, another --name for a new run, or --from to fork it"
+            f"{folder.path} holds a run with other settings:\n{differing(differences, 'in the run', 'now')}\n"
+            "Use the run's settings to resume it, another --name for a new run, or to fork it "
+            f"rllab train --from {folder.path.name}"
         )
     for name in folder.changed_sources(recipe):
-        warnings.warn(f"{name} has changed since the run began; the run uses its own copy", stacklevel=3)
+        warnings.warn(
+            f"{name} has changed since the run began; the run uses its own copy (to go on with the new one, fork it: "
+            f"rllab train --from {folder.path.name}, with the setting that names the file)",
+            stacklevel=3,
+        )
     if now > was:
         folder.set_total_steps(now)
 
 
-def _same(run: RunFolder, recipe: Recipe, fork: str | None, *, sources: bool = False) -> bool:
-    """Whether a run has a recipe's settings and parent, and with `sources` also its files. A damaged run is another."""
+def _same(run: RunFolder, recipe: Recipe, fork: str | None, *, named: bool = False) -> bool:
+    """Whether a command asks for a run: it has the recipe's settings and the same parent. A damaged run is another.
+
+    named: the command names the run. Then it need not name a fork's parent, but a changed file makes another run.
+    """
     try:
-        same = not run.differences(recipe) and run.forked_from() == fork
+        same = not run.differences(recipe) and ((named and fork is None) or _is_fork_of(run, fork))
     except Mistake:
         return False
-    return same and not (sources and run.changed_sources(recipe))
+    return same and not (named and run.changed_sources(recipe))
 
 
-def _fork(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> None:
-    """Starts a run from the checkpoint of another run, with the rows up to that checkpoint."""
-    name, step = parse_run(fork)
-    parent = find_run(name, runs)
-    theirs, ours = parent.plain()["algo"], with_copies(recipe.settings.algo, copy_names(recipe))
-    if theirs != ours:
-        raise Mistake(f"--from {fork}: the algorithm of that run is {theirs}, that of this recipe is {ours}")
-    checkpoints = Checkpoints(parent.path / "checkpoints")
-    checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
-    if checkpoint is None:
-        raise Mistake(f"--from {fork}: {parent.path} has no checkpoint yet")
-    copy_checkpoint(checkpoint, folder.path / "checkpoints")
-    folder.metrics.append([r for r in parent.metrics.rows() if r["step"] <= checkpoint.step])
-    folder.metrics.close()
+def _is_fork_of(run: RunFolder, fork: str | None) -> bool:
+    """Whether a run was forked from `RUN` or `RUN@STEP`; for None, whether it is no fork."""
+    recorded = run.forked_from()
+    if fork is None or recorded is None:
+        return fork is recorded
+    (name, step), (own, at) = parse_run(fork), parse_run(recorded)
+    return Path(name).name == Path(own).name and (step is None or step == at)
+
+
+def requested(
+    source: str | Path | None,
+    fork: str | None,
+    runs: Path,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    smoke: bool = False,
+) -> Recipe:
+    """The recipe that a command asks for: that of the run in a folder, that of a fork's parent, or one by name or file.
+
+    A fork has all settings of its parent, with `overrides`, whatever the recipe `source` says.
+
+    Raises:
+        Mistake: there is no such recipe or run, or the parent has another algorithm than the recipe.
+    """
+    if fork is not None:
+        if is_run(source):
+            raise Mistake(
+                f"{source} is a run: rllab train {source} continues it, and rllab train --from {fork} forks a run"
+            )
+        recipe = find_run(parse_run(fork)[0], runs).recipe(overrides)
+        return replace(recipe, name=Path(source).stem if source else re.sub(r"-\d+$", "", recipe.name))
+    if source is None:
+        raise Mistake("which recipe? rllab list shows the recipes; RECIPE may also be a file, or the folder of a run")
+    if is_run(source):
+        return RunFolder(Path(source)).recipe(overrides)
+    return load_recipe(source, overrides, smoke=smoke)
+
+
+def is_run(source: str | Path | None) -> bool:
+    """Whether the recipe of a command is the folder of a run, which it then continues."""
+    return bool(source) and RunFolder(Path(source or "")).exists and str(source) not in recipe_names()
 
 
 def next_run(recipe: Recipe, runs: Path, fork: str | None = None) -> RunFolder:
@@ -97,6 +136,8 @@ def next_run(recipe: Recipe, runs: Path, fork: str | None = None) -> RunFolder:
         return newest
     if numbered and (last := numbered[0]).state == "failed" and not (last.has_checkpoint or last.is_running):
         return last
+    if fork is not None:
+        parent_of(fork, recipe, runs)  # fails before a number is used
     number = max(numbers, default=0) + 1
     while True:  # another process may take the number at the same moment
         path = runs / f"{recipe.name}-{number}"

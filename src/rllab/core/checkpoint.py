@@ -20,6 +20,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rllab.core.errors import MachineFault, Mistake
-from rllab.core.files import write_atomic
+from rllab.core.files import read_json, usual_mode, write_atomic
 
 FORMAT = 2  # raised when the state of an algorithm or of the trainer changes
 WEIGHTS = "model.safetensors"  # default; a part may set another file name in `weights_file`
@@ -90,6 +91,7 @@ class Checkpoints:
         self, folder: Path, keep: int = 2, rank: int = 0, world: int = 1, barrier: Callable[[], None] = lambda: None
     ) -> None:
         self.folder, self.keep, self.rank, self.world, self.barrier = folder, keep, rank, world, barrier
+        self._whole: set[int] = set()  # steps whose checkpoints were written or verified here, and need no second look
 
     def save(
         self,
@@ -151,12 +153,17 @@ class Checkpoints:
             shutil.rmtree(final)
         os.rename(aside, final)
         _flush_folder(self.folder)
+        self._whole.add(int(final.name))
         self._prune()
 
     def _prune(self) -> None:
-        """Deletes all but the newest `keep` checkpoints, and segments that no remaining checkpoint refers to."""
-        for step in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder / f"{step:08d}")
+        """Deletes all but the newest `keep` intact checkpoints, and segments that no remaining one refers to."""
+        steps = self.steps()
+        if len(steps) > self.keep:
+            whole = (step for step in reversed(steps) if step in self._whole or self.damage(step) is None)
+            self._whole = set(islice(whole, self.keep))
+            for step in set(steps) - self._whole:
+                shutil.rmtree(self.folder / f"{step:08d}")
         needed = {n for s in self.steps() for n in _manifest(self.folder / f"{s:08d}").get("segments", [])}
         for path in (self.folder / "segments").glob("*.safetensors"):
             if path.stem not in needed:
@@ -176,6 +183,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             damage = self.damage(step)
             if damage is None:
+                self._whole.add(step)
                 return self.at(step)
             warnings.warn(f"{self.folder / f'{step:08d}'} is damaged ({damage}); trying the one before", stacklevel=2)
         if self.steps():
@@ -191,8 +199,13 @@ class Checkpoints:
         folder = self.folder / f"{step:08d}"
         if not folder.is_dir():
             known = ", ".join(map(str, self.steps())) or "none"
-            raise Mistake(f"{self.folder.parent} has no checkpoint of step {step}; it has: {known}")
+            raise Mistake(
+                f"{self.folder.parent} has no checkpoint of step {step}; it has: {known}. A run keeps its newest "
+                f"checkpoints (keep); to have this one, train with save_every={max(step, 1)} and a larger keep"
+            )
         manifest = _manifest(folder)
+        if not manifest:
+            raise Mistake(f"{folder} is damaged: its manifest cannot be read")
         if manifest.get("format") != FORMAT:
             raise Mistake(f"{folder}: format {manifest.get('format')}; this version reads format {FORMAT}")
         return Checkpoint(step, folder, manifest["world"])
@@ -217,6 +230,8 @@ class Checkpoints:
         manifest = _manifest(folder)
         if not manifest:
             return "its manifest cannot be read"
+        if manifest["format"] != FORMAT:
+            return None  # `at` refuses it
         for name, (size, checksum) in manifest["files"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != size or _sha256(path) != checksum:
@@ -332,6 +347,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
     with open(path, "rb") as file:
         os.fsync(file.fileno())
+    usual_mode(path)
 
 
 def _segment_name(path: Path) -> str:
@@ -345,10 +361,11 @@ def _segment_name(path: Path) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     """A checkpoint's manifest; {} if it cannot be read, which `damage` reports."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
-        manifest = {}
-    return manifest
+        manifest = read_json(folder / "manifest.json")
+    except Mistake:
+        return {}
+    complete = {"world", "segments", "files"} <= manifest.keys() or manifest.get("format") != FORMAT
+    return manifest if "format" in manifest and complete else {}
 
 
 def _sha256(path: Path) -> str:

@@ -42,6 +42,14 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
+def usual_mode(path: Path) -> None:
+    """Gives a file the mode that new files have by the umask. safetensors lets its owner alone read what it writes."""
+    if os.name == "posix":
+        mask = os.umask(0o077)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
+
+
 def read_jsonl(path: Path, fault: Callable[[int, str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) for each line of a JSONL file, which may be gzipped.
 

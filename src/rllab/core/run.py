@@ -56,8 +56,18 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is any checkpoint, intact or not."""
-        return any((self.path / "checkpoints").glob("[0-9]*"))
+        """Whether there is any checkpoint of its own, intact or not. A fork begins with a copy of its parent's."""
+        steps = {int(p.name) for p in (self.path / "checkpoints").glob("[0-9]*") if p.name.isdigit()}
+        return bool(steps - {self.first_step})
+
+    @property
+    def first_step(self) -> int:
+        """The step at which the run began: 0, or that of the checkpoint from which it was forked."""
+        try:
+            _, step = parse_run(self.forked_from() or "")
+        except Mistake:
+            step = None
+        return step or 0
 
     def create(self, recipe: Recipe, forked_from: str | None = None) -> None:
         """Writes the record of a new run, with copies of the Python files that its recipe names in `sources/`."""
@@ -292,6 +302,22 @@ def parse_run(text: str) -> tuple[str, int | None]:
     """
     match = re.fullmatch(r"(.+)@([0-9]+)", text)
     return (match[1], int(match[2])) if match else (text, None)
+
+
+def check_name(name: str) -> str:
+    """Returns the name of a new run if its folder lies in the folder of the runs, and commands can name it.
+
+    Raises:
+        Mistake: the name is a path, or means something else in a command.
+    """
+    if Path(name).name != name or name in (".", "..") or re.search(r"[\\/:\x00-\x1f]", name):
+        raise Mistake(f"--name {name}: a run's name is no path; --runs FOLDER chooses the folder of the runs")
+    if name == "last" or name[0] in ".-" or "@" in name or "=" in name or len(name) > 100:
+        raise Mistake(
+            f"--name {name}: a run's name has at most 100 characters without @ and =, does not begin with . or -, and "
+            "is not 'last', which is the newest run"
+        )
+    return name
 
 
 def find_run(name: str, runs: Path) -> RunFolder:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
-from rllab.core.begin import next_run, open_run
+from rllab.core.begin import is_run, next_run, open_run, requested
 from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import Failed, FieldMistake, MachineFault, machine_faults
+from rllab.core.fork import fitting
 from rllab.core.optim import Optimizers
-from rllab.core.recipe import Recipe, load_recipe
+from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.stages import resolve_models
 from rllab.core.stop import Stop
@@ -27,9 +28,10 @@ from rllab.core.tally import Tally
 class Trainer:
     """Runs a recipe in a run folder. A folder that holds an unfinished run of the recipe is resumed.
 
-    recipe: a file, the name of a built-in recipe, or a loaded recipe. run: the run's folder; by default the next
-    numbered folder in `runs`. fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts. stop: requests to
-    stop, checked between rounds. Keyword settings override the recipe, as `key=value` does on the command line.
+    recipe: a file, the name of a built-in recipe, a loaded recipe, or the folder of a run to continue. run: the run's
+    folder; by default the next numbered folder in `runs`. fork: `RUN` or `RUN@STEP`, the checkpoint from which a new
+    run starts; its settings are those of that run, unless `recipe` is a loaded one. stop: requests to stop, checked
+    between rounds. Keyword settings override the recipe, as `key=value` does on the command line.
 
     Raises:
         Mistake: the recipe has an error, or the folder holds a run with other settings.
@@ -37,7 +39,7 @@ class Trainer:
 
     def __init__(
         self,
-        recipe: Recipe | str | Path,
+        recipe: Recipe | str | Path | None = None,
         run: RunFolder | str | Path | None = None,
         *,
         runs: str | Path = "runs",
@@ -45,13 +47,15 @@ class Trainer:
         stop: Stop | None = None,
         **settings: Any,
     ) -> None:
-        requested = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
-        self.engine = Engine(requested.settings, requested.algorithm.large_products)
-        requested = resolve_models(requested, Path(runs), train)
+        if not isinstance(recipe, Recipe):
+            run = recipe if run is None and fork is None and is_run(recipe) else run
+            recipe = requested(recipe, fork, Path(runs), settings)
+        self.engine = Engine(recipe.settings, recipe.algorithm.large_products)
+        resolved = resolve_models(recipe, Path(runs), train)
         if run is None:
-            run = self.engine.first(lambda: next_run(requested, Path(runs), fork).path)
+            run = self.engine.first(lambda: next_run(resolved, Path(runs), fork).path)
         self.folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
-        self.engine.first(lambda: open_run(self.folder, requested, fork, Path(runs)))
+        self.engine.first(lambda: open_run(self.folder, resolved, fork, Path(runs)))
         self.recipe = self.folder.recipe()
         self.settings, self.algorithm = self.recipe.settings, self.recipe.algorithm
         self.stop = stop if stop is not None else Stop()
@@ -142,11 +146,12 @@ class Trainer:
         self.algorithm.check_state()
         self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
         if checkpoint := self.checkpoints.to_resume():
-            load_parts(self.algorithm.parts(), checkpoint)
-            self.algorithm.load_state(checkpoint.state(f"rank-{self.engine.rank}"))
             shared = checkpoint.state("state")
+            with fitting(self.folder, checkpoint):
+                load_parts(self.algorithm.parts(), checkpoint)
+                self.algorithm.load_state(checkpoint.state(f"rank-{self.engine.rank}"))
+                self.optimizers.load_state(shared["optim"])
             self.step, self.seconds, self.row = shared["step"], shared["seconds"], shared["row"]
-            self.optimizers.load_state(shared["optim"])
             self.engine.scaler.load_state_dict(shared["scaler"])
             self._saved_step = self.step
         last = self.folder.cut(self.step) if self.engine.rank == 0 else {}

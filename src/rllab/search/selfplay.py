@@ -70,7 +70,13 @@ class OpenGames:
         return {"boards": self.boards, "played": self.played, "begun": self.begun, "record": self.record}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restores what `state_dict` returned.
+
+        Raises:
+            ValueError: it is that of another number of games.
+        """
+        if len(state["played"]) != len(self.played):
+            raise ValueError(f"it has {len(state['played'])} games, and num_games is {len(self.played)}")
         self.boards, self.played, self.begun = state["boards"], state["played"], state["begun"]
         self.record = state["record"]
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.files import usual_mode
 from rllab.text.load import load_base
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel, native_shape, new_model
@@ -114,5 +115,7 @@ def merge(folder: str, out: Path) -> float:
     aside.mkdir(parents=True)
     merged.model.save_pretrained(aside)
     merged.write_files(aside)
+    for weights in aside.glob("*.safetensors"):
+        usual_mode(weights)
     os.replace(aside, out)
     return float((logits[0] - logits[1]).abs().max())
