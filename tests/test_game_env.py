@@ -107,7 +107,7 @@ def test_mistakes_are_reported() -> None:
 
 def test_cartpole_needs_no_games() -> None:
     code = (
-        "import sys, gymnasium; from rllab.control.vector import EnvSpec; EnvSpec('rllab/CartPole-v1', {}).make(1); "
+        "import sys, gymnasium; from rllab.control.spec import EnvSpec; EnvSpec('rllab/CartPole-v1', {}).make(1); "
         "print('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

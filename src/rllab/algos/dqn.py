@@ -35,9 +35,10 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control.algorithm import Control, discrete_actions, masked
-from rllab.control.networks import QNetwork, load_weights
+from rllab.control.networks import QNetwork
 from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round
+from rllab.core.errors import FieldMistake
 from rllab.core.optim import soft_update
 
 
@@ -68,9 +69,14 @@ class DQN(Control):
         ctx.seed_torch("weights")
         self.q = QNetwork(self.envs.observation_space, self.actions, self.hidden, self.dueling).to(ctx.device)
         if self.model:
-            load_weights(self.q, self.model)
+            self.start_from(self.q, self.model)
         self.target = deepcopy(self.q).requires_grad_(False)
         self.replay = Replay(self.buffer_size, self.num_envs, self.n_step, self.gamma)
+        if self.n_step * self.num_envs > self.replay.capacity:
+            least = self.n_step * self.num_envs
+            raise FieldMistake(
+                "n_step", f"{self.n_step} steps of {self.num_envs} environments need buffer_size={least}"
+            )
         self.updates = 0
         self._weight = torch.full((self.batch_size,), 1 / (self.batch_size * ctx.world), device=ctx.device)
 
@@ -79,7 +85,7 @@ class DQN(Control):
 
     def collect(self, step: int) -> Round:
         self.interact(step)
-        if self.env_steps > self.learning_starts:
+        if self.env_steps > self.learning_starts and self.replay.complete > 0:
             rng = self.ctx.rng("replay", step)
             for _ in range(self.gradient_steps):
                 yield self.minibatch(rng)

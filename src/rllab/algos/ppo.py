@@ -33,8 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control, discrete_actions, masked
-from rllab.control.networks import MLP, Encoder, load_weights
+from rllab.control.algorithm import Control, discrete_actions, masked, within
+from rllab.control.networks import MLP, Encoder
 from rllab.control.rollouts import gae
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 
@@ -63,7 +63,7 @@ class PPO(Control):
         net = ActorCritic(self.envs.observation_space, actions, self.hidden, self._box is not None)
         self.net = net.to(ctx.device)
         if self.model:
-            load_weights(self.net, self.model)
+            self.start_from(self.net, self.model)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self.net}
@@ -143,12 +143,11 @@ class PPO(Control):
         return masked(out_NA, mask).argmax(1) if self._box is None else torch.from_numpy(self.to_env(out_NA))
 
     def to_env(self, action: Tensor) -> np.ndarray:
-        """Converts actions to an array [N, ...] for the environment; continuous actions are clipped to its bounds."""
+        """Converts actions to an array [N, ...] for the environment; continuous ones within its bounds."""
         array: np.ndarray = action.cpu().numpy()
         if self._box is None:
             return array
-        within: np.ndarray = np.clip(array, self._box.low.reshape(-1), self._box.high.reshape(-1))
-        return within.reshape(-1, *self._box.shape)
+        return within(array, self._box)
 
     def standardized(self, x: Tensor) -> Tensor:
         """Scales x, of any shape, to mean 0 and standard deviation 1 over all ranks."""

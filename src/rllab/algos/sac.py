@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control
-from rllab.control.networks import MLP, Encoder, load_weights
+from rllab.control.algorithm import Control, within
+from rllab.control.networks import MLP, Encoder
 from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round, Update, split
 from rllab.core.errors import FieldMistake
@@ -59,14 +59,18 @@ class SAC(Control):
         space = self.envs.action_space
         if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
             raise FieldMistake("env", f"its actions are {space}; SAC needs a Box with bounds")
-        self._low, self._high = space.low.astype(np.float32), space.high.astype(np.float32)
+        self._box, self._low = space, space.low.astype(np.float32)
+        with np.errstate(over="ignore"):
+            self._width = space.high.astype(np.float32) - self._low
+        if not np.isfinite(self._width).all():
+            raise FieldMistake("env", f"its actions are {space}; the bounds are too far apart for float32")
         self._size = int(np.prod(space.shape))
         ctx.seed_torch("weights")
         self.actor = Actor(self.envs.observation_space, self._size, self.hidden).to(ctx.device)
         self.critic = Critics(self.envs.observation_space, self._size, self.hidden).to(ctx.device)
         self.log_alpha = Temperature(self.temperature).to(ctx.device)
         if self.model:
-            load_weights(self.actor, f"{self.model}/actor")
+            self.start_from(self.actor, f"{self.model}/actor")
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.replay = Replay(self.buffer_size, self.num_envs, gamma=self.gamma)
 
@@ -138,9 +142,9 @@ class SAC(Control):
         return torch.from_numpy(self.to_env(mean_NA.tanh().cpu().numpy()))
 
     def to_env(self, action_NA: np.ndarray) -> np.ndarray:
-        """Scales actions [N, A] in [-1, 1] to actions [N, ...] within the environment's bounds."""
+        """Scales actions [N, A] in [-1, 1] to actions [N, ...] within the environment's bounds, rounding included."""
         action = action_NA.reshape(-1, *self._low.shape)
-        return self._low + (action + 1) * 0.5 * (self._high - self._low)
+        return within(self._low + (action + 1) * 0.5 * self._width, self._box)
 
 
 class Actor(nn.Module):

@@ -1,22 +1,30 @@
 """What algorithms for Gymnasium environments share: making the environments, evaluation, and acting after training."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rllab.control.vector import Envs, EnvSpec, evaluation_envs, play
+from rllab.control.episodes import play
+from rllab.control.masks import action_mask
+from rllab.control.networks import load_weights
+from rllab.control.spec import EnvSpec, refuse_state
+from rllab.control.vector import Envs
+from rllab.control.wrapped import Statistics
 from rllab.core.algorithm import Algorithm, Context, Headline, Metrics
-from rllab.core.errors import FieldMistake
+from rllab.core.errors import FieldMistake, Interrupted
 from rllab.core.names import Model, Named
 from rllab.stats import bootstrap
 
-HEADLINE_EPISODES = 100
+SIDE_BY_SIDE = 100  # the most environments of an evaluation
+STATISTICS = "wrappers.json"  # running statistics of wrappers, in a part's folder of a checkpoint
 Wrapper = Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]
 
 
@@ -33,10 +41,12 @@ class Control(Algorithm):
     reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # replaces the environment's reward
     num_envs: int = 8  # environments stepped side by side
     eval_episodes: int = 20  # episodes in an evaluation
+    eval_max_steps: int = 30_000  # steps after which an evaluation ends an episode that goes on
+    headline_episodes: int = 100  # episodes of the final measurement, side by side
     model: Annotated[str, Model()] = ""  # start from these weights: run:NAME, or a checkpoint's folder
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "eval_episodes"):
+        for name in ("num_envs", "eval_episodes", "eval_max_steps", "headline_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -44,9 +54,36 @@ class Control(Algorithm):
         """Makes `envs`, the training environments; those for evaluation are made at its first call."""
         self.ctx = ctx
         self._spec = EnvSpec(self.env, self.env_kwargs, self.wrappers, self.reward)
+        refuse_state(self._spec)
         self.envs = Envs(self._spec, self.num_envs, ctx, "episode")
-        self._test_envs: Envs | None = None
+        if self.envs.statistics and ctx.world > 1:
+            raise FieldMistake("wrappers", "their running statistics would differ between ranks; train on one rank")
+        self._test_envs: dict[int, Envs] = {}
         self.env_steps = 0  # steps of all environments, over all ranks
+
+    def start_from(self, part: nn.Module, folder: str) -> None:
+        """Loads the weights of another run into a part, and the running statistics of that run's wrappers."""
+        file = load_weights(part, folder)
+        self.read_files("", file.parent)
+        if self.envs.statistics:
+            self.envs.begin()  # anew, with the statistics
+
+    def write_files(self, part: str, folder: Path) -> None:
+        if self.envs.statistics:
+            self.envs.statistics.save(folder / STATISTICS)
+
+    def read_files(self, part: str, folder: Path) -> None:
+        if self.envs.statistics and (folder / STATISTICS).is_file():
+            self.envs.statistics.load(folder / STATISTICS)
+
+    def make_env(self, **more: Any) -> gym.Env[Any, Any]:
+        """An environment for `act`: Gymnasium's, with the recipe's wrappers and the run's running statistics.
+
+        more: arguments of the constructor beside `env_kwargs`, such as `render_mode`.
+        """
+        env = replace(self._spec, kwargs={**self._spec.kwargs, **more}).make_one()
+        Statistics([env], self.envs.statistics)
+        return env
 
     @abstractmethod
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
@@ -66,19 +103,58 @@ class Control(Algorithm):
         return {f"eval/{k}": v for k, v in measured.items()} | {"eval/length": float(lengths.mean())}
 
     def headline(self) -> Headline:
-        """The mean return of 100 greedy episodes with seeds that no evaluation uses."""
-        returns, _ = self._measure(HEADLINE_EPISODES, 1)
+        """The mean return of `headline_episodes` greedy episodes with seeds that no evaluation uses."""
+        returns, _ = self._measure(self.headline_episodes, 1)
         return Headline("eval/return", float(returns.mean()), bootstrap(returns))
 
-    def act(self, obs: Any) -> Any:
-        """The greedy action for one observation, as `env.step` and `env.reset` return it."""
-        return self._greedy(np.asarray(obs)[None], None)[0]
+    def act(self, obs: Any, mask: Any = None) -> Any:
+        """The greedy action for one observation, as `step` and `reset` of `make_env()` return it.
+
+        mask: bool [A], the allowed actions, where the environment gives them in `info["action_mask"]`.
+        """
+        seen, inside = self.envs.one(obs)
+        given = mask if mask is not None else inside
+        allowed = None if given is None else action_mask(given, self.envs.action_space)[None]
+        return self._greedy(np.asarray(seen)[None], allowed)[0]
 
     def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._test_envs is None:
-            self._test_envs = evaluation_envs(self._spec, self.ctx)
+        """Returns and lengths of greedy episodes, each [episodes]; `index` selects their seeds.
+
+        Raises:
+            Interrupted: the run was asked to stop.
+        """
+        looked, headline = 0, index == (1,)
+        what, number = "headline" if headline else "evaluation", SIDE_BY_SIDE
+        if not headline and not self._spec.batched:
+            number = 20  # copies take time to make
+        envs = self._evaluation_envs(min(number, episodes))
+
+        def ended(count: int) -> None:
+            nonlocal looked
+            looked += 1
+            if looked % (1 if self.ctx.world == 1 else 64) == 0 and self.ctx.stopping():
+                raise Interrupted
+            self.ctx.tell(f"{what}: {min(count, episodes)} of {episodes} episodes")
+
         with torch.inference_mode():
-            return play(self._test_envs, self._greedy, episodes, *index, reset=self.reset_policy)
+            limit = self.eval_max_steps
+            returns, lengths = play(
+                envs, self._greedy, episodes, *index, reset=self.reset_policy, most_steps=limit, ended=ended
+            )
+        if cut := int((lengths >= self.eval_max_steps).sum()):
+            warnings.warn(
+                f"{self.env}: {cut} of {episodes} episodes went on after eval_max_steps={self.eval_max_steps} and were "
+                "ended there; without a time limit add wrappers: [{name: TimeLimit, max_episode_steps: 1000}]",
+                stacklevel=2,
+            )
+        return returns, lengths
+
+    def _evaluation_envs(self, number: int) -> Envs:
+        """Environments for `play`; every rank plays the same episodes."""
+        if number not in self._test_envs:
+            alike = Context(self.ctx.seed, self.ctx.device, 0, 1, self.ctx.total_steps)
+            self._test_envs[number] = Envs(self._spec, number, alike, "evaluation", self.envs)
+        return self._test_envs[number]
 
     def _greedy(self, obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         with torch.inference_mode():
@@ -106,6 +182,14 @@ def discrete_actions(space: gym.Space[Any]) -> int:
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
         raise FieldMistake("env", f"its actions are {space}; this algorithm needs Discrete(n)")
     return int(space.n)
+
+
+def within(action: np.ndarray, space: gym.spaces.Box) -> np.ndarray:
+    """Actions [N, A] as actions [N, ...] of a Box: within its bounds, of its type, and whole if that is an integer."""
+    shaped = action.reshape(-1, *space.shape)
+    whole = np.issubdtype(space.dtype, np.integer)
+    clipped: np.ndarray = np.clip(np.rint(shaped) if whole else shaped, space.low, space.high)
+    return clipped.astype(space.dtype)
 
 
 def masked(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -104,8 +104,10 @@ class QNetwork(nn.Module):
         return out[:, :1] + advantage - advantage.mean(1, keepdim=True)
 
 
-def load_weights(part: nn.Module, folder: str) -> None:
+def load_weights(part: nn.Module, folder: str) -> Path:
     """Loads the weights of a checkpoint's folder into a part; `folder/model` is used where it has no weights itself.
+
+    Returns the file.
 
     Raises:
         FieldMistake: the folder has no weights, or those of another network.
@@ -120,3 +122,4 @@ def load_weights(part: nn.Module, folder: str) -> None:
         part.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise FieldMistake("model", f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from None
+    return path

@@ -62,7 +62,10 @@ class Replay:
 
     @property
     def complete(self) -> int:
-        """The number of the first row whose n-step return is not known yet; those before it can be drawn."""
+        """The number of the first row whose n-step return is not known yet; those before it can be drawn.
+
+        It is 0 or less before the first return is known.
+        """
         return self.added - (self.n_step - 1) * self.num_envs
 
     def take(self, index: np.ndarray) -> dict[str, Tensor]:

@@ -6,75 +6,24 @@ what has ended. The seed of an episode is a function of (seed, purpose, environm
 episode began.
 """
 
-import importlib
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium import spaces
 
+from rllab.control.copies import Copies, Wrong, fault
+from rllab.control.masks import action_mask
+from rllab.control.spec import EnvSpec
+from rllab.control.wrapped import Adapted, OwnReward, Statistics, chain
 from rllab.core.algorithm import Context
-from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.errors import Mistake, RllabError
 
-RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
-"""fn(obs, action, next_obs, reward, terminated, info) -> reward, of one transition of one environment."""
-Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-"""(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
-Reset = Callable[[np.ndarray], None]
-"""Called with bool [N]: the environments in which an episode begins."""
-
-_HOMES = {
-    "rllab/Game-v0": "rllab_envs.games.gymnasium"
-}  # modules that register the lab's environments; rllab_envs.control has all others
-
-
-@dataclass(frozen=True)
-class EnvSpec:
-    """Which environments to make: Gymnasium id, keyword arguments, wrappers from the inside out, reward function."""
-
-    env: str
-    kwargs: Mapping[str, Any]
-    wrappers: Sequence[Callable[..., gym.Wrapper[Any, Any, Any, Any]]] = ()
-    reward: RewardFunction | None = None
-
-    @property
-    def batched(self) -> bool:
-        """Whether one array program steps all copies. Such an environment takes no wrappers."""
-        return self._spec().entry_point is None
-
-    def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """Makes Gymnasium's vector environment.
-
-        Raises:
-            FieldMistake: the environment does not exist, or does not accept these arguments or wrappers.
-        """
-        if self.batched and self.wrappers:
-            raise FieldMistake("wrappers", f"{self.env} is batched and takes no wrappers; use env: {self._spec().name}")
-        disabled: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}
-        try:
-            if self.batched:
-                return gym.make_vec(self.env, num_envs, **disabled, **self.kwargs)
-            return gym.make_vec(
-                self.env,
-                num_envs,
-                "sync",
-                vector_kwargs=disabled | {"copy": False},
-                wrappers=self.wrappers,
-                **self.kwargs,
-            )
-        except (gym.error.Error, TypeError) as error:
-            raise FieldMistake("env", f"{self.env} cannot be made: {error}") from error
-
-    def _spec(self) -> gym.envs.registration.EnvSpec:
-        if self.env.startswith("rllab/"):
-            importlib.import_module(_HOMES.get(self.env, "rllab_envs.control"))  # registers them
-        try:
-            return gym.spec(self.env)
-        except (gym.error.Error, ModuleNotFoundError) as error:
-            raise FieldMistake("env", str(error)) from None
+_LARGEST = float(np.finfo(np.float32).max)  # networks and replay buffers hold float32
 
 
 @dataclass(frozen=True)
@@ -102,16 +51,29 @@ class Envs:
     """`num_envs` environments that are always ready for a step; `obs` [N, ...] and `mask` [N, A] or None are current.
 
     `finished` collects (return, length) of the episodes that ended. The return sums the environment's own rewards, also
-    where a reward function replaces them.
+    where a reward function or wrappers replace them. `statistics` are those of its wrappers.
+
+    shared: environments whose statistics are used, and not changed; by default these have their own.
     """
 
-    def __init__(self, spec: EnvSpec, num_envs: int, ctx: Context, purpose: str) -> None:
+    obs: np.ndarray
+    statistics: Statistics
+
+    def __init__(self, spec: EnvSpec, num_envs: int, ctx: Context, purpose: str, shared: "Envs | None" = None) -> None:
         self.spec, self.num_envs, self.ctx, self.purpose = spec, num_envs, ctx, purpose
         self.env: Any = spec.make(num_envs)  # Gymnasium's annotation of `reset` lacks lists of seeds
         self.observation_space, self.action_space = self.env.single_observation_space, self.env.single_action_space
         self.finished: list[tuple[float, int]] = []
-        self._own_arrays = spec.batched  # observations are in an array of their own, not in one that is written again
         self._exact = hasattr(self.env.unwrapped, "state_dict")  # the environment can save its state
+        copies = self.env.envs if isinstance(self.env, Copies) else []
+        self.statistics = Statistics(copies, None if shared is None else shared.statistics)
+        self._adapted = next((w for w in chain(copies[0]) if isinstance(w, Adapted)), None) if copies else None
+        if self._adapted is not None:
+            self.observation_space = self._adapted.original
+        every = [next((w for w in chain(env) if isinstance(w, OwnReward)), None) for env in copies]
+        self._own = [own for own in every if own is not None]
+        self._all = np.ones(num_envs, bool)
+        self._states = self.observation_space if isinstance(self.observation_space, spaces.Discrete) else None
         self.begin()
 
     def begin(self, *index: int) -> None:
@@ -120,45 +82,66 @@ class Envs:
         self.episode = np.zeros(self.num_envs, np.int64)
         self.returns, self.lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._actions: list[np.ndarray] = []  # since the oldest open episode began
-        obs, info = self.env.reset(seed=[self._seed(i) for i in range(self.num_envs)])
-        self.obs = np.array(obs)
-        mask = info.get("action_mask")
-        self.mask = None if mask is None else np.array(mask, bool)
+        self.mask: np.ndarray | None = None
+        self._begin(range(self.num_envs), None)
 
-    def step(self, action: np.ndarray) -> Transition:
-        """Steps all environments by actions [N, ...], and begins a new episode where one ended."""
-        obs = self.obs
-        next_obs, reward, terminated, truncated, info = self.env.step(action)
-        if not self._own_arrays:
-            next_obs = np.array(next_obs)
+    def step(self, action: np.ndarray, active: np.ndarray | None = None) -> Transition:
+        """Steps all environments by actions [N, ...], and begins a new episode where one ended.
+
+        active: bool [N], the environments to step; the others wait. By default, and in a batched environment, all.
+
+        Raises:
+            Mistake: an environment fails, or returns what it may not; the message names episode and step.
+        """
+        obs, stepped = self.obs, self._all if active is None else active
+        some = {"active": active} if isinstance(self.env, Copies) else {}
+        try:
+            next_obs, reward, terminated, truncated, info = self.env.step(action, **some)
+        except Exception as error:
+            self._refuse(error, f"step({_one(action, getattr(self.env, 'at', None))})")
+        self._check(next_obs, reward)
         if not self._exact:
             self._actions.append(np.array(action))
-        self.returns += reward
-        self.lengths += 1
+        self.returns += [own.take() for own in self._own] or reward
+        self.lengths += stepped if some else 1
         if self.spec.reward is not None:
             reward = self._reward(obs, action, next_obs, reward, terminated, info)
-        if self.mask is not None:
-            self.mask = _merge(self.mask, info)
+        self.mask = self._masks(info, stepped, terminated)
         transition = Transition(obs, action, reward, next_obs, terminated, truncated, self.mask)
         self.obs = next_obs
         over = terminated | truncated
         if over.any():
-            self._reset(over)
+            self.end(over)
         return transition
 
-    def _reset(self, over: np.ndarray) -> None:
+    def end(self, over: np.ndarray) -> None:
+        """Ends the episodes where `over` [N] is true, and begins new ones."""
         where = np.flatnonzero(over)
         self.finished += zip(self.returns[where].tolist(), self.lengths[where].tolist(), strict=True)
         self.returns[where], self.lengths[where] = 0.0, 0
         self.episode[where] += 1
         del self._actions[: len(self._actions) - int(self.lengths.max())]
+        self._begin(where.tolist(), over)
+
+    def _begin(self, where: Sequence[int], over: np.ndarray | None) -> None:
+        """Resets the environments at the indices `where`, which are those where `over` [N] is true; None for all."""
         seeds: list[int | None] = [None] * self.num_envs
-        for i in where.tolist():
+        for i in where:
             seeds[i] = self._seed(i)
-        obs, info = self.env.reset(seed=seeds, options={"reset_mask": over})
+        try:
+            obs, info = self.env.reset(seed=seeds, options=None if over is None else {"reset_mask": over})
+        except Exception as error:
+            self._refuse(error, "reset")
         self.obs = np.array(obs)
-        if self.mask is not None:
-            self.mask = _merge(self.mask, info)
+        self._check(self.obs, None)
+        for own in self._own:
+            own.take()
+        if over is None or self.mask is not None:
+            self.mask = self._masks(info, self._all if over is None else over, None)
+
+    def one(self, obs: Any) -> tuple[Any, Any]:
+        """(the observation as algorithms see it, its action mask or None) for an observation as `step` returns it."""
+        return (obs, None) if self._adapted is None else self._adapted.split(obs)
 
     def _seed(self, i: int) -> int:
         return self._seeds(i, int(self.episode[i]))
@@ -173,9 +156,7 @@ class Envs:
         assert fn is not None
         values = np.empty(self.num_envs)
         for i in range(self.num_envs):
-            own = {
-                k: v[i] for k, v in info.items() if not k.startswith("_") and info.get(f"_{k}", [False] * (i + 1))[i]
-            }
+            own = _info(info, i)
             arguments = (obs[i], action[i], next_obs[i], float(reward[i]), bool(terminated[i]), own)
             name = getattr(fn, "__name__", str(fn))
             try:
@@ -188,10 +169,72 @@ class Envs:
                 raise Mistake(f"the reward function {name} returned {value!r}, no finite number{_as_lines(arguments)}")
         return values
 
+    def _masks(self, info: Mapping[str, Any], which: np.ndarray, terminated: np.ndarray | None) -> np.ndarray | None:
+        """The action masks [N, A] after the environments `which` [N] were stepped, or reset if `terminated` is None.
+
+        Raises:
+            Mistake: an environment gives a mask only sometimes, or one that does not fit, or one that allows nothing.
+        """
+        if self.mask is None and not _gives_masks(info):
+            return None
+        rows = []
+        for i in range(self.num_envs):
+            ended = terminated is not None and bool(terminated[i])
+            given = _info(info, i).get("action_mask") if which[i] else None
+            old = None if self.mask is None else self.mask[i]
+            if given is None and ((ended or not which[i]) and old is not None):
+                rows.append(old)
+                continue
+            try:
+                if given is None or (old is None and terminated is not None):
+                    raise Wrong("info['action_mask'] is not given at every reset and step; give it at all of them")
+                rows.append(action_mask(given, self.action_space, ended))
+            except Wrong as error:
+                self._fail(f"after {'reset' if terminated is None else 'step'}", str(error), i)
+        return np.stack(rows)
+
+    def _check(self, obs: np.ndarray, reward: np.ndarray | None) -> None:
+        """Refuses numbers that are not finite. A finite sum of squares tells at little cost that all of them are.
+
+        Raises:
+            Mistake: a number is NaN, infinite or beyond the range of float32; or a discrete observation is out of its
+                space; or a batched environment returned the wrong shape.
+        """
+        if reward is not None and reward.shape != (self.num_envs,):
+            self._fail("step", f"its rewards have shape {reward.shape}, for {self.num_envs} environments", None)
+        for name, array in (("reward", reward), ("observation", obs)):
+            if array is not None and array.dtype.kind == "f" and not math.isfinite(np.vdot(array, array)):
+                good = np.abs(array.reshape(len(array), -1)) <= _LARGEST
+                self._expect(good.all(1), f"its {name} is not finite, or beyond the range of float32", array)
+        if (space := self._states) is not None:
+            good = (obs >= space.start) & (obs < space.start + space.n)
+            self._expect(good, f"its observation is not in {space}", obs)
+
+    def _expect(self, good: np.ndarray, what: str, array: np.ndarray) -> None:
+        """Raises a Mistake for the first environment where `good` [N] is false."""
+        if not good.all():
+            i = int(good.argmin())
+            self._fail("step", f"{what}: {array[i]}", i)
+
+    def _refuse(self, error: Exception, call: str) -> NoReturn:
+        """Reports what an environment raised or returned, unless it is an error for the user already."""
+        if isinstance(error, RllabError):
+            raise error
+        self._fail(call, fault(error), getattr(self.env, "at", None), error)
+
+    def _fail(self, call: str, what: str, i: int | None, error: Exception | None = None) -> NoReturn:
+        """Raises a Mistake about environment i, or about all of them."""
+        one = 0 if i is None else i
+        copy = "" if i is None else f", copy {i}"
+        where = f"episode {int(self.episode[one]) + 1}, step {int(self.lengths[one]) + 1}{copy}"
+        raise Mistake(f"{self.spec.env}, {where}: {call}: {what}") from error
+
     def state_dict(self) -> dict[str, Any]:
         """All state that the next step depends on."""
         state: dict[str, Any] = {k: getattr(self, k) for k in ("episode", "returns", "lengths", "obs")}
         state |= {"index": list(self.index), "mask": self.mask}
+        if self.statistics:
+            state |= {"statistics": self.statistics.state_dict(), "own": self._own_observations()}
         if self._exact:
             return state | {"env": self.env.unwrapped.state_dict()}
         return state | {"actions": np.array(self._actions)}
@@ -210,12 +253,15 @@ class Envs:
             self.env.unwrapped.load_state_dict(state["env"])
         else:
             self._replay(state)
+        if self.statistics:
+            self.statistics.load_state_dict(state["statistics"])
         self.returns, self.lengths, self.obs, self.mask = (state[k] for k in ("returns", "lengths", "obs", "mask"))
 
     def _replay(self, state: Mapping[str, Any]) -> None:
         """Replays the open episodes. An environment is reset at the step at which its open episode began."""
         self._actions, lengths = list(state["actions"]), state["lengths"]
         seeds = [self._seed(i) for i in range(self.num_envs)]
+        self.statistics.freeze(True)
         obs, _ = self.env.reset(seed=list(seeds))
         for t, action in enumerate(self._actions):
             obs, _, terminated, truncated, _ = self.env.step(action)
@@ -223,56 +269,40 @@ class Envs:
             stale = (terminated | truncated) & (lengths < len(self._actions) - t - 1)
             if (begins | stale).any():
                 obs, _ = self.env.reset(seed=list(seeds), options={"reset_mask": begins | stale})
-        if not np.array_equal(np.array(obs), state["obs"], equal_nan=True):
+        self.statistics.freeze(False)
+        for own in self._own:
+            own.take()
+        same = np.array_equal(np.array(obs), state["obs"], equal_nan=True)
+        if self.statistics:  # which have changed since the observations of the open episodes
+            same = np.array_equal(self._own_observations(), state["own"])
+        if not same:
             warnings.warn(
                 f"{self.spec.env} does not repeat an episode from its seed and actions: the run goes on, "
                 "but not as it would have without the interruption",
                 stacklevel=2,
             )
 
-
-def play(
-    envs: Envs, policy: Policy, episodes: int, *index: int, reset: Reset = lambda which: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Plays episodes and returns their returns and lengths, each [episodes].
-
-    Every environment plays the same number of episodes, so short episodes are not over-represented.
-
-    index: selects the seeds of the episodes.
-    reset: called before the first action of an episode, with the environments [N] in which one begins.
-    """
-    envs.begin(*index)
-    envs.finished.clear()
-    reset(np.ones(envs.num_envs, bool))
-    share = -(-episodes // envs.num_envs)
-    results: list[list[tuple[float, int]]] = [[] for _ in range(envs.num_envs)]
-    short = envs.num_envs  # environments that have not played their share yet
-    while short:
-        before = envs.episode.copy()
-        envs.step(policy(envs.obs, envs.mask))
-        if envs.finished:
-            begins = envs.episode != before
-            for i, result in zip(np.flatnonzero(begins).tolist(), envs.finished, strict=True):
-                results[i].append(result)
-                short -= len(results[i]) == share
-            envs.finished.clear()
-            reset(begins)
-    flat = [results[i][k] for k in range(share) for i in range(envs.num_envs)][:episodes]
-    return np.array([r for r, _ in flat]), np.array([n for _, n in flat])
+    def _own_observations(self) -> np.ndarray:
+        """A checksum [N] of each environment's observation before the recipe's wrappers."""
+        seen = (spaces.flatten(own.observation_space, own.obs) for own in self._own)
+        return np.array([zlib.crc32(np.ascontiguousarray(x).tobytes()) for x in seen], np.int64)
 
 
-def evaluation_envs(spec: EnvSpec, ctx: Context) -> Envs:
-    """Environments for `play`, in the number that is fastest; every rank plays the same episodes."""
-    alike = Context(ctx.seed, ctx.device, 0, 1, ctx.total_steps)
-    return Envs(spec, 100 if spec.batched else 20, alike, "evaluation")
+def _gives_masks(info: Mapping[str, Any]) -> bool:
+    return any("action_mask" in own for own in info["each"]) if "each" in info else "action_mask" in info
 
 
-def _merge(mask: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
-    """Action masks [N, A], updated from `info`; `info["_action_mask"]` [N] marks the environments that report one."""
-    if "action_mask" not in info:
-        return mask
-    given = np.asarray(info.get("_action_mask", np.ones(len(mask), bool)))
-    return np.where(given[:, None], np.asarray(info["action_mask"], bool), mask)
+def _info(info: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """The info of environment i. A batched environment marks in `_name` [N] who reports `name` [N, ...]."""
+    if "each" in info:
+        own: dict[str, Any] = info["each"][i]
+        return own
+    reported = {k: info.get(f"_{k}", [k == "action_mask"] * (i + 1))[i] for k in info if not k.startswith("_")}
+    return {k: info[k][i] for k, here in reported.items() if here}
+
+
+def _one(action: np.ndarray, i: int | None) -> str:
+    return "" if i is None else str(action[i].tolist())
 
 
 def _as_lines(arguments: tuple[Any, ...]) -> str:

@@ -88,7 +88,8 @@ class Context:
 
     Random numbers are a function of (seed, purpose, index). No generator outlives its use, so none has to be saved.
     world: the number of ranks. dtype: the type in which the loss computes large matrix products; networks that are
-    not trained may be held in it.
+    not trained may be held in it. stopping: whether the run was asked to stop, on any rank; every rank must call it.
+    tell: shows a line about what takes long, such as 'headline: 40 of 100 episodes'.
     """
 
     seed: int
@@ -98,6 +99,8 @@ class Context:
     total_steps: int = 1
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
     dtype: torch.dtype = torch.float32
+    stopping: Callable[[], bool] = lambda: False
+    tell: Callable[[str], None] = lambda line: None
 
     def loss_autocast(self) -> AbstractContextManager[object]:
         """Same autocast as the loss.
@@ -203,6 +206,9 @@ class Algorithm(ABC):
     def write_files(self, part: str, folder: Path) -> None:  # noqa: B027 - most parts need none
         """Writes the other files of a part's checkpoint folder, such as a language model's config and tokenizer."""
 
+    def read_files(self, part: str, folder: Path) -> None:  # noqa: B027 - most parts need none
+        """Reads what `write_files` wrote and `setup` did not read, where a run is loaded to be used."""
+
     @abstractmethod
     def collect(self, step: int) -> Round:
         """One finite round, as a generator that yields batches and returns metrics.
@@ -219,7 +225,10 @@ class Algorithm(ABC):
         """
 
     def evaluate(self, step: int) -> Metrics:
-        """Metrics of an evaluation after round `step`. It must not change the state."""
+        """Metrics of an evaluation after round `step`. It must not change the state.
+
+        A long one calls `ctx.stopping()` now and then and raises `Interrupted` where it is true.
+        """
         return {}
 
     def samples(self) -> list[dict[str, Any]]:

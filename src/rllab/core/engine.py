@@ -22,6 +22,7 @@ from rllab.core.errors import Failed, MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
 from rllab.core.precision import autocast, multiplies_bf16
 from rllab.core.recipe import Settings
+from rllab.core.stop import Stop
 
 T = TypeVar("T")
 _THREADS = torch.get_num_threads()  # torch's default
@@ -60,10 +61,12 @@ class Engine:
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
-    def context(self, settings: Settings) -> Context:
-        """The algorithm's context: seed, device, ranks, number of rounds and dtype."""
+    def context(
+        self, settings: Settings, stop: Stop | None = None, tell: Callable[[str], None] = lambda line: None
+    ) -> Context:
+        """The algorithm's context: seed, device, ranks, number of rounds and dtype; whether to stop; a line to show."""
         shared = self.rank, self.world, settings.total_steps, self.total, _DTYPES[self.precision]
-        return Context(settings.seed, self.device, *shared)
+        return Context(settings.seed, self.device, *shared, lambda: self.any(bool(stop)), tell)
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of `x`, of any shape, over ranks."""

@@ -54,6 +54,10 @@ class Failed(Exception):
         """Writes the evidence into `folder`; returns the error to report, which names the files."""
 
 
+class Interrupted(Exception):
+    """Ends an evaluation, because the run was asked to stop. A resumed run makes it again."""
+
+
 class MachineFault(RllabError):
     """An error of the machine: a full disk, a folder that cannot be written, a missing device."""
 

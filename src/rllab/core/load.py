@@ -28,7 +28,11 @@ def load_run(
     recipe = folder.recipe()
     own = ctx or Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings)
     recipe.algorithm.setup(own)
-    load_parts(recipe.algorithm.parts(), checkpoint_of(folder, at if step is None else step))
+    checkpoint = checkpoint_of(folder, at if step is None else step)
+    load_parts(recipe.algorithm.parts(), checkpoint)
+    for part in recipe.algorithm.parts():
+        beside = checkpoint.folder / part  # a single part lies in the checkpoint's folder itself
+        recipe.algorithm.read_files(part, beside if beside.is_dir() else checkpoint.folder)
     return recipe.algorithm
 
 

@@ -6,7 +6,7 @@ at any moment and started again ends with the same weights and the same rows as 
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
 from rllab.core.begin import is_run, next_run, open_run, requested
 from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
-from rllab.core.errors import Failed, FieldMistake, MachineFault, machine_faults
+from rllab.core.errors import Failed, FieldMistake, Interrupted, MachineFault, machine_faults
 from rllab.core.fork import fitting
 from rllab.core.optim import Optimizers
 from rllab.core.recipe import Recipe
@@ -61,6 +61,7 @@ class Trainer:
         self.stop = stop if stop is not None else Stop()
         self.step, self.seconds, self.row = 0, 0.0, Metrics(step=0)
         self.headline: Headline | None = None
+        self.tell: Callable[[str], None] = lambda line: None  # shows what takes long between two rows
         self.stopping, self._reported, self._saved_step, self._saved_at = False, True, 0, time.monotonic()
         e, checkpoints = self.engine, self.folder.path / "checkpoints"
         self.checkpoints = Checkpoints(checkpoints, self.settings.keep, e.rank, e.world, e.barrier)
@@ -104,14 +105,17 @@ class Trainer:
             if self.stopping:
                 return
             if not self._reported:
-                self._report()
-                yield self.row
+                with suppress(Interrupted):
+                    self._report()
+                    yield self.row
             elif self._finished():
                 break
             else:
                 self._round()
         self.save()
-        self.headline = self.algorithm.headline()
+        self.stopping = True
+        with suppress(Interrupted):
+            self.headline, self.stopping = self.algorithm.headline(), False
 
     def _round(self) -> None:
         """Runs one round of the algorithm, with an optimizer step for each batch that it yields."""
@@ -141,7 +145,7 @@ class Trainer:
 
     def restore(self) -> None:
         """Sets the algorithm up and loads the newest checkpoint, if there is one."""
-        self.ctx = self.engine.context(self.settings)
+        self.ctx = self.engine.context(self.settings, self.stop, lambda line: self.tell(line))
         self.algorithm.setup(self.ctx)
         self.algorithm.check_state()
         self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
@@ -167,8 +171,7 @@ class Trainer:
             self.folder.flush()
         shared = {"step": self.step, "seconds": self.seconds, "row": self.row}
         shared |= {"optim": self.optimizers.state(), "scaler": self.engine.scaler.state_dict()}
-        parts, own, write_files = self.algorithm.parts(), self.algorithm.state(), self.algorithm.write_files
-        self.checkpoints.save(self.step, parts, shared, own, write_files)
+        self.checkpoints.save(self.step, (a := self.algorithm).parts(), shared, a.state(), a.write_files)
         self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def _report(self) -> None:

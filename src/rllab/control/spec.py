@@ -1,0 +1,147 @@
+"""Which Gymnasium environments to make, and how."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from rllab.control.copies import Copies, fault
+from rllab.control.wrapped import AnyEnv, OwnReward, adapted, chain, statistics_of
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.names import did_you_mean
+
+RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
+"""fn(obs, action, next_obs, reward, terminated, info) -> reward, of one transition of one environment."""
+
+_HOMES = {
+    "rllab/Game-v0": "rllab_envs.games.gymnasium"
+}  # modules that register the lab's environments; rllab_envs.control has all others
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Which environments to make: Gymnasium id, keyword arguments, wrappers from the inside out, reward function."""
+
+    env: str
+    kwargs: Mapping[str, Any]
+    wrappers: Sequence[Callable[..., gym.Wrapper[Any, Any, Any, Any]]] = ()
+    reward: RewardFunction | None = None
+
+    @property
+    def batched(self) -> bool:
+        """Whether one array program steps all copies. Such an environment takes no wrappers."""
+        spec = self.registered()
+        return spec.entry_point is None or (spec.namespace == "rllab" and spec.vector_entry_point is not None)
+
+    def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """Makes Gymnasium's vector environment.
+
+        Raises:
+            FieldMistake: the environment does not exist, or does not accept these arguments or wrappers.
+        """
+        if self.batched and self.wrappers:
+            name = self.registered().name
+            raise FieldMistake("wrappers", f"{self.env} is batched and takes no wrappers; use env: {name}")
+        try:
+            if self.batched:
+                return gym.make_vec(self.registered(), num_envs, autoreset_mode=AutoresetMode.DISABLED, **self.kwargs)
+            return Copies(self.make_one, num_envs)
+        except Mistake:
+            raise
+        except Exception as error:
+            raise FieldMistake("env", f"{self.env} cannot be made: {fault(error)}") from error
+
+    def make_one(self) -> AnyEnv:
+        """Makes one environment with the wrappers of the recipe, and below them one that adds up its own rewards."""
+        env = gym.make(self.registered(), **self.kwargs)
+        if self.wrappers:
+            env = OwnReward(env)
+        for wrapper in self.wrappers:
+            try:
+                env = wrapper(env)
+            except Exception as error:
+                name = getattr(wrapper, "__name__", str(wrapper))
+                raise FieldMistake("wrappers", f"{name} cannot wrap {self.env}: {fault(error)}") from error
+        return adapted(env)
+
+    def registered(self) -> gym.envs.registration.EnvSpec:
+        """Gymnasium's entry for the environment, after importing the module of `module:id`.
+
+        Raises:
+            FieldMistake: there is no such module or environment, or importing the module failed.
+        """
+        module, _, name = self.env.rpartition(":")
+        if self.env.startswith("rllab/"):
+            module = _HOMES.get(self.env, "rllab_envs.control")
+        if module:
+            _import(module)
+        try:
+            return gym.spec(name)
+        except (gym.error.Error, ValueError) as error:
+            hint = did_you_mean(name, gym.registry) or "; is it registered by a module? Then write module:id"
+            raise FieldMistake("env", f"{error}{hint}") from None
+
+
+def refuse_state(spec: EnvSpec) -> None:
+    """Refuses wrappers of the user's own that carry state from episode to episode which the lab cannot save.
+
+    Such a wrapper is found by playing: an episode with the same seed and actions has another course after another
+    episode than at first, and the environment without the wrapper has not.
+
+    Raises:
+        FieldMistake: a wrapper does so.
+    """
+    own = [k for k, w in enumerate(spec.wrappers) if not getattr(w, "__module__", "").startswith("gymnasium.")]
+    for k in own:
+        inside, outside = (replace(spec, wrappers=spec.wrappers[:n]).make_one() for n in (k, k + 1))
+        if _repeats(inside) and not any(map(statistics_of, chain(outside))) and not _repeats(outside):
+            name = getattr(spec.wrappers[k], "__name__", str(spec.wrappers[k]))
+            raise FieldMistake(
+                "wrappers",
+                f"{name} carries state from episode to episode, which would be lost when the run is resumed or loaded; "
+                "keep it in a gymnasium.wrappers.utils.RunningMeanStd, changed only while its `update_running_mean` is",
+            )
+
+
+def _repeats(env: AnyEnv) -> bool:
+    """Whether an environment repeats an episode from its seed and actions, after another episode."""
+    first, _, again = (_course(env, seed) for seed in (0, 1, 0))
+    return first == again
+
+
+def _course(env: AnyEnv, seed: int) -> list[Any]:
+    """Observations and rewards of the first steps of an episode, as bytes."""
+    course: list[Any] = []
+    obs, info = env.reset(seed=seed)
+    env.action_space.seed(seed)
+    for _ in range(10):
+        mask = info.get("action_mask")
+        action = env.action_space.sample() if mask is None else int(np.argmax(mask))
+        course.append(np.asarray(obs).tobytes())
+        obs, reward, terminated, truncated, info = env.step(action)
+        course.append(float(reward))
+        if terminated or truncated:
+            break
+    return course
+
+
+def _import(module: str) -> None:
+    """Imports a module that registers environments; in the working directory too.
+
+    Raises:
+        FieldMistake: there is no such module, or importing it failed.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        where = f"no module {error.name!r}" if error.name else str(error)
+        raise FieldMistake("env", f"{where}, which registers the environment; is it installed, or elsewhere?") from None
+    except Exception as error:
+        raise FieldMistake("env", f"{module} cannot be imported: {fault(error)}") from error
