@@ -1,6 +1,7 @@
 """Curves of several runs: the metrics, the metric that they are shown over, and the message where one is missing."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,33 @@ def test_a_metric_that_was_not_measured_is_reported_with_those_that_were(runs: P
     done = curves(runs, "r1-zero", "--of", "rollout/tokns")
     assert done.exit_code != 0 and "has no round with step, rollout/tokns; it measured" in str(done.exception)
     assert "rollout/tokens" in str(done.exception)
+
+
+def test_a_long_run_is_shown_on_one_screen(tmp_path: Path) -> None:
+    smoke_runs(tmp_path, "cartpole")
+    rows = "".join(json.dumps({"step": i, "eval/return": float(i)}) + "\n" for i in range(1, 10_001))
+    (tmp_path / "cartpole/metrics.jsonl").write_text(rows)
+    done = curves(tmp_path, "cartpole", "cartpole", "--of", "eval/return")
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 45 and lines[1].split()[1:] == ["1", "1"] and lines[-1].split()[1] == "10000"
+    assert "--all shows every row" in done.stderr
+    assert len(curves(tmp_path, "cartpole", "--of", "eval/return", "--all").stdout.splitlines()) == 10_001
+
+
+def test_seeds_are_drawn_as_their_mean_with_an_interval(tmp_path: Path) -> None:
+    from rllab.core.run import RunFolder
+    from rllab.evals.curves import by_seed
+
+    smoke_runs(tmp_path, "cartpole")
+    for seed in (1, 2):
+        shutil.copytree(tmp_path / "cartpole", tmp_path / f"cartpole-s{seed}")
+        recipe = tmp_path / f"cartpole-s{seed}/recipe.yaml"
+        recipe.write_text(recipe.read_text().replace("seed: 0", f"seed: {seed}"))
+    names = ("cartpole-s1", "cartpole", "cartpole-s2")
+    assert by_seed([RunFolder(tmp_path / n) for n in names]) == {"cartpole": list(names)}
+    figure = tmp_path / "curves.svg"
+    done = curves(tmp_path, *names, "--of", "eval/return", "--figure", str(figure))
+    assert done.exit_code == 0 and f"{figure} is written" in done.stderr
+    text = figure.read_text()
+    assert "mean of 3 seeds, 95 % interval" in text and "cartpole: eval/return over step" in text
+    assert "FillBetween" in text

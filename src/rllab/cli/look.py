@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
@@ -11,6 +12,7 @@ import typer
 from rllab.cli.app import LOOK, AsJson, Figure, Runs, app
 
 RECIPE_GROUPS = CONTROL, BOARD_GAMES, LANGUAGE_MODELS, NEEDS_GPU = "control", "games", "language models", "needs a GPU"
+SCREEN = 40  # rows of a table
 verb = partial(app.command, rich_help_panel=LOOK)
 
 
@@ -108,20 +110,28 @@ def curves(
     ] = None,
     over: Annotated[str, typer.Option(help="The horizontal axis: step, or a metric such as data/tokens.")] = "step",
     figure: Figure = "",
+    every: Annotated[bool, typer.Option("--all", help="Every row, where the table is longer than a screen.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Show metrics of runs over rounds, tokens, steps or seconds."""
+    """Show metrics of runs over rounds, tokens, steps or seconds.
+
+    A figure shows runs that differ in their seed alone as their mean with a 95 % interval.
+    """
     from rllab.cli.tables import table
     from rllab.core.run import find_run
-    from rllab.evals.curves import draw, of_runs
+    from rllab.evals.curves import by_seed, draw, of_runs, thin
 
     folders = [find_run(name, runs) for name in run]
-    metrics = of or list(folders[0].recipe().settings.expect)
+    metrics = of or list(folders[0].plain().get("expect") or ())
     rows = of_runs(folders, metrics, over)
+    shown = rows if every or as_json else thin(rows, SCREEN)
+    table(shown, as_json)
+    if len(shown) < len(rows):
+        print(f"({len(shown)} of {len(rows)} rows; --all shows every row)", file=sys.stderr)
     if figure:
-        draw(rows, Path(figure))
-    table(rows, as_json)
+        draw(rows, by_seed(folders), Path(figure))
+        print(f"{figure} is written", file=sys.stderr)
 
 
 @verb()

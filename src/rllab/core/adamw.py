@@ -50,6 +50,8 @@ class AdamW(torch.optim.Optimizer):
                 maximize=False,
             )
 
+    step.hooked = True  # type: ignore[attr-defined]  # torch then leaves out its profiler's record of each step
+
     def _first_state(self, p: nn.Parameter) -> dict[str, torch.Tensor]:
         step = torch.zeros((), dtype=torch.float32, device=p.device)
         state = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}

@@ -1,13 +1,22 @@
 """Metrics of several runs over rounds, or over another metric such as tokens."""
 
+import json
+import re
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
+from rllab.stats import bootstrap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Row = dict[str, Any]
 
@@ -48,10 +57,36 @@ def of_runs(runs: Sequence[RunFolder], metrics: Sequence[str], over: str = "step
     return rows
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draws a panel for each metric and a line for each run, over the second column of the rows.
+def thin(rows: Sequence[Row], lines: int) -> list[Row]:
+    """At most about `lines` of the rows: of each run equally many, evenly spaced, with its last one."""
+    names = list(dict.fromkeys(r["run"] for r in rows))
+    each = max(2, lines // len(names))
+    kept = []
+    for name in names:
+        own = [r for r in rows if r["run"] == name]
+        places = np.linspace(0, len(own) - 1, min(each, len(own))).round().astype(int)
+        kept += [own[i] for i in places]
+    return kept
 
-    path: .svg, .png or .pdf.
+
+def by_seed(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
+    """The names of runs that differ in their seed alone, by a label: their name without the seed's `-s3`."""
+    groups: dict[str, list[str]] = {}
+    for run in runs:
+        settings = {k: v for k, v in run.plain().items() if k != "seed"}
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run.path.name)
+    labels: dict[str, list[str]] = {}
+    for names in groups.values():
+        label = re.sub(r"-s?\d+$", "", names[0]) if len(names) > 1 else names[0]
+        labels[label if label not in labels else names[0]] = names
+    return labels
+
+
+def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Draws a panel for each metric over the second column of the rows.
+
+    A group of several runs is their mean with its 95 % interval, and each of them thin behind it; one run is a line.
+    groups: label -> names of runs that differ in their seed alone. path: .svg, .png or .pdf.
 
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
@@ -59,10 +94,29 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     _, over, *metrics = rows[0]
     figure, panels = canvas((2 + 4 * len(metrics), 4), len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
-        for name in dict.fromkeys(r["run"] for r in rows):
-            points = [(r[over], r[metric]) for r in rows if r["run"] == name]
-            axes.plot(*zip(*points, strict=True), marker=".", label=name)
+        for label, names in groups.items():
+            each = [[(r[over], r[metric]) for r in rows if r["run"] == name] for name in names]
+            if curves := [curve for curve in each if curve]:
+                _draw_group(axes, label, curves)
         axes.set_xlabel(over)
         axes.set_ylabel(metric)
     panels[0].legend(fontsize="small")
+    figure.suptitle(f"{', '.join(groups)}: {', '.join(metrics)} over {over}", fontsize="medium", wrap=True)
     save(figure, path)
+
+
+def _draw_group(axes: "Axes", label: str, curves: list[list[tuple[float, float]]]) -> None:
+    """Draws the curves of one group, each a list of (x, y)."""
+    if len(curves) == 1:
+        axes.plot(*zip(*curves[0], strict=True), marker=".", label=label)
+        return
+    at = defaultdict[float, list[float]](list)
+    for curve in curves:
+        for x, y in curve:
+            at[x].append(y)
+    shared = sorted(x for x, ys in at.items() if len(ys) == len(curves))
+    means, intervals = [float(np.mean(at[x])) for x in shared], [bootstrap(np.array(at[x])) for x in shared]
+    (line,) = axes.plot(shared, means, marker=".", label=f"{label}, mean of {len(curves)} seeds, 95 % interval")
+    axes.fill_between(shared, *zip(*intervals, strict=True), color=line.get_color(), alpha=0.2, linewidth=0)
+    for curve in curves:
+        axes.plot(*zip(*curve, strict=True), color=line.get_color(), alpha=0.3, linewidth=0.7)

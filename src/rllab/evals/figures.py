@@ -19,7 +19,7 @@ def canvas(inches: tuple[float, float], panels: int = 1) -> "tuple[Figure, list[
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise Mistake("--figure needs matplotlib: pip install matplotlib") from None
+        raise Mistake("--figure needs matplotlib: ./lab python -m pip install matplotlib") from None
     figure = Figure(figsize=inches, layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
