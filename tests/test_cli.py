@@ -127,14 +127,28 @@ def test_every_setting_of_the_labs_own_has_an_explanation() -> None:
     assert len(own) > 300 and any(s.name == "partial" for _, s in own)
 
 
+def test_the_progress_line_shows_what_the_algorithm_learns_from(tmp_path: Path) -> None:
+    from rllab.cli.progress import line
+    from rllab.core.trainer import Trainer
+
+    trainer = Trainer("grpo", tmp_path / "a", model="", shape={"model_type": "qwen3"})
+    row = {"loss/total": -0.7, "reward/total": 0.5, "eval/accuracy": 0.25, "time/samples_per_second": 9.0}
+    assert line(trainer, row) == "a  round 0/60  eval/accuracy 0.25  reward/total 0.5  9 samples/s"
+
+
+def test_a_run_says_that_until_ended_it(tmp_path: Path) -> None:
+    done = rllab("train", "cartpole", "--smoke", "until={eval/return: 1}", cwd=tmp_path)
+    assert "done after 2 rounds of 5, since `until` is reached (eval/return 1.0)" in done.stdout, done.stderr
+
+
 def test_a_newcomers_path(tmp_path: Path) -> None:
     """Copy a recipe, train it, train it again, look at it, fork it; with every table as JSON."""
     (tmp_path / "mine.yaml").write_text(rllab("show", "cartpole").stdout)
     first = started("train", "mine.yaml", "--smoke", "--name", "a", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "a  step 4/5" in first.stdout and "eval/return" in first.stdout and "steps/s" in first.stdout
+    assert "a  round 4/5" in first.stdout and "eval/return" in first.stdout and "steps/s" in first.stdout
     assert re.search(
-        r"runs/a: done at step 5; eval/return [\d.]+ \[[\d.]+, [\d.]+\]; .* expected 475.0: missed", first.stdout
+        r"runs/a: done after 5 rounds; eval/return [\d.]+ \[[\d.]+, [\d.]+\]; .* expected 475.0: missed", first.stdout
     )
     again = rllab("train", "mine.yaml", "--smoke", "--name", "a", cwd=tmp_path)
     assert again.returncode == 0 and again.stdout == first.stdout.splitlines(keepends=True)[-1]

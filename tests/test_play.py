@@ -79,10 +79,13 @@ def transcript(algorithm: Any, typed: list[str], second: bool = False) -> list[s
 
 def test_a_game_is_played_to_its_end(four: Any) -> None:
     lines = transcript(four, ["4", "/hint", "/back", "9", "/what", "4"])
-    assert lines[2].startswith("it plays ") and lines[3].count("X") == 1 and lines[3].count("O") == 1
-    assert "for you); visits: " in lines[4]
-    assert "X" not in lines[5] and "'9', is no move" in lines[6] and lines[7] == lines[0]
+    assert lines[1] == "you are X, and move first"
+    assert lines[3].startswith("it plays ") and lines[4].count("X") == 1 and lines[4].count("O") == 1
+    assert "for you); visits: " in lines[5]
+    assert "X" not in lines[6] and "'9', is no move" in lines[7] and lines[8] == lines[0]
+    assert transcript(four, ["help"])[-1] == lines[0] and len(transcript(four, ["quit", "4"])) == 3
     over = transcript(four, [c for _ in range(6) for c in "1234567"] + ["/hint", "/new"])
     assert any(s.startswith("the game is over; /new") for s in over) and over[-2] == "the game is over"
     assert over[-1].count(".") == 42
-    assert transcript(four, [], second=True)[1].startswith("it plays ")
+    assert transcript(four, [], second=True)[1] == "you are O, and X moves first"
+    assert transcript(four, [], second=True)[2].startswith("it plays ")

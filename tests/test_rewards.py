@@ -205,7 +205,7 @@ def test_a_reward_is_reported_before_any_training(tmp_path: Path) -> None:
     short = report(read_reward("{name: brevity, tokens: 9}"), answers, tokens)
     assert short["correlation_with_length"] is None or short["correlation_with_length"] < 0
     assert len(extremes(read_reward("brevity"), answers, tokens, 2)) == 4
-    with pytest.raises(Mistake, match=r"keeps no rollouts of step 9; it has 1 to 4"):
+    with pytest.raises(Mistake, match=r"keeps no rollouts of round 9; it has 1 to 4"):
         of_run("r", tmp_path / "runs", 9)
 
 

@@ -62,13 +62,13 @@ def test_the_answer_follows_the_thinking() -> None:
 
 
 def test_chat_beside_the_base(tuned: Path) -> None:
-    lines = "Ana has 20 books.\n/cot\nAna has 5 cups.\n/think\n/new\n/what\n"
+    lines = "Ana has 20 books.\n/think\nAna has 5 cups.\n/thoughts\n/new\n/what\n/quit\nAna has 7 cups.\n"
     done = rllab(
         "chat", "tuned", "--base", "--max-new-tokens", "5", "--runs", str(tuned.parent), cwd=tuned, stdin=lines
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("model: ") >= 2 and done.stdout.count("base:  ") >= 2
-    assert done.stdout.count("/think shows") == 2  # at first, and for a command that there is not
+    assert done.stdout.count("model: ") == 3 and done.stdout.count("base:  ") == 3  # two replies and one thought
+    assert done.stdout.count("/thoughts shows") == 2  # at first, and for a command that there is not
 
 
 def test_a_conversation_that_is_too_long_is_refused(run: Path) -> None:
@@ -83,7 +83,7 @@ def test_samples_worst_first(run: Path) -> None:
     assert done.returncode == 0 and done.stdout.count("completion:") == 2, done.stderr
     rows = samples("small", run.parent, True, 3, 2)
     assert [s["step"] for s in rows] == [2, 2, 2] and "prompt: " in shown(rows[0])
-    with pytest.raises(Mistake, match="has no samples of step 3; it has: 2, 4"):
+    with pytest.raises(Mistake, match="has no samples of round 3; it has: 2, 4"):
         samples("small", run.parent, False, 3, 3)
 
 

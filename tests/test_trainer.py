@@ -96,7 +96,7 @@ def test_fork_draws_as_its_parent(toy, tmp_path: Path) -> None:
     assert strip(other.folder.rows())[:3] == strip(parent.folder.rows())[:3]
     assert other.folder.rows()[3]["optim/lr"] == 2 * parent.folder.rows()[3]["optim/lr"]
     assert json.loads((tmp_path / "other/env.json").read_text())["from"] == "parent@3"
-    with pytest.raises(Mistake, match="no checkpoint of step 77; it has: 1, 2, 3, 4, 5, 6"):
+    with pytest.raises(Mistake, match="no checkpoint of round 77; it has: 1, 2, 3, 4, 5, 6"):
         Trainer(toy(), tmp_path / "x", fork="parent@77", runs=tmp_path)
     with pytest.raises(Mistake, match=r"no run 'parent@three' in .*: expected RUN or RUN@STEP, as in cartpole-1@120"):
         Trainer(toy(), tmp_path / "x", fork="parent@three", runs=tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.core.protocols import Board, Exam
-from rllab_envs.games.square import pictures, symmetries
+from rllab_envs.games.square import symmetries
 
 _LINES = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]])
 _FULL = 511
@@ -83,11 +83,12 @@ class TicTacToe:
         return Exam(chosen, keeps[rows], self.perfect(board)[rows], stones[rows])
 
     def show(self, board: Board) -> list[str]:
-        """A picture of each position: X moves first."""
+        """A picture of each position: X moves first; a free cell shows its name."""
         planes = self.observe(board)
         second = (_STONES[board["mine"] | board["theirs"]] % 2 == 1)[:, None, None]
         first, other = np.where(second, planes[:, 1], planes[:, 0]), np.where(second, planes[:, 0], planes[:, 1])
-        return [text.rpartition("\n")[0] for text in pictures(first, other, "123")]
+        boards = np.where(first > 0, "X", np.where(other > 0, "O", np.array(self.names).reshape(3, 3)))
+        return ["\n".join(" ".join(row) for row in board) for board in boards]
 
     def _move_scores(self, board: Board) -> tuple[np.ndarray, np.ndarray]:
         """(legal, the score of each move for the mover), [B, 9] each; -99 for an illegal move."""

@@ -35,6 +35,7 @@ class Policy(TextAlgorithm):
     """A language model that learns from rewards of completions; a subclass calls `open_policy` in its `setup`."""
 
     unit: ClassVar[str] = "data/samples"
+    shown: ClassVar[tuple[str, ...]] = ("reward/total", "eval/accuracy", "eval/gold")
     renamed: ClassVar[dict[str, str]] = {"minibatches": "num_minibatches"}
 
     reward: list[Reward] | Reward  # accuracy, my.pkg:fn, mine.py:fn, run:NAME; or a list of {name, weight, settings}

@@ -14,7 +14,8 @@ from rllab.core.games import moves, picture
 from rllab.core.protocols import Board, Game
 
 _AT_ONCE = 1024  # positions searched at once, which bounds the memory of their trees
-COMMANDS = "type a move; /hint shows the run's analysis, /back takes two moves back, /new begins again, Ctrl-D ends"
+COMMANDS = "type a move; /hint shows the run's analysis, /back takes two moves back, /new begins again, /quit ends"
+_PLAIN = ("help", "hint", "back", "new", "quit")  # commands that are understood without their /
 
 
 def analyse(algorithm: AlphaZero, boards: list[Board], simulations: int) -> list[dict[str, Any]]:
@@ -66,9 +67,15 @@ def play(
     """Plays a game against a run. lines: what the user types, moves by name. second: the run moves first."""
     game, played, side = algorithm.board_game, list[str](), int(second)
     say(COMMANDS)
+    if game.players == 2:
+        say("you are O, and X moves first" if second else "you are X, and move first")
     played = _with_reply(algorithm, played, side, simulations, say)
     for line in lines:
         typed = line.strip()
+        if typed in _PLAIN and typed not in game.names:
+            typed = f"/{typed}"
+        if typed == "/quit":
+            return
         if typed in ("/new", "/back"):
             played = _with_reply(algorithm, played[:-2] if typed == "/back" else [], side, simulations, say)
         elif typed == "/hint":

@@ -16,7 +16,6 @@ from rllab.core.trainer import Trainer
 from rllab.evals.diagnosis import diagnose
 
 SECONDS_BETWEEN_LINES = 10.0
-_SHOWN = ("env/return", "eval/return", "eval/gold", "eval/gold_order", "eval/cot", "eval/accuracy", "loss/total")
 
 
 def train_to_end(
@@ -43,7 +42,7 @@ def train_to_end(
 def _watch_to_end(trainer: Trainer, quiet: bool) -> None:
     watch(trainer, quiet or trainer.engine.rank != 0)
     if trainer.stopping:
-        where = f"{trainer.folder.path}: stopped at step {trainer.step} by {trainer.stop.reason}"
+        where = f"{trainer.folder.path}: stopped after round {trainer.step} by {trainer.stop.reason}"
         raise Stopped(f"{where}; the same command continues from there")
 
 
@@ -93,17 +92,21 @@ def _new_findings(trainer: Trainer, reported: set[str]) -> list[str]:
 
 
 def line(trainer: Trainer, newest: Mapping[str, Any]) -> str:
-    """One line on a run: its step, the newest values of the main metrics, its speed."""
-    words = [f"{trainer.folder.path.name}  step {trainer.step}/{trainer.settings.total_steps}"]
-    words += [f"{k} {newest[k]:.4g}" for k in _SHOWN if k in newest]
+    """One line on a run: its round, the newest values of the main metrics, its speed."""
+    words = [f"{trainer.folder.path.name}  round {trainer.step}/{trainer.settings.total_steps}"]
+    names = dict.fromkeys([*trainer.settings.expect, *trainer.algorithm.shown])
+    words += [f"{k} {newest[k]:.4g}" for k in names if k in newest]
     words += [f"{v:,.0f} {k[5:-11]}/s" for k, v in newest.items() if k.endswith("_per_second")]
     return "  ".join(words)
 
 
 def result(run: RunFolder) -> str:
     """The result of a finished run, with what its recipe expects."""
-    status = run.status()
-    parts = [f"{run.path}: {status['state']} at step {status['step']}"]
+    status, settings = run.status(), run.plain()
+    parts = [f"{run.path}: {status['state']} after {status['step']} rounds"]
+    if status["state"] == "done" and status["step"] < settings["total_steps"]:
+        reached = ", ".join(f"{metric} {value}" for metric, value in settings["until"].items())
+        parts[0] += f" of {settings['total_steps']}, since `until` is reached ({reached})"
     if headline := status["headline"]:
         low, high = headline["interval"]
         parts.append(f"{headline['name']} {headline['value']:.6g} [{low:.6g}, {high:.6g}]")

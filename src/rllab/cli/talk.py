@@ -14,8 +14,8 @@ from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, generate
 
 Message = dict[str, str]
-COMMANDS = "/think shows the last thinking, /new starts over, /direct, /cot and /free set the style, Ctrl-D ends"
-_STYLES = {"/direct": "direct", "/cot": "think", "/free": "free"}
+COMMANDS = "/direct, /think, /free set the style; /thoughts shows the last thinking, /new starts over, /quit ends"
+_STYLES = {f"/{style}": style for style in ("direct", "think", "free")}
 
 
 def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens: int) -> str:
@@ -61,9 +61,11 @@ def talk(
     say(COMMANDS)
     for line in lines:
         text = line.strip()
+        if text == "/quit":
+            return
         if text == "/new":
             messages = {who: [] for who in models}
-        elif text == "/think":
+        elif text == "/thoughts":
             say("\n".join(thoughts) or "there was no thinking")
         elif text in _STYLES:
             style = _STYLES[text]
@@ -136,7 +138,7 @@ def samples(run: str, runs: Path, worst: bool, count: int, step: int | None) -> 
         raise Mistake(f"{folder.path} has no samples; language models write them when they are evaluated (eval_every)")
     chosen = steps[-1] if step is None else step
     if chosen not in steps:
-        raise Mistake(f"{folder.path} has no samples of step {chosen}; it has: {', '.join(map(str, steps))}")
+        raise Mistake(f"{folder.path} has no samples of round {chosen}; it has: {', '.join(map(str, steps))}")
     rows = [s for s in rows if s["step"] == chosen]
     return sorted(rows, key=lambda s: s.get("score") or 0.0)[:count] if worst else rows[:count]
 

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -34,6 +34,8 @@ class Control(Algorithm):
 
     A subclass calls `make_envs` in its `setup`, and implements `greedy`, the policy that evaluation uses.
     """
+
+    shown: ClassVar[tuple[str, ...]] = ("env/return", "eval/return")
 
     env: str  # a Gymnasium id; rllab/CartPole-v1 is Gymnasium's CartPole-v1, all copies stepped by one array program
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment's constructor

@@ -189,6 +189,8 @@ class Algorithm(ABC):
 
     unit: ClassVar[str] = "env/steps"
     """The metric that counts the work done. The trainer reports its rate as `time/<name>_per_second`."""
+    shown: ClassVar[tuple[str, ...]] = ("loss/total",)
+    """Metrics in the line that shows a run's progress, after those that the recipe expects."""
     large_products: ClassVar[bool] = False
     """Whether its matrix products are so large that bf16 is faster on a CPU that has bf16 instructions."""
     renamed: ClassVar[dict[str, str]] = {}

@@ -200,7 +200,7 @@ class Checkpoints:
         if not folder.is_dir():
             known = ", ".join(map(str, self.steps())) or "none"
             raise Mistake(
-                f"{self.folder.parent} has no checkpoint of step {step}; it has: {known}. A run keeps its newest "
+                f"{self.folder.parent} has no checkpoint of round {step}; it has: {known}. A run keeps its newest "
                 f"checkpoints (keep); to have this one, train with save_every={max(step, 1)} and a larger keep"
             )
         manifest = _manifest(folder)

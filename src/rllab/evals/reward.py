@@ -93,7 +93,7 @@ def of_run(run: str, runs: Path, step: int | None) -> tuple[list[Answer], Callab
     kept = [s for s in folder.samples() if "split" not in s and "sample" in s]
     steps = sorted({s["step"] for s in kept})
     if not steps or (step is not None and step not in steps):
-        had = f" of step {step}; it has {steps[0]} to {steps[-1]}" if steps else "; GRPO's runs do"
+        had = f" of round {step}; it has {steps[0]} to {steps[-1]}" if steps else "; GRPO's runs do"
         raise Mistake(f"{folder.path} keeps no rollouts{had}")
     recipe = folder.recipe()
     task: Any = recipe.algorithm.task()  # type: ignore[attr-defined]
