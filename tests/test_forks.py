@@ -120,9 +120,9 @@ def test_a_fork_has_the_environments_and_games_of_its_parent(recipe: str, settin
 def test_the_folder_of_a_run_continues_it(folder: str, parent: Path) -> None:
     folder = str(parent / "runs/whole") if folder == "absolute" else folder
     code, out = rllab("train", folder, cwd=parent)
-    assert code == 0 and "done at step 6" in out
+    assert code == 0 and "done after 6 rounds" in out
     code, out = rllab("train", folder, "total_steps=8", cwd=parent)
-    assert code == 0 and "done at step 8" in out and [p.name for p in (parent / "runs").iterdir()] == ["whole"]
+    assert code == 0 and "done after 8 rounds" in out and [p.name for p in (parent / "runs").iterdir()] == ["whole"]
     changes = {"seed": 9, "optim.lr": 3e-3, "save_every": 2, "keep": 9, "total_steps": 8}
     run(load_recipe(parent / "mine.yaml", changes), parent / "other")
     assert weights(parent / "runs/whole") == weights(parent / "other")
@@ -168,5 +168,5 @@ def test_pruning_keeps_the_newest_intact_checkpoints(toy, tmp_path: Path) -> Non
         assert checkpoints.newest().step == 2  # type: ignore[union-attr]
     checkpoints._prune()
     assert checkpoints.steps() == [1, 2]
-    with pytest.raises(Mistake, match="no checkpoint of step 4"):
+    with pytest.raises(Mistake, match="no checkpoint of round 4"):
         checkpoints.at(4)
