@@ -115,8 +115,11 @@ def _draw_group(axes: "Axes", label: str, curves: list[list[tuple[float, float]]
         for x, y in curve:
             at[x].append(y)
     shared = sorted(x for x, ys in at.items() if len(ys) == len(curves))
-    means, intervals = [float(np.mean(at[x])) for x in shared], [bootstrap(np.array(at[x])) for x in shared]
+    means, (low, high) = (
+        [float(np.mean(at[x])) for x in shared],
+        np.array([bootstrap(np.array(at[x])) for x in shared]).T,
+    )
     (line,) = axes.plot(shared, means, marker=".", label=f"{label}, mean of {len(curves)} seeds, 95 % interval")
-    axes.fill_between(shared, *zip(*intervals, strict=True), color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.fill_between(shared, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for curve in curves:
         axes.plot(*zip(*curve, strict=True), color=line.get_color(), alpha=0.3, linewidth=0.7)
