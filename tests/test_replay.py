@@ -71,7 +71,10 @@ def plain(rows: list[dict[str, np.ndarray]], index: np.ndarray, n_step: int) -> 
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
-@pytest.mark.parametrize(("shape", "axis"), [((4, 9, 9), 0), ((9, 9, 4), 2), ((9, 9, 3), None), ((9, 9, 1), None)])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((4, 9, 9), 0), ((9, 9, 4), 2), ((9, 9, 3), None), ((9, 9, 1), None), ((9, 8), None), ((4, 9, 8, 3), 0)],
+)
 def test_images_are_those_of_a_plain_buffer(
     shape: tuple[int, ...], axis: int | None, n_step: int, tmp_path: Path
 ) -> None:
@@ -93,7 +96,7 @@ def test_images_are_those_of_a_plain_buffer(
     assert replay.added > 4 * CAPACITY
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((4, 9, 9), 0), ((9, 9, 4), 2)])
+@pytest.mark.parametrize(("shape", "axis"), [((4, 9, 9), 0), ((9, 9, 4), 2), ((4, 9, 9, 3), 0)])
 def test_stacked_frames_are_stored_once(shape: tuple[int, ...], axis: int) -> None:
     rows = episodes(shape, axis)
     replay = Replay(CAPACITY, ENVS)
@@ -101,7 +104,9 @@ def test_stacked_frames_are_stored_once(shape: tuple[int, ...], axis: int) -> No
         replay.add(step)
     begun = ENVS + sum(int((r["terminated"] | r["truncated"]).sum()) for r in rows[:-1])
     assert replay._frames is not None
-    assert ENVS * STEPS + begun <= replay._frames.added <= ENVS * STEPS + 2 * begun  # a blank one where padded by zeros
+    colours = shape[3] if len(shape) == 4 else 1
+    pictures = replay._frames.added / colours
+    assert ENVS * STEPS + begun <= pictures <= ENVS * STEPS + 2 * begun  # a blank one where padded by zeros
 
 
 class Prioritised(Replay):

@@ -36,7 +36,6 @@ from torch import Tensor, nn
 
 from rllab.control.algorithm import Control, discrete_actions, masked
 from rllab.control.networks import QNetwork
-from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.errors import FieldMistake
 from rllab.core.optim import soft_update
@@ -71,7 +70,7 @@ class DQN(Control):
         if self.model:
             self.start_from(self.q, self.model)
         self.target = deepcopy(self.q).requires_grad_(False)
-        self.replay = Replay(self.buffer_size, self.num_envs, self.n_step, self.gamma)
+        self.replay = self.make_replay(self.buffer_size, self.n_step, self.gamma)
         if self.n_step * self.num_envs > self.replay.capacity:
             least = self.n_step * self.num_envs
             raise FieldMistake(

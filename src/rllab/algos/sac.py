@@ -33,7 +33,6 @@ from torch import Tensor, nn
 
 from rllab.control.algorithm import Control, within
 from rllab.control.networks import MLP, Encoder
-from rllab.control.replay import Replay
 from rllab.core.algorithm import Batch, Context, Outputs, Round, Update, split
 from rllab.core.errors import FieldMistake
 from rllab.core.optim import soft_update
@@ -72,7 +71,7 @@ class SAC(Control):
         if self.model:
             self.start_from(self.actor, f"{self.model}/actor")
         self.target = deepcopy(self.critic).requires_grad_(False)
-        self.replay = Replay(self.buffer_size, self.num_envs, gamma=self.gamma)
+        self.replay = self.make_replay(self.buffer_size, gamma=self.gamma)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"actor": self.actor, "critic": self.critic, "temperature": self.log_alpha}

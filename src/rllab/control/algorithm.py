@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from rllab.control.episodes import play
 from rllab.control.masks import action_mask
 from rllab.control.networks import load_weights
+from rllab.control.replay import Replay, memory_bytes, replay_bytes
 from rllab.control.spec import EnvSpec, refuse_state
 from rllab.control.vector import Envs
 from rllab.control.wrapped import Statistics
-from rllab.core.algorithm import Algorithm, Context, Headline, Metrics
+from rllab.core.algorithm import Algorithm, Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake, Interrupted
 from rllab.core.names import Model, Named
 from rllab.stats import bootstrap
@@ -62,6 +63,29 @@ class Control(Algorithm):
             raise FieldMistake("wrappers", "their running statistics would differ between ranks; train on one rank")
         self._test_envs: dict[int, Envs] = {}
         self.env_steps = 0  # steps of all environments, over all ranks
+        self._replay_rows = self._replay_bytes = 0
+
+    def make_replay(self, capacity: int, n_step: int = 1, gamma: float = 1.0) -> Replay:
+        """A replay buffer for `capacity` transitions of the training environments, on each rank.
+
+        Raises:
+            FieldMistake: the machine has not the memory for it.
+        """
+        replay = Replay(capacity, self.num_envs, n_step, gamma)
+        self._replay_rows, action = replay.capacity, np.asarray(self.envs.action_space.sample())
+        self._replay_bytes = replay_bytes(replay.capacity, self.envs.obs[0], action)
+        if self._replay_bytes > (memory := memory_bytes()):
+            fits = int(memory / 2 * replay.capacity / self._replay_bytes)
+            need = f"{replay.capacity:,} transitions need {self._replay_bytes / 1e9:,.1f} GB"
+            raise FieldMistake("buffer_size", f"{need}, the machine has {memory / 1e9:,.1f} GB; try {fits}")
+        return replay
+
+    def preflight(self) -> dict[str, Line]:
+        if not self._replay_rows:
+            return {}
+        rows, size = self._replay_rows, self._replay_bytes
+        text = f"{size / 1e6:,.0f} MB for {rows:,} transitions, on each rank"
+        return {"replay": Line(text, bytes=size, transitions=rows)}
 
     def start_from(self, part: nn.Module, folder: str) -> None:
         """Loads the weights of another run into a part, and the running statistics of that run's wrappers."""

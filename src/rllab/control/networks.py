@@ -1,16 +1,19 @@
 """Small networks for control: an encoder for each kind of observation, then a multilayer perceptron."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rllab.control.frames import channels_last
+from rllab.control.frames import channels_last, frame_shape, is_image
+from rllab.control.wrapped import FLATTENED
 from rllab.core.errors import FieldMistake
 
 Activation = Callable[[Tensor], Tensor]
@@ -19,28 +22,44 @@ Activation = Callable[[Tensor], Tensor]
 class Encoder(nn.Module):
     """Maps observations of a Gymnasium space to float features [B, size].
 
-    Vectors are passed on, integers are one-hot, images (uint8) pass the convolutions of Mnih et al. 2015.
+    Vectors are passed on, those of bytes as numbers from 0 to 1. Integers are one-hot. Images (see `frames.py`, or with
+    three axes and numbers from 0 to 1 or 255) pass the convolutions of Mnih et al. 2015; images of bytes with fewer
+    than 36 rows or columns pass smaller ones. Dictionaries and tuples come as flat vectors (`spaces.flatten`), whose
+    images pass convolutions too.
 
     Raises:
         FieldMistake: the space is of another kind.
     """
 
-    def __init__(self, space: gym.Space[object]) -> None:
+    def __init__(self, space: gym.Space[Any]) -> None:
         super().__init__()
-        self.states = int(space.n) if isinstance(space, gym.spaces.Discrete) else 0
-        self.first = int(space.start) if isinstance(space, gym.spaces.Discrete) else 0
+        self.states = int(space.n) if isinstance(space, spaces.Discrete) else 0
+        self.first = int(space.start) if isinstance(space, spaces.Discrete) else 0
         self.convolutions: nn.Sequential | None = None
-        self.channels_last = False
-        if isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-            self.channels_last = channels_last(space.shape)
-            self.convolutions = _nature(space.shape[2] if self.channels_last else space.shape[0])
+        self.scale = _scale(space)
+        self.widths: list[int] = []
+        self.shapes: list[Any] = []
+        if isinstance(space, spaces.Box) and (is_image(space.shape, space.dtype) or _is_float_image(space)):
+            self.channels_last, shape = channels_last(space.shape), frame_shape(space.shape)
+            self.convolutions = _nature(shape[0]) if min(shape[1:]) >= 36 else _small(shape[0])
             with torch.no_grad():
-                self.size = self.forward(torch.zeros(1, *space.shape, dtype=torch.uint8)).shape[1]
-        elif self.states or isinstance(space, gym.spaces.Box):
+                self.size = self.forward(torch.zeros(1, *space.shape)).shape[1]
+        elif isinstance(space, FLATTENED):
+            parts = list(_leaves(space))
+            self.widths, self.shapes = [spaces.flatdim(s) for s in parts], [s.shape for s in parts]
+            bytewise = [isinstance(s, spaces.Box) and s.dtype == np.uint8 and len(s.shape) > 0 for s in parts]
+            self.parts = nn.ModuleList(
+                Encoder(s) if scaled else nn.Identity() for s, scaled in zip(parts, bytewise, strict=True)
+            )
+            self.size = sum(
+                e.size if isinstance(e, Encoder) else w for e, w in zip(self.parts, self.widths, strict=True)
+            )
+        elif self.states or (isinstance(space, spaces.Box) and (len(space.shape) < 5 or space.dtype != np.uint8)):
             self.size = self.states or int(np.prod(space.shape or (1,)))
         else:
             raise FieldMistake(
-                "env", f"observations are {space}; add wrappers: ['gymnasium.wrappers:FlattenObservation']"
+                "env",
+                f"observations are {space}; add wrappers: [FlattenObservation], or one that makes images [H, W, C]",
             )
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -48,14 +67,47 @@ class Encoder(nn.Module):
         if self.states:
             return nn.functional.one_hot(obs.long() - self.first, self.states).float()
         if self.convolutions is not None:
-            pixels = obs.permute(0, 3, 1, 2) if self.channels_last else obs
-            return self.convolutions(pixels.float() / 255).flatten(1)  # type: ignore[no-any-return]
-        return obs.float() if obs.ndim == 2 else obs.float().flatten(1)
+            pixels = obs.movedim(-1, -3) if self.channels_last else obs
+            frames = pixels.reshape(len(obs), -1, *pixels.shape[-2:])
+            return self.convolutions(frames.float() / self.scale).flatten(1)  # type: ignore[no-any-return]
+        if self.widths:
+            each = zip(self.parts, torch.split(obs, self.widths, 1), self.shapes, strict=True)
+            return torch.cat([e(x.reshape(-1, *s)) if isinstance(e, Encoder) else x for e, x, s in each], 1)
+        x = obs.float() if self.scale == 1.0 else obs.float() / self.scale
+        return x if obs.ndim == 2 else x.flatten(1)
+
+
+def _scale(space: gym.Space[Any]) -> float:
+    """What observations are divided by: 255 for bytes, and for pixels in other types that go up to 255."""
+    if not isinstance(space, spaces.Box):
+        return 1.0
+    return 255.0 if space.dtype == np.uint8 or (_is_float_image(space) and space.high.max() == 255) else 1.0
+
+
+def _is_float_image(space: spaces.Box) -> bool:
+    """Whether a Box holds pixels from 0 to 1, or from 0 to 255, in another type than bytes."""
+    large = len(space.shape) == 3 and min(frame_shape(space.shape)[1:]) >= 36
+    return large and bool((space.low == 0).all()) and space.high.max() in (1, 255)
+
+
+def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+    """The spaces inside a dictionary or tuple, in the order of `gymnasium.spaces.flatten`; any other space itself."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        yield space
+        return
+    for inner in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+        yield from _leaves(inner)
 
 
 def _nature(channels: int) -> nn.Sequential:
     layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1)]
     return nn.Sequential(*layers, nn.ReLU())
+
+
+def _small(channels: int) -> nn.Sequential:
+    """For images of 1 to 35 rows or columns; two halve the size, rounded up."""
+    first, second = nn.Conv2d(channels, 32, 3, 1, padding=1), nn.Conv2d(32, 64, 3, 2, padding=1)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(64, 64, 3, 2, padding=1), nn.ReLU())
 
 
 class MLP(nn.Module):

@@ -3,14 +3,18 @@
 Axes: B transitions of a minibatch, N environments, K frames of an image.
 """
 
+import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rllab.control.frames import Frames, channels_last
+from rllab.control.frames import Frames, frame_shape, is_image
 from rllab.core.checkpoint import Segment
 
 Arrays = dict[str, np.ndarray]
@@ -19,8 +23,7 @@ Arrays = dict[str, np.ndarray]
 class Replay:
     """The newest transitions, as rows of named arrays; row i + num_envs is the next step of row i's environment.
 
-    Rows are numbered from 0 in the order in which they are added. Every frame of image observations (uint8 [N, C, H, W]
-    or [N, H, W, C]) is stored once.
+    Rows are numbered from 0 in the order in which they are added. Every frame of image observations is stored once.
 
     capacity: rows, rounded up to whole steps of all environments.
     n_step, gamma: the number of rewards that are summed, and their discount.
@@ -41,8 +44,8 @@ class Replay:
 
     def add(self, rows: Mapping[str, np.ndarray]) -> None:
         """Adds one step of every environment: `reward`, `terminated`, `truncated` [N] and any other arrays [N, ...]."""
-        if not self._arrays and rows["obs"].dtype == np.uint8 and rows["obs"].ndim == 4:
-            self._frames = Frames(channels_last(rows["obs"].shape[1:]), self.block // 4)
+        if not self._arrays and is_image(rows["obs"].shape[1:], rows["obs"].dtype):
+            self._frames = Frames(rows["obs"].shape[1:], self.block // 4)
         if self._frames is not None:
             obs_NK, next_NK = self._frames.add(rows["obs"], rows["next_obs"])
             rows = dict(rows) | {"obs": obs_NK, "next_obs": next_NK}
@@ -119,7 +122,7 @@ class Replay:
         """Restores the state that `state_dict` returned."""
         self.added, self._arrays, self._segments, self._summed = state["added"], {}, {}, 0
         if "frames" in state:
-            self._frames = Frames(state["frames"]["channels_last"], self.block // 4)
+            self._frames = Frames(tuple(state["frames"]["shape"]), self.block // 4)
             self._frames.load_state_dict(state["frames"])
         for b, block in enumerate(state["blocks"]):
             arrays = block.arrays if isinstance(block, Segment) else block
@@ -137,6 +140,30 @@ class Replay:
     def _last_written(self, block: int) -> int:
         """How many times the ring has returned to this block."""
         return (self.added - 1 - block * self.block) // self.capacity
+
+
+def replay_bytes(rows: int, obs: np.ndarray, action: np.ndarray) -> int:
+    """The memory that a replay buffer needs for its rows.
+
+    obs, action: examples of those to be stored. Of stacked images, one new picture a step is counted.
+    """
+    own, shape = action.nbytes + 4 + 2 + 16, obs.shape  # action, reward, flags; return, discount and end of the sums
+    if not is_image(shape, obs.dtype):
+        return rows * (own + 2 * int(np.prod(shape)) * _narrow(obs.dtype).itemsize)
+    frames, height, width = frame_shape(shape)
+    new = frames // shape[0] if len(shape) == 4 else 3 if frames == 3 else 1
+    return rows * (own + 16 * frames + height * width * new)
+
+
+def memory_bytes() -> float:
+    """The memory of this machine, or of the container; infinity where it is not known."""
+    sizes = [math.inf]
+    with suppress(ValueError, OSError, AttributeError):
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(ValueError, OSError):  # "max" stands for no limit
+            sizes.append(int(Path(limit).read_text()))
+    return min(sizes)
 
 
 def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:

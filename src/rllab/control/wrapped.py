@@ -95,7 +95,9 @@ def adapted(env: AnyEnv) -> AnyEnv:
         FieldMistake: no network takes its observations.
     """
     if not isinstance(env.observation_space, (spaces.Box, spaces.Discrete, *FLATTENED)):
-        raise FieldMistake("env", f"observations are {env.observation_space}; a wrapper must turn them into numbers")
+        raise FieldMistake(
+            "env", f"observations are {env.observation_space}; a wrapper must turn them into vectors or images"
+        )
     return Adapted(env) if isinstance(env.observation_space, FLATTENED) else env
 
 
