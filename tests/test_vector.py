@@ -1,5 +1,7 @@
 """Gymnasium environments in the lab: exact state, masks, a user's rewards, wrappers, whole episodes."""
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -281,3 +283,58 @@ def test_the_documented_policy_with_memory_is_evaluated() -> None:
             _, _, terminated, truncated, _ = env.step(total % 2)
             total, over = total + 1, terminated or truncated
         assert returns[k] == total
+
+
+MAZE = """
+import gymnasium as gym
+class Maze(gym.Env):
+    observation_space, action_space = gym.spaces.Box(0, 9, (1,)), gym.spaces.Discrete(2)
+    def __init__(self, size=5): self.size = size
+    def reset(self, **_): self.at = 0; return self.see(), {}
+    def step(self, action): self.at += 1; return self.see(), -1.0, self.at >= self.size, False, {}
+    def see(self): return self.observation_space.low + self.at
+gym.register("Maze-v0", Maze)
+"""
+
+
+def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the command line, as in the documentation; no other code imports the module."""
+    (tmp_path / "maze_of_a_test.py").write_text(MAZE)
+    (tmp_path / "broken_of_a_test.py").write_text("1 / 0")
+    text = "algo: DQN\nenv: {}\nenv_kwargs: {{size: 7}}\ntotal_steps: 1\neval_every: 1\nheadline_episodes: 3\n"
+
+    def train(env: str) -> Any:
+        (tmp_path / "mine.yaml").write_text(text.format(env))
+        command = [sys.executable, "-m", "rllab", "train", "mine.yaml"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    done = train("maze_of_a_test:Maze-v0")
+    assert done.returncode == 0 and "eval/return -7 [-7, -7]" in done.stdout, done.stderr
+    for env, message in {
+        "maze_of_a_test:Maez-v0": "did you mean 'Maze-v0'",
+        "nowhere:Maze-v0": "no module 'nowhere'",
+        "broken_of_a_test:Maze-v0": "cannot be imported: ZeroDivisionError",
+    }.items():
+        wrong = train(env)
+        assert wrong.returncode == 2 and message in wrong.stderr and "Traceback" not in wrong.stderr, wrong.stderr
+
+
+def test_the_working_directory_is_where_modules_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    (tmp_path / "wrap_of_a_test.py").write_text("from gymnasium import Wrapper as Same\n")
+    text = "algo: DQN\nenv: CartPole-v1\ntotal_steps: 1\nwrappers: [wrap_of_a_test:Same]\n"
+    assert read_recipe(text, "r.yaml", tmp_path, "r").algorithm.wrappers  # type: ignore[attr-defined]
+
+
+def test_ataris_pong_learns_from_stacked_frames(tmp_path: Path) -> None:
+    pytest.importorskip("ale_py", reason="ale_py is not installed")
+    text = (
+        "algo: DQN\nenv: ale_py:ALE/Pong-v5\nnum_envs: 2\ntotal_steps: 1\ntrain_freq: 8\n"
+        "wrappers: [GrayscaleObservation, {name: FrameStackObservation, stack_size: 4}]\nlearning_starts: 8\n"
+        "gradient_steps: 1\nheadline_episodes: 1\neval_max_steps: 5\n"
+    )
+    with pytest.warns(UserWarning, match="1 of 1 episodes went on after eval_max_steps=5"):
+        trainer = run(read_recipe(text, "r.yaml", tmp_path, "r"), tmp_path / "run")
+    assert trainer.algorithm.q.encoder.convolutions is not None  # type: ignore[attr-defined]
+    assert trainer.algorithm.replay._frames.added < 50  # type: ignore[attr-defined]

@@ -143,9 +143,9 @@ class Replay:
 
 
 def replay_bytes(rows: int, obs: np.ndarray, action: np.ndarray) -> int:
-    """The memory that a replay buffer needs for its rows.
+    """The bytes that a replay buffer needs for its rows.
 
-    obs, action: examples of those to be stored. Of stacked images, one new picture a step is counted.
+    obs [...], action [...]: examples of those to be stored. Of stacked images, one new picture a step is counted.
     """
     own, shape = action.nbytes + 4 + 2 + 16, obs.shape  # action, reward, flags; return, discount and end of the sums
     if not is_image(shape, obs.dtype):

@@ -1,7 +1,5 @@
 """Which Gymnasium environments to make, and how."""
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from rllab.control.copies import Copies, fault
 from rllab.control.wrapped import AnyEnv, OwnReward, adapted, chain, statistics_of
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.names import did_you_mean
+from rllab.core.names import did_you_mean, import_module
 
 RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
 """fn(obs, action, next_obs, reward, terminated, info) -> reward, of one transition of one environment."""
@@ -78,10 +76,12 @@ class EnvSpec:
         module, _, name = self.env.rpartition(":")
         if self.env.startswith("rllab/"):
             module = _HOMES.get(self.env, "rllab_envs.control")
-        if module:
-            _import(module)
         try:
+            if module:
+                import_module(module, self.env)
             return gym.spec(name)
+        except Mistake as error:
+            raise FieldMistake("env", str(error)) from error
         except (gym.error.Error, ValueError) as error:
             hint = did_you_mean(name, gym.registry) or "; is it registered by a module? Then write module:id"
             raise FieldMistake("env", f"{error}{hint}") from None
@@ -128,20 +128,3 @@ def _course(env: AnyEnv, seed: int) -> list[Any]:
         if terminated or truncated:
             break
     return course
-
-
-def _import(module: str) -> None:
-    """Imports a module that registers environments; in the working directory too.
-
-    Raises:
-        FieldMistake: there is no such module, or importing it failed.
-    """
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        where = f"no module {error.name!r}" if error.name else str(error)
-        raise FieldMistake("env", f"{where}, which registers the environment; is it installed, or elsewhere?") from None
-    except Exception as error:
-        raise FieldMistake("env", f"{module} cannot be imported: {fault(error)}") from error

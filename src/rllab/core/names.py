@@ -96,7 +96,7 @@ def find(name: str, home: str, folder: Path) -> Any:
     if where.endswith(".py"):
         module = import_file(folder / where)
     elif where or home:
-        module = _import(where or home, name)
+        module = import_module(where or home, name)
     else:
         raise Mistake(f"{name!r} has neither a module nor a file; write pkg.module:name or mine.py:name")
     named = getattr(module, attribute, None)
@@ -106,13 +106,22 @@ def find(name: str, home: str, folder: Path) -> Any:
     return named
 
 
-def _import(module: str, name: str) -> ModuleType:
+def import_module(module: str, name: str) -> ModuleType:
+    """Imports the module of a name; one in the working directory too, as under `python -m`.
+
+    Raises:
+        Mistake: there is no such module, or importing it failed.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise Mistake(
             f"{name!r}: no module {error.name!r}; is it installed, or meant as a file, {module}.py?"
         ) from None
+    except Exception as error:
+        raise Mistake(f"{name!r}: {module} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def import_file(path: Path) -> ModuleType:
