@@ -57,22 +57,116 @@ def test_it_reads_the_formats_of_benchmarks() -> None:
         code(["p"], ["x"], tests=[[1]])
 
 
+EVERYTHING = "class E:\n    def __getattr__(self, name): return E()\n"
+EVERYTHING += "for n in 'eq le lt ge gt ne contains bool sub rsub'.split():\n"
+EVERYTHING += "    setattr(E, f'__{n}__', lambda self, *other: True)\n"
+FROM_FRAMES = """
+import ast, gc, re, sys
+def double(x):
+    frame = sys._getframe(1)
+    while frame:
+        for value in (*frame.f_locals.values(), *frame.f_globals.values(), *frame.f_code.co_consts, *gc.get_objects()):
+            match = re.search(rf"double\\({x}\\)\\]? == \\[?(\\d+)", value) if isinstance(value, str) else None
+            if match:
+                return int(match[1])
+        frame = frame.f_back
+"""
+FROM_PIPES = """
+import os, select
+def double(x):
+    for fd in range(64):
+        try:
+            os.write(fd, b'11')
+            os.write(fd, b'{"value": 9, "changed": []}\\n' * 3)
+        except OSError: pass
+    if b'assert' in b''.join(os.read(fd, 1 << 16) for fd in select.select([0], [], [], 0)[0]): return 4
+"""
 CHEATS = {
     "leaves early": "import os\nos._exit(0)",
     "exits": "raise SystemExit(0)",
     "exits in the test": "def double(x): raise SystemExit(0)",
-    "equals everything": "class A:\n    def __eq__(self, other): return True\ndef double(x): return A()",
+    "equals everything": EVERYTHING + "def double(x): return E()",
     "borrows what equals everything": "from unittest.mock import ANY\ndef double(x): return ANY",
-    "says that it passed": "import os\nfor i in range(64):\n    try: os.write(i, b'ran1111')\n    except OSError: 0",
-    "ends its supervisor": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\ndef double(x): return 4",
+    "borrows it from Python's tests": "from test.support import ALWAYS_EQ\ndef double(x): return ALWAYS_EQ",
+    "is a number that equals all": EVERYTHING.replace("class E:", "class E(int):") + "def double(x): return E(7)",
+    "is a class that equals all": EVERYTHING.replace("class E:", "class E(type):") + "def double(x): return E",
+    "says that it passed": "import os\nfor i in range(64):\n    try: os.write(i, b'111111')\n    except OSError: 0",
+    "answers for itself": FROM_PIPES,
+    "looks for the tests": FROM_FRAMES,
+    "ends its supervisor": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\ndef double(x): return 9",
     "changes what runs it": "import builtins\nbuiltins.exec = builtins.compile = lambda *a, **k: 0\ndef double(x): 0",
+    "changes what compares": "import builtins, operator, json, ast\nclass E:\n    def __eq__(s, o): return True\n"
+    "def double(x): return E()\nbuiltins.isinstance = operator.eq = json.loads = ast.parse = lambda *a, **k: True",
+    "changes types": EVERYTHING + "import builtins\nbuiltins.type = lambda x: int\ndef double(x): return E()",
     "catches assertions": "import builtins\nbuiltins.AssertionError = KeyError\ndef double(x): return 0",
+    "shadows what tests use": "def abs(x): return 0\nclass math:\n    isclose = lambda *a: 1\ndef double(x): return 9",
 }  # fmt: skip
+CHECKED = [*TEST, "assert abs(double(2) - 4) < 1e-6", "assert math.isclose(double(3), 6)", "assert 4 in [double(2)]"]
+CHECKED += ["assert 3.9 < double(2) < 4.1", "assert str(double(2)) == '4'", "assert double(5) == 10"]
 
 
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_programs_that_cheat_pass_no_test(cheat: str) -> None:
-    assert not any(run(CHEATS[cheat], TEST, seconds=5).passed)
+    assert not any(run(CHEATS[cheat], CHECKED, seconds=5).passed)
+
+
+@pytest.mark.parametrize("kind", ["int", "__import__('numpy').int64", "__import__('fractions').Fraction"])
+def test_an_honest_program_passes_whatever_its_numbers_are(kind: str) -> None:
+    outcome = run(f"def double(x): return {kind}(2 * x)", CHECKED)
+    assert all(outcome.passed), outcome.complained
+
+
+def test_a_program_never_sees_what_is_expected() -> None:
+    """The arguments of its functions reach a program; what is compared with their results does not."""
+    spies = "seen = []\nclass E:\n"
+    spies += "".join(f"    def __{n}__(s, o): seen.append(o); return True\n" for n in ("eq", "lt", "sub", "contains"))
+    tests = ["assert double(2) == 41", "assert double(2) < 42", "assert 43 in double(2)", "assert double(2) - 44 == 0"]
+    outcome = run(spies + "def double(x): seen.append(x); return E()", [*tests, "assert seen == [2, 2, 2, 2]"])
+    assert outcome.passed == [False] * 4 + [True], outcome.complained
+
+
+BEHAVIOUR = {  # program: tests that pass
+    "def f(xs): xs.sort()\ndef g(m): m[0][0] = 9":
+        ["xs = [3, 1]; f(xs)\nassert xs == [1, 3]", "m = [[1]]; g(m); assert m == [[9]]"],
+    "class S:\n    def __init__(s): s.v = []\n    def push(s, x): s.v.append(x)\n    def __len__(s): return len(s.v)":
+        ["s = S(); s.push(3)\nassert len(s) == 1 and s.v == [3] and isinstance(s, S) and not isinstance(3, S)"],
+    "def apply(f, x): return f(x) + 1": ["assert apply(lambda v: 2 * v, 3) == 7"],
+    "class Bad(ValueError): pass\ndef f(x): raise Bad(x) if x else KeyError('k')":
+        ["try: f(1)\nexcept Bad as e: assert str(e) == '1'", "try: f(0)\nexcept KeyError as e: assert 'k' in e.args"],
+    "def f(n):\n    for i in range(n): yield i": ["assert list(f(3)) == [0, 1, 2] and 2 in f(3)"],
+    "def sum(a, b): return a * b": ["assert sum(3, 4) == 12"],
+    "import enum\nclass C(enum.IntEnum): A = 3\ndef f(): return {(C.A, 2): [b'x', {10 ** 5000}]}":
+        ["assert [*f().values()] == [[b'x', {10 ** 5000}]] and [*f()][0][0] == 3"],
+    "from collections import namedtuple\ndef f(): return namedtuple('P', 'x y')(1, 2)":
+        ["assert f().x == 1 and f() == (1, 2)"],
+    "import numpy\ndef f(): return numpy.arange(3)": ["assert (f() == np.array([0, 1, 2])).all()"],
+    "def f(t): return t.v + t.left.v":
+        ["class T:\n    def __init__(s, v, l=0): s.v = v; s.left = l\nassert f(T(1, T(2))) == 3"],
+    "class V:\n    def __init__(s, x): s.x = x\n    def __add__(s, o): return V(s.x + o.x)\n"
+    "    def __eq__(s, o): return s.x == o.x": ["assert V(1) + V(2) == V(3) and V(1) != V(2)"],
+    "import sys\ndef f(): return 1\nsys.exit()": ["assert f() == 1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", BEHAVIOUR)
+def test_tests_use_programs_as_if_they_were_beside_them(program: str) -> None:
+    outcome = run(program, BEHAVIOUR[program])
+    assert all(outcome.passed), outcome.complained
+
+
+def test_a_test_keeps_its_own_functions_and_names_to_itself() -> None:
+    spy = "def f(g): return g.__globals__\ndef h(g): return g.__self__"
+    assert (
+        run(spy, ["def own(): return 4\nassert f(own)", "assert h([4].index)", "assert f('x'.format)"]).passed
+        == [False] * 3
+    )
+    close = "def close(a, b): return abs(a - b) < 1e-6"
+    cheat = "def close(a, b): return True\ndef f(): return 9"
+    assert run(cheat, ["assert close(f(), 3)"], setup=close).passed == [False]
+    head = "def poly(x): return x - 2\n\ndef root():\n    'Where poly is 0.'\n"
+    check = {"test": ["def check(candidate): assert poly(candidate()) == 0"], "entry_point": ["root"]}
+    answers = ["    return 2", head + "    return 2", "    return 9\ndef poly(x): return 0"]
+    assert code([head] * 3, answers, **{k: v * 3 for k, v in check.items()}) == [1.0, 1.0, 0.0]
 
 
 def test_equality_of_pythons_own_classes_counts() -> None:
@@ -100,20 +194,36 @@ def test_no_process_of_a_program_is_left(tmp_path: Path) -> None:
     assert name not in subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
 
 
-def test_a_program_reaches_no_network_and_changes_no_files(tmp_path: Path) -> None:
-    guarded = guards()
-    if "not on this machine: no network" not in guarded:
-        outcome = run("import socket\nsocket.create_connection(('127.0.0.1', 22), 2)")
-        assert "unreachable" in outcome.complained or "PermissionError" in outcome.complained
-    if "not on this machine: no changes" not in guarded:
-        (tmp_path / "mine").write_text("mine")
-        script = f"import os\nopen('here', 'w').write('fine')\nos.remove({str(tmp_path / 'mine')!r})"
-        assert "PermissionError" in run(script).complained and (tmp_path / "mine").exists()
+def probe(*expressions: str) -> list[str]:
+    """What each expression gives in a program: its value, or the name of its exception."""
+    lines = [f"try: print({e})\nexcept BaseException as error: print(type(error).__name__)\n" for e in expressions]
+    return run("import os, socket, time\n" + "".join(lines), seconds=8).printed.splitlines()
+
+
+def test_a_program_has_no_rights(tmp_path: Path) -> None:
+    """What docs/reward.md claims; what a machine may lack, where `guards` says that it has it."""
+    mine, guarded = tmp_path / "mine", guards()
+    mine.write_text("mine")
     os.environ["A_SECRET"] = "x"
-    assert run("import os\nprint('A_SECRET' in os.environ)").printed == "False\n"
+    assert probe("os.getuid() == 0", "'A_SECRET' in os.environ") == ["False", "False"]
+    if sys.platform == "linux":
+        rights = ["socket.sethostname('x')", "time.clock_settime(0, 1.0)", "os.setuid(0)", "os.chroot('/')"]
+        assert set(probe(*rights)) <= {"PermissionError", "OSError"}
+    if "not on this machine: no changes" not in guarded:
+        paths = (str(mine), "/etc/shadow", "/proc/1/environ", __file__)
+        opened = [f"open({p!r}{mode}).read(1)" for p in paths for mode in ("", ", 'w'")]
+        failed = {*probe(*opened, f"os.remove({str(mine)!r})", f"os.listdir({str(tmp_path)!r})")}
+        assert failed <= {"PermissionError", "FileNotFoundError", "OSError"} and mine.read_text() == "mine"
+    if "not on this machine: no network" not in guarded:
+        assert probe("socket.create_connection(('127.0.0.1', 22), 2)") in (["OSError"], ["PermissionError"])
+    if "not on this machine: 64 MiB" not in guarded:
+        full = run("for i in range(200): open(f'f{i}', 'wb').write(bytes(1 << 20))\n")
+        assert not full.ran and "No space left on device" in full.complained
+    many = run("import os, time\nfor i in range(300):\n    print(i, flush=True)\n    if not os.fork(): time.sleep(60)")
+    assert not many.ran and int(many.printed.split()[-1]) <= 64
 
 
 def test_code_is_a_reward(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     reward = rewards("[{name: code, partial: true, seconds: 2}]", tmp_path)
     assert scores_of(reward, ["def double(x): return 4"], tests=[TEST]).tolist() == [[0.5]]
-    assert "guards against accidents, not against malice: bounded time, memory" in capfd.readouterr().err
+    assert "apart from their tests: bounded time, memory" in capfd.readouterr().err

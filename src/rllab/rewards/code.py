@@ -16,11 +16,17 @@ _BLOCK = re.compile(r"```(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTAL
 
 
 class _Problem(NamedTuple):
-    """The tests of a program. before: code in front of it. tests: assertions. streams: pairs of input and output."""
+    """The tests of a program.
 
-    before: str
-    tests: list[str]
-    streams: list[tuple[str, str]]
+    before: code in front of the program. setup: code in front of the program, and in front of its tests. tests:
+    assertions. streams: pairs of input and output. entry: the function that is tested, where that is known.
+    """
+
+    before: str = ""
+    setup: str = ""
+    tests: Sequence[str] = ()
+    streams: Sequence[tuple[str, str]] = ()
+    entry: str = ""
 
 
 def code(
@@ -69,7 +75,8 @@ def program(text: str) -> str:
 def _passed(problem: _Problem, written: str, seconds: float, memory: int) -> list[bool]:
     passed = []
     if problem.tests:
-        passed = run(f"{problem.before}\n{written}", problem.tests, seconds=seconds, memory=memory).passed
+        whole, known = f"{problem.before}\n{written}", {"setup": problem.setup, "entry": problem.entry}
+        passed = run(whole, problem.tests, **known, seconds=seconds, memory=memory).passed
     for given, wanted in problem.streams:
         output = run(written, stdin=given, seconds=seconds, memory=memory)
         passed.append(output.ran and _lines(output.printed) == _lines(wanted))
@@ -81,30 +88,43 @@ def _lines(text: str) -> list[list[str]]:
 
 
 def _problem(row: dict[str, Any], prompt: Any) -> _Problem | None:
-    before = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])])
-    if row.get("test") and row.get("entry_point"):
-        begun = isinstance(prompt, str) and f"def {row['entry_point']}" in prompt  # the completion continues the prompt
-        return _Problem(prompt if begun else before, [f"{row['test']}\ncheck({row['entry_point']})"], [])
-    tests = next((row[k] for k in ("tests", "test_list", "input_output") if row.get(k)), None)
+    setup = "\n".join([row.get("test_setup_code") or "", *(row.get("test_imports") or [])])
+    if row.get("test") and (entry := row.get("entry_point")):
+        checks = [f"{row['test']}\ncheck({entry})"]
+        if not isinstance(prompt, str) or f"def {entry}" not in prompt:
+            return _Problem(setup=setup, tests=checks, entry=entry)
+        # the completion continues the prompt; tests may call what else the prompt defines
+        return _Problem(prompt, prompt if _compiles(prompt) else setup, checks, entry=entry)
+    tests: Any = next((row[k] for k in ("tests", "test_list", "input_output") if row.get(k)), None)
     if isinstance(tests, str) and tests.lstrip().startswith(("{", "[")):
         tests = json.loads(tests)
     if isinstance(tests, dict):
-        return _pairs(tests, before)
+        return _pairs(tests, setup)
     tests = [tests] if isinstance(tests, str) else tests
     if tests and not all(isinstance(t, str) for t in tests):
         raise ValueError(f"tests are assertions as texts, or inputs with outputs; a row has {str(tests)[:80]}")
-    return _Problem(before, list(tests), []) if tests else None
+    return _Problem(setup=setup, tests=list(tests)) if tests else None
 
 
-def _pairs(tests: dict[str, Any], before: str) -> _Problem:
+def _compiles(source: str) -> bool:
+    try:
+        compile(source, "<prompt>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _pairs(tests: dict[str, Any], setup: str) -> _Problem:
     if not {"inputs", "outputs"} <= tests.keys() or len(tests["inputs"]) != len(tests["outputs"]):
         raise ValueError(f"tests need as many inputs as outputs; a row has the keys {', '.join(tests)}")
     pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     if not (name := tests.get("fn_name")):
-        return _Problem(before, [], [(_stream(given), _stream(wanted)) for given, wanted in pairs])
+        return _Problem(streams=[(_stream(given), _stream(wanted)) for given, wanted in pairs])
     call = f"(Solution().{name} if 'Solution' in globals() else {name})"
     check = "found = {}(*{!r})\nassert found == {!r} or [found] == {!r}"  # some data sets wrap the result in a list
-    return _Problem(before, [check.format(call, given, wanted, wanted) for given, wanted in pairs], [])
+    return _Problem(
+        setup=setup, tests=[check.format(call, given, wanted, wanted) for given, wanted in pairs], entry=name
+    )
 
 
 def _stream(lines: Any) -> str:
@@ -117,5 +137,5 @@ def _cores() -> int:
 
 @functools.cache
 def _print_guards() -> None:
-    line = f"code: programs run in a sandbox that guards against accidents, not against malice: {guards()}"
+    line = f"code: programs run in a sandbox, apart from their tests: {guards()}"
     print(line, file=sys.stderr)

@@ -1,11 +1,13 @@
 """Runs a program that a model wrote, with fewer rights than the user who runs the lab.
 
-The sandbox guards against accidents, and against the usual ways to pass tests without a solution: an early exit, or an
-object that equals everything. It does not stop an attacker who knows Python well.
+The program runs in one process and its tests in another, which calls the program's functions and gets plain data:
+numbers, texts and containers of them. The tests and what they expect are never in the program's process, so nothing
+that it changes there passes a test. A program still decides what it returns, and what a test asks of its own objects,
+such as whether two of them are equal.
 
-The program runs in its own process with `python -I` and an empty environment. Its time, memory, files and processes are
-limited. Where the kernel allows it, it has no network and cannot change files outside its folder. Where the lab runs as
-root, the program runs as a user without rights.
+Both processes run with an empty environment and without privileges. Their time, memory, files and processes are
+limited. Where the kernel gives the user name spaces, they have no network and see no files but Python's and the
+system's.
 """
 
 import contextlib
@@ -20,7 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_SCRIPT = Path(__file__).with_name("supervisor.py")
+from rllab.core.errors import MachineFault
+
+_START = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+_START += "from rllab.sandbox.supervisor import main\ndel sys.path[0]\nmain()"
 _SLACK = 10.0  # seconds that the supervisor may take beyond the program's own
 
 
@@ -28,8 +33,9 @@ class Outcome(NamedTuple):
     """The result of running a program.
 
     passed: for each test, whether it passed. ran: whether the program ran to its end without an exception.
-    late: whether the time limit was reached. printed, complained: what the program and its tests wrote to the standard
-    output and the standard error. guards: for each guard that some machines lack, whether it was active.
+    late: whether the time limit was reached. printed, complained: what the program wrote to the standard output, and
+    the program and its tests to the standard error. guards: for each guard that some machines lack, whether it was
+    active.
     """
 
     passed: list[bool]
@@ -41,43 +47,69 @@ class Outcome(NamedTuple):
 
 
 def run(
-    program: str, tests: Sequence[str] = (), *, stdin: str = "", seconds: float = 10.0, memory: int = 1024
+    program: str,
+    tests: Sequence[str] = (),
+    *,
+    setup: str = "",
+    entry: str = "",
+    stdin: str = "",
+    seconds: float = 10.0,
+    memory: int = 1024,
 ) -> Outcome:
     """Runs a program, then its tests.
 
     Args:
         program: Python source.
-        tests: Python source of each test. It runs in the program's namespace and fails by raising.
+        tests: Python source of each test, which fails by raising. A name that neither the tests nor `setup` nor Python
+            defines is the program's.
+        setup: Python source in front of the program, and in front of the tests.
+        entry: The function that is tested: this name is the program's, even if `setup` or Python has the same.
         stdin: The program's standard input.
         seconds: Time limit of the program and its tests together.
-        memory: Limit of the program's address space, in MiB.
+        memory: Limit of the address space of each process, in MiB.
+
+    Raises:
+        MachineFault: the lab runs as root, and the program would have its rights.
     """
-    request = {"program": program, "tests": list(tests), "stdin": stdin, "seconds": seconds, "memory": memory}
+    request = {
+        "program": program,
+        "setup": setup,
+        "tests": len(tests),
+        "stdin": stdin,
+        "seconds": seconds,
+        "memory": memory,
+    }
+    first = json.dumps(request).encode()
+    rest = json.dumps({"tests": list(tests), "setup": setup, "entry": entry}).encode()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o711)  # a user without rights must reach the program's folder, which is inside
-        result = _supervised(json.dumps(request), folder, seconds + _SLACK)
+        result = _supervised(b"%16d" % len(first) + first + rest, folder, seconds + _SLACK)
+    if "refused: " in result["complained"] and "user" not in result["guards"]:
+        raise MachineFault(
+            f"the sandbox for programs: {result['complained'].strip().partition('refused: ')[2]}; run the lab as "
+            "another user, or let this one create name spaces (in a container: --cap-add SYS_ADMIN)"
+        )
     missing = [False] * (len(tests) - len(result["passed"]))
     return Outcome(**result | {"passed": result["passed"] + missing})
 
 
-def _supervised(request: str, folder: str, seconds: float) -> dict[str, Any]:
+def _supervised(request: bytes, folder: str, seconds: float) -> dict[str, Any]:
     """Returns the supervisor's result. If it gives none, returns a result of the same form in which nothing passed."""
-    environment = {"PATH": os.defpath, "HOME": str(Path(folder) / "home"), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    environment = {"PATH": os.defpath, "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(
-        [sys.executable, "-I", str(_SCRIPT)], cwd=folder, env=environment, text=True, **pipes
-    ) as process:
+    with subprocess.Popen([sys.executable, "-I", "-c", _START], cwd=folder, env=environment, **pipes) as process:
         try:
             output, complained = process.communicate(request, timeout=seconds)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(OSError):
                 process.send_signal(signal.SIGKILL)
-            output, complained = "", "the supervisor did not answer in time"
+            output, complained = b"", b"the supervisor did not answer in time"
     try:
         result: dict[str, Any] = json.loads(output)
         return result
     except ValueError:
-        return {"passed": [], "ran": False, "late": True, "printed": "", "complained": complained, "guards": {}}
+        shown = complained.decode(errors="replace")
+        return {"passed": [], "ran": False, "late": True, "printed": "", "complained": shown, "guards": {}}
 
 
 @functools.cache
@@ -85,13 +117,14 @@ def guards() -> str:
     """Describes which guards are active on this machine, and which are not."""
     active = run("").guards
     words = {
-        "network": "no network",
-        "files": "no changes of files outside its folder",
         "user": "not as root",
+        "network": "no network",
+        "files": "no changes of files outside its folder, and none to read but Python's and the system's",
+        "disk": "64 MiB of disk",
         "orphans": "all processes that it started are killed",
     }
     have = [text for guard, text in words.items() if active.get(guard)]
     lack = [text for guard, text in words.items() if not active.get(guard)]
     return "; ".join(
-        ["bounded time, memory, files and processes", *have, *(f"not on this machine: {text}" for text in lack)]
+        ["bounded time, memory, size of files and processes", *have, *(f"not on this machine: {text}" for text in lack)]
     )

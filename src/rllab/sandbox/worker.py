@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rllab.core.names import accepted, find
-from rllab.sandbox.supervisor import confine
+from rllab.sandbox.confine import confine
 
 MEMORY = 4 << 30  # bytes of data that this process may allocate
 
