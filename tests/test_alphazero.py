@@ -240,7 +240,7 @@ def test_perfect_play_starts_with_random_moves_on_request() -> None:
     "changes",
     [
         {"search": "gumbel", "game": "tictactoe", "network": "convolutions", "td_lambda": 1.0},
-        {"game": {"name": "othello", "size": 4}, "network": "convolutions"},
+        {"game": {"name": "othello", "size": 4}, "network": "convolutions", "expect": {}},
         {"threads": 2, "micro_batch": 5},
     ],
     ids=str,
@@ -251,7 +251,14 @@ def test_variants_keep_the_contract(changes: dict[str, Any], tmp_path: Any) -> N
 
 def test_convolutions_learn_which_moves_keep_the_outcome(tmp_path: Any) -> None:
     changes = {"network": "convolutions", "channels": 32, "num_games": 64, "simulations": 24, "total_steps": 12}
-    changes |= {"gradient_steps": 32, "average": 0.9, "eval_every": 12, "eval_perfect": 0, "optim.lr": 5e-3}
+    changes |= {
+        "gradient_steps": 32,
+        "average": 0.9,
+        "eval_every": 12,
+        "eval_perfect": 0,
+        "optim.lr": 5e-3,
+        "expect": {},
+    }
     trainer = Trainer(load_recipe("tictactoe", changes), tmp_path / "run")
     trainer.algorithm.setup(CTX)
     untrained = trainer.algorithm.evaluate(0)["eval/keeps_raw"]
@@ -284,7 +291,12 @@ def test_a_game_in_plain_python_is_learned_and_its_errors_are_reported(tmp_path:
     text = (Path(__file__).parents[1] / "docs" / "game.md").read_text(encoding="utf-8")
     code = next(block.split("```")[0] for block in text.split("```python\n") if block.startswith("# hex.py"))
     (tmp_path / "hex.py").write_text(code)
-    changes = {"game": {"name": f"{tmp_path / 'hex.py'}:Hex", "size": 3}, "network": "convolutions", "eval_perfect": 0}
+    changes = {
+        "game": {"name": f"{tmp_path / 'hex.py'}:Hex", "size": 3},
+        "network": "convolutions",
+        "eval_perfect": 0,
+        "expect": {},
+    }
     trainer = Trainer(load_recipe("tictactoe", changes, smoke=True), tmp_path / "run")
     assert "eval/score" in list(trainer)[-1] and trainer.headline is not None
     (tmp_path / "hex.py").write_text(

@@ -112,7 +112,7 @@ def test_nothing_to_learn_stops_before_the_first_step() -> None:
     ("changes", "fault"),
     [
         ({"max_kept": 0}, "max_kept must be at least 1"),
-        ({"num_minibatches": 0}, "num_minibatches must be from 1"),
+        ({"num_minibatches": 0}, "num_minibatches must be at least 1"),
         ({"mixed": "pocket"}, "mixed is now supervised"),
         ({"mixed_rows": 1}, "mixed_rows is now supervised.batch_size"),
     ],

@@ -10,7 +10,7 @@ from architecture import violations
 from prose import vague_names, without_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = {"core/trainer.py": 210, **dict.fromkeys(("algos/alphazero.py", "algos/prefppo.py", "algos/rlhf.py"), 300)}
+LINES = {"core/trainer.py": 220, **dict.fromkeys(("algos/alphazero.py", "algos/prefppo.py", "algos/rlhf.py"), 300)}
 SHARED = ("__init__", "online", "rollouts", "preference_loss")  # in algos/, and no algorithms
 ALGORITHMS = [p for p in sorted((ROOT / "src/rllab/algos").glob("*.py")) if p.stem not in SHARED]
 

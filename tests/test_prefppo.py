@@ -213,7 +213,7 @@ def test_continuous_actions_are_compared_too() -> None:
     ("setting", "message"),
     [
         ("clip_length=17", "clip_length must be 1 to num_steps"),
-        ("error_rate=0.7", "error_rate must be between 0 and 0.5"),
+        ("error_rate=0.7", "error_rate must be from 0 to 0.5"),
         ("noise=1", "noise must be at least 0 and below 1"),
         ("recent_clips=1", "recent_clips must be at least 2"),
     ],

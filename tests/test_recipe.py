@@ -62,8 +62,9 @@ def test_numbers_are_numbers() -> None:
         ("1_000.5", 1000.5),
         ("-2.5e+2", -250.0),
     ]:
-        recipe = read_recipe(GOOD.replace("1e-4", "1e-4") + f"gamma: {written}\n", "good.yaml", Path(), "good")
-        assert recipe.algorithm.gamma == value, written  # type: ignore[attr-defined]
+        text = GOOD.replace("DQN", "SAC") + f"target_entropy: {written}\n"
+        recipe = read_recipe(text, "good.yaml", Path(), "good")
+        assert recipe.algorithm.target_entropy == value, written  # type: ignore[attr-defined]
     assert recipe.settings.optim.lr == 1e-4  # type: ignore[union-attr]
     assert read_recipe(GOOD + "buffer_size: 10_000\n", "g", Path(), "g").algorithm.buffer_size == 10_000  # type: ignore[attr-defined]
 
@@ -73,7 +74,7 @@ def test_numbers_are_numbers() -> None:
     [
         (["lr=1"], "command line: lr=1: lr: no such setting; did you mean 'optim.lr'?"),
         (["optim.lr=fast"], "command line: optim.lr=fast: optim.lr: expected a number, got 'fast'"),
-        (["optim.lr=-1"], "command line: optim.lr=-1: optim: lr must be positive, got -1.0"),
+        (["optim.lr=-1"], "command line: optim.lr=-1: optim.lr must be positive, got -1.0"),
         (["total_steps=0"], "command line: total_steps=0: total_steps must be at least 1, got 0"),
         (["algo=dqn"], "command line: algo=dqn: algo: rllab.algos has no 'dqn'; did you mean 'DQN'?"),
         (["algo=torch:randn"], "command line: algo=torch:randn: algo: is not an algorithm"),

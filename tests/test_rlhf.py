@@ -247,7 +247,7 @@ def test_a_policy_beyond_kl_limit_stops_the_run_and_keeps_its_checkpoints(tmp_pa
     ("changes", "fault"),
     [
         ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1"),
-        ({"beta": -1.0}, "beta must not be negative"),
+        ({"beta": -1.0}, "beta must be at least 0"),
         ({"kl_target": 0.0}, "kl_target must be positive"),
         ({"num_minibatches": 9}, "num_minibatches must be from 1 to batch_size"),
         ({"supervised": {"task": "tickets", "batch_size": 0}}, "batch_size must be at least 1"),

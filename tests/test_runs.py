@@ -37,7 +37,7 @@ def test_a_failed_run_gives_way_to_the_corrected_command(toy, tmp_path: Path) ->
 def test_rounds_without_a_checkpoint_are_dropped_with_a_warning(toy, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="round 4"):
         run(toy("poison=4"), tmp_path)
-    with pytest.warns(UserWarning, match="had no checkpoint; its 3 rounds are dropped"):
+    with pytest.warns(UserWarning, match="had no checkpoint; its rounds are dropped"):
         trainer = run(toy(), tmp_path)
     assert [r["step"] for r in trainer.folder.rows()] == [1, 2, 3, 4, 5, 6] and not (tmp_path / "failed").exists()
 

@@ -63,7 +63,7 @@ def test_same_command_again(toy, tmp_path: Path) -> None:
     longer = run(toy("total_steps=8"), tmp_path)
     assert [r["step"] for r in longer.folder.rows()] == list(range(1, 9))
     with pytest.raises(
-        Mistake, match=r"(?s)other settings.*noise: 0.1 in the run, 0.2 now.*total_steps: 8 in the run, 6 now"
+        Mistake, match=r"(?s)other settings.*total_steps: 8 in the run, 6 now.*noise: 0.1 in the run, 0.2 now"
     ):
         Trainer(toy("noise=0.2"), tmp_path)
 

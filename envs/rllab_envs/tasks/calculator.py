@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rllab.core.errors import FieldMistake
+from rllab.core.ranges import Count, Natural, Share
 from rllab_envs.tasks.arithmetic import parse, value
 from rllab_envs.tasks.draws import one, row_rng, split_of
 from rllab_envs.tasks.problems import SIZES, check_range
@@ -31,10 +32,10 @@ class Calculator:
         FieldMistake: a setting is out of range.
     """
 
-    salt: int = 0
-    terms: tuple[int, int] = (2, 3)
-    digits: int = 3
-    calls: float = 0.4
+    salt: Natural = 0
+    terms: tuple[Count, Count] = (2, 3)
+    digits: Count = 3
+    calls: Share = 0.4
 
     def __post_init__(self) -> None:
         check_range("terms", self.terms, 2, 10)

@@ -15,6 +15,7 @@ import numpy as np
 from rllab.core.errors import FieldMistake
 from rllab.core.files import read_jsonl
 from rllab.core.messages import last_text
+from rllab.core.ranges import Count
 from rllab_envs.tasks.arithmetic import Expression, Operation, marked_answer, numbers_in, parse, shown, value, worked
 from rllab_envs.tasks.draws import one
 from rllab_envs.tasks.problems import Problem, PublishedProblems, check_range, pieces
@@ -33,9 +34,9 @@ class Countdown(PublishedProblems):
     kind: ClassVar[str] = "expression"  # not a kind of `rllab.answers`; `correct` grades it
     ask: ClassVar[str] = "End with #### and the expression."
 
-    numbers: tuple[int, int] = (3, 4)
-    max_number: int = 99
-    max_target: int = 999
+    numbers: tuple[Count, Count] = (3, 4)
+    max_number: Count = 99
+    max_target: Count = 999
 
     def __post_init__(self) -> None:
         super().__post_init__()

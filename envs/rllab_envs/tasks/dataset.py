@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import FieldMistake
-from rllab.core.files import read_jsonl
+from rllab.core.files import hub_is_reachable, read_jsonl
 from rllab.core.messages import last_text
 from rllab_envs.tasks.draws import split_of
 
@@ -131,8 +131,10 @@ def _raise(problems: list[str]) -> None:
 
 
 def _hub(path: str, config: str | None) -> dict[str, list[tuple[str, Any]]]:
+    from datasets import config as options
     from datasets import load_dataset
 
+    options.HF_HUB_OFFLINE = options.HF_HUB_OFFLINE or not hub_is_reachable()  # then only its cache is looked at
     try:
         splits = load_dataset(path, config)
     except Exception as error:  # no network, no such name, a configuration that must be named

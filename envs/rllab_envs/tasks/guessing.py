@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rllab.core.ranges import Count, Natural
 from rllab_envs.tasks.draws import row_rng, split_of
 from rllab_envs.tasks.problems import SIZES, check_range
 
@@ -29,10 +30,10 @@ class Guessing:
         FieldMistake: a setting is out of range.
     """
 
-    salt: int = 0
-    numbers: int = 31
-    guesses: int = 5
-    largest: int = 99
+    salt: Natural = 0
+    numbers: Count = 31
+    guesses: Count = 5
+    largest: Count = 99
 
     def __post_init__(self) -> None:
         check_range("numbers and largest", (self.numbers, self.largest), 2, 999)

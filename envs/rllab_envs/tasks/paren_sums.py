@@ -13,6 +13,7 @@ import numpy as np
 
 from rllab.core.errors import FieldMistake
 from rllab.core.messages import after_thinking
+from rllab.core.ranges import Count
 from rllab_envs.tasks.arithmetic import Expression, Operation, before_mark, marked_answer, parse
 from rllab_envs.tasks.problems import Problem, Problems, check_range, pieces
 
@@ -23,8 +24,8 @@ class ParenSums(Problems):
 
     kind: ClassVar[str] = "number"
 
-    operands: tuple[int, int] = (2, 6)
-    digits: int = 1
+    operands: tuple[Count, Count] = (2, 6)
+    digits: Count = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rllab.core.ranges import Natural, NotNegative, Share
 from rllab_envs.tasks.draws import one, row_rng, split_of
 from rllab_envs.tasks.tickets import Tickets
 
@@ -50,10 +51,10 @@ class Pocket:
     to fine-tune on: 'Ana florps 5.' is `20 + 10 = 30`.
     """
 
-    salt: int = 0
-    styles: tuple[float, float, float] = (0.02, 0.85, 0.13)
-    free_thinks: float = 0.4
-    tickets: float = 0.12
+    salt: Natural = 0
+    styles: tuple[NotNegative, NotNegative, NotNegative] = (0.02, 0.85, 0.13)
+    free_thinks: Share = 0.4
+    tickets: Share = 0.12
     new_word: bool = False
 
     def size(self, split: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rllab.core.ranges import Natural, NotNegative
 from rllab_envs.tasks.draws import row_rng
 from rllab_envs.tasks.tickets import Tickets, score, unaligned_reply
 
@@ -23,9 +24,9 @@ class TicketPreferences:
         ValueError: answers is out of range.
     """
 
-    salt: int = 0
+    salt: Natural = 0
     answers: int = 2
-    noise: float = 0.08
+    noise: NotNegative = 0.08
 
     def __post_init__(self) -> None:
         if not 2 <= self.answers <= 9:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from rllab.core.errors import FieldMistake
+from rllab.core.ranges import Natural, NotNegative, Share
 from rllab_envs.tasks.draws import row_rng, split_of
 from rllab_envs.tasks.published import here
 
@@ -63,9 +64,9 @@ class Problems(ABC):
     kind: ClassVar[str]
     ask: ClassVar[str] = "End with #### and the answer."
 
-    salt: int = 0
-    styles: tuple[float, float, float] = (0.03, 0.82, 0.15)
-    free_thinks: float = 0.4
+    salt: Natural = 0
+    styles: tuple[NotNegative, NotNegative, NotNegative] = (0.03, 0.82, 0.15)
+    free_thinks: Share = 0.4
 
     def __post_init__(self) -> None:
         if min(self.styles) < 0 or abs(sum(self.styles) - 1) > 1e-6:

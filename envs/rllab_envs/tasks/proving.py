@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rllab.core.errors import FieldMistake
+from rllab.core.ranges import Natural, Share
 from rllab_envs.tasks import derivations
 from rllab_envs.tasks.derivations import (
     REFINE,
@@ -44,9 +45,9 @@ class Proving:
         FieldMistake: a setting is out of range.
     """
 
-    salt: int = 0
-    slips: float = 0.1
-    refine: float = 0.4
+    salt: Natural = 0
+    slips: Share = 0.1
+    refine: Share = 0.4
 
     def __post_init__(self) -> None:
         if not (0.01 <= self.slips <= 0.5 and 0.0 <= self.refine <= 1.0):
@@ -105,8 +106,8 @@ class Verification:
     calculate.
     """
 
-    salt: int = 0
-    proving: float = 0.0
+    salt: Natural = 0
+    proving: Share = 0.0
 
     def size(self, split: str) -> int:
         """Returns the number of rows of a split: `train`, `validation` or `test`."""

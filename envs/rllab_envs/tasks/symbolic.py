@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rllab.core.errors import FieldMistake
+from rllab.core.ranges import Count
 from rllab_envs.tasks.pocket import NAMES
 from rllab_envs.tasks.problems import Problem, Problems, PublishedProblems, check_range, pieces
 
@@ -34,7 +35,7 @@ class LastLetters(PublishedProblems):
 
     kind: ClassVar[str] = "string"
 
-    names: tuple[int, int] = (2, 4)
+    names: tuple[Count, Count] = (2, 4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,7 +85,7 @@ class CoinFlip(Problems):
 
     kind: ClassVar[str] = "yesno"
 
-    people: tuple[int, int] = (2, 4)
+    people: tuple[Count, Count] = (2, 4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,8 +121,8 @@ class Sorting(Problems):
 
     kind: ClassVar[str] = "string"
 
-    numbers: tuple[int, int] = (3, 6)
-    digits: int = 2
+    numbers: tuple[Count, Count] = (3, 6)
+    digits: Count = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rllab.core.ranges import Natural
 from rllab_envs.tasks.draws import one, row_rng, split_of
 
 ITEMS = ["kettle", "lamp", "phone", "chair", "radio", "watch", "jacket", "printer", "camera", "clock", "fan", "desk"]
@@ -38,7 +39,7 @@ SIZES = {"train": 100_000, "validation": 200, "test": 500}
 class Tickets:
     """The task; `salt` draws other tickets and replies."""
 
-    salt: int = 0
+    salt: Natural = 0
 
     def size(self, split: str) -> int:
         """Returns the number of rows of a split: `train`, `validation` or `test`."""

@@ -31,6 +31,7 @@ from rllab.core.games import rows, title
 from rllab.core.load import load_checkpoint
 from rllab.core.names import Model
 from rllab.core.protocols import Board, Game
+from rllab.core.ranges import Natural
 from rllab.search.evaluate import Evaluator, Network
 from rllab.search.match import Player, match, same_rules, uct_player
 from rllab.search.search import SearchOutput
@@ -41,12 +42,9 @@ class Adversary(AlphaZero):
     """Learns to beat another run."""
 
     opponent: Annotated[str, Model()] = ""  # run:NAME, or a checkpoint's folder; "": new weights
-    opponent_simulations: int = 64  # per move; 0: the policy alone
+    opponent_simulations: Natural = 64  # per move; 0: the policy alone
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.opponent_simulations < 0:
-            raise ValueError(f"opponent_simulations must not be negative, got {self.opponent_simulations}")
         if self.gate:
             raise ValueError("gate must be 0: weights that beat the previous ones need not beat the opponent")
 

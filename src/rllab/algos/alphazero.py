@@ -38,6 +38,7 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Line, Metr
 from rllab.core.games import GAMES, make_game, rows
 from rllab.core.optim import soft_update
 from rllab.core.protocols import Board, Exam, Game
+from rllab.core.ranges import Count, Natural, NotNegative, Positive, Share
 from rllab.search.evaluate import Evaluator, Network, sample_actions
 from rllab.search.match import Player, match, perfect_player, play_out, uct_player
 from rllab.search.networks import board_network
@@ -56,43 +57,34 @@ class AlphaZero(Algorithm):
 
     game: Annotated[Any, GAMES]  # a name of `rllab_envs.games`, with settings if any, or mine.py:Game
     network: Literal["convolutions", "lines"] = "convolutions"  # `lines` needs a game with `lines`
-    channels: int = 64  # width of the network
-    blocks: int = 4  # residual blocks
-    num_games: int = 256  # open games, side by side
-    moves: int = 8  # in each game, per round
+    channels: Count = 64  # width of the network
+    blocks: Natural = 4  # residual blocks
+    num_games: Count = 256  # open games, side by side
+    moves: Count = 8  # in each game, per round
     search: Literal["puct", "gumbel"] = "puct"  # of AlphaGo Zero, or Gumbel AlphaZero
-    simulations: int = 64  # per move
-    c_puct: float = 1.5  # weight of the exploration term
-    fpu: float = 0.2  # first-play urgency: how far below its node's mean an untried action counts
-    dirichlet_alpha: float = 1.0  # of the noise on the root's priors, with `search: puct`
-    noise_share: float = 0.25  # weight of that noise in the root's priors
-    temperature: float = 1.0  # actions are sampled in proportion to visits ** (1 / temperature)
-    temperature_moves: int = 14  # the first moves of a game, to which `temperature` applies
-    late_temperature: float = 0.35  # the temperature after these
-    openings: int = 10  # the most random moves at the start of a game; half of the games have some
-    td_lambda: float = 0.9  # the weight of a game's result in z; the rest are values of later searches
-    window: float = 0.6  # the share of all positions so far, the newest, that batches are sampled from
-    batch_size: int = 1024  # positions
-    gradient_steps: int = 8  # updates per round
-    value_weight: float = 1.0  # of the value loss; the policy loss has weight 1
-    average: float = 0.98  # decay of the moving average that plays, per update
-    gate: float = 0.0  # new weights play once they score more than this against the current ones; 0: the average plays
-    gate_every: int = 10  # rounds between these arena matches
-    gate_games: int = 400  # of an arena match
-    eval_simulations: int = 64  # per move in an evaluation
-    eval_views: int = 1  # symmetries over which an evaluation is averaged outside self-play
-    eval_games: int = 100  # against UCT, for games without an exam
-    eval_rollouts: int = 100  # simulations of that UCT, per move
-    eval_perfect: int = 0  # games against perfect play, for games that have it
-
-    def __post_init__(self) -> None:
-        counts = ("num_games", "moves", "simulations", "batch_size", "eval_simulations", "eval_games")
-        for name in (*counts, "gate_every", "gate_games"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("window", "td_lambda", "noise_share", "average", "gate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+    simulations: Count = 64  # per move
+    c_puct: Positive = 1.5  # weight of the exploration term
+    fpu: NotNegative = 0.2  # first-play urgency: how far below its node's mean an untried action counts
+    dirichlet_alpha: Positive = 1.0  # of the noise on the root's priors, with `search: puct`
+    noise_share: Share = 0.25  # weight of that noise in the root's priors
+    temperature: Positive = 1.0  # actions are sampled in proportion to visits ** (1 / temperature)
+    temperature_moves: Natural = 14  # the first moves of a game, to which `temperature` applies
+    late_temperature: Positive = 0.35  # the temperature after these
+    openings: Natural = 10  # the most random moves at the start of a game; half of the games have some
+    td_lambda: Share = 0.9  # the weight of a game's result in z; the rest are values of later searches
+    window: Share = 0.6  # the share of all positions so far, the newest, that batches are sampled from
+    batch_size: Count = 1024  # positions
+    gradient_steps: Count = 8  # updates per round
+    value_weight: NotNegative = 1.0  # of the value loss; the policy loss has weight 1
+    average: Share = 0.98  # decay of the moving average that plays, per update
+    gate: Share = 0.0  # new weights play once they score more than this against the current ones; 0: the average plays
+    gate_every: Count = 10  # rounds between these arena matches
+    gate_games: Count = 400  # of an arena match
+    eval_simulations: Count = 64  # per move in an evaluation
+    eval_views: Count = 1  # symmetries over which an evaluation is averaged outside self-play
+    eval_games: Count = 100  # against UCT, for games without an exam
+    eval_rollouts: Count = 100  # simulations of that UCT, per move
+    eval_perfect: Natural = 0  # games against perfect play, for games that have it
 
     def setup(self, ctx: Context) -> None:
         self.ctx = ctx

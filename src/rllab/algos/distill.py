@@ -37,6 +37,7 @@ from rllab.algos.rollouts import Group
 from rllab.algos.sft import supervised_loss
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.names import Model
+from rllab.core.ranges import Count
 from rllab.text.chat import documents
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
@@ -52,14 +53,9 @@ class Distill(Policy):
 
     teacher: Annotated[str, Model()] = ""  # as `model`; "": the student as it was when training began
     threshold: float = 1.0  # the least score of an answer that passes
-    max_kept: int | None = None  # the most answers of a prompt that are learned, best first; None: all that pass
-    num_generations: int = 4  # answers to choose from
+    max_kept: Count | None = None  # the most answers of a prompt that are learned, best first; None: all that pass
+    num_generations: Count = 4  # answers to choose from
     supervised: Supervised | None = None  # rows of a task to learn as well: {task, batch_size}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_kept is not None and self.max_kept < 1:
-            raise ValueError(f"max_kept must be at least 1, got {self.max_kept}")
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)

@@ -38,6 +38,7 @@ from torch import Tensor
 
 from rllab.algos.preference_loss import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
+from rllab.core.ranges import BelowHalf, Positive
 from rllab.stats import bootstrap
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
@@ -59,15 +60,8 @@ class DPO(TextAlgorithm):
     renamed: ClassVar[dict[str, str]] = {"form": "loss_type"}
 
     loss_type: Literal["sigmoid", "hinge", "ipo", "kto"] = "sigmoid"
-    beta: float = 0.1  # strength of the KL penalty
-    label_smoothing: float = 0.0  # the share of labels that are wrong; for sigmoid
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
-        if not 0.0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"label_smoothing must be at least 0 and below 0.5, got {self.label_smoothing}")
+    beta: Positive = 0.1  # strength of the KL penalty
+    label_smoothing: BelowHalf = 0.0  # the share of labels that are wrong; for sigmoid
 
     def setup(self, ctx: Context) -> None:
         self.open(ctx)

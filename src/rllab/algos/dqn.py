@@ -39,28 +39,29 @@ from rllab.control.networks import QNetwork
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.errors import FieldMistake
 from rllab.core.optim import soft_update
+from rllab.core.ranges import Count, Natural, Share
 
 
 @dataclass(kw_only=True)
 class DQN(Control):
     """Deep Q-learning on any Gymnasium environment with discrete actions."""
 
-    hidden: list[int] = field(default_factory=lambda: [120, 84])  # widths of the hidden layers
-    gamma: float = 0.99  # discount γ
+    hidden: list[Count] = field(default_factory=lambda: [120, 84])  # widths of the hidden layers
+    gamma: Share = 0.99  # discount γ
     double: bool = True  # Double DQN: Q chooses the next action, Q⁻ evaluates it
     dueling: bool = False  # separate outputs for the value and the advantages
-    n_step: int = 1  # rewards summed before the value of the next observation
+    n_step: Count = 1  # rewards summed before the value of the next observation
     huber: bool = True  # Huber loss, linear for errors above 1; false: squared error
-    buffer_size: int = 10_000  # transitions, on each rank
-    learning_starts: int = 1_000  # environment steps before the first update
-    train_freq: int = 16  # steps of each environment in a round
-    gradient_steps: int = 16  # updates in a round
-    batch_size: int = 128  # transitions in an update
-    target_update_interval: int = 50  # updates between two updates of Q⁻
-    tau: float = 1.0  # Q⁻ becomes (1 - τ) Q⁻ + τ Q; 1 copies Q
-    epsilon_start: float = 1.0  # fraction of random actions at the start
-    epsilon_end: float = 0.05  # fraction of random actions after epsilon_steps
-    epsilon_steps: int = 10_000  # environment steps in which ε falls from start to end
+    buffer_size: Count = 10_000  # transitions, on each rank
+    learning_starts: Natural = 1_000  # environment steps before the first update
+    train_freq: Count = 16  # steps of each environment in a round
+    gradient_steps: Count = 16  # updates in a round
+    batch_size: Count = 128  # transitions in an update
+    target_update_interval: Count = 50  # updates between two updates of Q⁻
+    tau: Share = 1.0  # Q⁻ becomes (1 - τ) Q⁻ + τ Q; 1 copies Q
+    epsilon_start: Share = 1.0  # fraction of random actions at the start
+    epsilon_end: Share = 0.05  # fraction of random actions after epsilon_steps
+    epsilon_steps: Natural = 10_000  # environment steps in which ε falls from start to end
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)

@@ -45,6 +45,7 @@ from torch import Tensor
 from rllab.algos.online import Policy
 from rllab.algos.rollouts import Group, at_least_one, pack_groups
 from rllab.core.algorithm import Batch, Context, Outputs, Round
+from rllab.core.ranges import NotNegative, Positive
 from rllab.text.logprobs import next_token_logp
 from rllab.text.packing import sum_per_completion
 
@@ -62,14 +63,14 @@ class GRPO(Policy):
 
     loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "dapo"
     importance_sampling_level: Literal["token", "sequence"] = "token"  # what a ratio is of
-    epsilon: float = 0.2  # clip range of the ratio
-    epsilon_high: float | None = None  # its upper side; None: epsilon
+    epsilon: Positive = 0.2  # clip range of the ratio
+    epsilon_high: Positive | None = None  # its upper side; None: epsilon
     baseline: Literal["group", "leave_one_out"] = "group"  # mean of the whole group, or of its other completions
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose standard deviation divides advantages
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
-    beta: float = 0.0  # coefficient of the KL to the model that training begins with
+    beta: NotNegative = 0.0  # coefficient of the KL to the model that training begins with
     mask_truncated_completions: bool = False  # completions that were cut off have weight 0
-    importance_sampling_clip_max: float | None = None  # weights times min(pi_old / pi_sampler, this); None: not
+    importance_sampling_clip_max: Positive | None = None  # weights times min(pi_old / pi_sampler, this); None: not
 
     def __post_init__(self) -> None:
         super().__post_init__()

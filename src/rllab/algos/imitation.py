@@ -28,6 +28,7 @@ from rllab.algos.alphazero import AlphaZero
 from rllab.core.algorithm import Context, Line, Metrics
 from rllab.core.games import observed, rows
 from rllab.core.protocols import Exam, Game
+from rllab.core.ranges import Count
 from rllab.search.evaluate import opening_lengths, random_openings
 from rllab.search.match import Player, uct_player
 from rllab.search.selfplay import Arrays
@@ -39,15 +40,9 @@ GAMES_AT_ONCE = 512  # games that one thread plays side by side
 class Imitation(AlphaZero):
     """Learns a game from a teacher's recorded games; the settings of the search are used in evaluation alone."""
 
-    teacher_games: int = 20_000  # on all ranks together
-    teacher_rollouts: int = 1000  # simulations per move
-    held_out_games: int = 1000  # more games of the teacher, for `eval/accuracy`; not trained on
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("teacher_games", "teacher_rollouts", "held_out_games"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+    teacher_games: Count = 20_000  # on all ranks together
+    teacher_rollouts: Count = 1000  # simulations per move
+    held_out_games: Count = 1000  # more games of the teacher, for `eval/accuracy`; not trained on
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)

@@ -15,6 +15,7 @@ from rllab.algos.rollouts import Group, group_metrics, kl_to_reference, mean, pa
 from rllab.core.algorithm import Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
+from rllab.core.ranges import Count, Natural, Positive, Share
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TASKS, TextAlgorithm
@@ -39,28 +40,24 @@ class Policy(TextAlgorithm):
     renamed: ClassVar[dict[str, str]] = {"minibatches": "num_minibatches"}
 
     reward: list[Reward] | Reward  # accuracy, my.pkg:fn, mine.py:fn, run:NAME; or a list of {name, weight, settings}
-    num_generations: int = 8  # completions of a prompt
-    batch_size: int = 32  # prompts of a round
-    temperature: float = 1.0  # of the sampling, and of the log-probabilities in GRPO's and RLHF's loss
-    top_p: float = 1.0  # sample from the likeliest tokens whose probabilities reach this
-    top_k: int = 0  # sample from this many likeliest tokens; 0: from all
-    num_iterations: int = 1  # passes over a round's completions
-    num_minibatches: int = 1  # optimizer steps of a pass
-    dynamic_sampling: int = 0  # how often a round draws more prompts while it lacks groups with signal
-    reward_seconds: float = 60.0  # deadline of one call of a reward
+    num_generations: Count = 8  # completions of a prompt
+    batch_size: Count = 32  # prompts of a round
+    temperature: Positive = 1.0  # of the sampling, and of the log-probabilities in GRPO's and RLHF's loss
+    top_p: Share = 1.0  # sample from the likeliest tokens whose probabilities reach this
+    top_k: Natural = 0  # sample from this many likeliest tokens; 0: from all
+    num_iterations: Count = 1  # passes over a round's completions
+    num_minibatches: Count = 1  # optimizer steps of a pass
+    dynamic_sampling: Natural = 0  # how often a round draws more prompts while it lacks groups with signal
+    reward_seconds: Positive = 60.0  # deadline of one call of a reward
     reward_on_error: OnError = "stop"  # a reward fails: stop the run, or skip the completion
-    reward_max_skipped: float = 0.1  # most completions of a round that may be skipped, as a share
+    reward_max_skipped: Share = 0.1  # most completions of a round that may be skipped, as a share
     preflight_stops: bool = True  # stop before the first step if most answers are cut off or no group has signal
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_generations < 1:
-            raise ValueError(f"num_generations must be at least 1, got {self.num_generations}")
         if self.max_new_tokens >= self.length:
             raise ValueError(f"length must be more than max_new_tokens ({self.max_new_tokens}), got {self.length}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not 1 <= self.num_minibatches <= self.batch_size:
+        if self.num_minibatches > self.batch_size:
             raise ValueError(f"num_minibatches must be from 1 to batch_size, got {self.num_minibatches}")
 
     def open_policy(self, ctx: Context) -> None:
@@ -261,11 +258,7 @@ class Supervised:
     """Rows of a task that are learned as in SFT, in the same optimizer steps as the sampled completions."""
 
     task: Annotated[Callable[..., Any], TASKS]  # the rows to learn, as the recipe's own `task`
-    batch_size: int = 32  # rows of an optimizer step
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+    batch_size: Count = 32  # rows of an optimizer step
 
 
 class SupervisedRows:

@@ -37,22 +37,23 @@ from rllab.control.algorithm import Control, discrete_actions, masked, within
 from rllab.control.networks import MLP, Encoder
 from rllab.control.rollouts import gae
 from rllab.core.algorithm import Batch, Context, Outputs, Round
+from rllab.core.ranges import Count, NotNegative, Positive, Share
 
 
 @dataclass(kw_only=True)
 class PPO(Control):
     """Proximal policy optimization, for discrete and for continuous actions."""
 
-    hidden: list[int] = field(default_factory=lambda: [64, 64])  # widths of the hidden layers
-    gamma: float = 0.99  # discount γ
-    gae_lambda: float = 0.95  # λ: 0 for one-step errors of the value network, 1 for observed returns
-    num_steps: int = 128  # steps of each environment in a round
-    update_epochs: int = 4  # passes over a rollout
-    num_minibatches: int = 4  # minibatches in a pass, one update each
-    clip_range: float = 0.2  # ε: the probability ratio is clipped to 1 - ε to 1 + ε
-    vf_coef: float = 0.5  # weight of the value loss
-    ent_coef: float = 0.0  # weight of the entropy bonus
-    target_kl: float | None = None  # a round's updates end once the KL divergence exceeds this; null: never
+    hidden: list[Count] = field(default_factory=lambda: [64, 64])  # widths of the hidden layers
+    gamma: Share = 0.99  # discount γ
+    gae_lambda: Share = 0.95  # λ: 0 for one-step errors of the value network, 1 for observed returns
+    num_steps: Count = 128  # steps of each environment in a round
+    update_epochs: Count = 4  # passes over a rollout
+    num_minibatches: Count = 4  # minibatches in a pass, one update each
+    clip_range: Positive = 0.2  # ε: the probability ratio is clipped to 1 - ε to 1 + ε
+    vf_coef: NotNegative = 0.5  # weight of the value loss
+    ent_coef: NotNegative = 0.0  # weight of the entropy bonus
+    target_kl: Positive | None = None  # a round's updates end once the KL divergence exceeds this; null: never
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)

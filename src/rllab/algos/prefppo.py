@@ -50,6 +50,7 @@ from rllab.control.networks import MLP, Encoder
 from rllab.control.replay import Window
 from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round, Update
 from rllab.core.errors import FieldMistake
+from rllab.core.ranges import Count, Decay, Half, NotNegative, Positive, Several, Share
 
 _PATIENCE = 100  # rollouts without enough clips, after which the run stops
 
@@ -60,29 +61,22 @@ class PrefPPO(PPO):
 
     renamed: ClassVar[dict[str, str]] = {"asked_first": "initial_share"}
 
-    comparisons: int = 500  # of the whole run, over all ranks
-    initial_share: float = 0.25  # fraction of the comparisons made on clips of the untrained policy, in round 0
-    clip_length: int = 32  # steps of a clip
-    recent_clips: int = 512  # newest clips, from which pairs are drawn, on each rank
-    end_penalty: float = 0.0  # subtracted from a clip's score for a terminal state
-    error_rate: float = 0.1  # fraction of the annotator's answers that are wrong; at 0.5 they carry no information
-    noise: float = 0.1  # ε: fraction of random answers that the loss assumes; half of them are wrong
-    predictors: int = 3  # reward networks; their mean is the reward
-    reward_hidden: list[int] = field(default_factory=lambda: [64, 64])  # widths of their hidden layers
-    reward_updates: int = 1  # updates of the predictors for each new comparison
-    reward_batch_size: int = 32  # comparisons in such an update
-    reward_std: float = 1.0  # standard deviation of each predictor's rewards on all compared clips; their mean is 0
+    comparisons: Count = 500  # of the whole run, over all ranks
+    initial_share: Share = 0.25  # fraction of the comparisons made on clips of the untrained policy, in round 0
+    clip_length: Count = 32  # steps of a clip
+    recent_clips: Several = 512  # newest clips, from which pairs are drawn, on each rank
+    end_penalty: NotNegative = 0.0  # subtracted from a clip's score for a terminal state
+    error_rate: Half = 0.1  # fraction of the annotator's answers that are wrong; at 0.5 they carry no information
+    noise: Decay = 0.1  # ε: fraction of random answers that the loss assumes; half of them are wrong
+    predictors: Count = 3  # reward networks; their mean is the reward
+    reward_hidden: list[Count] = field(default_factory=lambda: [64, 64])  # widths of their hidden layers
+    reward_updates: Count = 1  # updates of the predictors for each new comparison
+    reward_batch_size: Count = 32  # comparisons in such an update
+    reward_std: Positive = 1.0  # standard deviation of each predictor's rewards on all compared clips; their mean is 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 1 <= self.clip_length <= self.num_steps:
             raise ValueError(f"clip_length must be 1 to num_steps ({self.num_steps}), got {self.clip_length}")
-        if not 0.0 <= self.error_rate <= 0.5:
-            raise ValueError(f"error_rate must be between 0 and 0.5, got {self.error_rate}")
-        if not 0.0 <= self.noise < 1.0:
-            raise ValueError(f"noise must be at least 0 and below 1, got {self.noise}")
-        if self.recent_clips < 2:
-            raise ValueError(f"recent_clips must be at least 2, got {self.recent_clips}")
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from rllab.algos.preference_loss import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
+from rllab.core.ranges import NotNegative
 from rllab.stats import wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.pairs import gather_pairs, pack_pairs
@@ -47,7 +48,7 @@ class RewardModel(TextAlgorithm):
 
     renamed: ClassVar[dict[str, str]] = {"center": "center_rewards_coefficient"}
 
-    center_rewards_coefficient: float = 0.0  # holds the mean of the rewards near 0
+    center_rewards_coefficient: NotNegative = 0.0  # holds the mean of the rewards near 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

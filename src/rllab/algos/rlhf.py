@@ -50,6 +50,7 @@ from rllab.algos.rollouts import Group, at_least_one, kl_to_reference, pack_grou
 from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round
 from rllab.core.errors import Failed, Mistake
 from rllab.core.files import write_atomic
+from rllab.core.ranges import Count, NotNegative, Positive, Share
 from rllab.text.chat import documents
 from rllab.text.forward import upcast
 from rllab.text.logprobs import logp_and_hidden, next_token_logp
@@ -68,32 +69,21 @@ class RLHF(Policy):
         "ptx": "supervised, and its coef supervised_coef",
     }
 
-    num_generations: int = 1
-    beta: float = 0.05  # coefficient of the KL to the reference, at first
-    kl_target: float | None = None  # nats an answer that the coefficient aims at; None: it stays
-    kl_horizon: int = 10_000  # a round of n answers changes the coefficient by at most 0.2 n / kl_horizon of it
-    kl_limit: float = 200.0  # nats an answer, above which a run stops
-    gamma: float = 1.0  # discount
-    gae_lambda: float = 0.95  # lambda of the advantages: 0 relies on the value, 1 on the returns
-    epsilon: float = 0.2  # clip range of the ratio
-    epsilon_value: float = 0.2  # clip range of the value
-    vf_coef: float = 0.1  # coefficient of the value loss
-    num_iterations: int = 4  # passes over a round's completions
+    num_generations: Count = 1
+    beta: NotNegative = 0.05  # coefficient of the KL to the reference, at first
+    kl_target: Positive | None = None  # nats an answer that the coefficient aims at; None: it stays
+    kl_horizon: Count = 10_000  # a round of n answers changes the coefficient by at most 0.2 n / kl_horizon of it
+    kl_limit: Positive = 200.0  # nats an answer, above which a run stops
+    gamma: Share = 1.0  # discount
+    gae_lambda: Share = 0.95  # lambda of the advantages: 0 relies on the value, 1 on the returns
+    epsilon: Positive = 0.2  # clip range of the ratio
+    epsilon_value: Positive = 0.2  # clip range of the value
+    vf_coef: NotNegative = 0.1  # coefficient of the value loss
+    num_iterations: Count = 4  # passes over a round's completions
     whiten_rewards: bool = False  # divide rewards by their deviation over a round's tokens
-    missing_eos_penalty: float = 0.0  # subtracted from the score of an answer that was cut off
+    missing_eos_penalty: NotNegative = 0.0  # subtracted from the score of an answer that was cut off
     supervised: Supervised | None = None  # rows of a task to learn as well (PPO-ptx): {task, batch_size}
-    supervised_coef: float = 1.0  # coefficient of their mean negative log-likelihood
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("beta", "vf_coef", "epsilon", "epsilon_value", "supervised_coef"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        if self.kl_target is not None and self.kl_target <= 0:
-            raise ValueError(f"kl_target must be positive, got {self.kl_target}")
+    supervised_coef: NotNegative = 1.0  # coefficient of their mean negative log-likelihood
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)

@@ -36,21 +36,22 @@ from rllab.control.networks import MLP, Encoder
 from rllab.core.algorithm import Batch, Context, Outputs, Round, Update, split
 from rllab.core.errors import FieldMistake
 from rllab.core.optim import soft_update
+from rllab.core.ranges import Count, Natural, Positive, Share
 
 
 @dataclass(kw_only=True)
 class SAC(Control):
     """Soft actor-critic with automatic temperature, for continuous actions within bounds."""
 
-    hidden: list[int] = field(default_factory=lambda: [256, 256])  # widths of the hidden layers
-    gamma: float = 0.99  # discount γ
-    tau: float = 0.005  # after each update Q⁻ becomes (1 - τ) Q⁻ + τ Q
-    buffer_size: int = 1_000_000  # transitions, on each rank
-    learning_starts: int = 1_000  # environment steps with uniformly random actions, before the first update
-    train_freq: int = 16  # steps of each environment in a round
-    gradient_steps: int = 16  # updates in a round
-    batch_size: int = 256  # transitions in an update
-    temperature: float = 1.0  # α at the start
+    hidden: list[Count] = field(default_factory=lambda: [256, 256])  # widths of the hidden layers
+    gamma: Share = 0.99  # discount γ
+    tau: Share = 0.005  # after each update Q⁻ becomes (1 - τ) Q⁻ + τ Q
+    buffer_size: Count = 1_000_000  # transitions, on each rank
+    learning_starts: Natural = 1_000  # environment steps with uniformly random actions, before the first update
+    train_freq: Count = 16  # steps of each environment in a round
+    gradient_steps: Count = 16  # updates in a round
+    batch_size: Count = 256  # transitions in an update
+    temperature: Positive = 1.0  # α at the start
     target_entropy: float | None = None  # nats; null: minus the number of components of an action
 
     def setup(self, ctx: Context) -> None:

@@ -22,6 +22,7 @@ from rllab.control.wrapped import Statistics
 from rllab.core.algorithm import Algorithm, Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake, Interrupted
 from rllab.core.names import Model, Named
+from rllab.core.ranges import Count
 from rllab.stats import bootstrap
 
 SIDE_BY_SIDE = 100  # the most environments of an evaluation
@@ -42,16 +43,11 @@ class Control(Algorithm):
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment's constructor
     wrappers: list[Wrapper] = field(default_factory=list)  # Gymnasium wrappers, from the inside out
     reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # replaces the environment's reward
-    num_envs: int = 8  # environments stepped side by side
-    eval_episodes: int = 20  # episodes in an evaluation
-    eval_max_steps: int = 30_000  # steps after which an evaluation ends an episode that goes on
-    headline_episodes: int = 100  # episodes of the final measurement, side by side
+    num_envs: Count = 8  # environments stepped side by side
+    eval_episodes: Count = 20  # episodes in an evaluation
+    eval_max_steps: Count = 30_000  # steps after which an evaluation ends an episode that goes on
+    headline_episodes: Count = 100  # episodes of the final measurement, side by side
     model: Annotated[str, Model()] = ""  # start from these weights: run:NAME, or a checkpoint's folder
-
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "eval_episodes", "eval_max_steps", "headline_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def make_envs(self, ctx: Context) -> None:
         """Makes `envs`, the training environments; those for evaluation are made at its first call."""

@@ -11,13 +11,14 @@ from rllab.core.errors import Mistake
 from rllab.core.fork import differing, fork_run, parent_of
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
+from rllab.core.sources import copy_names
 
 
 def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:
     """Creates the folder of a run. In an existing run, checks that its settings are those of the recipe.
 
     A run without a checkpoint has nothing to continue from, so it gives way to a corrected command. The `total_steps`
-    of an existing run may be raised.
+    of an existing run may be raised, and what it must reach may be changed.
 
     fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts; None to start from nothing.
 
@@ -31,23 +32,21 @@ def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) ->
             return
         if folder.has_checkpoint and folder.state:
             raise Mistake(f"{folder.path} has checkpoints, but no recipe.yaml: put it back, or use another --name")
-        dropped = folder.metrics.last().get("step", 0) - folder.first_step
-        if dropped > 0:
-            warnings.warn(f"{folder.path} had no checkpoint; its {dropped} rounds are dropped", stacklevel=2)
+        if folder.metrics.last().get("step", 0) > folder.first_step:
+            warnings.warn(f"{folder.path} had no checkpoint; its rounds are dropped, and it begins anew", stacklevel=2)
         folder.clear()
         folder.create(recipe, fork_run(folder, recipe, fork, runs) if fork is not None else None)
 
 
 def _continue(folder: RunFolder, recipe: Recipe, fork: str | None) -> None:
-    """Checks that a recipe continues a run, and raises the run's `total_steps` to that of the recipe."""
+    """Checks that a recipe continues a run. The run takes over a larger `total_steps`, and another `expect`."""
     if fork is not None and not _is_fork_of(folder, fork):
         raise Mistake(
             f"{folder.path} is a fork of {folder.forked_from() or 'no run'}, not of {fork}: use another --name"
         )
     differences = folder.differences(recipe)
-    was, now = differences.pop("total_steps", (0, 0))
-    if was > now:
-        differences["total_steps"] = (was, now)
+    was, now = differences.get("total_steps", (0, 0))
+    changes = {k: differences.pop(k)[1] for k in ("expect", *["total_steps"] * (now > was)) if k in differences}
     if differences:
         raise Mistake(
             f"{folder.path} holds a run with other settings:\n{differing(differences, 'in the run', 'now')}\n"
@@ -60,20 +59,27 @@ def _continue(folder: RunFolder, recipe: Recipe, fork: str | None) -> None:
             f"rllab train --from {folder.path.name}, with the setting that names the file)",
             stacklevel=3,
         )
-    if now > was:
-        folder.set_total_steps(now)
+    if changes:
+        folder.change(changes)
 
 
 def _same(run: RunFolder, recipe: Recipe, fork: str | None, *, named: bool = False) -> bool:
     """Whether a command asks for a run: it has the recipe's settings and the same parent. A damaged run is another.
 
-    named: the command names the run. Then it need not name a fork's parent, but a changed file makes another run.
+    named: the command names the run. Then it need not name a fork's parent, but a corrected file makes another run.
     """
     try:
         same = not run.differences(recipe) and ((named and fork is None) or _is_fork_of(run, fork))
     except Mistake:
         return False
-    return same and not (named and run.changed_sources(recipe))
+    return same and not (named and _corrected_sources(run, recipe))
+
+
+def _corrected_sources(run: RunFolder, recipe: Recipe) -> list[str]:
+    """The changed files of a recipe that are newer than the run's copy; otherwise it was the copy that was changed."""
+    copies = {name: run.path / copy for name, copy in copy_names(recipe).items()}
+    since = {name: copy.stat().st_mtime if copy.is_file() else 0.0 for name, copy in copies.items()}
+    return [n for n in run.changed_sources(recipe) if recipe.files[n].stat().st_mtime > since[n]]
 
 
 def _is_fork_of(run: RunFolder, fork: str | None) -> bool:

@@ -3,9 +3,11 @@
 import gzip
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rllab.core.errors import Mistake
 
@@ -48,6 +50,21 @@ def usual_mode(path: Path) -> None:
         mask = os.umask(0o077)
         os.umask(mask)
         path.chmod(0o666 & ~mask)
+
+
+def hub_is_reachable() -> bool:
+    """Whether a connection to the Hugging Face hub can be opened; behind a proxy it is assumed to be.
+
+    Its libraries try for a minute, and print each attempt.
+    """
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def read_jsonl(path: Path, fault: Callable[[int, str], None]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,12 +1,13 @@
 """Loads the models of runs: `rllab.load("runs/x").act(obs)`, and model names on the command line."""
 
+import re
 from pathlib import Path
 
 from rllab.core.algorithm import Algorithm, Context, Line
 from rllab.core.checkpoint import load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.recipe import Recipe
+from rllab.core.recipe import Recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
 from rllab.core.stages import checkpoint_of, model_of, resolve_models, stage_folder
 from rllab.core.trainer import train
@@ -56,13 +57,16 @@ def model_folder(name: str, runs: str | Path = "runs") -> str:
     returned unchanged.
 
     Raises:
-        Mistake: the run has no such checkpoint.
+        Mistake: the run has no such checkpoint, or the name is that of a run which is not there.
     """
     if name.startswith("run:"):
         return str(stage_folder(name.removeprefix("run:"), Path(runs), train))
     run, step = parse_run(name)
     if run == "last" or any((p / "recipe.yaml").is_file() for p in (Path(runs) / run, Path(run))):
         return str(model_of(checkpoint_of(find_run(run, Path(runs)), step)))
+    numbered = re.fullmatch(r"(.+)-s?\d+", run)
+    if numbered and numbered[1] in recipe_names():  # no name on the hub, but that of a run
+        find_run(run, Path(runs))
     return name
 
 

@@ -102,7 +102,8 @@ def find(name: str, home: str, folder: Path) -> Any:
     named = getattr(module, attribute, None)
     if named is None or isinstance(named, ModuleType):  # a submodule is not a named object
         known = [n for n in getattr(module, "__all__", None) or vars(module) if not n.startswith("_")]
-        raise Mistake(f"{module.__name__} has no {attribute!r}{did_you_mean(attribute, known)}")
+        place = folder / where if where.endswith(".py") else module.__name__
+        raise Mistake(f"{place} has no {attribute!r}{did_you_mean(attribute, known)}")
     return named
 
 

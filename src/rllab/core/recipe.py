@@ -4,9 +4,10 @@ The algorithm's fields and the run's settings share the top level. Nested are on
 and the settings of named objects such as rewards. `smoke` holds changes with which the run finishes in seconds.
 """
 
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ import yaml
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.names import Named, did_you_mean, is_data, is_in_file
+from rllab.core.ranges import Count, Decay, Natural, NotNegative, Positive
 from rllab.core.typed import Reader, compose, dataclass_settings, pairs, plain, put, renamed
 
 if TYPE_CHECKING:
@@ -26,20 +28,14 @@ class Optim:
     """An optimizer and its learning-rate schedule; the schedule counts rounds."""
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
-    lr: float = 1e-3  # learning rate
-    betas: tuple[float, float] = (0.9, 0.999)  # adamw, which muon uses for all but matrices
-    eps: float = 1e-8  # added to AdamW's denominator
-    weight_decay: float = 0.0  # decoupled for adamw and muon, an L2 penalty for sgd
-    momentum: float = 0.0  # sgd and muon; muon uses 0.95 if this is 0
-    max_grad_norm: float | None = None  # a gradient with a larger norm is scaled down to this norm
-    warmup: int = 0  # rounds of linear warm-up to the full learning rate
+    lr: Positive = 1e-3  # learning rate
+    betas: tuple[Decay, Decay] = (0.9, 0.999)  # adamw, which muon uses for all but matrices
+    eps: NotNegative = 1e-8  # added to AdamW's denominator
+    weight_decay: NotNegative = 0.0  # decoupled for adamw and muon, an L2 penalty for sgd
+    momentum: Decay = 0.0  # sgd and muon; muon uses 0.95 if this is 0
+    max_grad_norm: Positive | None = None  # a gradient with a larger norm is scaled down to this norm
+    warmup: Natural = 0  # rounds of linear warm-up to the full learning rate
     decay: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, to 0 at total_steps
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm must be positive, got {self.max_grad_norm}")
 
 
 @dataclass(kw_only=True)
@@ -47,34 +43,42 @@ class Settings:
     """The settings that every run has, whatever its algorithm. A step is one round: collect and update."""
 
     algo: str  # name of the algorithm
-    total_steps: int  # rounds
-    seed: int = 0  # of all random numbers
+    total_steps: Count  # rounds
+    seed: Natural = 0  # of all random numbers
     optim: Optim | dict[str, Optim] = field(default_factory=Optim)  # one for all parts, or one for each part
-    eval_every: int = 0  # rounds between evaluations; 0: only the final evaluation for the headline
-    save_every: int = 0  # rounds between checkpoints; 0: only every save_minutes
-    save_minutes: float = 10.0  # minutes between checkpoints
-    keep: int = 2  # number of checkpoints kept
-    micro_batch: int | None = None  # entries per backward pass; the gradient is the same
+    eval_every: Natural = 0  # rounds between evaluations; 0: only the final evaluation for the headline
+    save_every: Natural = 0  # rounds between checkpoints; 0: only every save_minutes
+    save_minutes: Positive = 10.0  # minutes between checkpoints
+    keep: Count = 2  # number of checkpoints kept
+    micro_batch: Count | None = None  # entries per backward pass; the gradient is the same
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: a GPU if torch sees one, else the CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    threads: int | None = None  # CPU threads of torch; by default torch's own number
+    threads: Count | None = None  # CPU threads of torch; by default torch's own number
     until: dict[str, float | str] = field(default_factory=dict)  # metric: value; the run ends once all are reached
     expect: dict[str, float | str] = field(default_factory=dict)  # metric: value that the finished run must reach
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "keep", "micro_batch", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("seed", "eval_every", "save_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("until", "expect"):
             for metric, wanted in getattr(self, name).items():
+                if "/" not in metric and metric != "step":
+                    raise ValueError(f"{name}: metrics are named group/name, as in eval/return; got {metric!r}")
                 try:
                     reached(wanted, 0.0)
                 except ValueError as error:
                     raise ValueError(f"{name}.{metric}: {error}") from None
+
+    def unmeasured(self, measured: Iterable[str], group: str = "") -> tuple[str, str] | None:
+        """(field, message) for a metric of `until` or `expect` that is not among the measured ones; None if all are.
+
+        group: the beginning of the names that are looked at.
+        """
+        known = list(measured)
+        for name in ("until", "expect"):
+            for metric in getattr(self, name):
+                if metric.startswith(group) and metric not in known:
+                    hint = did_you_mean(metric, known) or f"; there are: {', '.join(sorted(known))}"
+                    return name, f"no metric {metric!r} is measured{hint} ({name}={{}} asks for none)"
+        return None
 
     def evaluates_at(self, step: int) -> bool:
         """Whether the algorithm is evaluated after round `step`. The last round always is, unless eval_every is 0."""
@@ -99,6 +103,8 @@ def reached(wanted: float | str, value: float | None) -> bool:
     if match is None:
         raise ValueError(f"expected a number, '>= number' or '<= number', got {wanted!r}")
     bound = float(match[2])
+    if not math.isfinite(bound):
+        raise ValueError(f"expected a finite number, got {wanted!r}")
     return value is not None and (value <= bound if match[1] == "<=" else value >= bound)
 
 
@@ -209,7 +215,7 @@ def _renamed_keys(algorithm: Any) -> dict[str, str]:
 def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, yaml.Node]]:
     """Parses overrides, as `a.b=value` words or a mapping from Python, into (key, node marked as command line)."""
     if isinstance(overrides, Mapping):
-        texts = [(k, yaml.safe_dump(v, default_flow_style=True)) for k, v in overrides.items()]
+        texts = [(k, yaml.safe_dump(v, default_flow_style=True).removesuffix("...\n")) for k, v in overrides.items()]
     else:
         for word in overrides:
             if "=" not in word:
@@ -217,7 +223,7 @@ def _changes(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, ya
         texts = [(k, v) for k, _, v in (w.partition("=") for w in overrides)]
     changes = []
     for key, text in texts:
-        source = f"command line: {key}={text.strip()}"
+        source = f"{'setting' if isinstance(overrides, Mapping) else 'command line'}: {key}={text.strip()}"
         node = compose(text, source)
         if not text.strip():
             node = yaml.ScalarNode("tag:yaml.org,2002:str", "")
@@ -337,6 +343,8 @@ def expand_seeds(overrides: Sequence[str], text: str) -> list[int] | None:
     )
     match = re.fullmatch(r"(\d+)\.\.(\d+)", seeds[-1].strip()) if seeds else None
     if match is None:
+        if seeds and not re.fullmatch(r"\d+", seeds[-1].strip()):
+            raise Mistake(f"seed={seeds[-1]}: expected a whole number, or a range such as seed=0..4 for five runs")
         return None
     first, last = int(match[1]), int(match[2])
     if last < first:

@@ -136,9 +136,9 @@ class RunFolder:
         forked: str | None = read_json(self.path / "env.json").get("from")
         return forked
 
-    def set_total_steps(self, total_steps: int) -> None:
-        """Changes the number of rounds in recipe.yaml, so that a run can be extended."""
-        plain = self.plain() | {"total_steps": total_steps}
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Changes settings in recipe.yaml that do not change what the run has trained, so that it can go on."""
+        plain = self.plain() | dict(settings)
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         self.write_status("running", {"step": self.metrics.last().get("step", 0)})
 

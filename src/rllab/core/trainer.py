@@ -6,7 +6,7 @@ at any moment and started again ends with the same weights and the same rows as 
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,8 @@ class Trainer:
         self.stopping = True
         with suppress(Interrupted):
             self.headline, self.stopping = self.algorithm.headline(), False
+            if self.engine.rank == 0 and self.settings.unmeasured(self.row):
+                self._check_metrics({name for row in self.folder.metrics.rows() for name in row})
 
     def _round(self) -> None:
         """Runs one round of the algorithm, with an optimizer step for each batch that it yields."""
@@ -180,10 +182,19 @@ class Trainer:
             start = time.perf_counter()
             self.row |= self.algorithm.evaluate(self.step)
             self.row["time/evaluate"] = time.perf_counter() - start
+            if self.step <= self.settings.eval_every:  # the first evaluation
+                self._check_metrics(self.row, "eval/")
         if self.engine.rank == 0:
             self.folder.append(self.row, self.algorithm.samples())
         self._reported = True
         self._status("running", at_most_every=2.0)
+
+    def _check_metrics(self, measured: Iterable[str], group: str = "") -> None:
+        """Checks that `until` and `expect` name metrics that are measured; `group` as in `Settings.unmeasured`."""
+        if self.settings.unmeasured(measured, group):
+            headline = self.headline or self.algorithm.headline()  # the one that may be new at the end
+            if mistake := self.settings.unmeasured({*measured, *([headline.name] if headline else [])}, group):
+                raise self.recipe.at(FieldMistake(*mistake))
 
     def _finished(self) -> bool:
         return self.engine.any(self.step >= self.settings.total_steps or self.settings.ends_early(self.row))

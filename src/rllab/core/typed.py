@@ -4,6 +4,7 @@ PyYAML follows YAML 1.1, where `1e-4` is a string and `yes` a bool. Here `1e-4` 
 """
 
 import functools
+import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ import yaml
 
 from rllab.core.errors import Mistake
 from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, is_in_file, is_model, settings_of, takes
+from rllab.core.ranges import Range
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _UNREAD = object()  # placeholder for a value with a mistake
@@ -99,7 +101,7 @@ class Reader:
     def where(self, node: yaml.Node) -> str:
         """Where a node is set: 'recipes/cartpole.yaml:12' or 'command line: optim.lr=1e-4'."""
         mark = node.start_mark
-        if mark is not None and mark.name.startswith("command line"):
+        if mark is not None and mark.name.startswith(("command line: ", "setting: ")):
             return str(mark.name)
         return f"{self.source}:{mark.line + 1}" if mark is not None else self.source
 
@@ -130,7 +132,11 @@ class Reader:
         origin, args = get_origin(type_), get_args(type_)
         if origin is Annotated:
             mark = next((a for a in args[1:] if isinstance(a, Named)), None)
-            return self.named(node, mark, key) if mark else self.read(node, args[0], key)
+            if mark:
+                return self.named(node, mark, key)
+            value, ranges = self.read(node, args[0], key), [a for a in args[1:] if isinstance(a, Range)]
+            outside = [r for r in ranges if value is not _UNREAD and not r.holds(value)]
+            return self.note(node, "", f"{key} must be {outside[0]}, got {value}") if outside else value
         if origin in (Union, types.UnionType):
             return self._union(node, args, key)
         if type_ is Any:
@@ -163,9 +169,15 @@ class Reader:
         value = plain(node)
         if type_ is float and type(value) is int:
             return float(value)
+        if type_ is float and type(value) is float and not math.isfinite(value):
+            return self.note(node, key, f"expected a finite number, got {value}")
         if type(value) is type_:
             return value
         hint = "; put it in quotes" if type_ is str and not isinstance(value, (list, dict)) else ""
+        if type_ is int and type(value) is float and value.is_integer():
+            hint = f"; write {int(value)}"
+        elif type_ in (int, float) and (isinstance(value, list) or "," in str(value)):
+            hint = "; only seed takes several values, as in seed=0..4: start a run for each"
         shown = node.value if isinstance(node, yaml.ScalarNode) and not isinstance(value, str) else repr(value)
         return self.note(node, key, f"expected {_WORDS.get(type_, type_.__name__)}, got {shown}{hint}")
 
@@ -181,6 +193,8 @@ class Reader:
             fitting = [a for a in args if (get_origin(a) is dict) == bool(nested)] or list(args)
             return self.read(node, fitting[0], key)
         scalars = [a for a in args if get_origin(a) is not dict and not is_dataclass(a)] or list(args)
+        if (exact := type(plain(node))) in scalars:
+            return self.read(node, exact, key)
         for arg in scalars[:-1]:
             trial = Reader(self.source, self.folder)
             trial.placed = self.placed

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from rllab.core.messages import last_text
+from rllab.core.ranges import Count, Positive
 from rllab.sandbox.program import guards, run
 
 _BLOCK = re.compile(r"```(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -33,8 +34,8 @@ def code(
     prompts: Sequence[Any],
     completions: Sequence[Any],
     *,
-    seconds: float = 5.0,  # time limit of a program with its tests, or with one input
-    memory: int = 1024,  # memory limit of a program in MiB
+    seconds: Positive = 5.0,  # time limit of a program with its tests, or with one input
+    memory: Count = 1024,  # memory limit of a program in MiB
     partial: bool = False,  # reward the share of tests that pass; else 1 if all pass
     **columns: Sequence[Any],
 ) -> list[float | None]:

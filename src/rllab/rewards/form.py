@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rllab.core.messages import END_THINK, THINK, last_text
+from rllab.core.ranges import Count
 
 _NO_TAG = f"(?:(?!{THINK}|{END_THINK}).)*"
 _THINKS = rf"\s*{THINK}{_NO_TAG}{END_THINK}{_NO_TAG}\S\s*"
@@ -24,7 +25,7 @@ def format(
 def repetition(
     completions: Sequence[Any],
     *,
-    words: int = 3,  # words of a sequence
+    words: Count = 3,  # words of a sequence
     worst: float = -1.0,  # the reward if all sequences are repetitions
 ) -> list[float]:
     """`worst` times the share of sequences of `words` words that are repetitions (Yeo et al. 2025, appendix)."""

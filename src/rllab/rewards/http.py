@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rllab.core.ranges import Count, Positive
 from rllab.rewards.remote import ask_all
 
 
@@ -12,9 +13,9 @@ async def http(
     completion_ids: Sequence[Sequence[int]],
     *,
     url: str,  # the service's address
-    seconds: float = 30.0,  # deadline of one request
-    batch: int = 64,  # completions of a request
-    at_once: int = 4,  # requests at the same time
+    seconds: Positive = 30.0,  # deadline of one request
+    batch: Count = 64,  # completions of a request
+    at_once: Count = 4,  # requests at the same time
     **columns: Sequence[Any],
 ) -> list[Any]:
     """Scores from a service, to which the texts and the columns of their rows are posted.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rllab.core.messages import after_thinking
+from rllab.core.ranges import Count
 from rllab.rewards.pairwise import ASKS, contest_of
 from rllab.rewards.remote import ask_all
 
@@ -21,7 +22,7 @@ async def judge(
     url: str,  # the judge's address, up to /v1
     model: str,  # the judge's name at that address
     asks: str = ASKS,  # the question to the judge
-    opponents: int = 2,  # others of its group that each completion is compared with
+    opponents: Count = 2,  # others of its group that each completion is compared with
     against: str = "",  # a column with one answer that all completions are compared with instead
     **columns: Sequence[Any],
 ) -> list[float | None]:

@@ -6,12 +6,13 @@ from typing import Any
 
 from rllab.answers import grade
 from rllab.core.messages import last_text
+from rllab.core.ranges import Count
 
 
 def brevity(
     completion_ids: Sequence[Sequence[int]],
     *,
-    tokens: int = 64,  # length from which the reward is 0
+    tokens: Count = 64,  # length from which the reward is 0
 ) -> list[float]:
     """Falls linearly from 1 for an empty completion to 0 at `tokens` or more."""
     return [max(0.0, 1.0 - len(ids) / tokens) for ids in completion_ids]
@@ -20,8 +21,8 @@ def brevity(
 def soft_overlong(
     completion_ids: Sequence[Sequence[int]],
     *,
-    tokens: int,  # length from which the reward is -1
-    buffer: int,  # tokens over which it falls from 0 to -1
+    tokens: Count,  # length from which the reward is -1
+    buffer: Count,  # tokens over which it falls from 0 to -1
 ) -> list[float]:
     """0 up to `tokens - buffer` tokens, then linearly down to -1 at `tokens` (DAPO, Yu et al. 2025, equation 13)."""
     first = tokens - buffer
@@ -34,7 +35,7 @@ def cosine_length(
     target: Sequence[str],
     kind: Sequence[str],
     *,
-    tokens: int,  # length from which the second value holds
+    tokens: Count,  # length from which the second value holds
     right: tuple[float, float] = (1.0, 0.5),  # rewards of a correct answer at length 0 and at `tokens`
     wrong: tuple[float, float] = (-1.0, -0.5),  # rewards of a wrong answer at length 0 and at `tokens`
 ) -> list[float]:

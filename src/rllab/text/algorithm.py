@@ -13,6 +13,7 @@ from torch import nn
 from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
+from rllab.core.ranges import Count
 from rllab.text.chat import documents, prompt_ids
 from rllab.text.evaluation import check_targets, sample_and_grade, share
 from rllab.text.lora import Lora
@@ -42,12 +43,12 @@ class TextAlgorithm(Algorithm):
     shape: dict[str, Any] = field(default_factory=dict)  # a new model: model_type and settings of its config
     lora: Lora | None = None  # train adapters instead of all weights
     gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
-    batch_size: int = 32  # rows of a round
-    length: int = 128  # most tokens of a packed row
+    batch_size: Count = 32  # rows of a round
+    length: Count = 128  # most tokens of a packed row
     too_long: Literal["error", "cut"] = "error"  # what happens to rows of more than `length` tokens
-    eval_rows: int = 100  # held-out rows of an evaluation
-    headline_rows: int = 1000  # held-out rows of the final measurement
-    max_new_tokens: int = 96  # most tokens of a sampled answer
+    eval_rows: Count = 100  # held-out rows of an evaluation
+    headline_rows: Count = 1000  # held-out rows of the final measurement
+    max_new_tokens: Count = 96  # most tokens of a sampled answer
     retention_task: RetentionTask | None = None  # an earlier skill's task; evaluations measure it as eval/retention
 
     def __post_init__(self) -> None:

@@ -14,6 +14,8 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerF
 from transformers.utils import logging
 
 from rllab.core.errors import FieldMistake
+from rllab.core.files import hub_is_reachable
+from rllab.core.run import RunFolder
 from rllab.text.chat import checked_template
 from rllab.text.models import HEADS, Head, LanguageModel, native_shape
 from rllab.text.tokenizers import CHAT
@@ -31,11 +33,12 @@ def load_base(
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     _check_folder(name)
-    more: dict[str, Any] = {} if head == "lm" else {"num_labels": 1}
+    hub: dict[str, Any] = {} if Path(name).is_dir() or hub_is_reachable() else {"local_files_only": True}
+    more: dict[str, Any] = hub | ({} if head == "lm" else {"num_labels": 1})
     if quantize:
         more |= _quantized()
     with _as_mistakes(name), _quietly():
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
     _check_tokenizer(name, tokenizer)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     foreign = tokenizer.chat_template is not None and tokenizer.chat_template != CHAT
@@ -52,6 +55,10 @@ def _check_folder(name: str) -> None:
         if folder.is_absolute() or name.startswith("."):
             raise FieldMistake("model", f"{name} cannot be loaded: there is no such folder")
         return
+    above = folder.resolve().parents[1:3]  # the second where the model is one of several parts
+    run = next((RunFolder(path) for path in above if (path / "recipe.yaml").is_file()), None)
+    if not (folder / "config.json").is_file() and run is not None:
+        raise FieldMistake("model", f"{run.path} is a run of {run.plain()['algo']} and holds no language model")
     if not (folder / "config.json").is_file():
         raise FieldMistake("model", f"{name} cannot be loaded: it has no config.json, so it is not a model folder")
     if not list(folder.glob("*.safetensors")):
