@@ -117,7 +117,7 @@ def _draw_group(axes: "Axes", label: str, curves: list[list[tuple[float, float]]
     shared = sorted(x for x, ys in at.items() if len(ys) == len(curves))
     means, (low, high) = (
         [float(np.mean(at[x])) for x in shared],
-        np.array([bootstrap(np.array(at[x])) for x in shared]).T,
+        np.array([bootstrap(np.array(at[x])) for x in shared]).reshape(-1, 2).T,
     )
     (line,) = axes.plot(shared, means, marker=".", label=f"{label}, mean of {len(curves)} seeds, 95 % interval")
     axes.fill_between(shared, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
