@@ -109,6 +109,21 @@ def test_signals_are_caught_before_torch_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
+def test_looking_at_runs_needs_no_torch(tmp_path: Path) -> None:
+    """`runs`, `curves` and `samples` read JSON, so they answer at once."""
+    from conftest import smoke_runs
+
+    smoke_runs(tmp_path, "cartpole")
+    for words in (["runs"], ["curves", "cartpole", "--of", "loss/total"]):
+        code = (
+            "import sys\nfrom rllab.cli import app\n"
+            f"app([*{words}, '--runs', {str(tmp_path)!r}], standalone_mode=False)\n"
+            "print([m for m in ('torch', 'gymnasium', 'transformers') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_control_needs_no_language_models() -> None:
     code = "import sys; import rllab.algos.dqn, rllab.cli; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

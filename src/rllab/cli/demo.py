@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from rllab.cli.progress import result, train_to_end
+from rllab.cli.progress import train_to_end
+from rllab.cli.results import result
 from rllab.cli.tables import table
 from rllab.core.algorithm import Algorithm
 from rllab.core.load import load_run

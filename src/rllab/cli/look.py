@@ -87,7 +87,7 @@ def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
 
     Below the table stands why a run failed or was stopped, and when; and which file of a run is damaged.
     """
-    from rllab.cli.progress import summary
+    from rllab.cli.results import summary
     from rllab.cli.tables import table
     from rllab.core.run import list_runs
 

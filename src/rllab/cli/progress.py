@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rllab.core.errors import Mistake, Stopped
+from rllab.core.errors import Stopped
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.stages import made_otherwise, resolve_models
@@ -98,47 +98,3 @@ def line(trainer: Trainer, newest: Mapping[str, Any]) -> str:
     words += [f"{k} {newest[k]:.4g}" for k in names if k in newest]
     words += [f"{v:,.0f} {k[5:-11]}/s" for k, v in newest.items() if k.endswith("_per_second")]
     return "  ".join(words)
-
-
-def result(run: RunFolder) -> str:
-    """The result of a finished run, with what its recipe expects."""
-    status, settings = run.status(), run.plain()
-    parts = [f"{run.path}: {status['state']} after {status['step']} rounds"]
-    if status["state"] == "done" and status["step"] < settings["total_steps"]:
-        reached = ", ".join(f"{metric} {value}" for metric, value in settings["until"].items())
-        parts[0] += f" of {settings['total_steps']}, since `until` is reached ({reached})"
-    if headline := status["headline"]:
-        low, high = headline["interval"]
-        parts.append(f"{headline['name']} {headline['value']:.6g} [{low:.6g}, {high:.6g}]")
-    for e in status["expect"]:
-        value = "nothing" if e["value"] is None else f"{e['value']:.6g}"
-        parts.append(f"{e['metric']} expected {e['wanted']}: {'met' if e['met'] else f'missed, {value}'}")
-    return "; ".join(parts)
-
-
-def summary(run: RunFolder) -> dict[str, Any]:
-    """The row of a run in the table of runs. `problem` is why it failed or was stopped, or which file is damaged."""
-    try:
-        return _summary(run)
-    except (Mistake, AttributeError, LookupError, TypeError, ValueError) as error:
-        why = str(error) if isinstance(error, Mistake) else f"{run.path / 'status.json'} has not the status of a run"
-        empty = dict.fromkeys(("algo", "seed", "state", "step", "headline", "expect"), "")
-        return {"run": run.path.name} | empty | {"state": "damaged", "problem": why}
-
-
-def _summary(run: RunFolder) -> dict[str, Any]:
-    status, recipe = run.status(), run.plain()
-    state = status.get("state", "unknown")
-    if state == "running" and not run.is_running:
-        state = "killed"
-    headline, expected = status.get("headline"), status.get("expect")
-    return {
-        "run": run.path.name,
-        "algo": recipe["algo"],
-        "seed": recipe["seed"],
-        "state": state,
-        "step": f"{int(status.get('step', 0))}/{recipe['total_steps']}",
-        "headline": f"{headline['name']} {headline['value']:.6g}" if headline else "",
-        "expect": ("met" if all(e["met"] for e in expected) else "missed") if expected else "",
-        "problem": f"{status.get('time', '')} {status['reason']}".strip() if status.get("reason") else "",
-    }

@@ -112,7 +112,7 @@ def _asked_for(
 
 def _print_results(results: "list[RunFolder]", as_json: bool) -> None:
     """Prints the result of finished runs, and of several seeds their mean and median. Only rank 0 prints."""
-    from rllab.cli.progress import result
+    from rllab.cli.results import result
 
     if os.environ.get("RANK", "0") != "0":
         return
