@@ -1,13 +1,17 @@
 """`check_game` raises on every kind of broken game and names the moves that lead to the error."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from conftest import run
 from plain_games import PlainTicTacToe
 from rllab_envs import games
 
+from rllab.core.errors import Mistake
 from rllab.core.protocols import Exam
+from rllab.core.recipe import read_recipe
 from rllab.testing import Broken, check_game
 
 Right = games.tictactoe
@@ -311,6 +315,113 @@ def test_a_game_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) ->
             _, reward, over = super().play(board, action)
             return self.start(len(over)), reward, over & False
 
-    monkeypatch.setattr("rllab.testing.played.LONGEST", 50)
+    monkeypatch.setattr("rllab.core.played.LONGEST", 50)
     with pytest.raises(Broken, match="Circle: a random game goes on after 50 moves"):
         check_game(Circle())
+
+
+class Row:
+    """Two players put stones on a row of six until it is full; a game whose parts the tests break."""
+
+    players, longest = 2, 6
+    names: ClassVar = list("abcdef")
+
+    def start(self) -> Any:
+        """The empty row."""
+        return (0,) * 6
+
+    def legal(self, position: Any) -> Any:
+        """The empty places."""
+        return [a for a in range(6) if not position[a]]
+
+    def play(self, position: Any, action: int) -> Any:
+        """Puts a stone."""
+        mover = 1 + (6 - position.count(0)) % 2
+        after = (*position[:action], mover, *position[action + 1 :])
+        return after, 0.0, 0 not in after
+
+    def observe(self, position: Any) -> Any:
+        """The stones of either side."""
+        mover, row = 1 + (6 - position.count(0)) % 2, np.array(position)
+        return np.stack([row == mover, row == 3 - mover])[:, None]
+
+
+class Three(Row):
+    players = 3
+
+
+class Fifty(Row):
+    def play(self, position: Any, action: int) -> Any:
+        after, _, over = super().play(position, action)
+        return after, 50.0 * over, over
+
+
+class Changes(Row):
+    def start(self) -> Any:
+        return [0] * 6
+
+    def play(self, position: Any, action: int) -> Any:
+        position[action] = 1 + (6 - position.count(0)) % 2
+        return position, 0.0, 0 not in position
+
+
+class Dice(Row):
+    def play(self, position: Any, action: int) -> Any:
+        after, _, over = super().play(position, action)
+        return after, float(over and np.random.random() < 0.5), over
+
+
+class OnePlane(Row):
+    def observe(self, position: Any) -> Any:
+        return super().observe(position)[:1]
+
+
+class OneSided(Row):
+    def observe(self, position: Any) -> Any:
+        return np.stack([np.array(position) == p for p in (1, 2)])[:, None]
+
+
+BROKEN = {
+    Three: "`players` is 1 or 2, got 3",
+    Fifty: "add up to a number beyond -1 to 1",
+    Changes: "after `play` was called on it|change its arguments",
+    Dice: "replayed alone, the game differs",
+    OnePlane: "`observe` returns 1 plane: plane 0 has the stones of the player to move",
+    OneSided: "have not changed sides",
+}
+
+
+@pytest.mark.parametrize("game", BROKEN, ids=lambda g: g.__name__)
+def test_training_refuses_what_check_game_refuses(game: type[Row], tmp_path: Path) -> None:
+    """AlphaZero, and DQN by the game's Gymnasium environment; before any round."""
+    check_game(Row())
+    with pytest.raises(Broken, match=BROKEN[game]):
+        check_game(game())
+    named = f"'{Path(__file__)}:{game.__name__}'"
+    for text in (
+        f"algo: AlphaZero\ngame: {named}\n",
+        f"algo: DQN\nenv: rllab/Game-v0\nenv_kwargs: {{game: {named}}}\n",
+    ):
+        recipe = read_recipe(f"{text}total_steps: 1\n", "r.yaml", tmp_path, "r")
+        with pytest.raises(Mistake, match=f"recipe.yaml:\\d+: (game|env_kwargs): {game.__name__}.*({BROKEN[game]})"):
+            run(recipe, tmp_path / recipe.plain["algo"])
+
+
+class ManyActions(Row):
+    """More actions than an int16 can number; the legal ones are the last six."""
+
+    names: ClassVar = [f"m{a}" for a in range(70_000)]
+
+    def legal(self, position: Any) -> Any:
+        return [69_994 + a for a in super().legal(position)]
+
+    def play(self, position: Any, action: int) -> Any:
+        return super().play(position, action - 69_994)
+
+
+def test_a_game_with_very_many_actions_is_played(tmp_path: Path) -> None:
+    assert len(check_game(ManyActions(), games=4)) >= 6
+    few = ("num_games", "batch_size", "gradient_steps", "channels", "blocks", "eval_games", "eval_rollouts")
+    text = f"algo: AlphaZero\ngame: '{Path(__file__)}:ManyActions'\nmoves: 7\nsimulations: 4\ntotal_steps: 1\n"
+    more = "eval_simulations: 2\n" + "".join(f"{name}: 2\n" for name in few)
+    assert run(read_recipe(text + more, "r.yaml", tmp_path, "r"), tmp_path / "run").headline is not None

@@ -123,3 +123,15 @@ def test_wrong_actions_and_seeds_are_errors() -> None:
         env.step(np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="expected 3 seeds"):
         env.reset(seed=[1, 2])
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_single_one_is_made_too(name: str) -> None:
+    """Also by an id with its module, without an import."""
+    one, ours = gym.make(f"rllab_envs.control:rllab/{name}"), gym.make_vec(f"rllab/{name}", 1)
+    np.testing.assert_allclose(one.reset(seed=3)[0], ours.reset(seed=3)[0][0], rtol=1e-5, atol=1e-6)
+    one.action_space.seed(0)
+    action = one.action_space.sample()
+    step, steps = one.step(action), ours.step(np.array([action]))
+    np.testing.assert_allclose(step[0], steps[0][0], rtol=1e-5, atol=1e-6)
+    assert step[1] == pytest.approx(float(steps[1][0])) and one.spec is not None and one.spec.max_episode_steps

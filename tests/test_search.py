@@ -209,6 +209,39 @@ def test_the_mean_of_all_views_does_not_depend_on_the_view(entries: int) -> None
     assert not torch.allclose(policy, mirrored.flip(1), atol=1e-2)
 
 
+class Large:
+    """A game of which only the observations are used: 24 cells, each 0 or 2^14."""
+
+    players, names = 1, ("a",)
+
+    def start(self, n: int) -> Board:
+        """`n` empty positions."""
+        return {"cells": np.zeros((n, 24), np.float32)}
+
+    def legal(self, board: Board) -> np.ndarray:
+        """The only action."""
+        return np.ones((len(board["cells"]), 1), bool)
+
+    def observe(self, board: Board) -> np.ndarray:
+        """The cells."""
+        return board["cells"][:, None, None] * np.float32(2**14)
+
+
+def test_positions_with_the_same_sum_have_different_keys() -> None:
+    """In fixed point the sums of numbers x factors of large numbers end in zeros; two positions with the same sum."""
+    game: Any = Large()
+    cached = Evaluator(game, lambda x: (torch.zeros(len(x), 1), x.flatten(1)[:, 0] * 0 + x.sum((1, 2, 3))), CTX, 1024)
+    signs = np.stack(np.meshgrid(*[[0, 1, -1]] * 12), -1).reshape(-1, 12)
+    first, second = (signs @ half % (1 << 34) for half in np.split(cached._factors[0], 2))
+    _, i, j = np.intersect1d(first, -second % (1 << 34), return_indices=True)
+    cells = np.concatenate([signs[i], signs[j]], 1)
+    cells = cells[(cells != 0).any(1)]
+    assert len(cells), "no two positions have the same sum"
+    board = {"cells": np.float32(np.stack([cells[0] == 1, cells[0] == -1]))}
+    values = cached(board, game.legal(board))[1]
+    assert cached.hits == 0 and values.tolist() == [c.sum() * 2**14 for c in board["cells"]]
+
+
 def test_a_full_cache_is_cleared() -> None:
     game = Tree(5, 4, 0)
     cached, plain = (Evaluator(game, network, CTX, n) for n in (64, 0))

@@ -6,18 +6,19 @@ seed they agree with Gymnasium's own environments step for step. They can save a
 
 from gymnasium.envs.registration import register, registry
 
-_ENVS = {  # id: (class, time limit in steps, return at which it counts as solved), as Gymnasium has them
-    "rllab/CartPole-v1": ("cartpole:CartPole", 500, 475.0),
-    "rllab/Acrobot-v1": ("acrobot:Acrobot", 500, -100.0),
-    "rllab/MountainCar-v0": ("mountaincar:MountainCar", 200, -110.0),
-    "rllab/Pendulum-v1": ("pendulum:Pendulum", 200, None),
+_ENVS = {  # id: (class, Gymnasium's class, time limit in steps, return at which it counts as solved)
+    "rllab/CartPole-v1": ("cartpole:CartPole", "cartpole:CartPoleEnv", 500, 475.0),
+    "rllab/Acrobot-v1": ("acrobot:Acrobot", "acrobot:AcrobotEnv", 500, -100.0),
+    "rllab/MountainCar-v0": ("mountaincar:MountainCar", "mountain_car:MountainCarEnv", 200, -110.0),
+    "rllab/Pendulum-v1": ("pendulum:Pendulum", "pendulum:PendulumEnv", 200, None),
 }
 
-for _id, (_where, _limit, _solved) in _ENVS.items():
+for _id, (_ours, _single, _limit, _solved) in _ENVS.items():
     if _id not in registry:
         register(
             _id,
-            vector_entry_point=f"rllab_envs.control.{_where}",
+            entry_point=f"gymnasium.envs.classic_control.{_single}",
+            vector_entry_point=f"rllab_envs.control.{_ours}",
             max_episode_steps=_limit,
             reward_threshold=_solved,
         )

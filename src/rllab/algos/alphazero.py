@@ -35,10 +35,11 @@ from torch import Tensor, nn
 
 from rllab.control.replay import Window
 from rllab.core.algorithm import Algorithm, Batch, Context, Headline, Line, Metrics, Outputs, Round, split
-from rllab.core.games import GAMES, make_game, rows
+from rllab.core.games import GAMES, rows
 from rllab.core.optim import soft_update
 from rllab.core.protocols import Board, Exam, Game
 from rllab.core.ranges import Count, Natural, NotNegative, Positive, Share
+from rllab.core.rules import checked_game
 from rllab.search.evaluate import Evaluator, Network, sample_actions
 from rllab.search.match import Player, match, perfect_player, play_out, uct_player
 from rllab.search.networks import board_network
@@ -88,7 +89,7 @@ class AlphaZero(Algorithm):
 
     def setup(self, ctx: Context) -> None:
         self.ctx = ctx
-        self._game = make_game(self.game)
+        self._game = checked_game(self.game, "game")
         ctx.seed_torch("weights")
         learner = board_network(self._game, self.network, self.channels, self.blocks)
         player = deepcopy(learner).requires_grad_(False)

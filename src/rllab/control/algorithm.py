@@ -21,8 +21,10 @@ from rllab.control.vector import Envs
 from rllab.control.wrapped import Statistics
 from rllab.core.algorithm import Algorithm, Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake, Interrupted
+from rllab.core.games import named_game
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
+from rllab.core.rules import checked_game
 from rllab.stats import bootstrap
 
 SIDE_BY_SIDE = 100  # the most environments of an evaluation
@@ -54,6 +56,8 @@ class Control(Algorithm):
         self.ctx = ctx
         self._spec = EnvSpec(self.env, self.env_kwargs, self.wrappers, self.reward)
         refuse_state(self._spec)
+        if self.env == "rllab/Game-v0" and "game" in self.env_kwargs:
+            checked_game(named_game(self.env_kwargs["game"]), "env_kwargs")
         self.envs = Envs(self._spec, self.num_envs, ctx, "episode")
         if self.envs.statistics and ctx.world > 1:
             raise FieldMistake("wrappers", "their running statistics would differ between ranks; train on one rank")

@@ -31,6 +31,10 @@ class Mistake(RllabError):
     exit_code = 2
 
 
+class Broken(Mistake):
+    """An algorithm, a task or a game breaks its contract."""
+
+
 class FieldMistake(Mistake):
     """A setting that proves wrong only when it is used, such as the name of an environment that does not exist.
 

@@ -131,6 +131,8 @@ class _Node:
 class OneBoard:
     """A one-board game as a `Game`. A board is `moves`, int16 [B, longest], -1 beyond `count`, int16 [B].
 
+    With more than 32,767 actions `moves` is int32.
+
     The `memo` positions used last are kept in memory by their moves; others are replayed. An error of the game is
     raised as a `Mistake` that names the method and the moves before it.
     """
@@ -139,6 +141,7 @@ class OneBoard:
         self.game = game
         self.players, self.longest = int(game.players), int(game.longest)
         self.names: Sequence[str] = list(map(str, game.names))
+        self._kind = np.dtype(np.int16 if len(self.names) < 1 << 15 else np.int32)
         if hasattr(game, "symmetries"):
             cells, actions = game.symmetries
             self.symmetries = np.asarray(cells), np.asarray(actions)
@@ -153,7 +156,7 @@ class OneBoard:
         self._memo = memo
 
     def start(self, n: int) -> Board:
-        return {"moves": np.full((n, self.longest), -1, np.int16), "count": np.zeros(n, np.int16)}
+        return {"moves": np.full((n, self.longest), -1, self._kind), "count": np.zeros(n, np.int16)}
 
     def legal(self, board: Board) -> np.ndarray:
         masks = [self._legal(played, self._node(played)) for played in _played(board)]
@@ -164,8 +167,8 @@ class OneBoard:
         reward, over = np.zeros(len(action), np.float32), np.ones(len(action), bool)
         for i, (played, move) in enumerate(zip(_played(board), np.asarray(action).tolist(), strict=True)):
             if not self._node(played).over:
-                node = self._node(played + np.int16(move).tobytes())
-                after["moves"][i, len(played) // 2] = move
+                node = self._node(played + self._kind.type(move).tobytes())
+                after["moves"][i, len(played) // self._kind.itemsize] = move
                 after["count"][i] += 1
                 reward[i], over[i] = node.reward, node.over
         return after, reward, over
@@ -192,15 +195,15 @@ class OneBoard:
         return [str(self._call("show", played, self._node(played).position)) for played in _played(board)]
 
     def _node(self, played: bytes) -> _Node:
-        """The position after some moves (bytes of int16), replayed from the nearest earlier position in memory."""
-        known = len(played)
+        """The position after some moves (their bytes), replayed from the nearest earlier position in memory."""
+        known, size = len(played), self._kind.itemsize
         while known and played[:known] not in self._kept:
-            known -= 2
+            known -= size
         node = self._kept.get(played[:known]) or self._keep(b"", _Node(self._call("start", b"")))
         if known == len(played) and known:
             self._kept.move_to_end(played)
-        for end in range(known + 2, len(played) + 2, 2):
-            node = self._keep(played[:end], self._follow(played[: end - 2], node, played[end - 2 : end]))
+        for end in range(known + size, len(played) + size, size):
+            node = self._keep(played[:end], self._follow(played[: end - size], node, played[end - size : end]))
         return node
 
     def _keep(self, played: bytes, node: _Node) -> _Node:
@@ -211,10 +214,10 @@ class OneBoard:
 
     def _follow(self, played: bytes, node: _Node, move: bytes) -> _Node:
         """The position after one more move."""
-        action = int(np.frombuffer(move, np.int16)[0])
+        action = int(np.frombuffer(move, self._kind)[0])
         if not 0 <= action < len(self.names) or not self._legal(played, node)[action]:
             raise self._wrong("play", played, "was asked for a move that is not legal", action)
-        if len(played) // 2 >= self.longest:
+        if len(played) // self._kind.itemsize >= self.longest:
             raise self._wrong("play", played, f"goes on, but `longest` says {self.longest} moves at most", action)
         output = self._call("play", played, node.position, action)
         try:
@@ -257,7 +260,7 @@ class OneBoard:
 
     def _wrong(self, method: str, played: bytes, what: str, action: int | None = None) -> Mistake:
         """The error of a method after some moves; action: the move that it was called with."""
-        names = [self.names[a] for a in np.frombuffer(played, np.int16).tolist()]
+        names = [self.names[a] for a in np.frombuffer(played, self._kind).tolist()]
         before = f"after {' '.join(names)}" if names else "at the start"
         named = action is not None and 0 <= action < len(self.names)
         move = "" if action is None else f" of {self.names[action] if named else action}"
@@ -265,6 +268,6 @@ class OneBoard:
 
 
 def _played(board: Board) -> Sequence[bytes]:
-    """The moves of each board as bytes of int16, the key of its position."""
+    """The moves of each board as bytes, the key of its position."""
     moves, count = np.ascontiguousarray(board["moves"]), board["count"].tolist()
     return [m[:n].tobytes() for m, n in zip(moves, count, strict=True)]

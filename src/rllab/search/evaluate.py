@@ -19,6 +19,9 @@ Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Observations [B, C, H, W] -> (policy logits [B, A], values [B] for the side to move)."""
 
 
+CACHE_BYTES = 1 << 29  # the most memory of a cache
+
+
 class NotFinite(Failed):
     """A network's output for a position is not finite."""
 
@@ -40,12 +43,12 @@ class NotFinite(Failed):
 class Evaluator:
     """A network's policy and value of positions, with a cache that positions share with their symmetric images.
 
-    Make a new one when the network's weights change. The cache key is a hash of the observation, the lowest over all
-    symmetries of the game. On a miss, the network evaluates the position as seen through that symmetry.
+    Make a new one when the network's weights change. A position is seen through one of the game's symmetries, that with
+    the lowest sum; the cache key is a 64-bit hash of every bit of what is seen. On a miss, the network evaluates it.
 
-    ctx: gives the network's device and dtype. entries: size of the cache (a power of 2), 0 for none. views: the number
-    of symmetries under which the network evaluates each position. Their outputs are averaged, which is more accurate
-    and takes that many times longer.
+    ctx: gives the network's device and dtype. entries: size of the cache (a power of 2), 0 for none; it is smaller
+    where these would take more than `CACHE_BYTES`. views: the number of symmetries under which the network evaluates
+    each position. Their outputs are averaged, which is more accurate and takes that many times longer.
     """
 
     def __init__(self, game: Game, network: Network, ctx: Context, entries: int = 1 << 18, views: int = 1) -> None:
@@ -59,6 +62,8 @@ class Evaluator:
         factors = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, self._cells.shape[1]) | 1  # one per number
         self._factors = factors[np.argsort(self._cells, 1)]
         self._views = min(views, len(self._cells))
+        while entries * (actions + 1) * 4 > CACHE_BYTES:
+            entries //= 2
         self.requests = self.hits = 0  # positions requested, and those answered by the cache
         self._used, self._keys = 0, np.zeros(entries, np.int64)
         self._cache = np.empty((entries, actions + 1), np.float32)  # logits, then the value
@@ -125,6 +130,15 @@ def _as_int(x: np.float32, bits: np.int32) -> np.int64:
     return np.int64(bits) + (np.int64(1) << 40)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _mixed(x: np.int64) -> np.int64:
+    """Mixes the bits of a number (splitmix64, Steele et al. 2014), so that sums of such numbers are hashes."""
+    z = np.uint64(x)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64(z ^ (z >> np.uint64(31)))
+
+
 @njit(cache=True, nogil=True)
 def _look_up(
     seen: np.ndarray,
@@ -139,23 +153,27 @@ def _look_up(
 ) -> int:
     """Finds or assigns a slot in the hash table for each observation [B, C x cells]. Returns the number of misses.
 
-    bits: `seen`, read as int32. The key is the lowest hash over all symmetries, and `view` [B] gets the index of that
-    symmetry. For the misses, the first entries of `new` get the indices of their observations, and the first rows of
-    `turned` the observations under their symmetries.
+    bits: `seen`, read as int32. `view` [B] gets the index of the symmetry with the lowest sum of numbers x factors, and
+    the key is a hash of the observation under it. For the misses, the first entries of `new` get the indices of their
+    observations, and the first rows of `turned` the observations under their symmetries.
     """
     count, last = 0, len(table) - 1
     numbers = np.empty(seen.shape[1], np.int64)
     for b in range(len(seen)):
         for i in range(len(numbers)):
             numbers[i] = _as_int(seen[b, i], bits[b, i])
-        key = np.int64(0)
+        lowest = np.int64(0)
         for s in range(len(factors)):
             h = np.int64(0)
             for i in range(len(numbers)):
                 h += numbers[i] * factors[s, i]
-            h = h if h != 0 else np.int64(1)  # 0 marks an empty slot
-            if s == 0 or h < key:
-                key, view[b] = h, s
+            h = h if h != 0 else np.int64(1)
+            if s == 0 or h < lowest:
+                lowest, view[b] = h, s
+        key = np.int64(0)
+        for i in range(len(numbers)):
+            key += _mixed(numbers[cells[view[b], i]] + factors[0, i])
+        key = key if key != 0 else np.int64(1)  # 0 marks an empty slot
         at = (key ^ (key >> 32)) & last
         while table[at] != 0 and table[at] != key:
             at = (at + 1) & last

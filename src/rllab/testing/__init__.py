@@ -1,5 +1,6 @@
 """Contract tests as public functions, for authors of algorithms, text tasks and board games."""
 
+from rllab.core.errors import Broken
 from rllab.testing.algorithms import (
     check_algorithm,
     check_evaluate,
@@ -11,7 +12,6 @@ from rllab.testing.algorithms import (
     finish,
     outcome,
 )
-from rllab.testing.broken import Broken
 from rllab.testing.games import check_game, compare_speed
 from rllab.testing.tasks import check_task
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from rllab.core.algorithm import Metrics, Update, split
 from rllab.core.checkpoint import Segment
+from rllab.core.errors import Broken
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
-from rllab.testing.broken import Broken
 
 
 def check_algorithm(recipe: Recipe, folder: Path) -> list[str]:

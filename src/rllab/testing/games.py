@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rllab.core.games import OneBoard, make_game, named_game, rows, title
+from rllab.core.errors import Broken
+from rllab.core.games import OneBoard, make_game, named_game, title
+from rllab.core.played import Played, as_broken, draw, same_rows
 from rllab.core.protocols import Game
+from rllab.core.rules import check_rules
 from rllab.search.evaluate import Rollout
-from rllab.testing.broken import Broken
-from rllab.testing.played import Played, as_broken, draw, play_random, same_boards, same_rows
-
-ALONE = 4  # how many games are replayed one at a time
 
 
 def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
@@ -25,15 +24,8 @@ def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
         Broken: A check fails. The message names the game, the moves that lead to the position, and the rule.
     """
     game = make_game(game)
-    _check_names(game)
-    played = play_random(game, games, np.random.default_rng(seed))
-    lengths = sum(p.legal.any(1).astype(int) for p in played.plies)
-    lines = [
-        f"{games} random games end, after {np.min(lengths)} to {np.max(lengths)} moves",
-        "a position has a legal move until the game is over; a finished game has none and does not change",
-        "boards, masks, planes and rewards have the right shapes; no argument is changed in place",
-    ]
-    checks: list[Callable[[Played], str]] = [_check_rewards, _check_sides, _check_alone]
+    played, lines = check_rules(game, games, seed)
+    checks: list[Callable[[Played], str]] = []
     optional = {"symmetries": _check_symmetries, "lines": _check_lines, "wins": _check_wins, "show": _check_show}
     optional |= {"rollout": _check_rollout, "exam": _check_exam, "observed": _check_observed}
     checks += [check for name, check in optional.items() if hasattr(game, name)]
@@ -60,60 +52,6 @@ def _moves_per_second(game: Game, boards: int, seconds: float) -> float:
         game.observe(board)
         board = game.start(boards) if over.all() else board
     return moves / spent
-
-
-def _check_names(game: Game) -> None:
-    names = list(game.names)
-    if (
-        not names
-        or len(set(names)) < len(names)
-        or not all(isinstance(n, str) and n and n.split() == [n] for n in names)
-    ):
-        raise Broken(f"{title(game)}: `names` must be different texts without spaces, one for each action")
-    if game.players not in (1, 2):
-        raise Broken(f"{title(game)}: `players` is 1 or 2, got {game.players!r}")
-
-
-def _check_rewards(played: Played) -> str:
-    """The first player's rewards add up to a number from -1 to 1, both up to each move and after it."""
-    total = np.cumsum([played.side(t) * ply.reward for t, ply in enumerate(played.plies)], 0, np.float64)
-    for where, sums in (("", total), ("from here on ", total[-1] - total)):
-        for t, one in enumerate(sums):
-            played.expect(np.abs(one) <= 1 + 1e-6, t + 1, f"rewards {where}add up to a number beyond -1 to 1")
-    return "rewards add up to a number from -1 to 1"
-
-
-def _check_sides(played: Played) -> str:
-    """At every move, plane 0 holds the stones of the player to move and plane 1 those of the opponent."""
-    if played.game.players == 1:
-        return ""
-    for t, ply in enumerate(played.plies):
-        mine, theirs = ply.planes[:, 0], ply.planes[:, 1]
-        stones = ((mine == 0) | (mine == 1)) & ((theirs == 0) | (theirs == 1)) & (mine * theirs == 0)
-        played.expect(stones.all((1, 2)), t, "planes 0 and 1 must be 0 or 1, and never 1 at the same cell")
-        after = played.planes_after(t)
-        over = ~ply.legal.any(1)
-        swapped = (after[:, 0] <= theirs).all((1, 2)) & (after[:, 1].sum((1, 2)) >= mine.sum((1, 2)))
-        what = "planes 0 and 1 have not changed sides: after a move the mover's stones are in plane 1"
-        played.expect(swapped | over, t + 1, what)
-    return "planes 0 and 1 are the stones of the player to move and of the opponent"
-
-
-def _check_alone(played: Played) -> str:
-    """Some of the games, each replayed in a batch of one, have the same boards and results as in the whole batch."""
-    game, number = played.game, min(ALONE, len(played.plies[0].action))
-    for i in range(number):
-        alone: Game = OneBoard(game.game) if isinstance(game, OneBoard) else game
-        with as_broken(played):
-            board = alone.start(1)
-            for t, ply in enumerate(played.plies):
-                good = same_boards(board, rows(ply.board, [i]))
-                good &= same_rows(alone.legal(board), ply.legal[[i]]) & same_rows(alone.observe(board), ply.planes[[i]])
-                board, reward, over = alone.play(board, ply.action[[i]])
-                good &= (reward == ply.reward[i]) & (over == ply.over[i])
-                what = "replayed alone, the game differs from the one in the batch: does `play` change its arguments?"
-                played.expect((np.arange(len(ply.action)) != i) | good, t, what)
-    return f"{number} games, each replayed alone, are the same as in the batch"
 
 
 def _check_symmetries(played: Played) -> str:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from rllab.testing.broken import Broken
+from rllab.core.errors import Broken
 from rllab.text.evaluation import is_correct
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rllab.core.errors import Mistake
+from rllab.core.errors import Broken, Mistake
 from rllab.core.games import title
 from rllab.core.protocols import Board, Game
-from rllab.testing.broken import Broken
 
 LONGEST = 10_000  # a random game with more moves counts as endless
 LOOKED_AT = 12  # at how many moves of the games the expensive checks run
