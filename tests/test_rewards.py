@@ -2,6 +2,13 @@
 
 import json
 import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +268,113 @@ def test_the_reward_of_the_documentation_trains(tmp_path: Path) -> None:
     changes = [{"name": "accuracy"}, {"name": f"{tmp_path / 'mine.py'}:calm", "weight": 0.5, "worst": -2}]
     rows = list(Trainer(load_recipe("grpo", {"reward": changes}, smoke=True), tmp_path / "run"))
     assert rows[-1]["eval/reward/calm"] <= 0.0 and (tmp_path / "run" / "sources" / "mine.py").is_file()
+
+
+@pytest.mark.parametrize("made", ["set(s)", "dict.fromkeys(s)", "dict.fromkeys(s).keys()", "frozenset(s)"])
+def test_scores_without_an_order_are_refused(made: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"def f(completions):\n    s = [float(len(c)) for c in completions]\n    return {made}"
+    )
+    with pytest.raises(RewardFailed, match="a reward returns a list with a number"):
+        scores_of(rewards("mine.py:f", tmp_path), ["ccc", "a", "bb"])
+
+
+@pytest.mark.parametrize("made", ["tuple(s)", "iter(s)", "dict(enumerate(s)).values()", "numpy.array(s)"])
+def test_whatever_has_an_order_is_a_list_of_scores(made: str, tmp_path: Path) -> None:
+    text = f"import numpy\ndef f(completions):\n    s = [float(len(c)) for c in completions]\n    return {made}"
+    (tmp_path / "mine.py").write_text(text)
+    assert scores_of(rewards("mine.py:f", tmp_path), ["ccc", "a", "bb"]).T.tolist() == [[3.0, 1.0, 2.0]]
+
+
+def test_scores_too_large_to_compare_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(completions): return [1e308 * (-1) ** len(c) for c in completions]")
+    with pytest.raises(RewardFailed, match=r"returned 1e\+308: scores beyond 1e\+15 cannot be compared"):
+        scores_of(rewards("mine.py:f", tmp_path), ["aa"])
+
+
+HANGS = """
+import os, subprocess, sys, time
+def stays(completions):
+    subprocess.Popen(["sleep", NUMBER], start_new_session=True)
+    return [1.0 for c in completions]
+def hangs(completions):
+    subprocess.Popen(["sleep", NUMBER], start_new_session=True)
+    open(STARTED, "w").close()
+    while True: pass
+"""
+CALLER = """
+import sys
+from pathlib import Path
+from rllab.core.typed import Reader, compose
+from rllab.rewards.scoring import REWARDS, Rewards
+term = Reader("here", Path.cwd()).named(compose(f"mine.py:{sys.argv[1]}", "here"), REWARDS, "reward")
+Rewards([term], seconds=100.0)(["p"], ["a"], [[1]], [{"prompt": "p"}])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="orphans are followed on Linux")
+@pytest.mark.parametrize(("function", "by"), [("hangs", signal.SIGKILL), ("hangs", signal.SIGINT), ("stays", None)])
+def test_no_process_of_a_reward_outlives_the_trainer(function: str, by: signal.Signals | None, tmp_path: Path) -> None:
+    """Killed, interrupted once, or at a normal end: neither the reward nor a child of it in a session of its own."""
+    number, started = str(70000 + os.getpid() % 9000) + f".{len(function)}{by or 0:d}", tmp_path / "started"
+    (tmp_path / "mine.py").write_text(HANGS.replace("NUMBER", repr(number)).replace("STARTED", repr(str(started))))
+    words = [sys.executable, "-c", CALLER, function]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as caller:
+        if by is not None:
+            until(started.exists, 30)
+            caller.send_signal(by)
+        caller.wait(20)
+    until(lambda: number not in processes() and str(tmp_path) not in processes(), 5)
+
+
+def processes() -> str:
+    return subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+
+
+def until(holds: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_the_neighbours_of_a_reward_are_copied_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    (folder / "helpers").mkdir(parents=True)
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\nimport neighbour\nWORDS = Path(__file__).with_name('words.txt').read_text()\n"
+        "def f(completions):\n    from helpers.deep import worth\n"
+        "    return [neighbour.less(worth) + len(WORDS) for c in completions]\n"
+    )
+    (folder / "neighbour.py").write_text("import second\ndef less(x): return x - second.one\n")
+    (folder / "second.py").write_text("one = 1.0\n")
+    (folder / "helpers" / "deep.py").write_text("worth = 7.0\n")
+    (folder / "words.txt").write_text("four")
+    (folder / "unread.txt").write_text("not mentioned")
+    recipe = load_recipe("grpo", {"reward": f"{folder / 'mine.py'}:f", "save_every": 1}, smoke=True)
+    trainer = Trainer(recipe, tmp_path / "run")
+    first = next(iter(trainer))
+    assert first["reward/total"] == 10.0
+    copied = sorted(
+        str(p.relative_to(tmp_path / "run" / "sources")) for p in (tmp_path / "run" / "sources").rglob("*.*")
+    )
+    assert [c for c in copied if "pycache" not in c] == [
+        "helpers/deep.py", "mine.py", "neighbour.py", "second.py", "words.txt",
+    ]  # fmt: skip
+    shutil.rmtree(folder)
+    rows = list(Trainer(tmp_path / "run"))
+    assert rows[-1]["step"] == 4 and rows[-1]["reward/total"] == 10.0
+
+
+def test_equal_names_of_neighbours_are_told_apart(tmp_path: Path) -> None:
+    for name, worth in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(
+            "import worth\ndef f(completions): return [worth.it for c in completions]"
+        )
+        (tmp_path / name / "worth.py").write_text(f"it = {worth}")
+    both = rewards("[a/mine.py:f, b/mine.py:f]", tmp_path)
+    assert scores_of(both, ["x"]).tolist() == [[1.0, 2.0]]
+    names = [f"{tmp_path / n / 'mine.py'}:f" for n in "ab"]
+    with pytest.raises(Mistake, match=r"the run's sources/ has another worth.py: rename one of them"):
+        Trainer(load_recipe("grpo", {"reward": names}, smoke=True), tmp_path / "run")

@@ -4,6 +4,7 @@ A bare name is an attribute of the home module that its field declares. The name
 its parameters beyond those that rllab passes by position, and `rllab.core.typed` checks them against its annotations.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -11,7 +12,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -137,6 +138,7 @@ def import_file(path: Path) -> ModuleType:
     name = f"rllab_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
+    _prefer(neighbours(path), path.parent)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -144,6 +146,53 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise Mistake(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def neighbours(path: Path) -> dict[str, Path]:
+    """What a Python file needs from its own folder, by name: modules that it imports, and files that it mentions.
+
+    Files count only where it mentions `__file__`; modules that are imported by those modules are included.
+    """
+    needed: dict[str, Path] = {}
+    unread = [path]
+    while unread:
+        try:
+            tree = ast.parse(unread.pop().read_text(encoding="utf-8"))
+        except (OSError, ValueError, SyntaxError):  # importing it reports that
+            continue
+        new = {p.name: p for p in _mentioned(tree, path.parent) if p != path and p.name not in needed}
+        needed |= new
+        unread += [f for p in new.values() for f in (p.rglob("*.py") if p.is_dir() else [p]) if f.suffix == ".py"]
+    return needed
+
+
+def _mentioned(tree: ast.Module, folder: Path) -> Iterator[Path]:
+    """The modules, packages and files of a folder that a Python file imports or reads."""
+    nodes = list(ast.walk(tree))
+    by_file = any(isinstance(n, ast.Name) and n.id == "__file__" for n in nodes)
+    for node in nodes:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in (n.partition(".")[0] for n in names):
+            if (folder / f"{name}.py").is_file():
+                yield folder / f"{name}.py"
+            elif any((folder / name).glob("*.py")):
+                yield folder / name
+        text = node.value if by_file and isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and 0 < len(text) < 200 and Path(text).name == text and (folder / text).is_file():
+            yield folder / text
+
+
+def _prefer(needed: Mapping[str, Path], folder: Path) -> None:
+    """Lets imports find the modules of a folder before others of the same names, as when a file of it is run."""
+    if any(path.suffix in ("", ".py") for path in needed.values()):
+        sys.path[:] = [str(folder), *(p for p in sys.path if p != str(folder))]
+    for path in needed.values():
+        for name in [n for n in sys.modules if n.partition(".")[0] == path.stem]:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and folder not in Path(file).resolve().parents:
+                del sys.modules[name]  # of another file's folder
 
 
 def address(name: str, home: str, folder: Path) -> str:

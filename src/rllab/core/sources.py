@@ -1,10 +1,16 @@
-"""Copies of the Python files that a recipe names, in `sources/` of its run. A resumed run uses its copies."""
+"""Copies of the Python files that a recipe names, in `sources/` of its run. A resumed run uses its copies.
+
+Modules that they import from their own folders are copied as well, and files there whose names they mention with
+`__file__`.
+"""
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rllab.core.errors import Mistake
+from rllab.core.names import neighbours
 from rllab.core.recipe import Recipe
 from rllab.core.typed import renamed
 
@@ -33,8 +39,27 @@ def copy_sources(recipe: Recipe, folder: Path) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
         if recipe.files[written] != (folder.parent / name).resolve():
             shutil.copyfile(recipe.files[written], folder.parent / name)
+    for path in recipe.files.values():
+        for needed in neighbours(path).values():
+            _copy_neighbour(needed, folder / needed.name, path)
     settings: dict[str, Any] = with_copies(recipe.plain, copies)
     return settings
+
+
+def _copy_neighbour(path: Path, copy: Path, by: Path) -> None:
+    """Copies a module, a package or a file that a file needs.
+
+    Raises:
+        Mistake: the run has another file of the same name.
+    """
+    if path.resolve() == copy.resolve():
+        return
+    if path.is_dir():
+        shutil.copytree(path, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        return
+    if copy.is_file() and copy.read_bytes() != path.read_bytes():
+        raise Mistake(f"{by} needs {path}, and the run's sources/ has another {path.name}: rename one of them")
+    shutil.copyfile(path, copy)
 
 
 def with_copies(tree: Any, names: Mapping[str, str]) -> Any:

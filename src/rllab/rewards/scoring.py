@@ -21,6 +21,7 @@ from rllab.core.files import write_atomic
 from rllab.core.messages import last_text
 from rllab.core.names import Named, Term, accepted, is_model
 from rllab.sandbox.process import CallFailed, Process
+from rllab.sandbox.worker import listed
 
 if TYPE_CHECKING:
     from rllab.text.models import LanguageModel
@@ -30,6 +31,7 @@ REWARDS = Named(
 )
 OnError = Literal["stop", "skip"]
 _LEAST = 2.0  # seconds, the least deadline of a part of a call
+_LARGEST = 1e15  # of a score: the squares of larger ones overflow, and their differences are lost
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Rewards:
         for caller in self._callers:
             caller.start()
 
+    def close(self) -> None:
+        """Ends the processes, and the calls that run in them; `start` starts them again."""
+        for caller in self._callers:
+            caller.close()
+
     @property
     def see_the_policy(self) -> bool:
         """Whether a reward runs in the trainer and needs `begin` before it is called."""
@@ -114,8 +121,13 @@ class Rewards:
         """
         columns = {k: [r.get(k) for r in rows] for k in rows[0] if k not in ("prompt", "completion", "completion_ids")}
         arguments = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids} | columns
+        self.start()
         with ThreadPoolExecutor(len(self._callers)) as pool:
-            each = list(pool.map(lambda p: _Call(p, arguments, seed, self).scores(), self._callers))
+            try:
+                each = list(pool.map(lambda p: _Call(p, arguments, seed, self).scores(), self._callers))
+            except BaseException:  # Ctrl-C above all: do not wait for a reward that hangs
+                self.close()
+                raise
         faults = [
             Fault(name, f.reason, f.index, prompts[f.index], completions[f.index], f.traceback)
             if f.index >= 0
@@ -140,6 +152,9 @@ class Here:
     def start(self) -> None:
         """Does nothing: the reward is made when the policy is there."""
 
+    def close(self) -> None:
+        """Does nothing: there is no process."""
+
     @functools.cached_property
     def _reward(self) -> Any:
         return self.term.function(**self.term.settings)
@@ -151,7 +166,7 @@ class Here:
     def call(self, arguments: Mapping[str, Any], seed: int, seconds: float) -> list[float | str | None]:
         """The scores of completions, without a deadline."""
         try:
-            return list(self._reward(**accepted(self._reward, arguments)))
+            return listed(self._reward(**accepted(self._reward, arguments)))
         except Exception as error:
             raise CallFailed(f"{type(error).__name__}: {error}", traceback.format_exc()) from error
 
@@ -187,6 +202,9 @@ class _Call:
         for index, score in enumerate(scores, first):
             if isinstance(score, str) or (score is not None and not math.isfinite(score)):
                 self.faults.append(Fault("", f"returned {score}, which is no score", index))
+            elif score is not None and abs(score) > _LARGEST:
+                fault = f"returned {score:g}: scores beyond {_LARGEST:g} cannot be compared; return smaller ones"
+                self.faults.append(Fault("", fault, index))
             else:
                 self.values[index] = np.nan if score is None else score
 

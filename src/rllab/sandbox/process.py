@@ -9,11 +9,13 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from rllab.core.names import Term
 
 _START = 120.0  # seconds that importing a function may take
+_PATIENCE = 5.0  # seconds that the warden may take to end the others
 
 
 class CallFailed(Exception):
@@ -33,19 +35,20 @@ class Process:
     def __init__(self, term: Term, *, confined: bool = False) -> None:
         self.term, self.confined = term, confined
         self._process: subprocess.Popen[str] | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Starts the process unless it runs. Does not wait: the first call waits until the function is imported."""
-        if self._process is not None:
-            return
-        line = [sys.executable, "-m", "rllab.sandbox.worker"]
-        path = os.pathsep.join(p for p in sys.path if p)  # the process imports what this one can import
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(
-            line, text=True, encoding="utf-8", start_new_session=True, env=os.environ | {"PYTHONPATH": path}, **pipes
-        )
-        weakref.finalize(self, _end, self._process)
-        self._ready = False
+        self._closed = False
+        if self._process is None:
+            self._process, self._ready = _started(), False
+            weakref.finalize(self, _end, self._process)
+
+    def close(self) -> None:
+        """Ends the process, and with it a call that runs in another thread. Calls fail until it is started again."""
+        self._closed = True
+        if (process := self._process) is not None:
+            _kill(process)
 
     def call(self, arguments: Mapping[str, Any], seed: int, seconds: float) -> list[float | str | None]:
         """Returns the scores of completions. A score that is neither a number nor None is returned as text.
@@ -58,6 +61,8 @@ class Process:
         Raises:
             CallFailed: The function raised, its process ended, or the call took longer than `seconds`.
         """
+        if self._closed:
+            raise CallFailed("was interrupted")
         self.start()
         if not self._ready:
             term = self.term
@@ -85,6 +90,8 @@ class Process:
         finally:
             timer.cancel()
         if not reply.endswith("\n"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.0 if late.is_set() else 1.0)  # for its exit code
             _end(process)
             self._process = None
             code = process.returncode
@@ -101,18 +108,40 @@ class Process:
         return scores
 
 
+def _started() -> "subprocess.Popen[str]":
+    """Starts a process for calls, from a thread that lives as long: the kernel ends the process with that thread."""
+    line = [sys.executable, "-m", "rllab.sandbox.worker", str(os.getpid())]
+    path = os.pathsep.join(p for p in sys.path if p)  # the process imports what this one can import
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes |= {"text": True, "encoding": "utf-8", "start_new_session": True}
+    future: Future[subprocess.Popen[str]] = Future()
+
+    def live() -> None:
+        try:
+            process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": path}, **pipes)
+        except BaseException as error:
+            future.set_exception(error)
+            return
+        future.set_result(process)
+        process.wait()
+
+    threading.Thread(target=live, daemon=True).start()
+    return future.result()
+
+
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """Kills a process and the processes that it started."""
+    """Asks the warden to kill the processes of a call; it does so at once."""
     with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+        process.terminate()
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
     _kill(process)
-    process.wait()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
     for pipe in (process.stdin, process.stdout):
         with contextlib.suppress(OSError):
             if pipe is not None:
