@@ -1,5 +1,6 @@
 """Shows the progress of a run: one line that changes on a terminal, and a plain line now and then in a log."""
 
+import os
 import re
 import sys
 import time
@@ -29,14 +30,40 @@ def train_to_end(
         Stopped: a stop was requested before the end.
     """
 
+    wait = Waiting(recipe.name, stop)
+
     def train_stage(stage: Recipe, folder: RunFolder) -> None:
         why = "has changed since it was trained, and is trained again" if made_otherwise(folder) else "is trained first"
+        trainer = Trainer(resolve_models(stage, Path("runs"), train_stage, wait), folder, stop=stop)
         print(f"{recipe.name} needs run:{stage.name}, which {why}, in {folder.path}", file=sys.stderr)
-        _watch_to_end(Trainer(stage, folder, stop=stop), quiet)
+        _watch_to_end(trainer, quiet)
 
-    trainer = Trainer(resolve_models(recipe, runs, train_stage), run, runs=runs, fork=fork, stop=stop)
+    trainer = Trainer(resolve_models(recipe, runs, train_stage, wait), run, runs=runs, fork=fork, stop=stop)
     _watch_to_end(trainer, quiet)
     return trainer.folder
+
+
+class Waiting:
+    """Waits a second for a stage that another process trains. Shows now and then how far it is, and ends at a stop."""
+
+    def __init__(self, name: str, stop: Stop) -> None:
+        self._name, self._stop, self._shown = name, stop, -SECONDS_BETWEEN_LINES
+
+    def __call__(self, folder: RunFolder) -> None:
+        """Waits for the stage in `folder`.
+
+        Raises:
+            Stopped: a stop was requested.
+        """
+        if time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES and os.environ.get("RANK", "0") == "0":
+            self._shown = time.monotonic()
+            done = f"round {folder.metrics.last().get('step', 0)}/{folder.plain()['total_steps']}"
+            print(f"{self._name} waits for {folder.path}, which another process trains: {done}", file=sys.stderr)
+        for _ in range(10):
+            if self._stop:
+                waited = f"while it waited for {folder.path}, which another process trains"
+                raise Stopped(f"{self._name}: by {self._stop.reason} {waited}; the same command waits again")
+            time.sleep(0.1)
 
 
 def _watch_to_end(trainer: Trainer, quiet: bool) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.checkpoint import save_batch
-from rllab.core.errors import Failed, MachineFault, Mistake, RllabError
+from rllab.core.errors import Failed, InUse, MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
 from rllab.core.precision import autocast, multiplies_bf16
 from rllab.core.recipe import Settings
@@ -86,25 +86,25 @@ class Engine:
         """Calls `do` on rank 0 only; every rank waits and returns its result.
 
         Raises:
-            Mistake: on the other ranks, where `do` raised an RllabError on rank 0.
+            Mistake: on the other ranks, where `do` raised an RllabError on rank 0; InUse where it raised that.
         """
         if self.world == 1:
             return do()
-        outcome: list[Any] = [None, None]  # result, error message
+        outcome: list[Any] = [None, None, Mistake]  # result, error message, kind of error
         if self.rank == 0:
             try:
                 outcome[0] = do()
             except RllabError as error:
-                outcome[1] = str(error)
+                outcome[1:] = str(error), InUse if isinstance(error, InUse) else Mistake
                 raise
             finally:
                 dist.broadcast_object_list(outcome)
         else:
             dist.broadcast_object_list(outcome)
         result: T
-        result, error_message = outcome
+        result, error_message, kind = outcome
         if error_message is not None:
-            raise Mistake(f"rank 0: {error_message}")
+            raise kind(f"rank 0: {error_message}")
         return result
 
     def barrier(self) -> None:

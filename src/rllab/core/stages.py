@@ -3,26 +3,31 @@
 import hashlib
 import json
 import os
+import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from rllab.core.checkpoint import Checkpoint, Checkpoints
-from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.errors import FieldMistake, InUse, Mistake
 from rllab.core.names import Model, Term
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
 
 Train = Callable[[Recipe, RunFolder], None]
 """Trains a recipe in a folder to the end."""
+Wait = Callable[[RunFolder], None]
+"""Waits about a second, while another process trains a run; called again until that ends."""
 
 
-def resolve_models(recipe: Recipe, runs: Path, train: Train) -> Recipe:
+def resolve_models(recipe: Recipe, runs: Path, train: Train, wait: Wait | None = None) -> Recipe:
     """Replaces every `run:NAME` in a recipe by the folder of the model. Returns the recipe.
 
     NAME is a run in `runs` or else a recipe, which is trained first. The run of such a stage lies below RLLAB_HOME. Its
-    name contains a hash of the recipe's settings and files, so all recipes with this stage share one run.
+    name contains a hash of the recipe's settings and files, so all recipes with this stage share one run. Where another
+    process trains it, this one waits with `wait`, by default with a warning, and goes on in its place if it dies.
 
     Raises:
         Mistake: there is no such run or checkpoint, or training the stage failed; with the file and line of the field.
@@ -32,7 +37,7 @@ def resolve_models(recipe: Recipe, runs: Path, train: Train) -> Recipe:
         value, folders = getattr(recipe.algorithm, name, None), dict[str, str]()
         for model in _runs_named(hint, value):
             try:
-                folders[model] = str(stage_folder(model.removeprefix("run:"), runs, train))
+                folders[model] = str(stage_folder(model.removeprefix("run:"), runs, train, wait))
             except Mistake as error:
                 raise recipe.at(FieldMistake(name, str(error))) from error
         if folders:
@@ -63,10 +68,10 @@ def _replace_runs(value: Any, folders: Mapping[str, str]) -> Any:
     return folders.get(value, value) if isinstance(value, str) else value
 
 
-def stage_folder(name: str, runs: Path, train: Train) -> Path:
+def stage_folder(name: str, runs: Path, train: Train, wait: Wait | None = None) -> Path:
     """The model folder of a run, or of a recipe, which is trained if it has not been.
 
-    name: `RUN`, `RUN@STEP`, or the name of a recipe.
+    name: `RUN`, `RUN@STEP`, or the name of a recipe. wait: as in `resolve_models`.
 
     Raises:
         Mistake: there is no such run or checkpoint, or training failed.
@@ -77,13 +82,23 @@ def stage_folder(name: str, runs: Path, train: Train) -> Path:
     recipe = load_recipe(name)
     home = Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
     folder = RunFolder(home / "runs" / f"{name}-{identity(recipe)}")
-    if folder.state != "done":
+    while folder.state != "done":
         try:
             train(recipe, folder)
+        except InUse:
+            _wait_for(name, folder, wait)
         except Mistake as error:
             message = f"run:{name}, a stage that is trained first, failed; its progress is saved in {folder.path}"
             raise Mistake(f"{message}: {error}") from error
     return model_of(checkpoint_of(folder, step))
+
+
+def _wait_for(name: str, folder: RunFolder, wait: Wait | None) -> None:
+    """Waits until no other process trains a run."""
+    if wait is None:
+        warnings.warn(f"waiting for run:{name}, which another process trains in {folder.path}", stacklevel=2)
+    while folder.is_running:
+        wait(folder) if wait else time.sleep(1)
 
 
 def made_otherwise(folder: RunFolder) -> bool:

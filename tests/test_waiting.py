@@ -1,0 +1,104 @@
+"""Processes that need the same stage at once: one trains it, the others wait, and take over if it dies."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TESTS, run
+from forked import Program
+
+from rllab.core.recipe import load_recipe
+from rllab.core.run import RunFolder
+from rllab.core.trainer import Trainer
+from rllab.testing import outcome
+
+CHILD = """
+
+@dataclass(kw_only=True)
+class Child(Regression):
+    model: Annotated[str, Model()] = ""
+"""
+MAIN = """
+import sys
+from pathlib import Path
+import rllab.core.recipe
+rllab.core.recipe.recipes_folder = lambda: Path("recipes").resolve()
+from rllab.cli import main
+main()
+"""
+STAGE = "algo: mine.py:Regression\ntotal_steps: 16\nsave_every: 1\neval_every: 4\nslow: 0.1\n"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """A folder with main.py, an `rllab` whose recipes are `stage`, of two seconds, and `child`, which needs it."""
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    imports = "from typing import Annotated\nfrom rllab.core.names import Model\n"
+    (recipes / "mine.py").write_text(imports + (TESTS / "toys.py").read_text() + CHILD)
+    (recipes / "stage.yaml").write_text(STAGE)
+    (recipes / "child.yaml").write_text("algo: mine.py:Child\nmodel: run:stage\ntotal_steps: 2\n")
+    (tmp_path / "main.py").write_text(MAIN)
+    return tmp_path
+
+
+def start(lab: Path, name: str) -> Program:
+    words = [str(lab / "main.py"), "train", "child", "--name", name, "--quiet"]
+    return Program(words, cwd=lab, env=os.environ | {"RLLAB_HOME": str(lab / "home")})
+
+
+def stage(lab: Path, rounds: int) -> RunFolder:
+    """The run of the stage, once it has trained some rounds."""
+    for _ in range(500):
+        for folder in (lab / "home/runs").glob("stage-*"):
+            if RunFolder(folder).metrics.last().get("step", 0) >= rounds:
+                return RunFolder(folder)
+        time.sleep(0.02)
+    raise AssertionError("the stage does not begin")
+
+
+def kill(process: Program, number: signal.Signals) -> None:
+    process.send_signal(number)
+
+
+def test_others_wait_for_a_stage_and_take_over_if_it_dies(lab: Path) -> None:
+    first = start(lab, "first")
+    folder = stage(lab, 2)
+    others = [start(lab, f"other-{i}") for i in range(2)]
+    interrupted = start(lab, "interrupted")
+    time.sleep(1.0)
+    kill(first, signal.SIGKILL)
+    first.communicate(60)
+    time.sleep(1.2)  # one of them has gone on with the stage
+    before = time.monotonic()
+    kill(interrupted, signal.SIGINT)
+    _, shown = interrupted.communicate(60)
+    if interrupted.returncode == 99 and "while it waited" in shown:
+        assert (
+            time.monotonic() - before < 2.0 and "by SIGINT while" in shown and "the same command waits again" in shown
+        )
+    texts = [process.communicate(60) for process in others]
+    assert [process.returncode for process in others] == [0, 0], texts
+    shown += "".join(err for _, err in texts)
+    assert f"waits for {folder.path}, which another process trains: round " in shown and "/16" in shown
+    assert {p.name for p in (lab / "home/runs").iterdir()} == {folder.path.name}
+    whole = run(load_recipe(lab / "recipes/stage.yaml", {"slow": 0.0}), lab / "whole")
+    rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in folder.rows()]
+    assert rows == outcome(whole)[1]
+    weights = [f.path / "checkpoints/00000016/model.safetensors" for f in (folder, whole.folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_from_python_the_wait_is_a_warning(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLLAB_HOME", str(lab / "home"))
+    monkeypatch.setattr("rllab.core.recipe.recipes_folder", lambda: lab / "recipes")
+    (lab / "recipes/stage.yaml").write_text(STAGE.replace("16", "8"))
+    first = start(lab, "first")
+    folder = stage(lab, 1)
+    with pytest.warns(UserWarning, match=f"waiting for run:stage, which another process trains in {folder.path}"):
+        trainer = Trainer("child", run=lab / "b")
+    assert [row["step"] for row in trainer] == [1, 2]
+    first.communicate(60)
+    assert first.returncode == 0
