@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from conftest import run
 from gymnasium import spaces
 
@@ -338,3 +339,38 @@ def test_returns_are_the_environments_own_under_reward_wrappers(tmp_path: Path) 
     assert row["eval/return"] in range(11) and row["env/return"] * 2 in range(21)
     rewards = wrapped.algorithm.replay.take(np.arange(30))["reward"]  # type: ignore[attr-defined]
     assert (rewards <= 0.5).all() and (rewards > 0).any()
+
+
+def test_progress_shows_the_episodes_of_the_headline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run side by side: as many steps of the policy as one episode has."""
+    from rllab.cli import progress
+    from rllab.core.run import RunFolder
+    from rllab.core.trainer import Trainer
+
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    trainer = Trainer(recipe(Ten, tmp_path, "DQN", "headline_episodes=30"), RunFolder(tmp_path / "run"))
+    progress.watch(trainer, quiet=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "headline" in line]
+    assert lines == ["run  headline: 0 of 30 episodes"] * 9 + ["run  headline: 30 of 30 episodes"]
+
+
+def test_copies_that_have_played_their_share_are_not_stepped(tmp_path: Path) -> None:
+    from rllab.control.episodes import play
+    from rllab.control.spec import EnvSpec
+    from rllab.control.vector import Envs
+    from rllab.core.algorithm import Context
+
+    steps = []
+
+    class Lengths(Ten):
+        def step(self, action: Any) -> Any:
+            steps.append(1)
+            obs, reward, _, _, info = super().step(action)
+            return obs, reward, self.t >= self.np_random.integers(2, 40), False, info
+
+    recipe(Lengths, tmp_path)
+    envs = Envs(EnvSpec("faults/Lengths-v0", {}), 4, Context(0, torch.device("cpu")), "evaluation")
+    _, lengths = play(envs, lambda obs, mask: np.zeros(4, int), 12)
+    assert len(steps) == lengths.sum() and len(set(lengths.tolist())) > 2

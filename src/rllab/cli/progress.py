@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ def _watch_terminal(trainer: Trainer) -> None:
 
     console, newest, reported = Console(highlight=False), dict[str, Any](), set[str]()
     with console.status(f"{trainer.folder.path}: setting up") as status:
+        trainer.tell = _now_and_then(0.2, lambda text: status.update(f"{line(trainer, newest)}  {text}"))
         for row in trainer:
             newest |= row
             status.update(line(trainer, newest))
@@ -99,6 +100,8 @@ def _watch_terminal(trainer: Trainer) -> None:
 
 def _watch_log(trainer: Trainer) -> None:
     newest, last, reported = dict[str, Any](), 0.0, set[str]()
+    name = trainer.folder.path.name
+    trainer.tell = _now_and_then(SECONDS_BETWEEN_LINES, lambda text: print(f"{name}  {text}", flush=True))
     for row in trainer:
         newest |= row
         evaluated = any(k.startswith("eval/") for k in row)
@@ -106,6 +109,19 @@ def _watch_log(trainer: Trainer) -> None:
             last = time.monotonic()
             findings = _new_findings(trainer, reported) if evaluated else []
             print("\n".join([line(trainer, newest), *findings]), flush=True)
+
+
+def _now_and_then(seconds: float, show: Callable[[str], None]) -> Callable[[str], None]:
+    """Shows a text if the last one was shown at least so long ago, and the first one so long after now."""
+    last = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            show(text)
+
+    return tell
 
 
 def _new_findings(trainer: Trainer, reported: set[str]) -> list[str]:
