@@ -5,12 +5,12 @@ a value network learns the returns. Â is the generalized advantage estimate (Sc
 
 A round: `num_steps` steps of every environment, then `update_epochs` passes over them, each in `num_minibatches`
 minibatches. The updates stop once the KL divergence from the old policy exceeds `target_kl`.
-Axes: T steps, N environments, B entries of a minibatch, A actions or components of an action.
+Axes: T steps, N environments, B entries of a minibatch, A choices of an action, or components of a continuous one.
 
 The batch:
 - obs [B, ...]: observations
-- action int64 [B], or float [B, A] before clipping to the bounds
-- mask bool [B, A]: the allowed actions, where the environment has masks
+- action int64 [B]; [B, components] where an action has several; or float [B, A] before clipping to the bounds
+- mask bool [B, A]: the allowed actions, those of all components in a row, where the environment has masks
 - old_logp, value [B]: log-probability and value from the networks that acted
 - reward, terminated, truncated [B]: results of the step
 - advantage [B]: Â, standardized over the rollout
@@ -24,7 +24,6 @@ Departures from the paper:
 - At a time limit the value of the last observation replaces the rewards that would follow (Pardo et al. 2018).
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -33,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control, discrete_actions, masked, within
-from rllab.control.networks import MLP, Encoder
+from rllab.control.actor_critic import ActorCritic
+from rllab.control.algorithm import Control, choices_from_0, masked, within
 from rllab.control.rollouts import gae
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.ranges import Count, NotNegative, Positive, Share
@@ -42,7 +41,7 @@ from rllab.core.ranges import Count, NotNegative, Positive, Share
 
 @dataclass(kw_only=True)
 class PPO(Control):
-    """Proximal policy optimization, for discrete and for continuous actions."""
+    """Proximal policy optimization, for discrete actions of one or several components and for continuous ones."""
 
     hidden: list[Count] = field(default_factory=lambda: [64, 64])  # widths of the hidden layers
     gamma: Share = 0.99  # discount γ
@@ -58,10 +57,11 @@ class PPO(Control):
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)
         space = self.envs.action_space
-        self._box = space if isinstance(space, gym.spaces.Box) else None
-        actions = int(np.prod(self._box.shape)) if self._box is not None else discrete_actions(space)
+        self._space, self._box = space, space if isinstance(space, gym.spaces.Box) else None
+        sizes = None if self._box is not None else choices_from_0(space)
+        actions = int(np.prod(space.shape or ())) if sizes is None else sum(sizes)
         ctx.seed_torch("weights")
-        net = ActorCritic(self.envs.observation_space, actions, self.hidden, self._box is not None)
+        net = ActorCritic(self.envs.observation_space, actions, self.hidden, sizes)
         self.net = net.to(ctx.device)
         if self.model:
             self.start_from(self.net, self.model)
@@ -141,50 +141,17 @@ class PPO(Control):
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         out_NA, _ = self.net(obs)
-        return masked(out_NA, mask).argmax(1) if self._box is None else torch.from_numpy(self.to_env(out_NA))
+        best = out_NA if self._box is not None else self.net.each(masked(out_NA, mask), lambda part: part.argmax(1))
+        return torch.from_numpy(self.to_env(best))
 
     def to_env(self, action: Tensor) -> np.ndarray:
         """Converts actions to an array [N, ...] for the environment; continuous ones within its bounds."""
         array: np.ndarray = action.cpu().numpy()
-        if self._box is None:
-            return array
-        return within(array, self._box)
+        if self._box is not None:
+            return within(array, self._box)
+        return array.reshape(-1, *(self._space.shape or ())).astype(self._space.dtype)
 
     def standardized(self, x: Tensor) -> Tensor:
         """Scales x, of any shape, to mean 0 and standard deviation 1 over all ranks."""
         mean, std = self.ctx.moments(x.flatten())
         return (x - mean) / (std + 1e-8)
-
-
-class ActorCritic(nn.Module):
-    """A policy network and a value network on one encoder; a normal policy has one deviation for all states."""
-
-    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], continuous: bool) -> None:
-        super().__init__()
-        self.encoder = Encoder(space)
-        self.policy = MLP(self.encoder.size, hidden, actions, torch.tanh).orthogonal(last=0.01)
-        self.value = MLP(self.encoder.size, hidden, 1, torch.tanh).orthogonal(last=1.0)
-        self.log_std = nn.Parameter(torch.zeros(actions)) if continuous else None
-
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations [B, ...] -> (logits or means of a normal policy [B, A], values [B])."""
-        features = self.encoder(obs)
-        return self.policy(features), self.value(features).squeeze(-1)
-
-    def sample(self, out_BA: Tensor, mask_BA: Tensor | None, noise: torch.Generator) -> Tensor:
-        """Samples actions from the policy with logits or means `out`: [B], or [B, A] for a normal policy."""
-        if self.log_std is not None:
-            return out_BA + self.log_std.exp() * torch.randn(out_BA.shape, generator=noise).to(out_BA.device)
-        gumbel_BA = -torch.empty(out_BA.shape).exponential_(generator=noise).log().to(out_BA.device)
-        return (masked(out_BA, mask_BA) + gumbel_BA).argmax(1)  # the Gumbel-max trick: samples a softmax
-
-    def log_prob(self, out_BA: Tensor, action: Tensor, mask_BA: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(log-probabilities of actions [B], entropies [B]) of the policy with logits or means `out`."""
-        if self.log_std is not None:
-            away_BA = (action - out_BA) / self.log_std.exp()
-            logp_BA = -0.5 * away_BA.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-            entropy_A = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
-            return logp_BA.sum(-1), entropy_A.sum().expand(len(action))
-        logp_BA = masked(out_BA, mask_BA).log_softmax(-1)
-        entropy_B = -(logp_BA.exp() * logp_BA.clamp(min=-1e9)).sum(-1)  # masked actions add 0, not 0 x inf
-        return logp_BA.gather(1, action[:, None]).squeeze(1), entropy_B

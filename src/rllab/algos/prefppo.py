@@ -85,6 +85,8 @@ class PrefPPO(PPO):
                 "comparisons", f"{first} are made in the first round, and each rank needs one: raise initial_share"
             )
         spaces = self.envs.observation_space, self.envs.action_space
+        if isinstance(spaces[1], (gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
+            raise FieldMistake("env", f"its actions are {spaces[1]}; PrefPPO needs Discrete(n) or a Box")
         self.reward_net = RewardNets(*spaces, self.reward_hidden, self.predictors).to(ctx.device)
         self.recent, self.compared = Window(), Window()
         self.asked = 0  # over all ranks

@@ -210,6 +210,19 @@ def discrete_actions(space: gym.Space[Any]) -> int:
     return int(space.n)
 
 
+def choices_from_0(space: gym.Space[Any]) -> list[int]:
+    """The numbers of choices of the components of a discrete action; those of a bit are 2.
+
+    Raises:
+        FieldMistake: actions are neither Discrete, MultiDiscrete nor MultiBinary, or do not begin at 0.
+    """
+    if isinstance(space, gym.spaces.MultiBinary):
+        return [2] * int(np.prod(space.shape))
+    if isinstance(space, gym.spaces.MultiDiscrete) and not space.start.any():
+        return [int(n) for n in space.nvec.reshape(-1)]
+    return [discrete_actions(space)]
+
+
 def within(action: np.ndarray, space: gym.spaces.Box) -> np.ndarray:
     """Actions [N, A] as actions [N, ...] of a Box: within its bounds, of its type, and whole if that is an integer."""
     shaped = action.reshape(-1, *space.shape)
