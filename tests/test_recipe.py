@@ -114,6 +114,39 @@ def test_required_settings() -> None:
     assert mistakes("a: [1")[0].startswith("bad.yaml:1: this is not YAML")
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("env: &x [*x]", "bad.yaml:2: this value contains itself by an alias"),
+        ("optim: &o\n  lr: {a: [*o]}", "bad.yaml:2: this value contains itself by an alias"),
+        ("env: !!python/object:os.system {}", "bad.yaml:2: !!python/object:os.system is not a value of a recipe"),
+        ("env: !!python/object/apply:os.system [ls]", "bad.yaml:2: !!python/object/apply:os.system is not a value"),
+        ("env: !own 3", "bad.yaml:2: !own is not a value of a recipe"),
+        ("env: !!set {a, b}", "bad.yaml:2: !!set is not a value of a recipe"),
+        ("seed: !!int many", "bad.yaml:2: 'many' is no !!int"),
+        ("seed: !!bool many", "bad.yaml:2: 'many' is no !!bool"),
+        ("seed: =", "bad.yaml:2: !!value is not a value of a recipe"),
+        ("? [a, b]\n: 3", "bad.yaml:2: a key is a list or a mapping"),
+        ("env: \x00", "bad.yaml: this is not YAML: unacceptable character"),
+        ("env: " + "[" * 3000, "bad.yaml: its values are nested too deeply"),
+        ("env: " + "[" * 200 + "]" * 200, "bad.yaml:2: its values are nested too deeply"),
+        ("env:\n  a: &a [1, 1]\n" + "".join(f"  b{i}: &{'abcdefghijklmnopqrst'[i + 1]} "
+         f"[{', '.join(['*' + 'abcdefghijklmnopqrst'[i]] * 9)}]\n" for i in range(9)),
+         "the aliases make too many values"),
+    ],
+)  # fmt: skip
+def test_values_that_no_recipe_has_are_refused(text: str, fault: str) -> None:
+    (line,) = mistakes("algo: DQN\n" + text)
+    assert fault in line
+    if "\n" not in text and "\x00" not in text and len(text) < 50:
+        key, _, value = text.partition(": ")
+        assert fault.partition(": ")[2] in mistakes("algo: DQN\n", [f"{key}={value}"])[0]
+
+
+def test_aliases_and_merges_that_end_are_followed() -> None:
+    assert "contains itself" not in str(mistakes("algo: DQN\nuntil: &u {a: 1}\nexpect: *u\n"))
+
+
 def test_a_bad_name_hides_no_other_mistake() -> None:
     assert len(mistakes("algo: DQM\ntotal_steps: x\n")) == 2
 

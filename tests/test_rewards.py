@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 from rllab.cli import app
 from rllab.core.errors import Mistake
 from rllab.core.names import Term
+from rllab.core.nodes import compose
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
-from rllab.core.typed import Reader, compose
+from rllab.core.typed import Reader
 from rllab.evals.reward import Answer, described, extremes, of_run, of_task, read_reward, read_task, report
 from rllab.rewards import accuracy, brevity, cosine_length, format, repetition, soft_overlong
 from rllab.rewards.scoring import REWARDS, RewardFailed, Rewards
@@ -305,7 +306,8 @@ def hangs(completions):
 CALLER = """
 import sys
 from pathlib import Path
-from rllab.core.typed import Reader, compose
+from rllab.core.nodes import compose
+from rllab.core.typed import Reader
 from rllab.rewards.scoring import REWARDS, Rewards
 term = Reader("here", Path.cwd()).named(compose(f"mine.py:{sys.argv[1]}", "here"), REWARDS, "reward")
 Rewards([term], seconds=100.0)(["p"], ["a"], [[1]], [{"prompt": "p"}])

@@ -236,7 +236,9 @@ def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.Monkey
         checked_template(other, "bad"),
     ):
         pass
-    with pytest.raises(Mistake, match=r"the chat template fails on a conversation of user: only one message"):
+    with pytest.raises(
+        Mistake, match=r"the chat template fails on a conversation of user, which ends with 'a': only one message"
+    ):
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
     monkeypatch.setattr(chat, "DEADLINE", 5.0)
     other.chat_template = "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"
@@ -245,6 +247,14 @@ def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.Monkey
         checked_template(other, "looping"),
     ):
         pass
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}"
+    other.chat_template = "{% if messages[0]['content'] | length > 40 %}" + loops + "{% endfor %}{% endif %}short"
+    monkeypatch.setattr(chat, "DEADLINE", 0.5)
+    row = {"messages": [{"role": "user", "content": "a" * 50}, {"role": "assistant", "content": "b"}]}
+    for render in (prompt_texts, documents):
+        assert render(other, [{"prompt": [{"role": "user", "content": "a"}], "completion": "b"}])
+        with pytest.raises(FieldMistake, match=r"does not end within 0 seconds on a conversation of user, which ends"):
+            render(other, [row | {"prompt": row["messages"][:1]}])
     other.chat_template = None
     with pytest.raises(FieldMistake, match="has no chat template"):
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])

@@ -12,7 +12,7 @@ from rllab_envs.tasks import pocket
 
 from rllab.cli.talk import fold, samples, shown, talk
 from rllab.core.errors import Mistake
-from rllab.core.messages import after_thinking, last_text, thinks
+from rllab.core.messages import after_thinking, last_text, thinks, visible
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.likelihood import evaluate_file, multiple_choice, perplexity
@@ -85,6 +85,25 @@ def test_samples_worst_first(run: Path) -> None:
     assert [s["step"] for s in rows] == [2, 2, 2] and "prompt: " in shown(rows[0])
     with pytest.raises(Mistake, match="has no samples of round 3; it has: 2, 4"):
         samples("small", run.parent, False, 3, 3)
+
+
+def test_control_characters_of_a_model_reach_no_terminal(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, harmless = "\x1b]0;own\x07 \x1b[2J\r\x9b31m \x08\u202eabc\tä\n", "\\u001b]0;own\\u0007"
+    assert harmless in visible(text) and visible(text).isprintable() is False and "\tä\n" in visible(text)
+    assert not set("\x1b\x07\r\x9b\x08\u202e") & set(visible(text)) and visible("a\r\nb") == "a\nb"
+    said: list[str] = []
+    monkeypatch.setattr("rllab.cli.talk.reply", lambda *_: "<think>" + text + "</think>" + text)
+    talk(str(run / "checkpoints" / "00000004"), False, "free", 4, iter(["a", "/thoughts"]), said.append)
+    sample = {"step": 1, "prompt": text, "completion": text, "kind": text}
+    assert not set("\x1b\x07\x9b") & set("".join([*said, shown(sample)])) and harmless in said[-1]
+    written = run / "samples.jsonl"
+    kept = written.read_text()
+    written.write_text(json.dumps({"step": 9} | sample | {"step": 9}) + "\n")
+    for words in ([], ["--json"]):
+        done = rllab("samples", "small", *words, "--runs", str(run.parent), cwd=run)
+        assert done.returncode == 0 and not set("\x1b\x07\x9b") & set(done.stdout), done.stderr
+    assert json.loads(done.stdout)["completion"] == text
+    written.write_text(kept)
 
 
 def test_samples_of_a_resumed_run_are_those_of_a_whole_one(run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn
 from rllab.cli import games, language, look, scoring, train  # noqa: F401 - adds their verbs
 from rllab.cli.app import app
 from rllab.core.errors import RllabError, Stopped, machine_faults
+from rllab.core.messages import visible
 
 __all__ = ["app", "main"]
 
@@ -23,7 +24,7 @@ def main() -> NoReturn:
         with machine_faults("nothing that was finished is lost"):
             app(prog_name="rllab")
     except RllabError as error:
-        print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
+        print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {visible(str(error))}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(error.exit_code)  # torch's threads can turn an ordinary exit into an abort

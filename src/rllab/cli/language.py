@@ -9,6 +9,7 @@ import typer
 
 from rllab.cli.app import LANGUAGE, AsJson, Figure, ModelName, Runs, app
 from rllab.core.errors import Mistake
+from rllab.core.messages import visible
 
 verb = partial(app.command, rich_help_panel=LANGUAGE)
 
@@ -42,7 +43,7 @@ def samples(
     from rllab.cli.talk import shown
 
     for sample in samples_of(run, runs, worst, count, step):
-        print(json.dumps(sample, ensure_ascii=False) if as_json else shown(sample) + "\n")
+        print(visible(json.dumps(sample, ensure_ascii=False)) if as_json else shown(sample) + "\n")
 
 
 @verb("eval")
@@ -114,7 +115,7 @@ def reward(
         values(measured, as_json)
         return
     values(described(measured), as_json)
-    print("\n".join(extremes(rewards, *answers, count)))
+    print(visible("\n".join(extremes(rewards, *answers, count))))
 
 
 @verb()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import Mistake
-from rllab.core.messages import END_THINK, THINK, thinks
-from rllab.core.run import find_run
+from rllab.core.messages import END_THINK, THINK, thinks, visible
+from rllab.core.run import RunFolder, find_run
 from rllab.text.chat import prompt_ids
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
@@ -66,7 +66,7 @@ def talk(
         if text == "/new":
             messages = {who: [] for who in models}
         elif text == "/thoughts":
-            say("\n".join(thoughts) or "there was no thinking")
+            say(visible("\n".join(thoughts)) or "there was no thinking")
         elif text in _STYLES:
             style = _STYLES[text]
         elif text.startswith("/"):
@@ -90,11 +90,11 @@ def _turn(
         answer = reply(lm, messages, style, max_new_tokens)
     except Mistake as error:
         messages.pop()
-        say(f"{who}{error}")
+        say(visible(f"{who}{error}"))
         return ""
     messages.append({"role": "assistant", "content": answer})
     shown, thinking = fold(answer)
-    say(f"{who}{shown}")
+    say(visible(f"{who}{shown}"))
     return f"{who}{thinking}"
 
 
@@ -104,11 +104,9 @@ def base_of(folder: str) -> str:
     Raises:
         Mistake: there is no recipe, or it names no model.
     """
-    import yaml
-
     above = [p / "recipe.yaml" for p in Path(folder).parents[1:3]]  # the second where the model is one of several parts
     recipe = next((p for p in above if p.is_file()), None)
-    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe else {}
+    settings: dict[str, Any] = RunFolder(recipe.parent).plain() if recipe else {}
     if not settings.get("model"):
         raise Mistake(f"{folder} has no recipe that names the model it was trained from, so there is no base to show")
     return str(settings["model"])
@@ -147,7 +145,7 @@ def shown(sample: dict[str, Any]) -> str:
     """A sample as lines of text: its numbers, then its texts."""
     texts = ("prompt", "completion", "better", "worse")
     facts = ", ".join(f"{k} {_short(v)}" for k, v in sample.items() if k not in texts)
-    return "\n".join([f"-- {facts}", *(f"{k}: {str(sample[k]).strip()}" for k in texts if k in sample)])
+    return visible("\n".join([f"-- {facts}", *(f"{k}: {str(sample[k]).strip()}" for k in texts if k in sample)]))
 
 
 def _short(value: Any) -> str:

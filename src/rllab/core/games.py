@@ -24,8 +24,9 @@ import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.core.names import Named
+from rllab.core.nodes import compose
 from rllab.core.protocols import Board, Game
-from rllab.core.typed import Reader, compose
+from rllab.core.typed import Reader
 
 GAMES = Named("rllab_envs.games")
 MEMO = 50_000  # positions in memory, so that a move need not be replayed from the start

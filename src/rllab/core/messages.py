@@ -3,9 +3,12 @@
 A completion is a plain text, or a conversation: a list of messages {"role", "content"}.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 THINK, END_THINK = "<think>", "</think>"
+# control characters except tab and newline, and those that change the direction of a text
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
 
 def last_text(completion: str | Sequence[Mapping[str, str]]) -> str:
@@ -29,3 +32,12 @@ def after_thinking(text: str) -> str:
     (' #### 25', '')
     """
     return text.rpartition(END_THINK)[2].partition(THINK)[0]
+
+
+def visible(text: str) -> str:
+    """A text for a terminal, which would obey control characters: they are replaced by their numbers, as in JSON.
+
+    >>> visible("red: \\x1b[31m")
+    'red: \\\\u001b[31m'
+    """
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text.replace("\r\n", "\n"))

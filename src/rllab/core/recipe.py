@@ -16,8 +16,9 @@ import yaml
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.names import Named, did_you_mean, is_data, is_in_file
+from rllab.core.nodes import compose, pairs, plain, put
 from rllab.core.ranges import Count, Decay, Natural, NotNegative, Positive
-from rllab.core.typed import Reader, compose, dataclass_settings, pairs, plain, put, renamed
+from rllab.core.typed import Reader, dataclass_settings, renamed
 
 if TYPE_CHECKING:
     from rllab.core.algorithm import Algorithm

@@ -1,13 +1,10 @@
-"""Reads YAML as typed Python and reports all mistakes at once, each with its file, its line and a suggestion.
-
-PyYAML follows YAML 1.1, where `1e-4` is a string and `yes` a bool. Here `1e-4` is a number and `yes` a string.
-"""
+"""Reads YAML as typed Python and reports all mistakes at once, each with its file, its line and a suggestion."""
 
 import functools
 import math
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,65 +13,11 @@ import yaml
 
 from rllab.core.errors import Mistake
 from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, is_in_file, is_model, settings_of, takes
+from rllab.core.nodes import pairs, plain
 from rllab.core.ranges import Range
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _UNREAD = object()  # placeholder for a value with a mistake
-
-
-class _Loader(yaml.SafeLoader):
-    """A loader with the numbers and booleans of YAML 1.2."""
-
-
-_FLOAT = r"[-+]?(\d[\d_]*\.\d*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.(inf|nan))\Z"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":float", ":timestamp"))]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)\Z"), list("tf"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), list("-+0123456789."))
-_construct = _Loader("").construct_object  # node -> plain Python
-
-
-def compose(text: str, source: str) -> yaml.Node:
-    """Parses a YAML text into a tree of nodes, which have line numbers. `source` is the file name in messages.
-
-    Raises:
-        Mistake: the text is not YAML.
-    """
-    try:
-        return yaml.compose(text, Loader=_Loader) or yaml.MappingNode("tag:yaml.org,2002:map", [])
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise Mistake(f"{source}:{line}: this is not YAML: {error.problem}") from None
-
-
-def plain(node: yaml.Node) -> Any:
-    """The value of a node as lists, dicts, numbers and strings."""
-    return _construct(node, deep=True)
-
-
-def pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
-    """(key, node of the key, node of the value) for each entry of a mapping."""
-    for key, value in node.value:
-        yield str(key.value), key, value
-
-
-def put(root: yaml.MappingNode, key: str, value: yaml.Node) -> None:
-    """Sets a key such as `a.b` in a tree; missing mappings are created."""
-    head, _, rest = key.partition(".")
-    key_node = yaml.ScalarNode("tag:yaml.org,2002:str", head, value.start_mark)
-    if rest:
-        inner = next((v for k, _, v in pairs(root) if k == head), None)
-        if not isinstance(inner, yaml.MappingNode):
-            inner = yaml.MappingNode("tag:yaml.org,2002:map", [], value.start_mark)
-        else:
-            inner = yaml.MappingNode(inner.tag, list(inner.value), inner.start_mark)
-        put(inner, rest, value)
-        value = inner
-        key_node.start_mark = next((n.start_mark for k, n, _ in pairs(root) if k == head), value.start_mark)
-    kept = [(k, v) for k, v in root.value if k.value != head]
-    root.value = [*kept, (key_node, value)]
 
 
 def renamed(tree: Any, rename: Callable[[str], str]) -> Any:

@@ -21,9 +21,10 @@ from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
 from rllab.core.load import model_folder
 from rllab.core.names import Term
+from rllab.core.nodes import compose
 from rllab.core.run import RunFolder, find_run
 from rllab.core.stages import model_of
-from rllab.core.typed import Reader, compose
+from rllab.core.typed import Reader
 from rllab.rewards.scoring import REWARDS, Rewards
 from rllab.stats import pearson
 from rllab.text.algorithm import TASKS

@@ -8,8 +8,9 @@ import numpy as np
 from rllab.core.errors import Mistake
 from rllab.core.games import title
 from rllab.core.names import Named
+from rllab.core.nodes import compose
 from rllab.core.protocols import Board, Game, Outsider
-from rllab.core.typed import Reader, compose
+from rllab.core.typed import Reader
 from rllab.search.match import OPENING, Player, match
 
 PLAYERS = Named("rllab_envs.players", passed=1)

@@ -14,20 +14,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.messages import last_text
+from rllab.text.deadline import Late, deadline
 from rllab.text.packing import Document
+from rllab.text.tokenizers import CHAT
 
 Row = Mapping[str, Any]
 Piece = tuple[str, bool]
 """A piece of text, and whether it is learned."""
 _MARK = "=== reply ==="
-DEADLINE = 20.0  # seconds for a chat template to render two short messages
+DEADLINE = 20.0  # seconds for a chat template to render a conversation
 
 
 def prompt_texts(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[str]:
@@ -127,18 +129,31 @@ def _prompt(tokenizer: PreTrainedTokenizerFast, prompt: str | Sequence[Mapping[s
     if tokenizer.chat_template is None:
         raise FieldMistake("model", "its tokenizer has no chat template; give prompts as plain text, or another model")
     style = row.get("style", "free")
-    try:
-        text = tokenizer.apply_chat_template(
-            [dict(m) for m in prompt],
-            tokenize=False,
-            add_generation_prompt=True,
-            style=style,
-            enable_thinking=style != "direct",
-        )
-    except Exception as error:  # a template is a program that came with the model
-        roles = ", ".join(m["role"] for m in prompt)
-        raise Mistake(f"the chat template fails on a conversation of {roles}: {error}") from None
+    own = tokenizer.chat_template == CHAT
+    try:  # another template is a program that came with the model
+        with nullcontext() if own else deadline(DEADLINE):
+            text = tokenizer.apply_chat_template(
+                [dict(m) for m in prompt],
+                tokenize=False,
+                add_generation_prompt=True,
+                style=style,
+                enable_thinking=style != "direct",
+            )
+    except Late:
+        raise FieldMistake(
+            "model",
+            f"its chat template does not end within {DEADLINE:.0f} seconds on {_described(prompt)}; take another "
+            "model, or leave out this row",
+        ) from None
+    except Exception as error:
+        raise Mistake(f"the chat template fails on {_described(prompt)}: {error}") from None
     return str(text)
+
+
+def _described(conversation: Sequence[Mapping[str, str]]) -> str:
+    roles, last = ", ".join(m["role"] for m in conversation), str(conversation[-1]["content"])
+    shown = f"{last[:80]} ..." if len(last) > 80 else last
+    return f"a conversation of {roles}, which ends with {shown!r}"
 
 
 @contextmanager
