@@ -58,14 +58,22 @@ for kind in (Side, SideBox):
 class Counts(gym.ObservationWrapper[Any, Any, Any]):
     """Keeps a state of its own from episode to episode, which nothing can save."""
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: Any, start: float = 0.0) -> None:
         super().__init__(env)
-        self.seen = 0.0
+        self.seen = start
 
     def observation(self, observation: Any) -> Any:
         """The observation, shifted by the number of those before."""
         self.seen += 1
         return observation + self.seen
+
+
+class Noise(gym.ObservationWrapper[Any, Any, Any]):
+    """Draws from NumPy's own generator, which no seed reaches; it carries nothing over."""
+
+    def observation(self, observation: Any) -> Any:
+        """The observation with noise."""
+        return observation + np.random.normal()
 
 
 class Stateless(gym.ObservationWrapper[Any, Any, Any]):
@@ -153,8 +161,10 @@ def test_a_wrapper_of_ones_own_with_statistics_is_saved(tmp_path: Path) -> None:
 
 def test_a_wrapper_with_state_that_cannot_be_saved_is_refused(tmp_path: Path) -> None:
     here, name = Path(__file__).parent, Path(__file__).name
-    with pytest.raises(Mistake, match=r"wrappers: Counts carries state from episode to episode.*RunningMeanStd"):
-        run(recipe(here, "DQN", f"[{name}:Stateless, {name}:Counts]"), tmp_path / "run")
+    for settings in ("", ", start: 5"):
+        with pytest.raises(Mistake, match=r"wrappers: Counts carries state from episode to episode.*RunningMeanStd"):
+            run(recipe(here, "DQN", f"[{name}:Stateless, {{name: '{name}:Counts'{settings}}}]"), tmp_path / settings)
+    run(recipe(here, "DQN", f"['{name}:Noise']", "total_steps=1"), tmp_path / "noise")
     run(recipe(here, "DQN", f"[{name}:Stateless, {{name: ClipReward, max_reward: 1}}]"), tmp_path / "other")
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import run
 
+import rllab
 from rllab.control.episodes import play
 from rllab.control.spec import EnvSpec
 from rllab.control.vector import Envs
@@ -290,7 +291,7 @@ import gymnasium as gym
 class Maze(gym.Env):
     observation_space, action_space = gym.spaces.Box(0, 9, (1,)), gym.spaces.Discrete(2)
     def __init__(self, size=5): self.size = size
-    def reset(self, **_): self.at = 0; return self.see(), {}
+    def reset(self, *, seed=None, options=None): self.at = 0; return self.see(), {}
     def step(self, action): self.at += 1; return self.see(), -1.0, self.at >= self.size, False, {}
     def see(self): return self.observation_space.low + self.at
 gym.register("Maze-v0", Maze)
@@ -310,6 +311,12 @@ def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path: Path, monke
 
     done = train("maze_of_a_test:Maze-v0")
     assert done.returncode == 0 and "eval/return -7 [-7, -7]" in done.stdout, done.stderr
+    done = train("maze_of_a_test.py:Maze-v0")  # a file, of which the run has a copy
+    assert done.returncode == 0 and "eval/return -7 [-7, -7]" in done.stdout, done.stderr
+    (tmp_path / "maze_of_a_test.py").unlink()
+    copied = sorted((tmp_path / "runs").glob("*/sources/maze_of_a_test.py"))[-1].parents[1]
+    assert rllab.load(copied).evaluate(1)["eval/return"] == -7
+    (tmp_path / "maze_of_a_test.py").write_text(MAZE)
     for env, message in {
         "maze_of_a_test:Maez-v0": "did you mean 'Maze-v0'",
         "nowhere:Maze-v0": "no module 'nowhere'",

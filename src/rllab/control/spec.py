@@ -1,7 +1,9 @@
 """Which Gymnasium environments to make, and how."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from rllab.control.copies import Copies, fault
 from rllab.control.wrapped import AnyEnv, OwnReward, adapted, chain, statistics_of
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.names import did_you_mean, import_module
+from rllab.core.names import did_you_mean, import_file, import_module
 
 RewardFunction = Callable[[Any, Any, Any, float, bool, dict[str, Any]], float]
 """fn(obs, action, next_obs, reward, terminated, info) -> reward, of one transition of one environment."""
@@ -43,8 +45,8 @@ class EnvSpec:
             FieldMistake: the environment does not exist, or does not accept these arguments or wrappers.
         """
         if self.batched and self.wrappers:
-            name = self.registered().name
-            raise FieldMistake("wrappers", f"{self.env} is batched and takes no wrappers; use env: {name}")
+            one = self.env.removeprefix("rllab/")
+            raise FieldMistake("wrappers", f"{self.env} is batched and takes no wrappers; use env: {one}")
         try:
             if self.batched:
                 return gym.make_vec(self.registered(), num_envs, autoreset_mode=AutoresetMode.DISABLED, **self.kwargs)
@@ -63,8 +65,7 @@ class EnvSpec:
             try:
                 env = wrapper(env)
             except Exception as error:
-                name = getattr(wrapper, "__name__", str(wrapper))
-                raise FieldMistake("wrappers", f"{name} cannot wrap {self.env}: {fault(error)}") from error
+                raise FieldMistake("wrappers", f"{_name(wrapper)} cannot wrap {self.env}: {fault(error)}") from error
         return adapted(env)
 
     def registered(self) -> gym.envs.registration.EnvSpec:
@@ -77,6 +78,9 @@ class EnvSpec:
         if self.env.startswith("rllab/"):
             module = _HOMES.get(self.env, "rllab_envs.control")
         try:
+            if module.endswith(".py"):
+                path = Path(module).resolve()
+                return _in_file(path, path.stat().st_mtime_ns if path.is_file() else 0, name)
             if module:
                 import_module(module, self.env)
             return gym.spec(name)
@@ -85,6 +89,13 @@ class EnvSpec:
         except (gym.error.Error, ValueError) as error:
             hint = did_you_mean(name, gym.registry) or "; is it registered by a module? Then write module:id"
             raise FieldMistake("env", f"{error}{hint}") from None
+
+
+@functools.cache
+def _in_file(path: Path, changed: int, name: str) -> gym.envs.registration.EnvSpec:
+    """Gymnasium's entry for an environment that a file registers, which is imported once unless it has `changed`."""
+    import_file(path)
+    return gym.spec(name)
 
 
 def refuse_state(spec: EnvSpec) -> None:
@@ -96,16 +107,28 @@ def refuse_state(spec: EnvSpec) -> None:
     Raises:
         FieldMistake: a wrapper does so.
     """
-    own = [k for k, w in enumerate(spec.wrappers) if not getattr(w, "__module__", "").startswith("gymnasium.")]
-    for k in own:
-        inside, outside = (replace(spec, wrappers=spec.wrappers[:n]).make_one() for n in (k, k + 1))
-        if _repeats(inside) and not any(map(statistics_of, chain(outside))) and not _repeats(outside):
-            name = getattr(spec.wrappers[k], "__name__", str(spec.wrappers[k]))
+    for k, wrapper in enumerate(spec.wrappers):
+        if getattr(getattr(wrapper, "func", wrapper), "__module__", "").startswith("gymnasium."):
+            continue
+        inside, outside, fresh = (replace(spec, wrappers=spec.wrappers[:n]).make_one() for n in (k, k + 1, k + 1))
+        if any(statistics_of(w) for w in chain(outside)):
+            continue
+        try:
+            carries = _repeats(inside) and _course(fresh, 0) == _course(outside, 0) and not _repeats(outside)
+        except Exception:  # a fault of the environment, which training reports with its place
+            return
+        if carries:
             raise FieldMistake(
                 "wrappers",
-                f"{name} carries state from episode to episode, which would be lost when the run is resumed or loaded; "
-                "keep it in a gymnasium.wrappers.utils.RunningMeanStd, changed only while its `update_running_mean` is",
+                f"{_name(wrapper)} carries state from episode to episode, which would be lost when a run is resumed or "
+                "loaded; keep it in a gymnasium.wrappers.utils.RunningMeanStd, changed only while its attribute "
+                "`update_running_mean` is true",
             )
+
+
+def _name(wrapper: Any) -> str:
+    """The name of a wrapper, also of one with settings."""
+    return getattr(getattr(wrapper, "func", wrapper), "__name__", str(wrapper))
 
 
 def _repeats(env: AnyEnv) -> bool:

@@ -111,8 +111,9 @@ def chain(env: Any) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
 class Statistics:
     """The running statistics of wrappers, such as NormalizeObservation's, which all copies of an environment share.
 
-    Statistics are the attributes of a wrapper that are a Gymnasium `RunningMeanStd`. While the wrapper's
-    `update_running_mean` is false, they are used and not changed. Its attributes that are arrays are the copies' own.
+    Statistics are the attributes of a wrapper, or of the environment itself, that are a Gymnasium `RunningMeanStd`.
+    While its `update_running_mean` is false, they are used and not changed. Its attributes that are arrays are those of
+    the copies.
 
     Raises:
         FieldMistake: a wrapper with statistics has no `update_running_mean`.
@@ -120,13 +121,13 @@ class Statistics:
 
     def __init__(self, copies: Sequence[AnyEnv], shared: "Statistics | None" = None) -> None:
         """shared: the statistics to use, without changing them; by default those of the first copy."""
-        every = [list(chain(env)) for env in copies]
+        every = [[*chain(env), env.unwrapped] for env in copies]
         self._wrappers = {str(k): same for k, same in enumerate(zip(*every, strict=True)) if statistics_of(same[0])}
         self.shared: dict[str, RunningMeanStd] = {}
         for k, same in self._wrappers.items():
             if not hasattr(same[0], "update_running_mean"):
                 name = type(same[0]).__name__
-                raise FieldMistake("wrappers", f"{name} keeps running statistics; give it `update_running_mean`")
+                raise FieldMistake("env", f"{name} keeps running statistics; give it `update_running_mean`")
             for name, own in statistics_of(same[0]).items():
                 kept = self.shared[f"{k}.{name}"] = own if shared is None else shared.shared[f"{k}.{name}"]
                 for wrapper in same:

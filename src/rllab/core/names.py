@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Term(NamedTuple):
     made: bool
 
 
-_IN_FILE = re.compile(r"[^:]+\.py:\w+")
+_IN_FILE = re.compile(r"[^:]+\.py:[\w./-]+")
 _DATA = re.compile(r".+\.(jsonl|json|csv|parquet)(\.gz)?")
 
 
@@ -66,7 +67,7 @@ def is_data(name: str) -> bool:
 
 
 def is_in_file(name: str) -> bool:
-    """Whether a name refers to an object in a Python file, as `mine.py:fn`."""
+    """Whether a name refers to an object in a Python file, as `mine.py:fn`, or an environment, as `mine.py:Maze-v0`."""
     return _IN_FILE.fullmatch(name) is not None
 
 
@@ -141,7 +142,9 @@ def import_file(path: Path) -> ModuleType:
     _prefer(neighbours(path), path.parent)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*Overriding environment")  # a run's copy registers the same again
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise Mistake(f"{path} cannot be imported: {type(error).__name__}: {error}") from error

@@ -114,6 +114,8 @@ class Reader:
             return float(value)
         if type_ is float and type(value) is float and not math.isfinite(value):
             return self.note(node, key, f"expected a finite number, got {value}")
+        if type_ is str and type(value) is str:
+            return self._place(value)
         if type(value) is type_:
             return value
         hint = "; put it in quotes" if type_ is str and not isinstance(value, (list, dict)) else ""
