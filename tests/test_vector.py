@@ -304,26 +304,27 @@ def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path: Path, monke
     (tmp_path / "broken_of_a_test.py").write_text("1 / 0")
     text = "algo: DQN\nenv: {}\nenv_kwargs: {{size: 7}}\ntotal_steps: 1\neval_every: 1\nheadline_episodes: 3\n"
 
-    def train(env: str) -> Any:
-        (tmp_path / "mine.yaml").write_text(text.format(env))
-        command = [sys.executable, "-m", "rllab", "train", "mine.yaml"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-    done = train("maze_of_a_test:Maze-v0")
+    (tmp_path / "mine.yaml").write_text(text.format("maze_of_a_test:Maze-v0"))
+    command = [sys.executable, "-m", "rllab", "train", "mine.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "eval/return -7 [-7, -7]" in done.stdout, done.stderr
-    done = train("maze_of_a_test.py:Maze-v0")  # a file, of which the run has a copy
-    assert done.returncode == 0 and "eval/return -7 [-7, -7]" in done.stdout, done.stderr
-    (tmp_path / "maze_of_a_test.py").unlink()
-    copied = sorted((tmp_path / "runs").glob("*/sources/maze_of_a_test.py"))[-1].parents[1]
-    assert rllab.load(copied).evaluate(1)["eval/return"] == -7
-    (tmp_path / "maze_of_a_test.py").write_text(MAZE)
+    monkeypatch.chdir(tmp_path)
     for env, message in {
         "maze_of_a_test:Maez-v0": "did you mean 'Maze-v0'",
         "nowhere:Maze-v0": "no module 'nowhere'",
         "broken_of_a_test:Maze-v0": "cannot be imported: ZeroDivisionError",
+        "nowhere.py:Maze-v0": "no such file",
     }.items():
-        wrong = train(env)
-        assert wrong.returncode == 2 and message in wrong.stderr and "Traceback" not in wrong.stderr, wrong.stderr
+        with pytest.raises(FieldMistake, match=message):
+            EnvSpec(env, {}).make(1)
+
+
+def test_a_run_keeps_a_copy_of_the_file_of_its_environment(tmp_path: Path) -> None:
+    (tmp_path / "maze_file.py").write_text(MAZE)
+    text = "algo: DQN\nenv: maze_file.py:Maze-v0\nenv_kwargs: {size: 7}\ntotal_steps: 1\nheadline_episodes: 3\n"
+    run(read_recipe(text, "r.yaml", tmp_path, "r"), tmp_path / "run")
+    (tmp_path / "maze_file.py").unlink()
+    assert rllab.load(tmp_path / "run").evaluate(1)["eval/return"] == -7
 
 
 def test_the_working_directory_is_where_modules_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

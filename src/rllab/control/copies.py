@@ -43,7 +43,7 @@ class Copies(SyncVectorEnv):
         for i in np.flatnonzero(which).tolist():
             self.at = i
             output: Any = self.envs[i].reset(seed=seed[i])
-            if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[1], dict):
+            if not isinstance(output, (tuple, list)) or len(output) != 2 or not isinstance(output[1], dict):
                 raise Wrong(f"it returned {_short(output)}; Gymnasium's reset returns (observation, info)")
             self._env_obs[i], self._infos[i] = self._checked(output[0]), output[1]
         self.at = None
@@ -62,7 +62,7 @@ class Copies(SyncVectorEnv):
             if active is None or active[i]:
                 self.at = i
                 output: Any = self.envs[i].step(action)
-                if not isinstance(output, tuple) or len(output) != 5 or not isinstance(output[4], dict):
+                if not isinstance(output, (tuple, list)) or len(output) != 5 or not isinstance(output[4], dict):
                     raise Wrong(f"it returned {_short(output)}; Gymnasium's step returns {_STEP}")
                 obs, rewards[i], over[0, i], over[1, i], self._infos[i] = _numbers(*output)
                 self._env_obs[i] = self._checked(obs)

@@ -28,7 +28,6 @@ _Loader.add_implicit_resolver(f"{_YAML}float", re.compile(_FLOAT), list("-+01234
 _KINDS: dict[str, Any] = {f"{_YAML}{name}": yaml.ScalarNode for name in ("str", "int", "float", "bool", "null")}
 _KINDS |= {f"{_YAML}seq": yaml.SequenceNode, f"{_YAML}map": yaml.MappingNode}
 _MOST, _DEEPEST = 100_000, 100  # values of a text with each alias followed, and values inside each other
-_construct = _Loader("").construct_object  # node -> plain Python
 
 
 def compose(text: str, source: str) -> yaml.Node:
@@ -84,7 +83,7 @@ def _unreadable(node: yaml.ScalarNode, shown: str) -> str:
 
 def plain(node: yaml.Node) -> Any:
     """The value of a node as lists, dicts, numbers and strings."""
-    return _construct(node, deep=True)
+    return _Loader("").construct_object(node, deep=True)  # a new one: it would remember a value that has changed
 
 
 def pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
