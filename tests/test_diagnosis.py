@@ -14,7 +14,8 @@ from rllab.core.load import preflight
 from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
-from rllab.evals.diagnosis import ROUNDS, diagnose, newest_rollouts, of_rollouts, of_rows
+from rllab.evals.diagnosis import diagnose, newest_rollouts, of_rollouts, of_rows
+from rllab.evals.health import ROUNDS, of_acting, of_learning
 
 SETTINGS: dict[str, Any] = {
     "reward": ["accuracy", {"name": "format", "weight": 0.5}],
@@ -147,8 +148,79 @@ def test_values_that_go_astray_are_reported() -> None:
 def test_a_critic_replaces_the_baseline_of_a_group() -> None:
     apart = samples(*[[(1,)], [(0,)]] * 4)
     assert any("teach nothing" in line for line in of_rollouts(apart, [], ONE))
-    assert of_rollouts(apart, [], ONE | {"algo": "RLHF"}) == []
-    assert any("teach nothing" in line for line in of_rollouts(samples(*[[(0,)]] * 8), [], ONE | {"algo": "RLHF"}))
+    assert of_rollouts(apart, [], ONE, "round") == []
+    assert any("teach nothing" in line for line in of_rollouts(samples(*[[(0,)]] * 8), [], ONE, "round"))
+    assert of_rollouts(samples(*[[(0,)] * 2] * 8), [], ONE, "filter") == []
+
+
+def test_it_decides_by_what_an_algorithm_declares(tmp_path: Path) -> None:
+    """A class of one's own is diagnosed as the one that it extends, whatever it is called."""
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom rllab.algos import RLHF\n"
+        "@dataclass(kw_only=True)\nclass GRPO(RLHF):\n    pass\n"
+    )
+    recipe = load_recipe("rlhf", {"algo": f"{tmp_path / 'mine.py'}:GRPO", "reward": "noise"}, smoke=True)
+    trainer = Trainer(recipe, tmp_path / "run")
+    next(iter(trainer))
+    (tmp_path / "mine.py").unlink()
+    rows = samples(*[[(1,)], [(0,)]] * 4, sample=0)
+    (tmp_path / "run" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not any("difference" in line for line in diagnose(RunFolder(tmp_path / "run")))
+    assert any("difference" in line for line in of_rollouts(rows, [], ONE))
+
+
+CONTROL = {"optim": {"lr": 0.1}, "expect": {"eval/return": 475}}
+
+
+def of_values(name: str, *values: float | None, every: int = 10) -> list[dict[str, Any]]:
+    """Rows in which a metric has been measured every few rounds, and a healthy loss in all."""
+    rows: list[dict[str, Any]] = [{"step": i + 1, "loss/total": 0.5} for i in range(every * len(values))]
+    for i, value in enumerate(values):
+        rows[every * (i + 1) - 1][name] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "expected"),
+    [
+        (of_values("loss/total", *[0.5] * 9, *[3.6e7] * 5, every=1), CONTROL, r"3.6e\+07, and was 0.5 .*lr \(0.1\)"),
+        (of_values("loss/q", 9e6, 9e6, every=1), {}, r"loss/q is 9e\+06, and was 9e\+06 in the first rounds"),
+        (of_values("loss/critic", *[1.0] * 9, *[5e3] * 5, every=1), {}, r"loss/critic is 5e\+03, and was 1"),
+        (of_values("loss/actor", *[-1.0] * 9, *[-5e3] * 5, every=1), {}, None),  # minus a value, which may be large
+        (of_values("loss/total", *[5e4] * 9, every=1), CONTROL, None),
+        (of_values("eval/return", 20, 480, 300, 9, 10), CONTROL, r"from 480 in round 20 back to 9.5: .*save_every"),
+        (of_values("eval/return", 20, 480, 300, 400, 430), CONTROL, None),
+        (of_values("eval/return", 474, 500, 476, 478), CONTROL, None),
+        (of_values("eval/return", 20, 480, 9), CONTROL, None),
+        (of_values("eval/return", *[-200] * 5), {}, "eval/return is -200 in all 5 evaluations: .*explore"),
+        (of_values("eval/return", *[500] * 5), CONTROL, None),
+        (of_values("eval/return", None, float("nan"), None, None), CONTROL, None),
+        (of_values("eval/tokens", 50, 20, 60, 60), {"expect": {"eval/tokens": "<= 25"}}, "from 20 in round 20 back to"),
+        (of_values("eval/tokens", 50, 80, 20, 20), {"expect": {"eval/tokens": "<= 25"}}, None),
+        (of_values("eval/keeps", 0.5, 0.9, 0.5, 0.5), {}, "eval/keeps has gone from 0.9"),
+        (of_values("gate/passed", 1, 0, 0, 0, 0, 0, every=1), {}, None),
+        (of_values("gate/passed", 1, *[0] * 12, every=1), {}, "passed none of the last 10 gates"),
+        (of_values("loss/clipped", *[0.7] * 5, every=1), {}, "70% of the probability ratios"),
+    ],
+)
+def test_losses_and_evaluations_of_any_algorithm_are_diagnosed(
+    rows: list[dict[str, Any]], settings: dict[str, Any], expected: str | None
+) -> None:
+    lines = of_learning(rows, settings, ("eval/return", "eval/keeps"))
+    assert len(lines) == (expected is not None), lines
+    assert expected is None or re.search(expected, lines[0]), lines
+
+
+def test_a_run_of_control_that_diverges_is_told(tmp_path: Path) -> None:
+    changes = {"optim.lr": 1000.0, "optim.max_grad_norm": None, "total_steps": 60, "expect": {}}
+    list(Trainer(load_recipe("cartpole", changes, smoke=True), tmp_path / "run"))
+    shown = CliRunner().invoke(app, ["diagnose", str(tmp_path / "run")])
+    assert shown.exit_code == 0 and "the learning diverges" in shown.output, shown.output
+
+
+def test_what_a_kl_means_depends_on_what_is_declared() -> None:
+    rows = [{"step": i, "loss/kl": 0.4} for i in range(9)]
+    assert "0.4 nats an action" in of_acting(rows, CONTROL)[0] and of_rows(rows, SETTINGS) == []
 
 
 def test_the_newest_rounds_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ class AlphaZero(Algorithm):
     """Learns a game by playing against itself."""
 
     unit: ClassVar[str] = "data/positions"
+    rising: ClassVar[tuple[str, ...]] = ("eval/keeps", "eval/score", "eval/return")
     large_products: ClassVar[bool] = True
 
     game: Annotated[Any, GAMES]  # a name of `rllab_envs.games`, with settings if any, or mine.py:Game

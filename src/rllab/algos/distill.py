@@ -27,7 +27,7 @@ Axes: B packed rows, L tokens a row, G answers of a prompt.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -49,6 +49,7 @@ from rllab.text.rows import truncate
 class Distill(Policy):
     """Trains a student on a teacher's answers."""
 
+    contrast: ClassVar[Literal["", "group", "round", "filter"]] = "filter"
     renamed: ClassVar[dict[str, str]] = {"mixed": "supervised", "mixed_rows": "supervised.batch_size"}
 
     teacher: Annotated[str, Model()] = ""  # as `model`; "": the student as it was when training began

@@ -6,7 +6,7 @@ Axes: P prompts, G completions a prompt.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Policy(TextAlgorithm):
     """A language model that learns from rewards of completions; a subclass calls `open_policy` in its `setup`."""
 
     unit: ClassVar[str] = "data/samples"
+    contrast: ClassVar[Literal["", "group", "round", "filter"]] = "group"
     shown: ClassVar[tuple[str, ...]] = ("reward/total", "eval/accuracy", "eval/gold")
     renamed: ClassVar[dict[str, str]] = {"minibatches": "num_minibatches"}
 

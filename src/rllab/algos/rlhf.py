@@ -39,7 +39,7 @@ Axes: P prompts, G completions of each; B packed rows, L tokens a row, S complet
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ from rllab.text.rows import truncate
 class RLHF(Policy):
     """PPO on a language model."""
 
+    contrast: ClassVar[Literal["", "group", "round", "filter"]] = "round"
     renamed: ClassVar[dict[str, str]] = {
         "kl_coef": "beta",
         "clip_range": "epsilon",

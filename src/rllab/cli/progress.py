@@ -128,7 +128,7 @@ def _new_findings(trainer: Trainer, reported: set[str]) -> list[str]:
     """What `rllab diagnose` finds in the run and has not been printed yet. The same sentence with other numbers counts
     as printed. Adds to `reported`.
     """
-    findings = {re.sub(r"[\d.,]+", "#", text): text for text in diagnose(trainer.folder)}
+    findings = {re.sub(r"[\d.,]+", "#", text): text for text in diagnose(trainer.folder, type(trainer.algorithm))}
     new = [text for kind, text in findings.items() if kind not in reported]
     reported |= set(findings)
     return [f"  ! {text}" for text in new]

@@ -40,6 +40,7 @@ class Control(Algorithm):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("env/return", "eval/return")
+    rising: ClassVar[tuple[str, ...]] = ("eval/return",)
 
     env: str  # a Gymnasium id; rllab/CartPole-v1 is Gymnasium's CartPole-v1, all copies stepped by one array program
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment's constructor

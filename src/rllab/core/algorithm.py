@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -191,6 +191,11 @@ class Algorithm(ABC):
     """The metric that counts the work done. The trainer reports its rate as `time/<name>_per_second`."""
     shown: ClassVar[tuple[str, ...]] = ("loss/total",)
     """Metrics in the line that shows a run's progress, after those that the recipe expects."""
+    rising: ClassVar[tuple[str, ...]] = ()
+    """Metrics of evaluations that rise while it learns; `rllab diagnose` tells where they fall or never move."""
+    contrast: ClassVar[Literal["", "group", "round", "filter"]] = ""
+    """What the reward of a sampled completion is measured against: the others of its prompt (`group`), those of the
+    round (`round`), or a threshold (`filter`); "" where none is sampled. `rllab diagnose` needs it."""
     large_products: ClassVar[bool] = False
     """Whether its matrix products are so large that bf16 is faster on a CPU that has bf16 instructions."""
     renamed: ClassVar[dict[str, str]] = {}

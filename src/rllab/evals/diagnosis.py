@@ -1,7 +1,7 @@
-"""Diagnoses runs that learn from rewards, in sentences: what was observed, its number, and which setting to change.
+"""Diagnoses runs, in sentences: what was observed, its number, and which setting to change.
 
-It reads only `samples.jsonl` and `metrics.jsonl`, so it works while a run trains and afterwards. A metric that was not
-measured gives no diagnosis.
+It reads only `samples.jsonl` and `metrics.jsonl`, so it works while a run trains and afterwards, and what the algorithm
+declares of itself. A metric that was not measured gives no diagnosis.
 """
 
 import json
@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from rllab.core.algorithm import Algorithm
+from rllab.core.names import find
 from rllab.core.run import RunFolder
+from rllab.evals.health import ROUNDS, mean, measured, of_acting, of_learning
 
-ROUNDS = 5  # newest rounds that are looked at together; a single round is too noisy
 CUT = 0.5  # share of answers that reach the token limit
 EQUAL = 0.95  # share of groups without a difference in reward
 DROWNED = 0.05  # a reward with a smaller share of the differences within groups does not count beside the others
@@ -27,22 +29,32 @@ _BLOCK = 1 << 22  # bytes
 Sample = Mapping[str, Any]
 
 
-def diagnose(run: RunFolder) -> list[str]:
-    """Returns what stands out in a run's newest rounds; [] where nothing does, or the run keeps no rollouts."""
-    samples = newest_rollouts(run.path / "samples.jsonl")
+def diagnose(run: RunFolder, algorithm: type[Algorithm] | None = None) -> list[str]:
+    """Returns what stands out in a run's newest rounds; [] where nothing does.
+
+    algorithm: the run's; None: it is imported.
+    """
     settings, rows = run.plain(), run.rows()
-    return [*of_rollouts(samples, rows, settings), *of_rows(rows, settings)] if samples else []
+    kind = algorithm or find(settings["algo"], "rllab.algos", run.path)
+    lines = of_learning(rows, settings, kind.rising)
+    if not kind.contrast:
+        return lines + of_acting(rows, settings)
+    samples = newest_rollouts(run.path / "samples.jsonl")
+    return (
+        [*of_rollouts(samples, rows, settings, kind.contrast), *of_rows(rows, settings), *lines] if samples else lines
+    )
 
 
-def of_rollouts(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
+def of_rollouts(
+    samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], contrast: str = "group"
+) -> list[str]:
     """Diagnoses completions and their rewards: truncated, without differences, never rewarded, drowned by another.
 
-    rows: of metrics.jsonl. settings: of the recipe.
+    rows: of metrics.jsonl. settings: of the recipe. contrast: as in `Algorithm.contrast`.
     """
     groups: dict[Any, list[Sample]] = defaultdict(list)
     for sample in samples:
-        one = settings.get("algo") == "RLHF"  # its baseline is a value, so all answers are compared with each other
-        groups[None if one else (sample["step"], sample["row"])].append(sample)
+        groups[(sample["step"], sample["row"]) if contrast == "group" else None].append(sample)
     lines = []
     cut = float(np.mean([s["finish"] == "length" for s in samples]))
     if cut > CUT:
@@ -51,9 +63,12 @@ def of_rollouts(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], se
             "they answer: make it larger, or ask for shorter answers"
         )
     equal = float(np.mean([len(_scores(g)) < 2 for g in groups.values()]))
+    if contrast == "filter":
+        return lines
     if equal >= EQUAL:
         why = _why_equal(list(groups.values()), rows, settings)
-        lines.append(f"{equal:.0%} of the groups have no difference in reward and teach nothing: {why}")
+        which = f"{equal:.0%} of the groups" if contrast == "group" else "the answers of the newest rounds"
+        lines.append(f"{which} have no difference in reward and teach nothing: {why}")
     else:
         lines += _components(list(groups.values()), settings)
     return lines
@@ -62,7 +77,7 @@ def of_rollouts(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], se
 def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
     """Diagnoses metrics: KL, sampler against trainer, values, over-optimisation. rows: of metrics.jsonl."""
     lines = []
-    kl, apart = (_mean(rows[-ROUNDS:], f"loss/{name}") for name in ("kl", "sampler_kl"))
+    kl, apart = (mean(rows[-ROUNDS:], f"loss/{name}") for name in ("kl", "sampler_kl"))
     if kl is not None and kl > KL:
         lines.append(
             f"the KL to the reference model is {kl:.2g} nats per token, and the answers may be nothing that the "
@@ -73,7 +88,7 @@ def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> l
             f"the sampler is {apart:.2g} nats per token from the trained model: set "
             "importance_sampling_clip_max: 2, or sample in the precision of the training"
         )
-    explained = _mean(rows[-ROUNDS:], "value/explained")
+    explained = mean(rows[-ROUNDS:], "value/explained")
     if explained is not None and explained < ASTRAY:
         lines.append(
             f"the values predict the returns worse than a constant would (value/explained is {explained:.2g}): make "
@@ -84,7 +99,7 @@ def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> l
 
 def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The gold score has fallen from its best while the reward has not (Gao et al. 2023)."""
-    values = [[_value(r, name) for name in ("step", "rollout/gold", "reward/total")] for r in rows]
+    values = [[measured(r, name) for name in ("step", "rollout/gold", "reward/total")] for r in rows]
     each = [[v for v in row if v is not None] for row in values if None not in row]
     windows = [np.mean(each[i : i + ROUNDS], 0) for i in range(0, len(each) - ROUNDS + 1, ROUNDS)]
     if len(windows) < 3:
@@ -102,11 +117,11 @@ def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _why_equal(groups: list[list[Sample]], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
     samples = [s for g in groups for s in g]
-    score = _mean(samples, "score")
+    score = mean(samples, "score")
     if score is None:
         return "no reward applies to any of the newest answers. Take rows to which one applies, or another reward"
     right = [s["correct"] for s in samples if s.get("correct") is not None]
-    totals = [total for r in rows if (total := _value(r, "reward/total")) is not None]
+    totals = [total for r in rows if (total := measured(r, "reward/total")) is not None]
     if (right and np.mean(right) >= EQUAL) or (totals and score >= max(totals) > totals[0]):
         of = f"{np.mean(right):.0%} are right" if right else f"the reward is {score:.3g}, the highest of the run"
         return f"{of}. The reward is saturated: take harder rows, or end the run here"
@@ -164,18 +179,6 @@ def _weights(settings: Mapping[str, Any]) -> list[float]:
 
 def _scores(group: Sequence[Sample]) -> set[float]:
     return {s["score"] for s in group if s["score"] is not None}
-
-
-def _value(row: Mapping[str, Any], name: str) -> float | None:
-    """Returns a number of a row; None where it was not measured, which a row shows by None, NaN or no entry."""
-    value = row.get(name)
-    return None if value is None or np.isnan(value) else float(value)
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Returns the mean over the rows in which it was measured; None if there are none."""
-    values = [value for r in rows if (value := _value(r, name)) is not None]
-    return float(np.mean(values)) if values else None
 
 
 def newest_rollouts(path: Path) -> list[Sample]:
