@@ -105,8 +105,9 @@ def test_a_page_runs_from_top_to_bottom(page: Path, folder: Path, request: pytes
     for language, text in blocks(page):
         if name := re.match(FILE, text):
             (folder / name[1]).write_text(text)
-        elif language == "yaml":
-            assert yaml.safe_load(text)
+        elif language == "yaml":  # some settings of a run of a language model
+            (folder / "problems.jsonl").write_text('{"prompt": "double", "tests": ["assert double(2) == 4"]}\n' * 300)
+            assert load_recipe("grpo", yaml.safe_load(text)).algorithm
         elif language == "python" and "def collect" not in text:  # which is a part of dqn.py, as another test sees
             small = text.replace("seed=3)", "seed=3, total_steps=3, eval_every=2)")
             small = small.replace('Trainer("pocket"', 'Trainer(rllab.load_recipe("pocket", smoke=True)')

@@ -10,7 +10,7 @@ from conftest import run
 from gymnasium.wrappers.utils import RunningMeanStd
 
 import rllab
-from rllab.core.errors import Mistake
+from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe, read_recipe
 from rllab.core.run import RunFolder
 from rllab.testing import check_algorithm
@@ -110,7 +110,7 @@ def test_a_loaded_policy_scores_what_it_scored_in_training(algo: str, wrappers: 
     first, again = loaded.evaluate(trainer.step), loaded.evaluate(trainer.step)
     assert first["eval/return"] == again["eval/return"] == last["eval/return"]
     assert loaded.headline() == trainer.headline
-    kept = loaded.envs.statistics.shared["0.obs_rms" if "Reward" not in wrappers else "1.obs_rms"]  # type: ignore[attr-defined]
+    kept = loaded.envs.statistics.shared["NormalizeObservation.obs_rms"]  # type: ignore[attr-defined]
     assert np.allclose(kept.mean, 1000, atol=0.1) and kept.count > 100
 
 
@@ -124,9 +124,9 @@ def test_a_loaded_policy_acts_in_an_environment_with_the_statistics(tmp_path: Pa
         obs, reward, _, over, _ = env.step(agent.act(obs))
         total += reward
     assert total >= 8
-    before = agent.envs.statistics.shared["0.obs_rms"].count
+    before = agent.envs.statistics.shared["NormalizeObservation.obs_rms"].count
     env.reset(seed=1)
-    assert agent.envs.statistics.shared["0.obs_rms"].count == before
+    assert agent.envs.statistics.shared["NormalizeObservation.obs_rms"].count == before
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,11 @@ def test_statistics_go_with_the_weights_that_a_run_starts_from(tmp_path: Path) -
     folder = next((tmp_path / "one/checkpoints").glob("0*6"))
     second = recipe(tmp_path, "PPO", "[NormalizeObservation]", f"model={folder}").algorithm
     second.setup(first.ctx)
-    kept, same = (a.envs.statistics.shared["0.obs_rms"] for a in (first.algorithm, second))  # type: ignore[attr-defined]
+    kept, same = (a.envs.statistics.shared["NormalizeObservation.obs_rms"] for a in (first.algorithm, second))  # type: ignore[attr-defined]
     assert same.count == kept.count + 3  # the first observation of each copy has been added
     np.testing.assert_allclose(same.mean, kept.mean, atol=0.01)
+    with pytest.raises(FieldMistake, match=r"wrappers.json has the running statistics NormalizeObservation.obs_rms"):
+        recipe(tmp_path, "PPO", "[NormalizeReward]", f"model={folder}").algorithm.setup(first.ctx)
 
 
 def test_a_wrapper_of_ones_own_with_statistics_is_saved(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_wrapper_of_ones_own_with_statistics_is_saved(tmp_path: Path) -> None:
     trainer = run(recipe(Path(__file__).parent, "DQN", text), tmp_path / "run")
     loaded: Any = rllab.load(tmp_path / "run")
     assert loaded.evaluate(6)["eval/return"] == trainer.folder.rows()[-1]["eval/return"]
-    assert loaded.envs.statistics.shared["0.kept"].count > 100
+    assert loaded.envs.statistics.shared["Scale.kept"].count > 100
 
 
 def test_a_wrapper_with_state_that_cannot_be_saved_is_refused(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_reward_in_place_of_the_environments(tmp_path: Path, monkeypatch: pytest
     ("body", "message"),
     [
         ("return float('nan')", "returned nan, no finite number"),
+        ("return 1e300", "returned 1e\\+300, no finite number"),
         ("return obs.no", "failed: AttributeError"),
         ("return None", ""),
     ],

@@ -100,7 +100,7 @@ class Control(Algorithm):
             self.envs.statistics.save(folder / STATISTICS)
 
     def read_files(self, part: str, folder: Path) -> None:
-        if self.envs.statistics and (folder / STATISTICS).is_file():
+        if (folder / STATISTICS).is_file():
             self.envs.statistics.load(folder / STATISTICS)
 
     def make_env(self, **more: Any) -> gym.Env[Any, Any]:

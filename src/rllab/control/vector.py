@@ -165,7 +165,7 @@ class Envs:
                 raise Mistake(
                     f"the reward function {name} failed: {type(error).__name__}: {error}{_as_lines(arguments)}"
                 ) from error
-            if not np.isfinite(values[i]):
+            if not abs(values[i]) <= _LARGEST:
                 raise Mistake(f"the reward function {name} returned {value!r}, no finite number{_as_lines(arguments)}")
         return values
 

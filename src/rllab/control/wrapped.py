@@ -122,12 +122,15 @@ class Statistics:
     def __init__(self, copies: Sequence[AnyEnv], shared: "Statistics | None" = None) -> None:
         """shared: the statistics to use, without changing them; by default those of the first copy."""
         every = [[*chain(env), env.unwrapped] for env in copies]
-        self._wrappers = {str(k): same for k, same in enumerate(zip(*every, strict=True)) if statistics_of(same[0])}
+        self._wrappers: dict[str, tuple[Any, ...]] = {}  # by class, the copies of each wrapper with statistics
+        for same in zip(*every, strict=True):
+            if statistics_of(same[0]):
+                name = type(same[0]).__name__
+                self._wrappers[name + "'" * sum(k.rstrip("'") == name for k in self._wrappers)] = same
         self.shared: dict[str, RunningMeanStd] = {}
         for k, same in self._wrappers.items():
             if not hasattr(same[0], "update_running_mean"):
-                name = type(same[0]).__name__
-                raise FieldMistake("env", f"{name} keeps running statistics; give it `update_running_mean`")
+                raise FieldMistake("env", f"{k} keeps running statistics; give it `update_running_mean`")
             for name, own in statistics_of(same[0]).items():
                 kept = self.shared[f"{k}.{name}"] = own if shared is None else shared.shared[f"{k}.{name}"]
                 for wrapper in same:
@@ -150,10 +153,17 @@ class Statistics:
         write_atomic(path, json.dumps(state))
 
     def load(self, path: Path) -> None:
-        """Reads what `save` wrote. A file with other statistics is not for these wrappers, and left alone."""
+        """Reads what `save` wrote.
+
+        Raises:
+            FieldMistake: these wrappers lack statistics of observations that the file has.
+        """
         state = json.loads(path.read_text(encoding="utf-8"))
-        if state.keys() == self.shared.keys():
-            self._set(state)
+        missing = [k for k in state if k not in self.shared and not k.startswith("NormalizeReward")]
+        if missing:
+            what = f"{path} has the running statistics {', '.join(missing)} of the observations"
+            raise FieldMistake("wrappers", f"{what} that the model was trained on; use the same wrappers")
+        self._set({k: v for k, v in state.items() if k in self.shared})
 
     def state_dict(self) -> dict[str, Any]:
         """The statistics, and the arrays of every copy [N, ...]."""
@@ -179,7 +189,7 @@ class Statistics:
             f"{k}.{name}": [getattr(w, name) for w in same]
             for k, same in self._wrappers.items()
             for name, value in vars(same[0]).items()
-            if isinstance(value, np.ndarray)
+            if isinstance(value, np.ndarray) and isinstance(same[0], gym.Wrapper)
         }
 
 
