@@ -140,7 +140,7 @@ def diagnose(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Explain what goes wrong in a run: its rewards, losses and evaluations."""
+    """Explain what goes wrong in a run."""
     from rllab.core.run import find_run
     from rllab.evals.diagnosis import diagnose
 
