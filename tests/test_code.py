@@ -145,6 +145,8 @@ BEHAVIOUR = {  # program: tests that pass
     "class V:\n    def __init__(s, x): s.x = x\n    def __add__(s, o): return V(s.x + o.x)\n"
     "    def __eq__(s, o): return s.x == o.x": ["assert V(1) + V(2) == V(3) and V(1) != V(2)"],
     "import sys\ndef f(): return 1\nsys.exit()": ["assert f() == 1"],
+    "import multiprocessing\ndef twice(x): return 2 * x\ndef f(x):\n    with multiprocessing.Pool(2) as pool:\n"
+    "        return pool.map(twice, x)": ["assert f([1, 2]) == [2, 4]"],
 }  # fmt: skip
 
 

@@ -173,7 +173,8 @@ def _program(request: dict[str, Any], apart: bool, number: int, connection: sock
     """
     os.write(states, b"%d%d" % _confine(request, apart, 2 * number))
     main = sys.modules["__main__"] = ModuleType("__main__")
-    names = vars(main) | {"__builtins__": builtins}
+    names = vars(main)
+    names["__builtins__"] = builtins
     if request["setup"].strip():
         with contextlib.suppress(Exception):  # it may use names that the program defines; then it is the tests' alone
             judge.execute(compile(request["setup"], "<setup>", "exec", dont_inherit=True), names)
