@@ -12,6 +12,7 @@ from rllab_envs import games
 from rllab.core.errors import Mistake
 from rllab.core.protocols import Exam
 from rllab.core.recipe import read_recipe
+from rllab.core.rules import checked_game
 from rllab.testing import Broken, check_game
 
 Right = games.tictactoe
@@ -386,6 +387,8 @@ BROKEN = {
     Fifty: "add up to a number beyond -1 to 1",
     Changes: "after `play` was called on it|change its arguments",
     Dice: "replayed alone, the game differs",
+}
+UNSEEN = {
     OnePlane: "`observe` returns 1 plane: plane 0 has the stones of the player to move",
     OneSided: "have not changed sides",
 }
@@ -405,6 +408,14 @@ def test_training_refuses_what_check_game_refuses(game: type[Row], tmp_path: Pat
         recipe = read_recipe(f"{text}total_steps: 1\n", "r.yaml", tmp_path, "r")
         with pytest.raises(Mistake, match=f"recipe.yaml:\\d+: (game|env_kwargs): {game.__name__}.*({BROKEN[game]})"):
             run(recipe, tmp_path / recipe.plain["algo"])
+
+
+@pytest.mark.parametrize("game", UNSEEN, ids=lambda g: g.__name__)
+def test_training_warns_of_planes_that_do_not_show_whose_move_it_is(game: type[Row], tmp_path: Path) -> None:
+    with pytest.raises(Broken, match=UNSEEN[game]):
+        check_game(game())
+    with pytest.warns(UserWarning, match=f"{UNSEEN[game]}.*The run goes on"):
+        checked_game(game, "game")
 
 
 class ManyActions(Row):

@@ -3,7 +3,7 @@
 Runs check them at their start; `rllab.testing.check_game` checks the optional parts of a game as well.
 """
 
-from collections.abc import Callable
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ ALONE = 4  # how many games are replayed one at a time
 def check_rules(game: Game, games: int = 8, seed: int = 0) -> tuple[Played, list[str]]:
     """Plays random games to their end and checks every move; returns them, and what was checked, a line each.
 
+    The planes that a network sees are left to `check_sides`.
+
     Raises:
         Broken: a check fails. The message names the game, the moves that lead to the position, and the rule.
     """
@@ -30,21 +32,24 @@ def check_rules(game: Game, games: int = 8, seed: int = 0) -> tuple[Played, list
         "a position has a legal move until the game is over; a finished game has none and does not change",
         "boards, masks, planes and rewards have the right shapes; no argument is changed in place",
     ]
-    checks: list[Callable[[Played], str]] = [_check_rewards, _check_sides, _check_alone]
-    return played, lines + [line for check in checks if (line := check(played))]
+    return played, [*lines, _check_rewards(played), _check_alone(played)]
 
 
 def checked_game(named: Any, field: str) -> Game:
-    """The game of a setting of a run, as `make_game` makes it, after `check_rules`.
+    """The game of a setting of a run, as `make_game` makes it, after `check_rules`; it warns if `check_sides` fails.
 
     Raises:
         FieldMistake: the game breaks a rule.
     """
     game = make_game(named)
     try:
-        check_rules(game)
+        played, _ = check_rules(game)
     except Broken as error:
         raise FieldMistake(field, f"{error}; `rllab.testing.check_game` checks a game") from error
+    try:
+        check_sides(played)
+    except Broken as error:
+        warnings.warn(f"{error}. The run goes on, but its network may not see whose move it is", stacklevel=2)
     return game
 
 
@@ -69,8 +74,14 @@ def _check_rewards(played: Played) -> str:
     return "rewards add up to a number from -1 to 1"
 
 
-def _check_sides(played: Played) -> str:
-    """At every move, plane 0 holds the stones of the player to move and plane 1 those of the opponent."""
+def check_sides(played: Played) -> str:
+    """Checks that plane 0 holds the stones of the player to move and plane 1 those of the opponent, at every move.
+
+    Returns a line that says so, or "" for a game for one player.
+
+    Raises:
+        Broken: they do not.
+    """
     if played.game.players == 1:
         return ""
     if (planes := played.end.shape[1]) < 2:
@@ -100,6 +111,6 @@ def _check_alone(played: Played) -> str:
                 good &= same_rows(alone.legal(board), ply.legal[[i]]) & same_rows(alone.observe(board), ply.planes[[i]])
                 board, reward, over = alone.play(board, ply.action[[i]])
                 good &= (reward == ply.reward[i]) & (over == ply.over[i])
-                what = "replayed alone, the game differs from the one in the batch: does `play` change its arguments?"
+                what = "replayed alone, the game differs from the one in the batch: does `play` change its arguments, or draw by chance?"
                 played.expect((np.arange(len(ply.action)) != i) | good, t, what)
     return f"{number} games, each replayed alone, are the same as in the batch"

@@ -11,7 +11,7 @@ from rllab.core.errors import Broken
 from rllab.core.games import OneBoard, make_game, named_game, title
 from rllab.core.played import Played, as_broken, draw, same_rows
 from rllab.core.protocols import Game
-from rllab.core.rules import check_rules
+from rllab.core.rules import check_rules, check_sides
 from rllab.search.evaluate import Rollout
 
 
@@ -25,7 +25,7 @@ def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
     """
     game = make_game(game)
     played, lines = check_rules(game, games, seed)
-    checks: list[Callable[[Played], str]] = []
+    checks: list[Callable[[Played], str]] = [check_sides]
     optional = {"symmetries": _check_symmetries, "lines": _check_lines, "wins": _check_wins, "show": _check_show}
     optional |= {"rollout": _check_rollout, "exam": _check_exam, "observed": _check_observed}
     checks += [check for name, check in optional.items() if hasattr(game, name)]
