@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from test_rewards import rewards, scores_of
 
 from rllab.rewards.code import code, program
+from rllab.sandbox import confine
 from rllab.sandbox.program import guards, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the sandbox needs fork and limits on resources")
@@ -223,6 +225,32 @@ def test_a_program_has_no_rights(tmp_path: Path) -> None:
         assert not full.ran and "No space left on device" in full.complained
     many = run("import os, time\nfor i in range(300):\n    print(i, flush=True)\n    if not os.fork(): time.sleep(60)")
     assert not many.ran and int(many.printed.split()[-1]) <= 64
+
+
+WITHOUT = """
+from rllab.core.errors import MachineFault
+from rllab.sandbox.program import guards, run
+try:
+    print(guards(), run(PROGRAM, ["assert double(2) == 4"]))
+except MachineFault as refused:
+    print(refused)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("setpriv") or os.getuid() != 0, reason="takes a capability from root")
+@pytest.mark.parametrize("python", [sys.executable, "/usr/bin/python3"])
+def test_root_that_may_not_make_name_spaces_is_confined_or_refused(python: str) -> None:
+    """Where nobody can read Python (it lies in /root), there is no user to become, and the program is not run."""
+    program = "import os\ndef double(x): return 2 * x\ntry: print(open('/etc/shadow').read(), os.getuid())\n"
+    program += "except PermissionError: print('no file', os.getuid() == 0)"
+    words = ["setpriv", "--bounding-set=-sys_admin", python, "-c", WITHOUT.replace("PROGRAM", repr(program))]
+    source = {"PYTHONPATH": str(Path(confine.__file__).parents[2])}
+    done = subprocess.run(words, env=os.environ | source, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode and "Traceback" not in done.stderr:
+        pytest.skip("setpriv fails, or there is no such Python")
+    if "run the lab as another user" not in done.stdout:
+        assert "not on this machine: no network" in done.stdout and "passed=[True]" in done.stdout, done
+        assert "printed='no file False" in done.stdout or "not on this machine: no changes" in done.stdout, done
 
 
 def test_code_is_a_reward(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

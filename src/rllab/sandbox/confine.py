@@ -127,10 +127,10 @@ def become_nobody(number: int) -> bool:
     os.setgroups([])
     for user in (_USERS + number, _NOBODY):
         with contextlib.suppress(OSError):  # a container may lack the number
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
+            os.setgid(user)  # of root: the real, the effective and the saved one
+            os.setuid(user)
             break
-    return 0 not in (*os.getresuid(), *os.getresgid()) and _drop_capabilities()
+    return 0 not in (os.getuid(), os.geteuid(), os.getgid(), os.getegid()) and _drop_capabilities()
 
 
 def _drop_capabilities() -> bool:
