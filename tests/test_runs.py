@@ -9,7 +9,7 @@ import pytest
 from conftest import TESTS, run
 from forked import call
 
-from rllab.core.errors import MachineFault, Mistake
+from rllab.core.errors import InUse, MachineFault, Mistake
 from rllab.core.logs import Log, backward, ranges
 from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder, find_run
@@ -93,10 +93,10 @@ def test_a_reward_that_failed_goes_on_with_the_same_command(tmp_path: Path) -> N
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["r-1"]
 
 
-@pytest.mark.parametrize("lost", ["folder", "metrics.jsonl", "replaced", "emptied"])
+@pytest.mark.parametrize("lost", ["folder", "metrics.jsonl", "recipe.yaml", "replaced", "emptied"])
 def test_a_record_that_is_lost_in_mid_run_ends_it_with_a_machine_fault(lost: str, toy, tmp_path: Path) -> None:
     trainer = Trainer(toy("save_every=2"), tmp_path / "a")
-    with pytest.raises(MachineFault, match=r"metrics.jsonl was deleted, replaced or cut"):
+    with pytest.raises(MachineFault, match=r"(metrics.jsonl|recipe.yaml) was deleted"):
         for row in trainer:
             if row["step"] == 3 and lost == "folder":
                 shutil.rmtree(tmp_path / "a")
@@ -109,6 +109,27 @@ def test_a_record_that_is_lost_in_mid_run_ends_it_with_a_machine_fault(lost: str
             elif row["step"] == 3:
                 (tmp_path / "a" / lost).unlink()
     assert RunFolder(tmp_path / "a").state != "done" and (tmp_path / "a").exists() == (lost != "folder")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="becomes another user for a moment")
+def test_another_users_run_can_be_seen_and_not_disturbed(toy, tmp_path: Path) -> None:
+    folder = run(toy(), tmp_path).folder
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    held = folder.lock()
+    os.seteuid(65534)
+    try:
+        assert RunFolder(tmp_path).is_running
+        with pytest.raises(InUse, match="a process of another user trains this run"):
+            RunFolder(tmp_path).lock()
+        os.seteuid(0)
+        held.__exit__(None, None, None)
+        os.seteuid(65534)
+        assert not RunFolder(tmp_path).is_running
+        with pytest.raises(PermissionError):
+            RunFolder(tmp_path).lock()
+    finally:
+        os.seteuid(0)
 
 
 def test_a_run_that_was_given_other_settings_meanwhile_does_not_begin(toy, tmp_path: Path) -> None:
@@ -135,6 +156,7 @@ def test_missing_and_unreadable_rows_are_named_on_resume(toy, tmp_path: Path) ->
 
 def test_both_logs_are_flushed_to_the_disk_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, flushed = RunFolder(tmp_path), list[int]()
+    (tmp_path / "recipe.yaml").touch()
     folder.append({"step": 1}, [{"completion": "x"}])
     monkeypatch.setattr("os.fsync", lambda file: flushed.append(os.fstat(file).st_ino))
     folder.flush()

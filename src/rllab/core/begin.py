@@ -129,7 +129,7 @@ def next_run(recipe: Recipe, runs: Path, fork: str | None = None) -> RunFolder:
     """The folder of a run for which the user gives no name: RECIPE-1, RECIPE-2, ...
 
     This is the newest run with the same settings, if it is unfinished and no process trains it: the same command again
-    continues it, after a stop, a kill or a failure. Otherwise it is a new one; a newest run that failed before its
+    continues it, after a stop, a kill or a failure. Otherwise it is a new one; a newest run that ended before its
     first checkpoint gives way to it.
     """
     runs.mkdir(parents=True, exist_ok=True)
@@ -140,8 +140,9 @@ def next_run(recipe: Recipe, runs: Path, fork: str | None = None) -> RunFolder:
     newest = next(same, None)
     if newest is not None and newest.state != "done":
         return newest
-    if numbered and (last := numbered[0]).state == "failed" and not (last.has_checkpoint or last.is_running):
-        return last
+    ended = numbered and numbered[0].state in ("failed", "stopped")  # and not "running": it may be about to begin
+    if ended and not (numbered[0].has_checkpoint or numbered[0].is_running):
+        return numbered[0]
     if fork is not None:
         parent_of(fork, recipe, runs)  # fails before a number is used
     number = max(numbers, default=0) + 1

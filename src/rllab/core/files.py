@@ -44,12 +44,17 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
+def new_file_mode() -> int:
+    """The mode that new files have by the umask."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 def usual_mode(path: Path) -> None:
-    """Gives a file the mode that new files have by the umask. safetensors lets its owner alone read what it writes."""
+    """Gives a file the mode of new files. safetensors lets its owner alone read what it writes."""
     if os.name == "posix":
-        mask = os.umask(0o077)
-        os.umask(mask)
-        path.chmod(0o666 & ~mask)
+        path.chmod(new_file_mode())
 
 
 def hub_is_reachable() -> bool:

@@ -31,6 +31,11 @@ class Log:
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - stays open
             self._size = self._file.tell()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether rows can be appended without opening the file again."""
+        return self._file is not None
+
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends rows. When this returns the operating system has them, so they survive the end of the process."""
         self.open()

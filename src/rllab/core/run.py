@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
 
-from rllab.core.errors import InUse, Mistake
+from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import read_json, write_atomic
+from rllab.core.lock import Lock
 from rllab.core.logs import Log, ranges
 from rllab.core.machine import environment
 from rllab.core.names import did_you_mean
@@ -45,7 +45,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics, self.sampled = Log(path / "metrics.jsonl"), Log(path / "samples.jsonl")
-        self._lock = FileLock(path / ".lock", timeout=1)  # `is_running` of another process holds it for a moment
+        self._lock = Lock(path)
         self._recipe_text: str | None = None  # as `recipe` has read it
         self._status_written = -1.0
 
@@ -148,11 +148,7 @@ class RunFolder:
         Raises:
             InUse: another process trains this run.
         """
-        try:
-            return self._lock.acquire()
-        except Timeout:
-            message = f"{self.path}: another process trains this run; wait until it ends, or choose another --name"
-        raise InUse(message)
+        return self._lock.acquire()
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -186,12 +182,8 @@ class RunFolder:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process holds the lock now. In a folder that may not be written to, this cannot be seen: True."""
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                return False
-        except (Timeout, OSError):
-            return True
+        """Whether a process trains the run now."""
+        return self._lock.is_held
 
     def status(self) -> dict[str, Any]:
         """The content of status.json; {} if there is none yet.
@@ -254,13 +246,15 @@ class RunFolder:
         self.metrics.append([row])
 
     def check(self) -> None:
-        """Checks that the logs which are written are still in the folder.
+        """Checks that the record of a run which is training is still in the folder.
 
         Raises:
-            MachineFault: the folder or a log was deleted or replaced.
+            MachineFault: the folder, its recipe or a log was deleted or replaced.
         """
         self.metrics.check()
         self.sampled.check()
+        if self.metrics.is_open and not self.exists:
+            raise MachineFault(f"{self.path / 'recipe.yaml'} was deleted while the run was training; put it back")
 
     def flush(self) -> None:
         """Checks the logs and flushes their rows to the disk, so that they survive a crash of the machine."""
