@@ -131,7 +131,7 @@ def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_its_games_are_learned(tmp_path: Path) -> None:
     game = {"name": "open_spiel", "game": "breakthrough(rows=4,columns=3)"}
-    changes = {"game": game, "network": "convolutions"}
+    changes = {"game": game, "network": "convolutions", "expect": {}}
     check_algorithm(load_recipe("connect-four", changes, smoke=True), tmp_path)
 
 

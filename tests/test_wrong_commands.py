@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import rllab
 from rllab import algos
 from rllab.cli import app
+from rllab.cli.results import result
 from rllab.core.errors import Mistake, RllabError
 from rllab.core.ranges import Range
 from rllab.core.recipe import Optim, Settings, load_recipe, recipe_names
@@ -115,6 +116,15 @@ def test_a_metric_that_only_the_headline_has_is_known(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("algo: mine.py:Regression\ntotal_steps: 2\neval_every: 1\n")
     recipe = load_recipe(tmp_path / "r.yaml", {"expect": {"eval/final": "<= 1e9", "data/rows": 1}})
     assert [e["met"] for e in run(recipe, tmp_path / "a").folder.status()["expect"]] == [True, True]
+
+
+def test_a_recipes_own_expectation_does_not_bind_another_task(tmp_path: Path) -> None:
+    changes = {"game": {"name": "othello", "size": 4}, "network": "convolutions"}
+    recipe = load_recipe("tictactoe", changes, smoke=True)
+    assert recipe.own_goals() == [] and load_recipe("tictactoe", {"seed": 1}).own_goals() == ["until", "expect"]
+    assert load_recipe("tictactoe", changes | {"expect": {"eval/x": 1}}).own_goals() == ["expect"]
+    shown = result(run(recipe, tmp_path).folder)
+    assert "eval/keeps expected 0.99: not measured" in shown, shown
 
 
 def test_what_a_finished_run_must_reach_can_be_corrected(toy, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ def result(run: RunFolder) -> str:
         low, high = headline["interval"]
         parts.append(f"{headline['name']} {headline['value']:.6g} [{low:.6g}, {high:.6g}]")
     for e in status["expect"]:
-        value = "nothing" if e["value"] is None else f"{e['value']:.6g}"
-        parts.append(f"{e['metric']} expected {e['wanted']}: {'met' if e['met'] else f'missed, {value}'}")
+        missed = "not measured" if e["value"] is None else f"missed, {e['value']:.6g}"
+        parts.append(f"{e['metric']} expected {e['wanted']}: {'met' if e['met'] else missed}")
     return "; ".join(parts)
 
 

@@ -68,13 +68,13 @@ class Settings:
                 except ValueError as error:
                     raise ValueError(f"{name}.{metric}: {error}") from None
 
-    def unmeasured(self, measured: Iterable[str], group: str = "") -> tuple[str, str] | None:
-        """(field, message) for a metric of `until` or `expect` that is not among the measured ones; None if all are.
+    def unmeasured(self, names: Iterable[str], measured: Iterable[str], group: str = "") -> tuple[str, str] | None:
+        """(field, message) for a metric that is not among the measured ones; None if all are.
 
-        group: the beginning of the names that are looked at.
+        names: the fields that are looked at, of `until` and `expect`. group: the beginning of the metrics looked at.
         """
         known = list(measured)
-        for name in ("until", "expect"):
+        for name in names:
             for metric in getattr(self, name):
                 if metric.startswith(group) and metric not in known:
                     hint = did_you_mean(metric, known) or f"; there are: {', '.join(sorted(known))}"
@@ -92,6 +92,10 @@ class Settings:
     def ends_early(self, row: Mapping[str, Any]) -> bool:
         """Whether a round's metrics reach all values of `until`."""
         return bool(self.until) and all(reached(wanted, row.get(metric)) for metric, wanted in self.until.items())
+
+
+OVERRIDES = ("command line: ", "setting: ")  # how the places of settings begin that a command or Python has changed
+_CHANGES_METRICS = {"algo", "env", "game", "reward", "task"}  # settings on which it depends what is measured
 
 
 def reached(wanted: float | str, value: float | None) -> bool:
@@ -124,6 +128,14 @@ class Recipe:
     plain: dict[str, Any]
     files: dict[str, Path]
     places: dict[str, str]
+
+    def own_goals(self) -> list[str]:
+        """Those of `until` and `expect` whose metrics this run must measure.
+
+        Where a command changes what is measured, as in `train grpo task=mine.jsonl`, the recipe's own do not count.
+        """
+        given = {k for k, place in self.places.items() if place.startswith(OVERRIDES)}
+        return [name for name in ("until", "expect") if name in given or not given & _CHANGES_METRICS]
 
     def at(self, error: FieldMistake) -> Mistake:
         """The mistake with the file and line where the recipe sets its field."""

@@ -58,6 +58,7 @@ class Trainer:
         self.engine.first(lambda: open_run(self.folder, resolved, fork, Path(runs)))
         self.recipe = self.folder.recipe()
         self.settings, self.algorithm = self.recipe.settings, self.recipe.algorithm
+        self._goals = resolved.own_goals()
         self.stop = stop if stop is not None else Stop()
         self.step, self.seconds, self.row = 0, 0.0, Metrics(step=0)
         self.headline: Headline | None = None
@@ -116,7 +117,7 @@ class Trainer:
         self.stopping = True
         with suppress(Interrupted):
             self.headline, self.stopping = self.algorithm.headline(), False
-            if self.engine.rank == 0 and self.settings.unmeasured(self.row):
+            if self.engine.rank == 0 and self.settings.unmeasured(self._goals, self.row):
                 self._check_metrics({name for row in self.folder.metrics.rows() for name in row})
 
     def _round(self) -> None:
@@ -191,9 +192,10 @@ class Trainer:
 
     def _check_metrics(self, measured: Iterable[str], group: str = "") -> None:
         """Checks that `until` and `expect` name metrics that are measured; `group` as in `Settings.unmeasured`."""
-        if self.settings.unmeasured(measured, group):
+        if self.settings.unmeasured(self._goals, measured, group):
             headline = self.headline or self.algorithm.headline()  # the one that may be new at the end
-            if mistake := self.settings.unmeasured({*measured, *([headline.name] if headline else [])}, group):
+            known = {*measured, *([headline.name] if headline else [])}
+            if mistake := self.settings.unmeasured(self._goals, known, group):
                 raise self.recipe.at(FieldMistake(*mistake))
 
     def _finished(self) -> bool:
