@@ -111,6 +111,6 @@ def _check_alone(played: Played) -> str:
                 good &= same_rows(alone.legal(board), ply.legal[[i]]) & same_rows(alone.observe(board), ply.planes[[i]])
                 board, reward, over = alone.play(board, ply.action[[i]])
                 good &= (reward == ply.reward[i]) & (over == ply.over[i])
-                what = "replayed alone, the game differs from the one in the batch: does `play` change its arguments, or draw by chance?"
+                what = "replayed alone, the game differs from its batch: does `play` draw or change its arguments?"
                 played.expect((np.arange(len(ply.action)) != i) | good, t, what)
     return f"{number} games, each replayed alone, are the same as in the batch"
