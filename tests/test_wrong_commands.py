@@ -119,7 +119,7 @@ def test_a_metric_that_only_the_headline_has_is_known(tmp_path: Path) -> None:
 
 
 def test_a_recipes_own_expectation_does_not_bind_another_task(tmp_path: Path) -> None:
-    changes = {"game": {"name": "othello", "size": 4}, "network": "convolutions"}
+    changes = {"game": {"name": "othello", "size": 4}, "network": "convolutions", "eval_perfect": 0}
     recipe = load_recipe("tictactoe", changes, smoke=True)
     assert recipe.own_goals() == [] and load_recipe("tictactoe", {"seed": 1}).own_goals() == ["until", "expect"]
     assert load_recipe("tictactoe", changes | {"expect": {"eval/x": 1}}).own_goals() == ["expect"]
