@@ -363,6 +363,10 @@ def test_the_neighbours_of_a_reward_are_copied_with_it(tmp_path: Path) -> None:
     assert [c for c in copied if "pycache" not in c] == [
         "helpers/deep.py", "mine.py", "neighbour.py", "second.py", "words.txt",
     ]  # fmt: skip
+    (folder / "second.py").write_text("one = 2.0\n")
+    assert [Path(name).name for name in trainer.folder.changed_sources(recipe)] == ["second.py"]
+    with pytest.warns(UserWarning, match="second.py has changed since the run began; the run uses its own copy"):
+        Trainer(recipe, tmp_path / "run")
     shutil.rmtree(folder)
     rows = list(Trainer(tmp_path / "run"))
     assert rows[-1]["step"] == 4 and rows[-1]["reward/total"] == 10.0

@@ -11,7 +11,7 @@ from rllab.core.errors import Mistake
 from rllab.core.fork import differing, fork_run, parent_of
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
-from rllab.core.sources import copy_names
+from rllab.core.sources import copied_files
 
 
 def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:
@@ -77,9 +77,9 @@ def _same(run: RunFolder, recipe: Recipe, fork: str | None, *, named: bool = Fal
 
 def _corrected_sources(run: RunFolder, recipe: Recipe) -> list[str]:
     """The changed files of a recipe that are newer than the run's copy; otherwise it was the copy that was changed."""
-    copies = {name: run.path / copy for name, copy in copy_names(recipe).items()}
-    since = {name: copy.stat().st_mtime if copy.is_file() else 0.0 for name, copy in copies.items()}
-    return [n for n in run.changed_sources(recipe) if recipe.files[n].stat().st_mtime > since[n]]
+    files = copied_files(recipe, run.path)
+    since = {name: copy.stat().st_mtime if copy.is_file() else 0.0 for name, (_, copy) in files.items()}
+    return [n for n in run.changed_sources(recipe) if files[n][0].stat().st_mtime > since[n]]
 
 
 def _is_fork_of(run: RunFolder, fork: str | None) -> bool:

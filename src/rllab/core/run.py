@@ -33,7 +33,7 @@ from rllab.core.logs import Log, ranges
 from rllab.core.machine import environment
 from rllab.core.names import did_you_mean
 from rllab.core.recipe import Recipe, reached, read_recipe
-from rllab.core.sources import copy_names, copy_sources, with_copies
+from rllab.core.sources import copied_files, copy_names, copy_sources, with_copies
 
 if TYPE_CHECKING:
     from rllab.core.algorithm import Headline
@@ -126,10 +126,12 @@ class RunFolder:
         return {k: (own.get(k), other.get(k)) for k in keys if own.get(k) != other.get(k)}
 
     def changed_sources(self, recipe: Recipe) -> list[str]:
-        """The files that the recipe names whose content differs from the run's copy, or which it has no copy of."""
-        copies = {name: self.path / copy for name, copy in copy_names(recipe).items()}
-        same = (n for n, p in recipe.files.items() if copies[n].is_file() and p.read_bytes() == copies[n].read_bytes())
-        return sorted(recipe.files.keys() - set(same))
+        """The files that the recipe names, and their neighbours, whose content differs from the run's copy.
+
+        Files that it has no copy of count as well.
+        """
+        each = copied_files(recipe, self.path).items()
+        return sorted(n for n, (p, copy) in each if not copy.is_file() or p.read_bytes() != copy.read_bytes())
 
     def forked_from(self) -> str | None:
         """The `RUN@STEP` from which the run was forked; None if it was not."""

@@ -46,6 +46,17 @@ def copy_sources(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return settings
 
 
+def copied_files(recipe: Recipe, folder: Path) -> dict[str, tuple[Path, Path]]:
+    """(file, its copy in a run folder) for each file that a recipe names and each that those need, by name."""
+    files = {n: (recipe.files[n], folder / copy) for n, copy in copy_names(recipe).items()}
+    for written, path in recipe.files.items():
+        for needed in neighbours(path).values():
+            for file in sorted(needed.rglob("*.py")) if needed.is_dir() else [needed]:
+                inside = file.relative_to(path.parent)
+                files.setdefault(str(Path(written).parent / inside), (file, folder / "sources" / inside))
+    return files
+
+
 def _copy_neighbour(path: Path, copy: Path, by: Path) -> None:
     """Copies a module, a package or a file that a file needs.
 
