@@ -9,6 +9,7 @@ import pytest
 from conftest import TESTS, run
 from forked import call
 
+from rllab.core.begin import next_run
 from rllab.core.errors import InUse, MachineFault, Mistake
 from rllab.core.logs import Log, backward, ranges
 from rllab.core.recipe import load_recipe
@@ -63,6 +64,13 @@ def test_a_failed_number_is_used_again(toy, tmp_path: Path) -> None:
     with pytest.raises(Mistake):
         next(held)
     assert RunFolder(tmp_path / "toy-2").state == "failed"
+
+
+def test_a_failed_number_is_used_by_one_of_several_commands(toy, tmp_path: Path) -> None:
+    with pytest.raises(Mistake):
+        next(iter(Trainer(toy(algo="Forgetful"), runs=tmp_path)))
+    folders = [next_run(toy(f"seed={seed}"), tmp_path) for seed in range(3)]  # at once: none has been created yet
+    assert [f.path.name for f in folders] == ["toy-1", "toy-2", "toy-3"]
 
 
 @pytest.mark.parametrize("state", ["failed", "stopped", "running", "", "damaged"])

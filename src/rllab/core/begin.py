@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rllab.core.errors import Mistake
+from rllab.core.errors import InUse, Mistake
 from rllab.core.fork import differing, fork_run, parent_of
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
@@ -32,10 +32,15 @@ def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) ->
             return
         if folder.has_checkpoint and folder.state:
             raise Mistake(f"{folder.path} has checkpoints, but no recipe.yaml: put it back, or use another --name")
-        if folder.metrics.last().get("step", 0) > folder.first_step:
-            warnings.warn(f"{folder.path} had no checkpoint; its rounds are dropped, and it begins anew", stacklevel=2)
-        folder.clear()
+        _clear(folder)
         folder.create(recipe, fork_run(folder, recipe, fork, runs) if fork is not None else None)
+
+
+def _clear(folder: RunFolder) -> None:
+    """Deletes the record of a run that has no checkpoint, with a warning if it had trained any rounds."""
+    if folder.metrics.last().get("step", 0) > folder.first_step:
+        warnings.warn(f"{folder.path} had no checkpoint; its rounds are dropped, and it begins anew", stacklevel=3)
+    folder.clear()
 
 
 def _continue(folder: RunFolder, recipe: Recipe, fork: str | None) -> None:
@@ -140,11 +145,10 @@ def next_run(recipe: Recipe, runs: Path, fork: str | None = None) -> RunFolder:
     newest = next(same, None)
     if newest is not None and newest.state != "done":
         return newest
-    ended = numbered and numbered[0].state in ("failed", "stopped")  # and not "running": it may be about to begin
-    if ended and not (numbered[0].has_checkpoint or numbered[0].is_running):
-        return numbered[0]
     if fork is not None:
         parent_of(fork, recipe, runs)  # fails before a number is used
+    if numbered and _gives_way(numbered[0]) and _claim(numbered[0]):
+        return numbered[0]
     number = max(numbers, default=0) + 1
     while True:  # another process may take the number at the same moment
         path = runs / f"{recipe.name}-{number}"
@@ -154,6 +158,23 @@ def next_run(recipe: Recipe, runs: Path, fork: str | None = None) -> RunFolder:
             number += 1
         else:
             return RunFolder(path)
+
+
+def _gives_way(run: RunFolder) -> bool:
+    """Whether a run has ended before its first checkpoint. One that is "running" may be about to begin."""
+    return run.state in ("failed", "stopped") and not run.has_checkpoint
+
+
+def _claim(run: RunFolder) -> bool:
+    """Empties a run that gives way, for the caller's; False if another process was faster."""
+    try:
+        with run.lock():
+            free = _gives_way(run)
+            if free:
+                _clear(run)
+            return free
+    except InUse:
+        return False
 
 
 def _trained_now(run: RunFolder) -> bool:
