@@ -12,47 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-_MUTABLE = (list, dict, set, bytearray, collections.deque)
-_TYPES = {t.__name__: t for t in (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, type(None))}
-_NUMPY = "biufcU"  # kinds of numpy's arrays that are plain data
+from rllab.sandbox.plain import KINDS, MUTABLE, NUMPY, TYPES, plain_value, replace
+
 _MOST = 256 << 20  # bytes of a message
-
-
-def _items(value: Any) -> list[list[Any]]:
-    return [[k, v] for k, v in value.items()]
-
-
-def _made(module: str, name: str, how: str = "") -> Callable[[Any], Any]:
-    """Makes a value of a class that is imported when it is needed; how: the class's method, or * for arguments."""
-
-    def make(parts: Any) -> Any:
-        kind = getattr(__import__(module), name)
-        return kind(*parts) if how == "*" else getattr(kind, how)(parts) if how else kind(parts)
-
-    return make
-
-
-# name: (module, value -> its parts, parts -> value)
-_KINDS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "tuple": ("builtins", list, tuple),
-    "set": ("builtins", list, set),
-    "frozenset": ("builtins", list, frozenset),
-    "dict": ("builtins", _items, dict),
-    "bytes": ("builtins", bytes.hex, bytes.fromhex),
-    "bytearray": ("builtins", bytearray.hex, bytearray.fromhex),
-    "complex": ("builtins", lambda v: [v.real, v.imag], lambda parts: complex(*parts)),
-    "range": ("builtins", lambda v: [v.start, v.stop, v.step], lambda parts: range(*parts)),
-    "deque": ("collections", list, collections.deque),
-    "Counter": ("collections", _items, lambda parts: collections.Counter(dict(parts))),
-    "OrderedDict": ("collections", _items, collections.OrderedDict),
-    "defaultdict": ("collections", _items, dict),
-    "Decimal": ("decimal", str, _made("decimal", "Decimal")),
-    "Fraction": ("fractions", lambda v: [v.numerator, v.denominator], _made("fractions", "Fraction", "*")),
-    "date": ("datetime", lambda v: v.isoformat(), _made("datetime", "date", "fromisoformat")),
-    "time": ("datetime", lambda v: v.isoformat(), _made("datetime", "time", "fromisoformat")),
-    "datetime": ("datetime", lambda v: v.isoformat(), _made("datetime", "datetime", "fromisoformat")),
-    "timedelta": ("datetime", lambda v: [v.days, v.seconds, v.microseconds], _made("datetime", "timedelta", "*")),
-}
 
 
 class Peer:
@@ -91,7 +53,7 @@ class Peer:
             if "error" in message:
                 raise self._error(message["error"], self.decode(message["args"]))
             for place, value in message["changed"]:
-                _replace(operands[place] if isinstance(place, int) else named[place], self.decode(value))
+                replace(operands[place] if isinstance(place, int) else named[place], self.decode(value))
             return self.decode(message["value"])
 
     def serve(self) -> None:
@@ -119,7 +81,7 @@ class Peer:
     def _answer(self, message: dict[str, Any]) -> None:
         try:
             operands, named = tuple(self.decode(message["with"])), self.decode(message["named"])
-            each = [(k, v) for k, v in (*enumerate(operands), *named.items()) if type(v) in _MUTABLE]
+            each = [(k, v) for k, v in (*enumerate(operands), *named.items()) if type(v) in MUTABLE]
             before = [self.encode(v) for _, v in each]
             value = self.encode(self._done(message["ask"], operands, named))
             changed = [[k, after] for (k, v), old in zip(each, before, strict=True) if (after := self.encode(v)) != old]
@@ -136,7 +98,7 @@ class Peer:
         if operation == "look":
             return self._look(*operands)
         if operation == "value":
-            return _value(*operands)
+            return plain_value(*operands)
         function = getattr(operator, operation, None) or getattr(builtins, operation)
         return function(*operands, **named)
 
@@ -168,7 +130,7 @@ class Peer:
             return value if -(1 << 63) < value < 1 << 63 else {"int": hex(value)}
         if kind is list:
             return [self.encode(v) for v in value]
-        module, parts, _ = _KINDS.get(kind.__name__, ("", None, None))
+        module, parts, _ = KINDS.get(kind.__name__, ("", None, None))
         if parts is not None and module == kind.__module__:
             return {kind.__name__: self.encode(parts(value))}
         if kind is Handle and value._Handle__peer is self:
@@ -176,7 +138,7 @@ class Peer:
         return self._special(value, kind)
 
     def _special(self, value: Any, kind: type) -> Any:
-        if kind is type and value in _TYPES.values():
+        if kind is type and value in TYPES.values():
             return {"type": value.__name__}
         if isinstance(value, type) and issubclass(value, Exception):
             return {"exception": _names(value)}
@@ -185,7 +147,7 @@ class Peer:
         numpy = sys.modules.get("numpy")
         if numpy and isinstance(value, numpy.generic) and not isinstance(value.item(), numpy.generic):
             return self.encode(value.item())
-        if numpy and kind is numpy.ndarray and value.dtype.kind in _NUMPY:
+        if numpy and kind is numpy.ndarray and value.dtype.kind in NUMPY:
             return {"array": [value.dtype.str, list(value.shape), self.encode(value.ravel().tolist())]}
         self._own[id(value)] = value
         return {"mine": id(value)}
@@ -201,13 +163,13 @@ class Peer:
         if not isinstance(data, dict):
             return data
         ((name, part),) = data.items()
-        if name in _KINDS:
-            return _KINDS[name][2](self.decode(part))
+        if name in KINDS:
+            return KINDS[name][2](self.decode(part))
         match name:
             case "int":
                 return int(part, 16)
             case "type":
-                return _TYPES[part]
+                return TYPES[part]
             case "exception":
                 return self._exception(part)
             case "named":
@@ -216,7 +178,7 @@ class Peer:
                 import numpy
 
                 kind = numpy.dtype(part[0])
-                if kind.kind in _NUMPY:
+                if kind.kind in NUMPY:
                     return numpy.array(self.decode(part[2]), kind).reshape(part[1])
             case "yours":
                 return self._own[part]
@@ -227,27 +189,6 @@ class Peer:
 
 def _names(kind: type) -> list[str]:
     return [k.__name__ for k in kind.__mro__]
-
-
-def _value(instance: Any) -> Any:
-    """The plain value of an object whose class is derived from a plain one's.
-
-    Raises:
-        TypeError: it is not.
-    """
-    kinds: tuple[Any, ...] = tuple(_TYPES.values())
-    for kind in kinds:
-        if isinstance(instance, kind):  # a class derived from it may define its own __int__ and the like
-            return getattr(kind, f"__{kind.__name__}__", kind)(instance)
-    raise TypeError(f"an object of the class {type(instance).__name__} is compared with a value that is none")
-
-
-def _replace(old: Any, new: Any) -> None:
-    """Changes a list, dictionary or set into another."""
-    if type(old) is not type(new) or type(old) not in _MUTABLE:
-        raise ValueError("the other process changed what it was not given")
-    old.clear()
-    (old.update if isinstance(old, (dict, set)) else old.extend)(new)
 
 
 class Handle:
