@@ -13,6 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import Signals
@@ -46,6 +47,13 @@ class Program:
         assert self._process.pid
         os.kill(self._process.pid, number)
 
+    def wait_for_error(self, text: str, timeout: float = 60.0) -> None:
+        """Waits until the text stands on its standard error."""
+        end, file = time.monotonic() + timeout, self._streams / "2"
+        while not (file.is_file() and text in file.read_text(encoding="utf-8")):
+            assert time.monotonic() < end, f"{text!r} is not shown"
+            time.sleep(0.02)
+
     def communicate(self, timeout: float) -> tuple[str, str]:
         """Waits for its end; returns what it wrote to the standard output and the standard error."""
         self._process.join(timeout)
@@ -73,7 +81,8 @@ def _run(words: list[str], cwd: str, env: dict[str, str], streams: str) -> None:
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115 - by lines, as Python's
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
