@@ -22,23 +22,18 @@ FRAMES_PER_SECOND = 50
 
 
 class Capstone(NamedTuple):
-    """A recipe, what is to be seen in it, what to type next (after `rllab`) with the run that it left.
-
-    changes: to the recipe, where less of it shows the same.
-    """
+    """A recipe, what is to be seen in it, what to type next (after `rllab`) with the run that it left."""
 
     recipe: str
     learns: str
     next: str
-    changes: tuple[str, ...] = ()
 
 
 CAPSTONES = (
     Capstone("cartpole", "DQN keeps a pole upright on a cart: a point for each step, 500 at most", "curves {run}"),
     Capstone("connect-four-quick", "AlphaZero learns connect four: moves that keep the outcome", "play {run}"),
     Capstone("sft-lora", "LoRA teaches a language model a new word: problems solved", "chat {run} --base"),
-    Capstone("rlhf", "PPO makes a support agent say what customers prefer: 3 is the best reply", "overoptimise {run}",
-             ("total_steps=40",)),
+    Capstone("rlhf", "PPO makes a support agent say what customers prefer: 3 is the best reply", "overoptimise {run}"),
     Capstone("grpo", "GRPO pays for right answers, and finds that thinking helps: problems solved", "samples {run}"),
 )  # fmt: skip
 
@@ -46,9 +41,9 @@ CAPSTONES = (
 def capstones(runs: Path, stop: Stop, smoke: bool) -> None:
     """Trains the five, as runs that are named `demo-RECIPE`; those that are done already are only told of."""
     rows = []
-    for number, (name, learns, then, changes) in enumerate(CAPSTONES, 1):
+    for number, (name, learns, then) in enumerate(CAPSTONES, 1):
         print(f"\n{number} of {len(CAPSTONES)}. {learns}\n")
-        recipe = load_recipe(name, () if smoke else changes, smoke=smoke)
+        recipe = load_recipe(name, smoke=smoke)
         run = train_to_end(recipe, RunFolder(runs / f"demo-{name}"), stop, runs=runs)
         print(f"\n{result(run)}")
         if number == 1 and sys.stdout.isatty():
