@@ -9,13 +9,18 @@ import pytest
 from typer.testing import CliRunner
 
 from rllab.cli import app
+from rllab.cli.progress import Findings, watch
+from rllab.cli.samples import samples as samples_of
+from rllab.core import logs
 from rllab.core.errors import Mistake
 from rllab.core.load import preflight
+from rllab.core.logs import Log
 from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
 from rllab.evals.diagnosis import diagnose, newest_rollouts, of_rollouts, of_rows
-from rllab.evals.health import ROUNDS, of_acting, of_learning
+from rllab.evals.health import of_acting, of_learning
+from rllab.evals.history import ROUNDS, History
 
 SETTINGS: dict[str, Any] = {
     "reward": ["accuracy", {"name": "format", "weight": 0.5}],
@@ -64,7 +69,7 @@ HEALTHY = samples([(1, 0), (0, 1), (1, 1), (0, 0)], [(0, 0), (0, 1), (1, 0), (0,
     ],
 )
 def test_rollouts_are_diagnosed(rollouts: list[dict[str, Any]], settings: dict[str, Any], expected: list[str]) -> None:
-    lines = of_rollouts(rollouts, [], settings)
+    lines = of_rollouts(rollouts, History(), settings)
     assert len(lines) == len(expected), lines
     for text, pattern in zip(lines, expected, strict=True):
         assert re.search(pattern, text), text
@@ -73,27 +78,27 @@ def test_rollouts_are_diagnosed(rollouts: list[dict[str, Any]], settings: dict[s
 def test_a_reward_without_right_answers_saturates_at_its_highest() -> None:
     rollouts = samples(*[[(1,)] * 4] * 9, correct=None)
     rose, never = [{"reward/total": 0.2}, {"reward/total": 1.0}], [{"reward/total": 1.0}]
-    assert "the highest of the run. The reward is saturated" in of_rollouts(rollouts, rose, ONE)[0]
-    assert "too hard, or the reward never sees" in of_rollouts(rollouts, never, ONE)[0]
+    assert "the highest of the run. The reward is saturated" in of_rollouts(rollouts, History(rose), ONE)[0]
+    assert "too hard, or the reward never sees" in of_rollouts(rollouts, History(never), ONE)[0]
 
 
 def test_drowned_rewards_are_fine_where_each_is_normalized() -> None:
     rollouts = samples(*[[(1, 90), (0, 10), (1, 50), (0, 70)]] * 3)
-    assert of_rollouts(rollouts, [], SETTINGS | {"multi_objective_aggregation": "normalize_then_sum"}) == []
+    assert of_rollouts(rollouts, History(), SETTINGS | {"multi_objective_aggregation": "normalize_then_sum"}) == []
     looked_at = ["accuracy", {"name": "format", "weight": 0}]  # counts nothing, as is wanted
-    assert of_rollouts(rollouts, [], SETTINGS | {"reward": looked_at}) == []
+    assert of_rollouts(rollouts, History(), SETTINGS | {"reward": looked_at}) == []
 
 
 def test_a_reward_that_never_applies_is_not_measured() -> None:
     never = samples(*[[(1, 0), (0, 0)] * 2] * 3)
     for sample in never:
         sample["rewards"]["format"] = None
-    assert [line.partition(":")[0] for line in of_rollouts(never, [], SETTINGS)] == [
+    assert [line.partition(":")[0] for line in of_rollouts(never, History(), SETTINGS)] == [
         "format applies to none of the 12 answers of the newest rounds, and cannot be learned"
     ]
     # an unmeasured score is not 0, which would be the highest reward of this run
     nothing = samples(*[[(0,)] * 4] * 9, rewards={"accuracy": None}, score=None, correct=None)
-    (line,) = of_rollouts(nothing, [{"reward/total": -2.0}, {"reward/total": -1.0}], ONE)
+    (line,) = of_rollouts(nothing, History([{"reward/total": -2.0}, {"reward/total": -1.0}]), ONE)
     assert "no reward applies to any of the newest answers" in line and "saturated" not in line
 
 
@@ -101,26 +106,26 @@ def test_a_reward_that_never_applies_is_not_measured() -> None:
 def test_no_diagnosis_is_drawn_from_a_metric_that_was_not_measured(value: float | str | None) -> None:
     names = ("loss/kl", "loss/sampler_kl", "value/explained", "rollout/gold", "reward/total")
     rows = [{"step": i} | ({} if value == "absent" else dict.fromkeys(names, value)) for i in range(4 * ROUNDS)]
-    assert of_rows(rows, SETTINGS) == []
+    assert of_rows(History(rows), SETTINGS) == []
     high = {"loss/kl": 2.5, "loss/sampler_kl": 0.2, "value/explained": -4.0}
-    assert len(of_rows([*rows, high], SETTINGS)) == 3  # the mean is over the rounds that measured it
+    assert len(of_rows(History([*rows, high]), SETTINGS)) == 3  # the mean is over the rounds that measured it
     gold, reward = [0.7, 2.6, 2.7, 2.1], [0.7, 2.5, 2.6, 2.7]
     for i, row in enumerate(rows):
         row |= {"rollout/gold": gold[i // ROUNDS], "reward/total": reward[i // ROUNDS]}
-    assert len(of_rows(rows, SETTINGS)) == 1
+    assert len(of_rows(History(rows), SETTINGS)) == 1
     for row in rows[ROUNDS : 3 * ROUNDS]:
         row |= {"rollout/gold": None if value == "absent" else value}
-    assert of_rows(rows, SETTINGS) == []  # no longer three windows with a gold score
+    assert of_rows(History(rows), SETTINGS) == []  # no longer three windows with a gold score
 
 
 def test_losses_are_diagnosed() -> None:
     fine = [{"loss/kl": 0.1, "loss/sampler_kl": 1e-4}] * 9
-    assert of_rows(fine, SETTINGS) == []
-    (text,) = of_rows([*fine, *[{"loss/kl": 2.5}] * ROUNDS], SETTINGS)
+    assert of_rows(History(fine), SETTINGS) == []
+    (text,) = of_rows(History([*fine, *[{"loss/kl": 2.5}] * ROUNDS]), SETTINGS)
     assert "2.5 nats per token" in text and "make beta (0.1) larger" in text
     apart = [{"loss/sampler_kl": 0.2}] * ROUNDS
-    assert "importance_sampling_clip_max" in of_rows(apart, SETTINGS)[0]
-    assert not of_rows(apart, SETTINGS | {"importance_sampling_clip_max": 2.0})
+    assert "importance_sampling_clip_max" in of_rows(History(apart), SETTINGS)[0]
+    assert not of_rows(History(apart), SETTINGS | {"importance_sampling_clip_max": 2.0})
 
 
 def test_an_over_optimised_reward_is_reported() -> None:
@@ -130,27 +135,27 @@ def test_an_over_optimised_reward_is_reported() -> None:
             {"step": ROUNDS * i + j, "rollout/gold": g, "reward/total": p} for i, (g, p) in each for j in range(ROUNDS)
         ]
 
-    (line,) = of_rows(rows([0.7, 2.6, 2.7, 2.1], [0.7, 2.5, 2.6, 2.7]), SETTINGS)
+    (line,) = of_rows(History(rows([0.7, 2.6, 2.7, 2.1], [0.7, 2.5, 2.6, 2.7])), SETTINGS)
     assert re.search(
         r"fallen from 2.70 around round 12 to 2.10.*not \(2.60 to 2.70\): the reward is over-optimised", line
     )
-    assert of_rows(rows([0.7, 2.6, 2.7, 2.65], [0.7, 2.5, 2.6, 2.7]), SETTINGS) == []
-    assert of_rows(rows([0.7, 2.6, 2.7, 2.0], [0.7, 2.5, 2.6, 1.9]), SETTINGS) == []  # the reward has fallen, too
-    assert of_rows(rows([2.0, 1.0], [1.0, 2.0]), SETTINGS) == []
+    assert of_rows(History(rows([0.7, 2.6, 2.7, 2.65], [0.7, 2.5, 2.6, 2.7])), SETTINGS) == []
+    assert of_rows(History(rows([0.7, 2.6, 2.7, 2.0], [0.7, 2.5, 2.6, 1.9])), SETTINGS) == []  # both have fallen
+    assert of_rows(History(rows([2.0, 1.0], [1.0, 2.0])), SETTINGS) == []
 
 
 def test_values_that_go_astray_are_reported() -> None:
     rows: list[dict[str, Any]] = [{"value/explained": x} for x in (0.5, -4.0, -3.0, -2.0, -3.0, -3.0)]
-    assert re.search(r"value/explained is -3\).*optim.value.lr", of_rows(rows, SETTINGS)[0])
-    assert of_rows(rows[:1], SETTINGS) == []
+    assert re.search(r"value/explained is -3\).*optim.value.lr", of_rows(History(rows), SETTINGS)[0])
+    assert of_rows(History(rows[:1]), SETTINGS) == []
 
 
 def test_a_critic_replaces_the_baseline_of_a_group() -> None:
     apart = samples(*[[(1,)], [(0,)]] * 4)
-    assert any("teach nothing" in line for line in of_rollouts(apart, [], ONE))
-    assert of_rollouts(apart, [], ONE, "round") == []
-    assert any("teach nothing" in line for line in of_rollouts(samples(*[[(0,)]] * 8), [], ONE, "round"))
-    assert of_rollouts(samples(*[[(0,)] * 2] * 8), [], ONE, "filter") == []
+    assert any("teach nothing" in line for line in of_rollouts(apart, History(), ONE))
+    assert of_rollouts(apart, History(), ONE, "round") == []
+    assert any("teach nothing" in line for line in of_rollouts(samples(*[[(0,)]] * 8), History(), ONE, "round"))
+    assert of_rollouts(samples(*[[(0,)] * 2] * 8), History(), ONE, "filter") == []
 
 
 def test_it_decides_by_what_an_algorithm_declares(tmp_path: Path) -> None:
@@ -166,7 +171,7 @@ def test_it_decides_by_what_an_algorithm_declares(tmp_path: Path) -> None:
     rows = samples(*[[(1,)], [(0,)]] * 4, sample=0)
     (tmp_path / "run" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert not any("difference" in line for line in diagnose(RunFolder(tmp_path / "run")))
-    assert any("difference" in line for line in of_rollouts(rows, [], ONE))
+    assert any("difference" in line for line in of_rollouts(rows, History(), ONE))
 
 
 CONTROL = {"optim": {"lr": 0.1}, "expect": {"eval/return": 475}}
@@ -206,7 +211,7 @@ def of_values(name: str, *values: float | None, every: int = 10) -> list[dict[st
 def test_losses_and_evaluations_of_any_algorithm_are_diagnosed(
     rows: list[dict[str, Any]], settings: dict[str, Any], expected: str | None
 ) -> None:
-    lines = of_learning(rows, settings, ("eval/return", "eval/keeps"))
+    lines = of_learning(History(rows), settings, ("eval/return", "eval/keeps"))
     assert len(lines) == (expected is not None), lines
     assert expected is None or re.search(expected, lines[0]), lines
 
@@ -220,20 +225,72 @@ def test_a_run_of_control_that_diverges_is_told(tmp_path: Path) -> None:
 
 def test_what_a_kl_means_depends_on_what_is_declared() -> None:
     rows = [{"step": i, "loss/kl": 0.4} for i in range(9)]
-    assert "0.4 nats an action" in of_acting(rows, CONTROL)[0] and of_rows(rows, SETTINGS) == []
+    assert "0.4 nats an action" in of_acting(History(rows), CONTROL)[0] and of_rows(History(rows), SETTINGS) == []
 
 
 def test_the_newest_rounds_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "samples.jsonl"
+    log = Log(file := tmp_path / "samples.jsonl")
     rows = [{"step": step, "row": i, "sample": 0, "rewards": {}} for step in range(1, 20) for i in range(7)]
     rows += [{"step": 19, "split": "validation", "row": 0, "sample": 0, "rewards": {}}, {"step": 19, "rewards": [1, 2]}]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 20, "ro')
-    whole = newest_rollouts(file)
+    whole = newest_rollouts(log)
     assert [s["step"] for s in whole] == [s for s in range(15, 20) for _ in range(7)]
     for block in (50, 300, 2000):
-        monkeypatch.setattr("rllab.evals.diagnosis._BLOCK", block)
-        assert newest_rollouts(file) == whole
-    assert newest_rollouts(tmp_path / "none.jsonl") == []
+        monkeypatch.setattr("rllab.core.logs._BLOCK", block)
+        assert newest_rollouts(log) == whole
+    assert newest_rollouts(Log(tmp_path / "none.jsonl")) == []
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The lines of logs that are read."""
+    lines: list[bytes] = []
+    parse = logs._parsed
+    monkeypatch.setattr(logs, "_parsed", lambda line: parse(lines.append(line) or line))  # type: ignore[func-returns-value]
+    return lines
+
+
+def test_progress_reads_no_row_that_it_has_seen(
+    parsed: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = load_recipe("cartpole", {"total_steps": 30, "eval_every": 1, "expect": {}}, smoke=True)
+    watch(Trainer(recipe, tmp_path / "run"), quiet=False)
+    assert len(parsed) < 5 and "round 30/30" in capsys.readouterr().out
+    resumed = Trainer(load_recipe("cartpole", {"total_steps": 30}, smoke=True), tmp_path / "whole")
+    for row in resumed:
+        if row["step"] == 20:
+            break
+    resumed.folder.close()
+    parsed.clear()
+    watch(Trainer(load_recipe("cartpole", {"total_steps": 30}, smoke=True), tmp_path / "whole"), quiet=False)
+    assert len(parsed) < 3 * 30
+
+
+def test_a_diagnosis_of_a_followed_run_is_that_of_its_record(tmp_path: Path) -> None:
+    trainer = Trainer(load_recipe("cartpole", {"optim.lr": 1000.0, "expect": {}}, smoke=True), tmp_path / "run")
+    findings = Findings(trainer)
+    for row in trainer:
+        findings.add(row)
+    assert findings.new() == [f"  ! {text}" for text in diagnose(trainer.folder)] and findings.new() == []
+
+
+def test_few_samples_are_read_of_a_long_file(parsed: list[bytes], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / "recipe.yaml").write_text("algo: GRPO")
+    rollout = {"row": 0, "sample": 0, "prompt": "a", "completion": "b"}
+    for step in range(1, 500):
+        run.sampled.append([{"step": step} | rollout | {"score": float(i)} for i in range(8)])
+    run.close()
+    assert [s["score"] for s in samples_of("run", tmp_path, False, 2, None)] == [0.0, 1.0]
+    assert [s["score"] for s in samples_of("run", tmp_path, True, 9, None)] == [float(i) for i in range(8)]
+    assert len(newest_rollouts(run.sampled)) == ROUNDS * 8 and len(parsed) < 100
+    parsed.clear()
+    assert samples_of("run", tmp_path, False, 1, 490)[0]["step"] == 490 and len(parsed) < 100
+    run.sampled.append([{"step": 500 + i, "split": "validation", "sample": 0} for i in range(1000)])
+    run.close()
+    parsed.clear()
+    assert newest_rollouts(run.sampled) == [] and len(parsed) < 200  # no rollouts in the newest rounds
 
 
 def write_rewards(folder: Path) -> str:

@@ -10,7 +10,8 @@ import torch
 from forked import call
 from rllab_envs.tasks import pocket
 
-from rllab.cli.talk import fold, samples, shown, talk
+from rllab.cli.samples import samples, shown
+from rllab.cli.talk import fold, talk
 from rllab.core.errors import Mistake
 from rllab.core.messages import after_thinking, last_text, thinks, visible
 from rllab.core.recipe import load_recipe

@@ -62,7 +62,7 @@ def _learnt(run: RunFolder) -> dict[str, Any]:
         "measured": headline["name"],
         "value": f"{headline['value']:.3g} [{low:.3g}, {high:.3g}]",
         "expected": f"{expected['wanted']}: {'met' if expected['met'] else 'missed'}",
-        "minutes": f"{run.rows()[-1]['time/total'] / 60:.1f}",
+        "minutes": f"{run.metrics.last()['time/total'] / 60:.1f}",
     }
 
 

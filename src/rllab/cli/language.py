@@ -33,14 +33,14 @@ def chat(
 def samples(
     run: Annotated[str, typer.Argument(help="A run of a language model.")],
     worst: Annotated[bool, typer.Option("--worst", help="Show the lowest-scored first.")] = False,
-    count: Annotated[int, typer.Option("-n", help="Number of completions.")] = 5,
+    count: Annotated[int, typer.Option("-n", min=1, help="Number of completions.")] = 5,
     step: Annotated[Optional[int], typer.Option(help="The evaluation's step; by default the last.")] = None,  # noqa: UP045
     runs: Runs = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
     """Show the completions of a run's last evaluation."""
-    from rllab.cli.talk import samples as samples_of
-    from rllab.cli.talk import shown
+    from rllab.cli.samples import samples as samples_of
+    from rllab.cli.samples import shown
 
     for sample in samples_of(run, runs, worst, count, step):
         print(visible(json.dumps(sample, ensure_ascii=False)) if as_json else shown(sample) + "\n")

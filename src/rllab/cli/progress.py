@@ -14,7 +14,7 @@ from rllab.core.run import RunFolder
 from rllab.core.stages import made_otherwise, resolve_models
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
-from rllab.evals.diagnosis import diagnose
+from rllab.evals.diagnosis import Diagnosis
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -87,28 +87,29 @@ def watch(trainer: Trainer, quiet: bool) -> None:
 def _watch_terminal(trainer: Trainer) -> None:
     from rich.console import Console
 
-    console, newest, reported = Console(highlight=False), dict[str, Any](), set[str]()
+    console, newest, findings = Console(highlight=False), dict[str, Any](), Findings(trainer)
     with console.status(f"{trainer.folder.path}: setting up") as status:
         trainer.tell = _now_and_then(0.2, lambda text: status.update(f"{line(trainer, newest)}  {text}"))
         for row in trainer:
             newest |= row
+            findings.add(row)
             status.update(line(trainer, newest))
             if any(k.startswith("eval/") for k in row):
-                for text in [line(trainer, newest), *_new_findings(trainer, reported)]:
+                for text in [line(trainer, newest), *findings.new()]:
                     console.print(text)
 
 
 def _watch_log(trainer: Trainer) -> None:
-    newest, last, reported = dict[str, Any](), 0.0, set[str]()
+    newest, last, findings = dict[str, Any](), 0.0, Findings(trainer)
     name = trainer.folder.path.name
     trainer.tell = _now_and_then(SECONDS_BETWEEN_LINES, lambda text: print(f"{name}  {text}", flush=True))
     for row in trainer:
         newest |= row
+        findings.add(row)
         evaluated = any(k.startswith("eval/") for k in row)
         if time.monotonic() - last > SECONDS_BETWEEN_LINES or evaluated:
             last = time.monotonic()
-            findings = _new_findings(trainer, reported) if evaluated else []
-            print("\n".join([line(trainer, newest), *findings]), flush=True)
+            print("\n".join([line(trainer, newest), *(findings.new() if evaluated else [])]), flush=True)
 
 
 def _now_and_then(seconds: float, show: Callable[[str], None]) -> Callable[[str], None]:
@@ -124,14 +125,29 @@ def _now_and_then(seconds: float, show: Callable[[str], None]) -> Callable[[str]
     return tell
 
 
-def _new_findings(trainer: Trainer, reported: set[str]) -> list[str]:
-    """What `rllab diagnose` finds in the run and has not been printed yet. The same sentence with other numbers counts
-    as printed. Adds to `reported`.
-    """
-    findings = {re.sub(r"[\d.,]+", "#", text): text for text in diagnose(trainer.folder, type(trainer.algorithm))}
-    new = [text for kind, text in findings.items() if kind not in reported]
-    reported |= set(findings)
-    return [f"  ! {text}" for text in new]
+class Findings:
+    """What `rllab diagnose` finds in a run that trains. The same sentence with other numbers is found once."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._found = trainer, set[str]()
+        self._diagnosis: Diagnosis | None = None
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds the row of a round. With the first one of a resumed run, the rows before it are read."""
+        if self._diagnosis is not None:
+            self._diagnosis.add(row)
+            return
+        self._diagnosis = Diagnosis(self._trainer.folder, type(self._trainer.algorithm))
+        for written in self._trainer.folder.metrics.rows():
+            self._diagnosis.add(written)
+
+    def new(self) -> list[str]:
+        """The sentences that have not been returned yet, as lines to print."""
+        each = self._diagnosis.sentences() if self._diagnosis else []
+        findings = {re.sub(r"[\d.,]+", "#", text): text for text in each}
+        new = [text for kind, text in findings.items() if kind not in self._found]
+        self._found |= set(findings)
+        return [f"  ! {text}" for text in new]
 
 
 def line(trainer: Trainer, newest: Mapping[str, Any]) -> str:

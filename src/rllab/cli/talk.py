@@ -1,4 +1,4 @@
-"""Language models in a terminal: a chat with a model, and with its base beside it; a look at a run's samples."""
+"""A chat with a language model in a terminal, and with its base beside it."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from rllab.core.errors import Mistake
 from rllab.core.messages import END_THINK, THINK, thinks, visible
-from rllab.core.run import RunFolder, find_run
+from rllab.core.run import RunFolder
 from rllab.text.chat import prompt_ids
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
@@ -121,34 +121,3 @@ def typed() -> Iterator[str]:
         if not line:
             return
         yield line
-
-
-def samples(run: str, runs: Path, worst: bool, count: int, step: int | None) -> list[dict[str, Any]]:
-    """At most `count` samples of a run's last evaluation, or of that of `step`; with `worst` the lowest score first.
-
-    Raises:
-        Mistake: the run has no samples, or none of that step.
-    """
-    folder = find_run(run, runs)
-    rows = folder.samples()
-    steps = sorted({s["step"] for s in rows})
-    if not steps:
-        raise Mistake(f"{folder.path} has no samples; language models write them when they are evaluated (eval_every)")
-    chosen = steps[-1] if step is None else step
-    if chosen not in steps:
-        raise Mistake(f"{folder.path} has no samples of round {chosen}; it has: {', '.join(map(str, steps))}")
-    rows = [s for s in rows if s["step"] == chosen]
-    return sorted(rows, key=lambda s: s.get("score") or 0.0)[:count] if worst else rows[:count]
-
-
-def shown(sample: dict[str, Any]) -> str:
-    """A sample as lines of text: its numbers, then its texts."""
-    texts = ("prompt", "completion", "better", "worse")
-    facts = ", ".join(f"{k} {_short(v)}" for k, v in sample.items() if k not in texts)
-    return visible("\n".join([f"-- {facts}", *(f"{k}: {str(sample[k]).strip()}" for k in texts if k in sample)]))
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "/".join(map(_short, value)) if isinstance(value, list) else str(value)

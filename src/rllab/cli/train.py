@@ -28,7 +28,7 @@ def demo(
 ) -> None:
     """Train the five capstones, one after another.
 
-    They take about nine minutes on two cores. The same command continues after a stop.
+    They take about seven minutes on two cores. The same command continues after a stop.
     """
     from rllab.core.stop import Stop
 

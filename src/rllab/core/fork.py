@@ -16,7 +16,7 @@ def fork_run(folder: RunFolder, recipe: Recipe, fork: str, runs: Path) -> str:
     """Starts a run from the checkpoint of another run, with the rows up to that checkpoint. Returns its `RUN@STEP`."""
     parent, checkpoint = parent_of(fork, recipe, runs)
     copy_checkpoint(checkpoint, folder.path / "checkpoints")
-    folder.metrics.append([r for r in parent.metrics.rows() if r["step"] <= checkpoint.step])
+    folder.metrics.append(r for r in parent.metrics.rows() if r["step"] <= checkpoint.step)
     folder.metrics.close()
     return f"{parent.path.name if parent.path.parent == runs else parent.path}@{checkpoint.step}"
 

@@ -7,7 +7,7 @@ warning that names it.
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +36,7 @@ class Log:
         """Whether rows can be appended without opening the file again."""
         return self._file is not None
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows. When this returns the operating system has them, so they survive the end of the process."""
         self.open()
         self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -90,12 +90,15 @@ class Log:
             with open(self.path, "rb") as file:
                 yield from (line for line in file if line.endswith(b"\n"))
 
-    def last(self) -> Row:
-        """The last row; {} if there is none. Only the end of the file is read."""
+    def backward(self) -> Iterator[Row]:
+        """The rows from the last to the first. No more of the file is read than the rows that are taken."""
         if self.path.is_file():
             with open(self.path, "rb") as file:
-                return next((row for _, line in backward(file) if (row := _parsed(line)) is not None), {})
-        return {}
+                yield from (row for _, line in backward(file) if (row := _parsed(line)) is not None)
+
+    def last(self) -> Row:
+        """The last row; {} if there is none. Only the end of the file is read."""
+        return next(self.backward(), {})
 
     def cut(self, step: int) -> None:
         """Drops the rows after `step`, and an incomplete last line. What stays is not written again."""

@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -37,6 +37,8 @@ from rllab.core.sources import copied_files, copy_names, copy_sources, with_copi
 
 if TYPE_CHECKING:
     from rllab.core.algorithm import Headline
+
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the faster one, if PyYAML was built with it
 
 
 class RunFolder:
@@ -104,7 +106,7 @@ class RunFolder:
             Mistake: the file is damaged.
         """
         try:
-            settings = yaml.safe_load(self._text())
+            settings = yaml.load(self._text(), _YAML)
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
@@ -276,6 +278,20 @@ class RunFolder:
     def samples(self) -> list[dict[str, Any]]:
         """The rows of samples.jsonl in the order in which they were written, each with its `step`."""
         return list(self.sampled.rows())
+
+    def samples_of(
+        self, step: int | None = None, wanted: Callable[[Mapping[str, Any]], bool] = lambda sample: True
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of samples.jsonl that are `wanted`, of round `step` or of the last round that has some.
+
+        They come from the last to the first. The file is read from its end, and only as far as needed.
+        """
+        for sample in self.sampled.backward():
+            if step is not None and sample["step"] < step:
+                return
+            if wanted(sample) and step in (None, sample["step"]):
+                step = sample["step"]
+                yield sample
 
     def cut(self, step: int) -> dict[str, Any]:
         """Drops the rows after `step`, which a resumed run writes again. Returns the last remaining row, or {}.

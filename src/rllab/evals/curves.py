@@ -29,12 +29,14 @@ def of_run(run: RunFolder, metrics: Sequence[str], over: str = "step") -> list[R
     Raises:
         Mistake: there is no such round; the message names what was measured.
     """
-    rows = run.rows()
-    measured = [r for r in rows if all(k in r for k in (over, *metrics))]
+    wanted, name = dict.fromkeys((over, *metrics)), run.path.name
+    measured = [
+        {"run": name} | {k: row[k] for k in wanted} for row in run.metrics.rows() if all(k in row for k in wanted)
+    ]
     if not measured:
-        known = sorted({k for r in rows for k in r})
+        known = sorted({k for row in run.metrics.rows() for k in row})
         raise Mistake(f"{run.path} has no round with {', '.join((over, *metrics))}; it measured {', '.join(known)}")
-    return [{"run": run.path.name, over: r[over]} | {k: r[k] for k in metrics} for r in measured]
+    return measured
 
 
 def of_runs(runs: Sequence[RunFolder], metrics: Sequence[str], over: str = "step") -> list[Row]:
@@ -59,14 +61,20 @@ def of_runs(runs: Sequence[RunFolder], metrics: Sequence[str], over: str = "step
 
 def thin(rows: Sequence[Row], lines: int) -> list[Row]:
     """At most about `lines` of the rows: of each run equally many, evenly spaced, with its last one."""
-    names = list(dict.fromkeys(r["run"] for r in rows))
-    each = max(2, lines // len(names))
+    groups = _by_run(rows)
+    each = max(2, lines // len(groups))
     kept = []
-    for name in names:
-        own = [r for r in rows if r["run"] == name]
+    for own in groups.values():
         places = np.linspace(0, len(own) - 1, min(each, len(own))).round().astype(int)
         kept += [own[i] for i in places]
     return kept
+
+
+def _by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    groups = defaultdict[str, list[Row]](list)
+    for row in rows:
+        groups[row["run"]].append(row)
+    return groups
 
 
 def by_seed(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
@@ -91,11 +99,11 @@ def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
     """
-    _, over, *metrics = rows[0]
+    (_, over, *metrics), own = rows[0], _by_run(rows)
     figure, panels = canvas((2 + 4 * len(metrics), 4), len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         for label, names in groups.items():
-            each = [[(r[over], r[metric]) for r in rows if r["run"] == name] for name in names]
+            each = [[(r[over], r[metric]) for r in own.get(name, ())] for name in names]
             if curves := [curve for curve in each if curve]:
                 _draw_group(axes, label, curves)
         axes.set_xlabel(over)

@@ -4,18 +4,18 @@ It reads only `samples.jsonl` and `metrics.jsonl`, so it works while a run train
 declares of itself. A metric that was not measured gives no diagnosis.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rllab.core.algorithm import Algorithm
+from rllab.core.logs import Log
 from rllab.core.names import find
 from rllab.core.run import RunFolder
-from rllab.evals.health import ROUNDS, mean, measured, of_acting, of_learning
+from rllab.evals.health import of_acting, of_learning
+from rllab.evals.history import ROUNDS, History, mean
 
 CUT = 0.5  # share of answers that reach the token limit
 EQUAL = 0.95  # share of groups without a difference in reward
@@ -24,33 +24,50 @@ KL = 1.0  # nats per token to the reference, above which the policy has left its
 ASTRAY = -1.0  # explained variance of the returns by the values, below which the value head diverges
 FALLEN = 0.1  # fall of the gold score, as a share of its rise before
 APART = 0.05  # nats per token between sampler and trainer; rounding alone causes about a thousandth of it
-_BLOCK = 1 << 22  # bytes
+_LOOK_BACK = 20 * ROUNDS  # rounds in which the newest rollouts are looked for
 
 Sample = Mapping[str, Any]
 
 
-def diagnose(run: RunFolder, algorithm: type[Algorithm] | None = None) -> list[str]:
-    """Returns what stands out in a run's newest rounds; [] where nothing does.
+class Diagnosis:
+    """Follows a run row by row. A row and a diagnosis cost the same in round 10 and in round 10,000.
 
     algorithm: the run's; None: it is imported.
     """
-    settings, rows = run.plain(), run.rows()
-    kind = algorithm or find(settings["algo"], "rllab.algos", run.path)
-    lines = of_learning(rows, settings, kind.rising)
-    if not kind.contrast:
-        return lines + of_acting(rows, settings)
-    samples = newest_rollouts(run.path / "samples.jsonl")
-    return (
-        [*of_rollouts(samples, rows, settings, kind.contrast), *of_rows(rows, settings), *lines] if samples else lines
-    )
+
+    def __init__(self, run: RunFolder, algorithm: type[Algorithm] | None = None) -> None:
+        self._run, self._settings, self._history = run, run.plain(), History()
+        self._kind = algorithm or find(self._settings["algo"], "rllab.algos", run.path)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds the next row of metrics.jsonl."""
+        self._history.add(row)
+
+    def sentences(self) -> list[str]:
+        """What stands out in the newest rounds; [] where nothing does."""
+        history, settings, kind = self._history, self._settings, self._kind
+        lines = of_learning(history, settings, kind.rising)
+        if not kind.contrast:
+            return lines + of_acting(history, settings)
+        if not (samples := newest_rollouts(self._run.sampled)):
+            return lines
+        return [*of_rollouts(samples, history, settings, kind.contrast), *of_rows(history, settings), *lines]
+
+
+def diagnose(run: RunFolder) -> list[str]:
+    """Returns what stands out in a run's newest rounds; [] where nothing does."""
+    diagnosis = Diagnosis(run)
+    for row in run.metrics.rows():
+        diagnosis.add(row)
+    return diagnosis.sentences()
 
 
 def of_rollouts(
-    samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], contrast: str = "group"
+    samples: Sequence[Sample], history: History, settings: Mapping[str, Any], contrast: str = "group"
 ) -> list[str]:
     """Diagnoses completions and their rewards: truncated, without differences, never rewarded, drowned by another.
 
-    rows: of metrics.jsonl. settings: of the recipe. contrast: as in `Algorithm.contrast`.
+    settings: of the recipe. contrast: as in `Algorithm.contrast`.
     """
     groups: dict[Any, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -66,7 +83,7 @@ def of_rollouts(
     if contrast == "filter":
         return lines
     if equal >= EQUAL:
-        why = _why_equal(list(groups.values()), rows, settings)
+        why = _why_equal(list(groups.values()), history, settings)
         which = f"{equal:.0%} of the groups" if contrast == "group" else "the answers of the newest rounds"
         lines.append(f"{which} have no difference in reward and teach nothing: {why}")
     else:
@@ -74,10 +91,10 @@ def of_rollouts(
     return lines
 
 
-def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
-    """Diagnoses metrics: KL, sampler against trainer, values, over-optimisation. rows: of metrics.jsonl."""
+def of_rows(history: History, settings: Mapping[str, Any]) -> list[str]:
+    """Diagnoses metrics: KL, sampler against trainer, values, over-optimisation."""
     lines = []
-    kl, apart = (mean(rows[-ROUNDS:], f"loss/{name}") for name in ("kl", "sampler_kl"))
+    kl, apart = (history.mean(f"loss/{name}") for name in ("kl", "sampler_kl"))
     if kl is not None and kl > KL:
         lines.append(
             f"the KL to the reference model is {kl:.2g} nats per token, and the answers may be nothing that the "
@@ -88,25 +105,23 @@ def of_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> l
             f"the sampler is {apart:.2g} nats per token from the trained model: set "
             "importance_sampling_clip_max: 2, or sample in the precision of the training"
         )
-    explained = mean(rows[-ROUNDS:], "value/explained")
+    explained = history.mean("value/explained")
     if explained is not None and explained < ASTRAY:
         lines.append(
             f"the values predict the returns worse than a constant would (value/explained is {explained:.2g}): make "
             "the learning rate of the value head (optim.value.lr) smaller"
         )
-    return lines + _over_optimised(rows)
+    return lines + _over_optimised(history)
 
 
-def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _over_optimised(history: History) -> list[str]:
     """The gold score has fallen from its best while the reward has not (Gao et al. 2023)."""
-    values = [[measured(r, name) for name in ("step", "rollout/gold", "reward/total")] for r in rows]
-    each = [[v for v in row if v is not None] for row in values if None not in row]
-    windows = [np.mean(each[i : i + ROUNDS], 0) for i in range(0, len(each) - ROUNDS + 1, ROUNDS)]
-    if len(windows) < 3:
+    windows = history.gold
+    if windows.count < 3:
         return []
-    best, last = max(windows[:-1], key=lambda w: w[1]), np.mean(each[-ROUNDS:], 0)
-    risen = best[1] - windows[0][1]
-    if risen <= 0 or best[1] - last[1] < FALLEN * risen or last[2] < best[2] - FALLEN * abs(best[2] - windows[0][2]):
+    first, best, last = windows.first, windows.best, windows.newest()
+    risen = best[1] - first[1]
+    if risen <= 0 or best[1] - last[1] < FALLEN * risen or last[2] < best[2] - FALLEN * abs(best[2] - first[2]):
         return []
     return [
         f"the task's own score of the answers (rollout/gold) has fallen from {best[1]:.2f} around round {best[0]:.0f} "
@@ -115,14 +130,14 @@ def _over_optimised(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _why_equal(groups: list[list[Sample]], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+def _why_equal(groups: list[list[Sample]], history: History, settings: Mapping[str, Any]) -> str:
     samples = [s for g in groups for s in g]
     score = mean(samples, "score")
     if score is None:
         return "no reward applies to any of the newest answers. Take rows to which one applies, or another reward"
     right = [s["correct"] for s in samples if s.get("correct") is not None]
-    totals = [total for r in rows if (total := measured(r, "reward/total")) is not None]
-    if (right and np.mean(right) >= EQUAL) or (totals and score >= max(totals) > totals[0]):
+    total = history.course("reward/total")
+    if (right and np.mean(right) >= EQUAL) or (total.count and score >= total.highest[0] > total.first[0]):
         of = f"{np.mean(right):.0%} are right" if right else f"the reward is {score:.3g}, the highest of the run"
         return f"{of}. The reward is saturated: take harder rows, or end the run here"
     if np.mean([len({s["completion"] for s in g}) == 1 for g in groups]) >= EQUAL:
@@ -181,19 +196,18 @@ def _scores(group: Sequence[Sample]) -> set[float]:
     return {s["score"] for s in group if s["score"] is not None}
 
 
-def newest_rollouts(path: Path) -> list[Sample]:
-    """Returns the rollouts of the newest `ROUNDS` rounds. Reads the file from its end, since it may be long."""
-    size, block = path.stat().st_size if path.is_file() else 0, _BLOCK
-    while size:
-        with open(path, "rb") as file:
-            start = max(0, size - block)
-            file.seek(start)
-            lines = file.read(size - start).split(b"\n")[:-1]
-        rows = [json.loads(line) for line in lines[1 if start else 0 :]]
-        rollouts = [r for r in rows if "sample" in r and "split" not in r]  # the others are answers of evaluations
-        steps = sorted({r["step"] for r in rollouts})
-        if not start or len(steps) > ROUNDS:
-            newest = set(steps[-ROUNDS:])
-            return [r for r in rollouts if r["step"] in newest]
-        block *= 4
-    return []
+def newest_rollouts(log: Log) -> list[Sample]:
+    """The rollouts in the newest `ROUNDS` rounds of samples.jsonl that have some, in the order of the file.
+
+    Of a run whose newest rounds have none, only the newest rounds are read.
+    """
+    rollouts, newest_step = list[Sample](), log.last().get("step", 0)
+    rounds = set[int]()  # with rollouts
+    for sample in log.backward():
+        step = sample["step"]
+        if (len(rounds) == ROUNDS and step not in rounds) or step < newest_step - _LOOK_BACK:
+            break
+        if "sample" in sample and "split" not in sample:  # the others are answers of evaluations
+            rollouts.append(sample)
+            rounds.add(step)
+    return rollouts[::-1]

@@ -1,6 +1,6 @@
 """Diagnoses that hold for any algorithm: losses that grow without bound, evaluations that fall or never move.
 
-rows: of metrics.jsonl. A metric that was not measured, which a row shows by None, NaN or no entry, gives no diagnosis.
+A metric that was not measured gives no diagnosis.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rllab.core.recipe import reached
+from rllab.evals.history import ROUNDS, History
 
-ROUNDS = 5  # newest rounds that are looked at together; a single round is too noisy
 EVALUATIONS = 4  # fewest evaluations of a run that a sentence is drawn from
 HUGE, GROWN = 1e6, 1e3  # a loss as a number, and as a multiple of that of the first rounds
 FALLEN = 0.5  # fall of an evaluation from its best, as a share of its rise before
@@ -20,36 +20,31 @@ BEYOND = 10.0  # Q values as a multiple of the largest return so far
 CLIPPED = 0.5  # share of entries outside the clip range
 CHANGED = 0.2  # nats an action by which an update changes a policy
 
-Row = Mapping[str, Any]
 
-
-def of_learning(rows: Sequence[Row], settings: Mapping[str, Any], rising: Sequence[str]) -> list[str]:
+def of_learning(history: History, settings: Mapping[str, Any], rising: Sequence[str]) -> list[str]:
     """What stands out in a run's losses and evaluations.
 
     settings: of the recipe. rising: the metrics of evaluations that rise while its algorithm learns.
     """
     goals = dict.fromkeys(rising) | dict(settings.get("expect") or {})
-    lines = _losses(rows, settings)
+    lines = _losses(history, settings)
     for name, wanted in goals.items():
-        lines += _evaluations(rows, name, wanted)
-    return lines + _steps(rows, settings) + _gate(rows)
+        lines += _evaluations(history, name, wanted)
+    return lines + _steps(history, settings) + _gate(history)
 
 
-def of_acting(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
+def of_acting(history: History, settings: Mapping[str, Any]) -> list[str]:
     """What stands out in a policy that acts in an environment: values beyond its returns, and large changes."""
-    return _beyond(rows, settings) + of_policy_change(rows, settings)
+    return _beyond(history, settings) + of_policy_change(history, settings)
 
 
-def _beyond(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
+def _beyond(history: History, settings: Mapping[str, Any]) -> list[str]:
     """Q values that no return comes near, unless they are those of other rewards or count an entropy."""
     changed = settings.get("reward") is not None or "Reward" in str(settings.get("wrappers"))
-    value, returns = (
-        mean(rows[-ROUNDS:], "loss/q"),
-        [r for row in rows if (r := measured(row, "env/return")) is not None],
-    )
-    if changed or value is None or not returns or "policy/temperature" in rows[-1]:
+    value, returns = history.mean("loss/q"), history.course("env/return")
+    if changed or value is None or not returns.count or "policy/temperature" in history.newest[-1]:
         return []
-    most = max(map(abs, returns))
+    most = max(abs(returns.lowest[0]), abs(returns.highest[0]))
     if abs(value) < BEYOND * max(1.0, most):
         return []
     return [
@@ -58,9 +53,9 @@ def _beyond(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def of_policy_change(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
+def of_policy_change(history: History, settings: Mapping[str, Any]) -> list[str]:
     """How far an update moves a policy that acts in an environment (`loss/kl`, nats an action)."""
-    kl = mean(rows[-ROUNDS:], "loss/kl")
+    kl = history.mean("loss/kl")
     if kl is None or kl < CHANGED:
         return []
     return [
@@ -69,11 +64,11 @@ def of_policy_change(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[s
     ]
 
 
-def _losses(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
+def _losses(history: History, settings: Mapping[str, Any]) -> list[str]:
     """Losses that have grown huge. The largest alone is named: the others follow from it."""
     grown = {}
-    for name in {k for row in rows[-ROUNDS:] for k in row if k.startswith("loss/")}:
-        newest, first = mean(rows[-ROUNDS:], name), _level(rows, name)
+    for name in {k for row in history.newest for k in row if k.startswith("loss/")}:
+        newest, first = history.mean(name), history.course(name).early_size()
         squared = name in ("loss/total", "loss/critic", "loss/value")
         if newest is not None and (abs(newest) > HUGE or (squared and abs(newest) > GROWN * max(1.0, first))):
             grown[name] = (abs(newest), newest, first)
@@ -87,31 +82,24 @@ def _losses(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _level(rows: Sequence[Row], name: str) -> float:
-    """The median size of a metric in the first rounds that measured it; 0 without any."""
-    values = [v for row in rows if (v := measured(row, name)) is not None]
-    early = values[: max(ROUNDS, len(values) // 20)]
-    return float(np.median(np.abs(early))) if early else 0.0
-
-
-def _evaluations(rows: Sequence[Row], name: str, wanted: float | str | None) -> list[str]:
+def _evaluations(history: History, name: str, wanted: float | str | None) -> list[str]:
     """Whether a metric of evaluations has fallen from its best, or is the same in all of them."""
-    each = [(float(row["step"]), v) for row in rows if "step" in row and (v := measured(row, name)) is not None]
-    if len(each) < EVALUATIONS or not name.startswith("eval/"):
+    course = history.course(name)
+    if course.count < EVALUATIONS or not name.startswith("eval/"):
         return []
-    steps, values = np.array(each).T
     sign = -1.0 if str(wanted).strip().startswith("<=") else 1.0
-    best, newest = int(np.argmax(sign * values)), float(np.mean(values[-2:]))
-    if np.ptp(values) == 0.0 and not (wanted is not None and reached(wanted, values[0])):
-        return [f"{name} is {values[0]:.6g} in all {len(values)} evaluations: {_NEVER}"]
-    risen, fallen = sign * (values[best] - values[0]), sign * (values[best] - newest)
-    noise = max(FALLEN * risen, NOISE * max(abs(values[best]), abs(newest)))
+    best, at = course.highest if sign > 0 else course.lowest
+    first, newest = course.first[0], float(np.mean(list(course.newest)[-2:]))
+    if course.highest[0] == course.lowest[0] and not (wanted is not None and reached(wanted, first)):
+        return [f"{name} is {first:.6g} in all {course.count} evaluations: {_NEVER}"]
+    risen, fallen = sign * (best - first), sign * (best - newest)
+    noise = max(FALLEN * risen, NOISE * max(abs(best), abs(newest)))
     near = reached(wanted, newest) if wanted is not None else False
-    way = abs(float(str(wanted).strip(" <>=")) - values[0]) if wanted is not None else 0.0
+    way = abs(float(str(wanted).strip(" <>=")) - first) if wanted is not None else 0.0
     if near or risen <= NEARER * way or fallen < noise:
         return []
     return [
-        f"{name} has gone from {values[best]:.4g} in round {steps[best]:.0f} back to {newest:.4g}: keep the checkpoint "
+        f"{name} has gone from {best:.4g} in round {at} back to {newest:.4g}: keep the checkpoint "
         "from there (save_every, keep; rllab train --from RUN@ROUND), make optim.lr smaller or let it decay"
     ]
 
@@ -122,8 +110,8 @@ _NEVER = (
 )
 
 
-def _steps(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
-    clipped = mean(rows[-ROUNDS:], "loss/clipped")
+def _steps(history: History, settings: Mapping[str, Any]) -> list[str]:
+    clipped = history.mean("loss/clipped")
     if clipped is None or clipped < CLIPPED:
         return []
     return [
@@ -132,9 +120,9 @@ def _steps(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _gate(rows: Sequence[Row]) -> list[str]:
+def _gate(history: History) -> list[str]:
     """Of a gate between new weights and those that play (AlphaGo Zero's arena)."""
-    passed = [v for row in rows if (v := measured(row, "gate/passed")) is not None][-2 * ROUNDS :]
+    passed = history.course("gate/passed").newest
     if len(passed) < ROUNDS or any(passed):
         return []
     return [
@@ -148,15 +136,3 @@ def _rate(settings: Mapping[str, Any]) -> str:
     optim = settings.get("optim")
     rate = optim.get("lr") if isinstance(optim, dict) else None
     return f" ({rate:g})" if isinstance(rate, (int, float)) else ""
-
-
-def measured(row: Row, name: str) -> float | None:
-    """A number of a row; None where it was not measured."""
-    value = row.get(name)
-    return None if value is None or np.isnan(value) else float(value)
-
-
-def mean(rows: Sequence[Row], name: str) -> float | None:
-    """The mean over the rows in which a metric was measured; None if there are none."""
-    values = [value for row in rows if (value := measured(row, name)) is not None]
-    return float(np.mean(values)) if values else None

@@ -28,7 +28,7 @@ def of_run(run: RunFolder) -> list[Row]:
     Raises:
         Mistake: the run has no evaluation with a reward and a KL to a reference.
     """
-    each = [r for r in run.rows() if "eval/kl" in r and "eval/reward/total" in r]
+    each = [r for r in run.metrics.rows() if "eval/kl" in r and "eval/reward/total" in r]
     if not each:
         raise Mistake(
             f"{run.path} has no evaluation with rewards and a KL; runs of RLHF have, and of GRPO with beta or lora"

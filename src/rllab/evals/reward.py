@@ -91,22 +91,21 @@ def of_run(run: str, runs: Path, step: int | None) -> tuple[list[Answer], Callab
         Mistake: the run keeps no rollouts of that round, or has no checkpoint to read its tokenizer from.
     """
     folder = find_run(run, runs)
-    kept = [s for s in folder.samples() if "split" not in s and "sample" in s]
-    steps = sorted({s["step"] for s in kept})
-    if not steps or (step is not None and step not in steps):
+    kept = list(folder.samples_of(step, lambda sample: "split" not in sample and "sample" in sample))
+    if not kept:
+        steps = sorted({s["step"] for s in folder.sampled.rows() if "split" not in s and "sample" in s})
         had = f" of round {step}; it has {steps[0]} to {steps[-1]}" if steps else "; GRPO's runs do"
         raise Mistake(f"{folder.path} keeps no rollouts{had}")
     recipe = folder.recipe()
     task: Any = recipe.algorithm.task()  # type: ignore[attr-defined]
     rows, answers, seen = Rows(task, Context(recipe.settings.seed, torch.device("cpu"))), list[Answer](), set[int]()
-    for sample in kept:
-        if sample["step"] == (steps[-1] if step is None else step):
-            draw, row = sample["row"], rows.row(sample["row"])
-            if draw not in seen:
-                seen.add(draw)
-                answers.append(Answer(row, draw, task.gold(row), True, gold=True))
-            text, turns = sample["completion"], tuple(sample.get("messages", ()))
-            answers.append(Answer(row, draw, text, bool(sample.get("correct")), sample.get("score"), turns=turns))
+    for sample in reversed(kept):
+        draw, row = sample["row"], rows.row(sample["row"])
+        if draw not in seen:
+            seen.add(draw)
+            answers.append(Answer(row, draw, task.gold(row), True, gold=True))
+        text, turns = sample["completion"], tuple(sample.get("messages", ()))
+        answers.append(Answer(row, draw, text, bool(sample.get("correct")), sample.get("score"), turns=turns))
     return answers, _tokenizer(folder)
 
 
