@@ -1,5 +1,6 @@
 """The architecture as facts: who imports whom, how long the files are that a student reads, what starts quickly."""
 
+import json
 import os
 import subprocess
 import sys
@@ -109,19 +110,23 @@ def test_signals_are_caught_before_torch_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-def test_looking_at_runs_needs_no_torch(tmp_path: Path) -> None:
-    """`runs`, `curves` and `samples` read JSON, so they answer at once."""
+def test_looking_at_results_needs_no_torch(tmp_path: Path) -> None:
+    """`runs`, `curves`, `samples`, `score` and `compare` read JSON, so they answer at once."""
     from conftest import smoke_runs
 
-    smoke_runs(tmp_path, "cartpole")
-    for words in (["runs"], ["curves", "cartpole", "--of", "loss/total"]):
+    runs = ["--runs", str(smoke_runs(tmp_path, "cartpole", "pocket"))]
+    row = {"id": "1", "question": "1 + 1", "target": "2", "kind": "number", "completion": "2"}
+    (tmp_path / "recorded.jsonl").write_text(json.dumps(row) + "\n")
+    results = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    verbs = [["runs", *runs], ["curves", "cartpole", "--of", "loss/total", *runs], ["samples", "pocket", *runs]]
+    verbs += [["score", str(tmp_path / "recorded.jsonl"), "--out", result] for result in results]
+    for words in [*verbs, ["compare", *results]]:
         code = (
-            "import sys\nfrom rllab.cli import app\n"
-            f"app([*{words}, '--runs', {str(tmp_path)!r}], standalone_mode=False)\n"
+            f"import sys\nfrom rllab.cli import app\napp({words}, standalone_mode=False)\n"
             "print([m for m in ('torch', 'gymnasium', 'transformers') if m in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == "[]", done.stderr
+        assert done.stdout.splitlines()[-1] == "[]", (words, done.stderr)
 
 
 def test_control_needs_no_language_models() -> None:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from rllab.cli import games, language, look, scoring, train  # noqa: F401 - adds their verbs
 from rllab.cli.app import app
+from rllab.cli.screen import Screen
 from rllab.core.errors import RllabError, Stopped, machine_faults
 from rllab.core.messages import visible
 
@@ -15,6 +16,9 @@ __all__ = ["app", "main"]
 
 def main() -> NoReturn:
     """The entry point: runs a verb. An RllabError is printed in one line and sets the exit code."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)).isatty():
+            setattr(sys, name, Screen(stream))
     sys.path.insert(0, "")  # modules of the working directory can be named, as under `python -m`
     plain = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *where: (

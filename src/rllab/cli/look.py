@@ -5,7 +5,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -92,10 +92,18 @@ def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     from rllab.core.run import list_runs
 
     rows = [summary(run) for run in list_runs(runs)]
-    table(rows if as_json else [{k: v for k, v in row.items() if k != "problem"} for row in rows], as_json)
+    brief = ("run", "algo", "seed", "state", "step")
+    table(
+        rows if as_json else [{k: row[k] for k in brief} | {"result": _result(row)} for row in rows],
+        as_json,
+    )
     for row in () if as_json else rows:
         if row["problem"]:
             print(f"{row['run']} {row['state']}: {row['problem']}")
+
+
+def _result(row: dict[str, Any]) -> str:
+    return f"{row['headline']}, {row['expect']}" if row["expect"] else row["headline"]
 
 
 @verb()

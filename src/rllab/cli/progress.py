@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rllab.cli.screen import fold
 from rllab.core.errors import Stopped
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
@@ -96,7 +97,7 @@ def _watch_terminal(trainer: Trainer) -> None:
             status.update(line(trainer, newest))
             if any(k.startswith("eval/") for k in row):
                 for text in [line(trainer, newest), *findings.new()]:
-                    console.print(text)
+                    console.print(fold(text, console.width), soft_wrap=True, markup=False)
 
 
 def _watch_log(trainer: Trainer) -> None:
@@ -129,7 +130,7 @@ class Findings:
     """What `rllab diagnose` finds in a run that trains. The same sentence with other numbers is found once."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self._trainer, self._found = trainer, set[str]()
+        self._trainer, self._returned = trainer, set[str]()
         self._diagnosis: Diagnosis | None = None
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -145,8 +146,8 @@ class Findings:
         """The sentences that have not been returned yet, as lines to print."""
         each = self._diagnosis.sentences() if self._diagnosis else []
         findings = {re.sub(r"[\d.,]+", "#", text): text for text in each}
-        new = [text for kind, text in findings.items() if kind not in self._found]
-        self._found |= set(findings)
+        new = [text for kind, text in findings.items() if kind not in self._returned]
+        self._returned |= set(findings)
         return [f"  ! {text}" for text in new]
 
 

@@ -71,7 +71,7 @@ class Windows:
             self.first = self._last if self.count == 1 else self.first
 
     def newest(self) -> np.ndarray:
-        """The means [names] over the newest `ROUNDS` rounds."""
+        """The means over the newest `ROUNDS` rounds, [N] for N metrics."""
         return np.asarray(np.mean(self._newest, 0))
 
 
