@@ -91,7 +91,7 @@ class TextAlgorithm(Algorithm):
             yield self._reference
             return
         assert self._lm.adapters is not None
-        with self._lm.adapters.off():
+        with self._lm.adapters.as_begun():
             yield self._lm
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:

@@ -84,7 +84,8 @@ def hidden_states(
     `needed`. With gradient checkpointing enabled on the model, layers are recomputed in the backward pass.
     """
     body = model.model
-    x = nn.functional.embedding(ids, body.embed_tokens.weight)
+    embed = body.embed_tokens
+    x = nn.functional.embedding(ids, embed.weight) if type(embed) is nn.Embedding else embed(ids)
     rotation = Rotation.of(shape, positions)
     again = getattr(body.layers[0], "gradient_checkpointing", False) and torch.is_grad_enabled()
     for number, layer in enumerate(body.layers):

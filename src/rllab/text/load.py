@@ -22,12 +22,19 @@ from rllab.text.tokenizers import CHAT
 
 
 def load_base(
-    name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, quantize: bool = False
+    name: str,
+    *,
+    head: Head = "lm",
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    tokenizer: str = "",
+    grow: bool = False,
 ) -> LanguageModel:
     """Loads the model in a folder, or of a name on the hub. The folder must hold a whole model, not adapters.
 
     head: "lm" for next-token logits, "reward" for one score a token. A folder without a reward head gets a new one,
-    drawn from torch's global generator. dtype: of the weights. quantize: 4-bit weights (nf4).
+    drawn from torch's global generator. dtype: of the weights. quantize: 4-bit weights (nf4). tokenizer: the folder
+    of another tokenizer. grow: tokens that the model has no embeddings for get new ones, as transformers draws them.
 
     Raises:
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
@@ -37,15 +44,23 @@ def load_base(
     more: dict[str, Any] = hub | ({} if head == "lm" else {"num_labels": 1})
     if quantize:
         more |= _quantized()
-    with _as_mistakes(name), _quietly():
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
-    _check_tokenizer(name, tokenizer)
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    foreign = tokenizer.chat_template is not None and tokenizer.chat_template != CHAT
-    with checked_template(tokenizer, name) if foreign else nullcontext(), _as_mistakes(name), _quietly():
+    written_in = tokenizer or name
+    with _as_mistakes(written_in), _quietly():
+        words = AutoTokenizer.from_pretrained(written_in, trust_remote_code=False, **({} if tokenizer else hub))
+    _check_tokenizer(written_in, words)
+    assert isinstance(words, PreTrainedTokenizerFast)
+    foreign = words.chat_template is not None and words.chat_template != CHAT
+    with checked_template(words, written_in) if foreign else nullcontext(), _as_mistakes(name), _quietly():
         model = HEADS[head].from_pretrained(name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return LanguageModel(model, tokenizer, name, native_shape(model))
+    model.config.pad_token_id = words.pad_token_id
+    new_tokens = range(model.get_input_embeddings().weight.shape[0], len(words))
+    if new_tokens and not grow:
+        raise FieldMistake("model", f"{name}: its tokenizer has {len(words)} tokens, and the model embeddings for "
+                           f"{new_tokens.start}; train it first, or save it resized")  # fmt: skip
+    if new_tokens:
+        with _quietly():
+            model.resize_token_embeddings(len(words))
+    return LanguageModel(model, words, name, native_shape(model), new_tokens=new_tokens)
 
 
 def _check_folder(name: str) -> None:

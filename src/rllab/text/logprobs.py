@@ -4,6 +4,8 @@ Axes: B rows, L tokens a row, T learned tokens, P indices into the flattened bat
 completions, M tokens of the longest with its prompt.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -37,7 +39,10 @@ def logp_and_hidden(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -
     rounded = torch.cat([places_T, places_T[:1].expand(-len(places_T) % _ROUND)])
     hidden = hidden_at(lm, batch, rounded)
     tokens = batch["input_ids"].flatten()[rounded + 1]
-    logp_T = token_logp(_scaled(hidden, temperature), lm.model.lm_head.weight, tokens)
+    if type(lm.model.lm_head) is nn.Linear:
+        logp_T = token_logp(_scaled(hidden, temperature), lm.model.lm_head.weight, tokens)
+    else:
+        logp_T = _adapted_logp(lm, batch, hidden, rounded, temperature)
     return _scatter(logp_T[: len(places_T)], places_T, batch), hidden[: len(places_T)]
 
 
@@ -52,8 +57,8 @@ def _scatter(values_T: Tensor, places_T: Tensor, batch: Batch) -> Tensor:
     return values_T.new_zeros(ids.numel()).index_copy(0, places_T, values_T).view_as(ids)
 
 
-def _scaled(hidden: Tensor, temperature: float) -> Tensor:
-    return hidden if temperature == 1.0 else hidden / temperature
+def _scaled(x: Tensor, temperature: float) -> Tensor:
+    return x if temperature == 1.0 else x / temperature
 
 
 def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
@@ -119,13 +124,35 @@ def _put_back(values: Tensor, places_NM: Tensor, size: int) -> Tensor:
 
 def token_logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
     """log softmax(hidden head^T)[token] [T], in chunks of tokens whose logits fit `_LOGITS`."""
-    size = max(1, _LOGITS // len(head_VD))
-    if len(tokens_T) <= size:
-        return _logp(hidden_TD, head_VD, tokens_T)
-    pieces = zip(torch.split(hidden_TD, size), torch.split(tokens_T, size), strict=True)
-    return torch.cat([checkpoint(_logp, h, head_VD, t, use_reentrant=False) for h, t in pieces])
+    return _in_chunks(lambda h, t: _logp(h, head_VD, t), len(head_VD), hidden_TD, tokens_T)
+
+
+def _in_chunks(logp: Callable[..., Tensor], vocabulary: int, *columns_T: Tensor) -> Tensor:
+    """`logp` of columns [T, ...], in chunks of tokens whose logits fit `_LOGITS`."""
+    size = max(1, _LOGITS // vocabulary)
+    if len(columns_T[0]) <= size:
+        return logp(*columns_T)
+    pieces = zip(*(torch.split(column, size) for column in columns_T), strict=True)
+    return torch.cat([checkpoint(logp, *piece, use_reentrant=False) for piece in pieces])
+
+
+def _adapted_logp(lm: LanguageModel, batch: Batch, hidden_TD: Tensor, places_T: Tensor, temperature: float) -> Tensor:
+    """`token_logp` with an lm_head that has adapters. places_T: indices of the hidden states in the flattened batch."""
+    head, adapters = lm.model.lm_head, lm.adapters
+    assert adapters is not None
+    read_T = ((batch["document"] >= 0).flatten().cumsum(0) - 1)[places_T]
+
+    def logp(hidden: Tensor, tokens: Tensor, read: Tensor) -> Tensor:
+        with adapters.dropout_of(read):
+            return _cross_entropy(_scaled(head(hidden), temperature), tokens)
+
+    tokens_T = batch["input_ids"].flatten()[places_T + 1]
+    return _in_chunks(logp, head.weight.shape[0], hidden_TD, tokens_T, read_T)
 
 
 def _logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
-    logits_TV = upcast(nn.functional.linear(hidden_TD, head_VD))
-    return -nn.functional.cross_entropy(logits_TV, tokens_T, reduction="none")
+    return _cross_entropy(nn.functional.linear(hidden_TD, head_VD), tokens_T)
+
+
+def _cross_entropy(logits_TV: Tensor, tokens_T: Tensor) -> Tensor:
+    return -nn.functional.cross_entropy(upcast(logits_TV), tokens_T, reduction="none")

@@ -1,6 +1,7 @@
 """A language model: transformers' model, its tokenizer, and its adapters if it has any; new models from a config."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +34,7 @@ class LanguageModel:
     """A causal language model and its tokenizer.
 
     name: a folder or a name on the hub that it was loaded from. shape: settings of the native forward pass
-    (`rllab.text.forward`); None where transformers' own is used.
+    (`rllab.text.forward`); None where transformers' own is used. new_tokens: those whose embeddings are new weights.
     """
 
     model: PreTrainedModel
@@ -41,6 +42,7 @@ class LanguageModel:
     name: str = ""
     shape: Shape | None = None
     adapters: "Adapters | None" = None
+    new_tokens: Sequence[int] = ()
 
     @property
     def part(self) -> nn.Module:

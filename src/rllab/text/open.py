@@ -22,7 +22,13 @@ from rllab.text.models import Head, LanguageModel, native_shape, new_model
 
 
 def open_model(
-    name: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, quantize: bool = False
+    name: str,
+    *,
+    head: Head = "lm",
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    tokenizer: str = "",
+    grow: bool = False,
 ) -> LanguageModel:
     """Opens the model in a folder, or of a name on the hub. Adapters in a folder are merged into their base.
 
@@ -32,8 +38,8 @@ def open_model(
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     if (Path(name) / "adapter_config.json").is_file():
-        return open_merged(name, head=head, dtype=dtype)
-    return load_base(name, head=head, dtype=dtype, quantize=quantize)
+        return open_merged(name, head=head, dtype=dtype, tokenizer=tokenizer)
+    return load_base(name, head=head, dtype=dtype, quantize=quantize, tokenizer=tokenizer, grow=grow)
 
 
 def open_for_training(
@@ -47,33 +53,85 @@ def open_for_training(
 ) -> LanguageModel:
     """The model that a recipe names, or a new one of `shape` with `tokenizer()`, on the run's device.
 
-    With `lora` it gets new adapters, and a loaded model's own weights are in bf16 on a GPU that supports it.
+    With `lora` it gets new adapters, or keeps those of its folder if `create_new_adapter` is False; a loaded model's
+    own weights are then in bf16 on a GPU that supports it. Tokens without embeddings get new ones.
 
     Raises:
         FieldMistake: the model cannot be opened or made, or cannot get these adapters.
     """
     frozen = torch.bfloat16 if lora and ctx.device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    if shape:
+    quantize = lora is not None and lora.quantize != "none"
+    if lora is not None and not lora.create_new_adapter:
+        lm = _open_trained(name, lora, head, frozen)
+    elif shape:
         lm = new_model(shape, tokenizer(), head=head)
     else:
-        lm = open_model(name, head=head, dtype=frozen, quantize=lora is not None and lora.quantize != "none")
-    if lora is None or lora.quantize == "none":
+        lm = open_model(name, head=head, dtype=frozen, quantize=quantize, grow=True)
+    if not quantize:
         nn.Module.to(lm.model, ctx.device)
-    if lora is None:
+    if lora is None or lm.adapters is not None:
         return lm
     ctx.seed_torch("adapters")
     return add_adapters(lm, lora, modules_to_save=["score"] if head == "reward" else None)
 
 
+def _open_trained(name: str, lora: Lora, head: Head, dtype: torch.dtype) -> LanguageModel:
+    """Adapters that are trained further, on their base. The first weights are kept as the reference.
+
+    Raises:
+        FieldMistake: `name` is no folder of adapters, or they have other settings.
+    """
+    from rllab.text.adapters import config_of
+
+    if not (Path(name) / "adapter_config.json").is_file():
+        raise FieldMistake("lora", "create_new_adapter: false needs a `model` that is a folder of adapters")
+    lora.check_settings(config_of(Path(name)))
+    lm = open_adapter(name, head=head, dtype=dtype, quantize=lora.quantize != "none")
+    assert lm.adapters is not None
+    lm.adapters.keep_first()
+    return lm
+
+
 def add_adapters(lm: LanguageModel, lora: Lora, *, modules_to_save: list[str] | None = None) -> LanguageModel:
-    """The model with new adapters; the arguments are those of `rllab.text.adapters.new_adapters`."""
-    from rllab.text.adapters import new_adapters  # peft is imported only where adapters are used
+    """The model with new adapters; the arguments are those of `rllab.text.adapters.new_adapters`.
 
-    return replace(lm, adapters=new_adapters(lm.model, lora, lm.name, modules_to_save))
+    Raises:
+        FieldMistake: the model cannot get these adapters, or new tokens would not be trained.
+    """
+    from rllab.text.adapters import embedding_names, new_adapters  # peft is imported only where adapters are used
+
+    untrained = {n.split(".")[-1] for n in embedding_names(lm.model)} - set(lora.modules_to_save or ())
+    if lm.new_tokens and untrained:
+        raise FieldMistake(
+            "lora",
+            f"the tokenizer has {len(lm.new_tokens)} tokens that the model has no embeddings for "
+            f"({_shown(lm)}), and nothing would train them: set modules_to_save: [embed_tokens, lm_head]",
+        )
+    return _compared(replace(lm, adapters=new_adapters(lm.model, lora, lm.name, modules_to_save)))
 
 
-def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
+def _shown(lm: LanguageModel) -> str:
+    return ", ".join(map(str, lm.tokenizer.convert_ids_to_tokens(list(lm.new_tokens[:3]))))
+
+
+def _compared(lm: LanguageModel) -> LanguageModel:
+    """The model; without its native forward pass where that differs from transformers' with noise on the adapters."""
+    assert lm.adapters is not None
+    with lm.adapters.noise():
+        return replace(lm, shape=lm.shape and native_shape(lm.model))
+
+
+def open_adapter(
+    folder: str,
+    *,
+    head: Head = "lm",
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    tokenizer: str = "",
+) -> LanguageModel:
     """Opens the base that a folder of adapters names, with the adapters on it and not merged.
+
+    The folder's own tokenizer is used if it has one, and the embeddings have the size that they were trained with.
 
     Raises:
         FieldMistake: the base is missing or has other weights, or the adapters are pickled or do not fit.
@@ -81,15 +139,19 @@ def open_adapter(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.f
     from rllab.text.adapters import base_of, read_adapters
 
     base = base_of(Path(folder))
-    lm = open_model(base, head=head, dtype=dtype)
-    return replace(lm, name=folder, adapters=read_adapters(lm.model, Path(folder), base))
+    own = tokenizer or (folder if (Path(folder) / "tokenizer_config.json").is_file() else "")
+    lm = open_model(base, head=head, dtype=dtype, quantize=quantize, tokenizer=own, grow=True)
+    adapters = read_adapters(lm.model, Path(folder), base, lm.new_tokens)
+    return _compared(replace(lm, name=folder, adapters=adapters, new_tokens=()))
 
 
-def open_merged(folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32) -> LanguageModel:
+def open_merged(
+    folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, tokenizer: str = ""
+) -> LanguageModel:
     """Opens the base that a folder of adapters names, with the adapters merged into its weights."""
-    lm = open_adapter(folder, head=head, dtype=dtype)
+    lm = open_adapter(folder, head=head, dtype=dtype, tokenizer=tokenizer)
     assert lm.adapters is not None
-    model: Any = lm.adapters.peft.merge_and_unload()
+    model: Any = lm.adapters.merged()
     model.name_or_path = folder  # peft records it as the base of adapters that are trained on it
     return replace(lm, model=model, adapters=None, shape=native_shape(model))
 
