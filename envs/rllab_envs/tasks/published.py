@@ -2,11 +2,13 @@
 
 import os
 import re
+from array import array
 from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import FieldMistake
 from rllab_envs.tasks.dataset import Dataset
+from rllab_envs.tasks.tables import SPLITS
 
 ASK = "Think step by step, and end with #### and the number."
 ASK_TAGS = "Think step by step between <think> and </think>, and end with #### and the number."
@@ -57,7 +59,8 @@ class MATH(Dataset):
     def __init__(self, *, path: str = "") -> None:
         where = path or here("math500/math500.jsonl", "HuggingFaceH4/MATH-500")
         super().__init__(where, columns={"problem": "prompt", "solution": "completion"})
-        if not all(row.get("answer") for rows in self._rows.values() for row in rows):
+        rows = (Dataset.row(self, i, split) for split in SPLITS for i in range(self.size(split)))
+        if not all(row.get("answer") for row in rows):
             raise FieldMistake("task", f"{where}: a row has `problem`, `solution` and `answer`; some lack the answer")
 
     def row(self, index: int, split: str) -> dict[str, Any]:
@@ -72,10 +75,10 @@ class MATH(Dataset):
         }
 
     def _hold_out(self) -> None:
-        if self._rows.get("train") and self._rows.get("test"):
+        if self.size("train") and self.size("test"):
             super()._hold_out()
         else:
-            self._rows = {"train": [], "test": self._rows.get("test") or self._rows["train"]}
+            self._rows = {"train": ("train", array("q")), "test": self._rows["test" if self.size("test") else "train"]}
 
 
 class HHRLHF(Dataset):

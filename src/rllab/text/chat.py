@@ -112,7 +112,7 @@ def _conversation(tokenizer: PreTrainedTokenizerFast, row: Row) -> tuple[str, li
     pieces: list[Piece] = []
     for turn, following in zip(turns, [*turns[1:], None], strict=True):
         reply = messages[turn]["content"] + end
-        pieces.append((reply, True))
+        pieces.append((reply, messages[turn].get("weight") != 0))
         if following is not None:
             text = _prompt(tokenizer, messages[:following], row)
             if not text.startswith(so_far + reply):

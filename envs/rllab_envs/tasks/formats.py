@@ -1,0 +1,410 @@
+"""Published forms of rows (ShareGPT, Alpaca, HelpSteer, UltraFeedback, hh-rlhf) as conversations and completions.
+
+    {"conversations": [{"from": "human", "value": ...}, ...]}           ShareGPT: becomes `messages`
+    {"instruction": ..., "input": ..., "output": ...}                   Alpaca: `prompt` and `completion`
+    {"prompt": ..., "response": ..., "helpfulness": ...}                HelpSteer: `prompt` and `completion`
+    {"prompt", "response_1", "response_2", "preference_strength"}       HelpSteer2: a ranking, with ties
+    {"context", "response1", "response2", "overall_preference"}         HelpSteer3: a ranking, with ties
+    {"prompt": "a", "chosen": [{"role": "user", "content": "a"}, ...]}  UltraFeedback: completions behind their prompt
+    {"chosen": "\\n\\nHuman: ...", "rejected": "\\n\\nHuman: ..."}          hh-rlhf: the common beginning is `prompt`
+
+A message is {"role", "content"}, or ShareGPT's {"from", "value"}. Its content may be a list of parts of type `text`.
+`weight: 0` (OpenAI), `train: false` (axolotl) or `loss: false` (ms-swift) of a message of the assistant exclude it from
+learning; `weight` remains in the row.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+FORMATS = (
+    ("messages",),
+    ("text",),
+    ("prompt", "completions", "ranks"),
+    ("chosen", "rejected"),
+    ("prompt", "completion"),
+    ("prompt",),  # for a policy, which samples the completion
+)
+_LEARNED = ("messages", "text", "completions", "chosen", "completion")  # a row has one of them
+_ROLES = {
+    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "bot": "assistant", "model": "assistant", "function_call": "assistant", "observation": "tool",
+    "function_response": "tool", "ipython": "tool",
+} | {role: role for role in ("system", "developer", "user", "assistant", "tool", "function")}  # fmt: skip
+_BEFORE = ("system", "developer")  # may stand before a user's first message
+_PAIRS = (  # HelpSteer2's and HelpSteer3's answers, and the preference: below 0 for the first
+    ("response_1", "response_2", "preference_strength"),
+    ("response1", "response2", "overall_preference"),
+)
+
+
+class RowFault(ValueError):
+    """What is wrong with a row, and what to do."""
+
+
+def canonical(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row in one of the forms of `FORMATS`; other columns are kept.
+
+    Raises:
+        RowFault: it has none of the forms or several, or a column is empty or no text.
+    """
+    named = {k: v for k, v in row.items() if v is not None}
+    for convert in (_sharegpt, _alpaca, _helpsteer, _ultrafeedback):
+        named = convert(named)
+    columns = [c for c in _columns(named) if c != "ranks"]
+    for column in columns:
+        if column == "completions":
+            named[column] = [_completion(c, column) for c in _listed(named[column], column)]
+        elif column == "messages":
+            named[column] = _messages(named[column], column)
+        else:
+            named[column] = _text(named[column], column) if column == "text" else _completion(named[column], column)
+    if "messages" in named:
+        _check_turns(named["messages"])
+        return _with_messages(named)
+    if "chosen" in named and "prompt" not in named:
+        return _with_common_prompt(named)
+    if "prompt" not in named:
+        return named
+    return _with_one_prompt(named, [c for c in columns if c != "prompt"])
+
+
+def learned(row: Mapping[str, Any]) -> str:
+    """Returns what is learned from a canonical row, as the name of its column, or `prompt alone`."""
+    return next((c for c in _LEARNED if c in row), "prompt alone")
+
+
+def filled(template: str, row: Mapping[str, Any]) -> str:
+    """Returns a template such as "{instruction}\\n{input}" with the row's columns in place of their names.
+
+    A line is left out if it names columns and all of them are empty.
+
+    Raises:
+        RowFault: the row has no such column, or it holds no text.
+    """
+    lines = []
+    for line in template.split("\n"):
+        parts = list(Formatter().parse(line))
+        values = [_cell(row, name) for _, name, _, _ in parts if name is not None]
+        if any(values) or not values:
+            texts = iter(values)
+            lines.append("".join(literal + (next(texts) if name is not None else "") for literal, name, _, _ in parts))
+    return "\n".join(lines)
+
+
+def check_template(template: str) -> None:
+    """Checks a template for `filled`.
+
+    Raises:
+        ValueError: it names no column, or its braces do not hold the name of one.
+    """
+    try:
+        fields = [field for field in Formatter().parse(template) if field[1] is not None]
+    except ValueError:
+        fields = []
+    if not fields or any(not name or spec or conversion for _, name, spec, conversion in fields):
+        raise ValueError(
+            f"{template!r}: names columns in braces, as in '{{instruction}} {{input}}'; a brace itself is written twice"
+        )
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        raise RowFault(f"its columns are {', '.join(row)}, and a template of the task names {name!r}")
+    return "" if row[name] is None else _text(row[name], name, blank=True)
+
+
+# Published forms.
+
+
+def _sharegpt(row: dict[str, Any]) -> dict[str, Any]:
+    """`conversations` becomes `messages`, which begin with the column `system` if there is one."""
+    if "conversations" not in row or "messages" in row:
+        return row
+    turns = _messages(row["conversations"], "conversations")
+    if row.get("system") and turns[0]["role"] not in _BEFORE:
+        turns = [_by("system", row["system"], "system"), *turns]
+    return {k: v for k, v in row.items() if k != "conversations"} | {"messages": turns}
+
+
+def _alpaca(row: dict[str, Any]) -> dict[str, Any]:
+    """`instruction`, `input` and `output` become a conversation; `output` alone where a template made the prompt."""
+    if "output" not in row or "completion" in row or not {"instruction", "prompt"} & set(row) or "messages" in row:
+        return row
+    row = {k: v for k, v in row.items() if k != "text"}  # of some copies: all columns in one
+    if "prompt" in row:
+        return row | {"completion": row["output"]}
+    asked = filled("{instruction}\n{input}", {"input": None} | row)
+    before = [_by("system", row["system"], "system")] if row.get("system") else []
+    for exchange in row.get("history") or ():
+        if not isinstance(exchange, list) or len(exchange) != 2:
+            raise RowFault(f"its history is {_short(exchange)}, not a question and its answer")
+        before += [_by(role, text, "history") for role, text in zip(("user", "assistant"), exchange, strict=True)]
+    return row | {
+        "prompt": [*before, _by("user", asked, "instruction")],
+        "completion": [_by("assistant", row["output"], "output")],
+    }
+
+
+def _helpsteer(row: dict[str, Any]) -> dict[str, Any]:
+    """`response` becomes `completion`; two responses with a preference become a ranking, in which 0 is a tie."""
+    prompt = row.get("prompt", row.get("context"))
+    if prompt is None:
+        return row
+    if isinstance(prompt, str):
+        prompt = [_by("user", prompt, "prompt")]
+    for first, second, by in _PAIRS:
+        if {first, second, by} <= set(row):
+            strength = row[by]
+            if isinstance(strength, bool) or not isinstance(strength, (int, float)):
+                raise RowFault(f"its {by} is {strength!r}, not a number: below 0 if {first} is the better")
+            texts = [[_by("assistant", row[c], c)] for c in (first, second)]
+            ranks = [float(strength > 0), float(strength < 0)]
+            return row | {"prompt": prompt, "completions": texts, "ranks": ranks}
+    if {"response", "helpfulness"} <= set(row) and "completion" not in row:
+        return row | {"prompt": prompt, "completion": [_by("assistant", row["response"], "response")]}
+    return row
+
+
+def _ultrafeedback(row: dict[str, Any]) -> dict[str, Any]:
+    """`messages` that repeat `chosen` are left out."""
+    repeated = "messages" in row and row["messages"] == row.get("chosen")
+    return {k: v for k, v in row.items() if k != "messages" or not repeated}
+
+
+def _by(role: str, text: Any, column: str) -> dict[str, Any]:
+    return {"role": role, "content": _text(text, column)}
+
+
+# Checks of the lab's own forms.
+
+
+def _columns(row: Mapping[str, Any]) -> list[str]:
+    """The columns of a row's form.
+
+    Raises:
+        RowFault: it has none, or several that contradict each other.
+    """
+    present = [c for c in _LEARNED if c in row]
+    if len(present) > 1:
+        raise RowFault(
+            f"it has {' and '.join(present)}, and one of them is learned: rename the other, as in task: "
+            f"{{name: mine.jsonl, columns: {{{present[-1]}: not_learned}}}}"
+        )
+    fits = next((f for f in FORMATS if all(c in row for c in f)), None)
+    if fits is None:
+        wanted = "; ".join(" and ".join(f) for f in FORMATS)
+        raise RowFault(
+            f"its columns are {', '.join(row)}; a row has {wanted}. Say which is which, as in "
+            "task: {name: mine.jsonl, columns: {question: prompt, answer: completion}}"
+        )
+    if present and present[0] not in fits:
+        needed = next(f for f in FORMATS if present[0] in f)
+        raise RowFault(f"it has {present[0]}, and lacks {' and '.join(c for c in needed if c not in row)}")
+    if present == ["text"] and "prompt" in row:
+        raise RowFault(
+            "it has text and prompt, and all of a text is learned: rename one, as in task: "
+            "{name: mine.jsonl, columns: {text: not_learned}}"
+        )
+    return list(dict.fromkeys([*fits, *(["prompt"] if "prompt" in row else [])]))
+
+
+def _completion(value: Any, column: str) -> str | list[dict[str, Any]]:
+    """A prompt or completion: a text, or a conversation."""
+    if isinstance(value, Mapping):
+        value = [value]
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return _messages(value, column)
+    return _text(value, column)
+
+
+def _text(value: Any, column: str, blank: bool = False) -> str:
+    """A text; numbers become texts. blank: whether it may be empty."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise RowFault(f"its {column} is {_short(value)}, not a text")
+    if not blank and not value.strip():
+        raise RowFault(f"its {column} is empty")
+    return value
+
+
+def _listed(value: Any, column: str) -> Sequence[Any]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise RowFault(f"its {column} is {_short(value)}, not a list")
+    if not value:
+        raise RowFault(f"its {column} is empty")
+    return value
+
+
+def _messages(value: Any, column: str) -> list[dict[str, Any]]:
+    """The messages of a conversation, each with a role and content."""
+    return [_message(m, f"message {i + 1} of its {column}") for i, m in enumerate(_listed(value, column))]
+
+
+def _message(message: Any, where: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise RowFault(f"{where} is {_short(message)}, not an object with role and content")
+    own = {k: v for k, v in message.items() if v is not None}  # columnar files fill absent keys with null
+    speaker, content = own.pop("from", own.get("role")), own.pop("value", own.get("content"))
+    if not isinstance(speaker, str) or speaker not in _ROLES:
+        raise RowFault(f"{where} has the role {speaker!r}; roles are {', '.join(_ROLES)}")
+    own["role"] = role = _ROLES[speaker]
+    if speaker == "function_call":
+        own["tool_calls"], content = _calls(content, where), ""
+    if "tool_calls" in own:
+        own["tool_calls"] = _without_nulls(own["tool_calls"])
+    if content is None and role == "assistant" and ("tool_calls" in own or "function_call" in own):
+        content = ""
+    if content is None:
+        raise RowFault(f"{where} ({role}) has no content: write its text, or leave out the row")
+    own["content"] = _parts(content, where)
+    learned = _is_learned(own, where)
+    return {k: v for k, v in own.items() if k not in ("weight", "train", "loss")} | ({} if learned else {"weight": 0})
+
+
+def _parts(content: Any, where: str) -> str:
+    """The text of a content, which may be a list of parts of type `text`."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        return _text(content, f"content in {where}", blank=True)
+    texts = []
+    for part in content:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise RowFault(f"{where} has a part of type {kind}: parts of type text alone can be learned from")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _is_learned(message: Mapping[str, Any], where: str) -> bool:
+    """Whether `weight`, `train` and `loss` of a message say that it is learned: so is by default the assistant's."""
+    own = [(k, message[k]) for k in ("weight", "train", "loss") if k in message]
+    for key, value in own:
+        if value not in (0, 1):
+            raise RowFault(f"{where} has {key} {value!r}: a message is learned (1, true) or not (0, false)")
+        if value and message["role"] != "assistant":
+            raise RowFault(
+                f"{where} ({message['role']}) has {key} {value!r}: the assistant's messages alone are learned"
+            )
+    return message["role"] != "assistant" or all(value for _, value in own)
+
+
+def _calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """ShareGPT's call of a function, JSON with `name` and `arguments`, as `tool_calls`."""
+    try:
+        call = json.loads(value) if isinstance(value, str) else value
+        return [{"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}]
+    except (ValueError, KeyError, TypeError):
+        raise RowFault(f"{where} is a function_call, and not JSON with name and arguments") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def _check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
+    turns = [m for m in messages if m["role"] not in _BEFORE]
+    own = [m for m in turns if m["role"] == "assistant"]
+    if not own:
+        raise RowFault("none of its messages is by the assistant, so there is nothing to learn")
+    if turns[0] is own[0]:
+        raise RowFault(
+            "its conversation begins with the assistant, whose message answers nothing: put a user's message before "
+            "it, or leave it out"
+        )
+    if all("weight" in m for m in own):
+        raise RowFault("all messages of the assistant have weight 0, so there is nothing to learn")
+
+
+def _with_messages(row: dict[str, Any]) -> dict[str, Any]:
+    """The `prompt` beside `messages`, as published sets repeat it, becomes the beginning of the conversation."""
+    if "prompt" not in row:
+        return row
+    messages = row["messages"]
+    until = _end_of_prompt(_completion(row["prompt"], "prompt"), messages)
+    if not until:
+        raise RowFault(
+            "it has messages and prompt, and they do not begin alike: rename the one that is not learned, as in task: "
+            "{name: mine.jsonl, columns: {prompt: not_learned}}"
+        )
+    return row | {"prompt": messages[:until]}
+
+
+def _end_of_prompt(prompt: str | list[dict[str, Any]], conversation: list[dict[str, Any]]) -> int:
+    """How many messages of a conversation are the prompt, which it begins with; 0: it does not begin with it."""
+    if not isinstance(prompt, str):
+        return len(prompt) if conversation[: len(prompt)] == prompt else 0
+    asked = next((i for i, m in enumerate(conversation) if m["role"] == "user"), None)
+    if asked is None or conversation[asked]["content"].strip() != prompt.strip():
+        return 0
+    return asked + 1
+
+
+def _with_one_prompt(row: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Where completions are conversations, a prompt as text becomes one, and completions begin behind the prompt."""
+    if not columns:
+        return row
+    every = {c: row[c] if c == "completions" else [row[c]] for c in columns}
+    split = {c: [_behind(row["prompt"], each, c) for each in own] for c, own in every.items()}
+    prompts = [prompt for pairs in split.values() for prompt, _ in pairs]
+    if any(prompt != prompts[0] for prompt in prompts):
+        raise RowFault(f"its {' and '.join(columns)} are texts and conversations, or have different prompts")
+    rests = {c: [rest for _, rest in pairs] for c, pairs in split.items()}
+    return row | {"prompt": prompts[0]} | {c: r if c == "completions" else r[0] for c, r in rests.items()}
+
+
+def _behind(prompt: Any, completion: Any, column: str) -> tuple[Any, Any]:
+    """(prompt, completion) of a row whose completion may repeat its prompt, as UltraFeedback's do."""
+    if isinstance(completion, str):
+        return prompt, completion
+    first = completion[0]["role"]
+    if first == "assistant":
+        return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, completion
+    until = _end_of_prompt(prompt, completion)
+    if not until or [m["role"] for m in completion[until : until + 1]] != ["assistant"]:
+        raise RowFault(f"its {column} begins with a message of the {first}, and not with its prompt or the assistant's")
+    return completion[:until], completion[until:]
+
+
+def _with_common_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    """The common beginning of the chosen and the rejected conversation becomes their prompt.
+
+    Transcripts as in hh-rlhf become conversations. Other texts are cut before the last space of their common beginning.
+    """
+    chosen, rejected = (_transcript(row[c]) for c in ("chosen", "rejected"))
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        alike = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), len(chosen))
+        same = max(0, chosen.rfind(" ", 0, min(alike + 1, len(chosen), len(rejected))))
+    elif isinstance(chosen, str) or isinstance(rejected, str):
+        raise RowFault("of its chosen and rejected, one is a conversation and the other is a text: give both one form")
+    else:
+        same = 0
+        while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
+            same += 1
+        while same and {chosen[same]["role"], rejected[same]["role"]} != {"assistant"}:
+            same -= 1  # completions begin with the assistant
+    if not same:
+        raise RowFault(
+            "its chosen and rejected do not begin alike, so they have no prompt: give it in a column `prompt`"
+        )
+    return row | {"prompt": chosen[:same], "chosen": chosen[same:], "rejected": rejected[same:]}
+
+
+def _transcript(text: Any) -> Any:
+    """The messages of '\\n\\nHuman: ...\\n\\nAssistant: ...' (Bai et al. 2022); anything else stays as it is."""
+    turns = re.split(r"\n\n(Human|Assistant):", text) if isinstance(text, str) else []
+    if len(turns) < 3:
+        return text
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[who], "content": turn.strip()} for who, turn in zip(turns[1::2], turns[2::2], strict=True)]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]} ..."

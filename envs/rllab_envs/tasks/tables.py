@@ -1,0 +1,242 @@
+"""Rows of files and of the Hugging Face hub, which are read when they are asked for: a set may be larger than memory.
+
+JSONL and CSV are read line by line; of a large file only the places of its rows are kept in memory, 8 bytes each.
+Parquet and the hub are read by `datasets`, which maps large files into memory, and runs no code of a dataset.
+"""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.files import hub_is_reachable
+
+SPLITS = ("train", "validation", "test")
+IN_MEMORY = 64 << 20  # bytes of a file, up to which it is held in memory
+ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class Table:
+    """Rows of several parts one behind the other. A part is a sequence of rows with a name for messages."""
+
+    def __init__(self, parts: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(len(rows) for _, rows in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Any:
+        _, rows, at = self._part(index)
+        return rows[at]
+
+    def place(self, index: int) -> str:
+        """Returns where a row is, such as 'mine.jsonl:7' or 'mine.parquet, row 7'."""
+        name, rows, at = self._part(index)
+        if isinstance(rows, Lines) and rows.numbered:
+            return f"{name}:{rows.line(at)}"
+        return f"{name}, row {at + 1}"
+
+    def _part(self, index: int) -> tuple[str, Sequence[Any], int]:
+        part = bisect_right(self._ends, index)
+        name, rows = self._parts[part]
+        return name, rows, index - (self._ends[part] - len(rows))
+
+
+class Lines(Sequence[Any]):
+    """Rows as lines of JSON, of a JSONL file or made of a CSV file; either may be gzipped. Blank lines are no rows.
+
+    A row that is not a JSON object is a `BrokenLine`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.numbered = not file.name.removesuffix(".gz").endswith(".csv")  # a row of a CSV file may have many lines
+        self._bytes = _opened(file) if self.numbered else _cells(file)
+        weakref.finalize(self, self._bytes.close)
+        self._starts, self._blank, end, line = array("q"), array("q"), 0, 0
+        for text in self._bytes:
+            if text.strip():
+                self._starts.append(end)
+            else:
+                self._blank.append(line - len(self._blank))  # rows before it
+            end, line = end + len(text), line + 1
+        self._starts.append(end)
+        self._version = self._now()
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._now() != self._version:
+            raise Mistake(f"{self._file} has changed since it was opened: restore it, or begin a new run")
+        first, end = self._starts[index], self._starts[index + 1]
+        self._bytes.seek(first)
+        return _parsed(self._bytes.read(end - first))
+
+    def line(self, index: int) -> int:
+        """Returns the line of a row, from 1."""
+        return index + 1 + bisect_right(self._blank, index)
+
+    def _now(self) -> tuple[int, int]:
+        """The time and size of a file that is not held in memory."""
+        if isinstance(self._bytes, io.BytesIO):
+            return 0, 0
+        now = os.fstat(self._bytes.fileno())
+        return now.st_mtime_ns, now.st_size
+
+
+class BrokenLine:
+    """A line of a file that holds no row; fault: what is wrong with it."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+
+def read(path: str, config: str | None) -> dict[str, Table]:
+    """Returns the rows of each split of a file, a folder, or a dataset of the hub.
+
+    Raises:
+        FieldMistake: there is no such file or dataset, or it cannot be read.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        return {"train": Table([(str(folder), _rows(folder))])}
+    if folder.is_dir():
+        files = {s: sorted(p for p in folder.iterdir() if p.name.split(".")[0].split("-")[0] == s) for s in SPLITS}
+        if not files["train"]:
+            raise FieldMistake("task", f"{path} has no file named train, such as train.jsonl or train-00000.parquet")
+        return {s: Table([(str(f), _rows(f)) for f in own]) for s, own in files.items()}
+    if folder.suffix in (*ENDINGS, ".gz") or path.startswith((".", "/")):
+        raise FieldMistake("task", f"no such file: {path}")
+    return {s: Table([(f"{path}, {s}", rows)]) for s, rows in _hub(path, config).items() if s in SPLITS}
+
+
+def _rows(file: Path) -> Sequence[Any]:
+    ending = Path(file.name.removesuffix(".gz")).suffix
+    if ending not in ENDINGS:
+        raise FieldMistake("task", f"{file}: rows are read from {', '.join(ENDINGS)}")
+    try:
+        if ending == ".parquet":
+            return _parquet(file)
+        return _listed(file) if ending == ".json" and _is_list(file) else Lines(file)
+    except (OSError, EOFError, ValueError, csv.Error) as error:  # gzip raises an EOFError for a file that is cut off
+        raise FieldMistake("task", f"{file} cannot be read: {_first_line(error)}") from None
+
+
+def _parquet(file: Path) -> Sequence[Any]:
+    from datasets import Dataset  # takes a second to import
+
+    size = file.stat().st_size
+    if not size:
+        return []
+    try:
+        return cast(Sequence[Any], Dataset.from_parquet(str(file), keep_in_memory=size <= IN_MEMORY))
+    except Exception as error:  # a broken file may raise anything
+        raise ValueError(_first_line(error.__cause__ or error)) from None
+
+
+def _is_list(file: Path) -> bool:
+    """Whether a JSON file holds one list; otherwise it is read as one object a line."""
+    with _raw(file) as raw:
+        return raw.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+
+
+def _listed(file: Path) -> list[Any]:
+    with _raw(file) as raw:
+        rows: list[Any] = json.loads(raw.read().decode("utf-8-sig"))
+    return [row if isinstance(row, dict) else BrokenLine("this is not a JSON object") for row in rows]
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return BrokenLine("this line is not UTF-8: save the file in that encoding")
+    except (ValueError, RecursionError):
+        return BrokenLine("this line is not JSON")
+    return row if isinstance(row, dict) else BrokenLine("this line is not a JSON object")
+
+
+def _raw(file: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(file) if file.suffix == ".gz" else open(file, "rb"))
+
+
+def _opened(file: Path) -> BinaryIO:
+    """The bytes of a file, unpacked; in memory if they are few."""
+    raw = _raw(file)
+    beginning = raw.read(IN_MEMORY + 1)
+    if len(beginning) <= IN_MEMORY:
+        raw.close()
+        return io.BytesIO(beginning)
+    if file.suffix != ".gz":
+        raw.seek(0)
+        return raw
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open
+    unpacked.write(beginning)
+    shutil.copyfileobj(raw, unpacked)
+    raw.close()
+    unpacked.seek(0)
+    return cast(BinaryIO, unpacked)
+
+
+def _cells(file: Path) -> BinaryIO:
+    """The rows of a CSV file as lines of JSON, in a temporary file.
+
+    A cell is a number if the number's text is that of the cell, so `05` and `1.50` stay texts. An empty cell is null.
+    """
+    csv.field_size_limit(1 << 30)
+    lines = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open
+    try:
+        with _raw(file) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as text:
+            rows = csv.reader(text, strict=True)
+            names = next(rows, [])
+            for cells in filter(None, rows):
+                if len(cells) != len(names):
+                    raise ValueError(f"line {rows.line_num} ends a row of {len(cells)} cells, not {len(names)}")
+                row = dict(zip(names, map(_cell, cells), strict=True))
+                lines.write(json.dumps(row).encode() + b"\n")
+    except (OSError, EOFError, ValueError, csv.Error):
+        lines.close()
+        raise
+    lines.seek(0)
+    return cast(BinaryIO, lines)
+
+
+def _cell(text: str) -> Any:
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            if str(number(text)) == text and text not in ("nan", "inf", "-inf"):
+                return number(text)
+    return text or None
+
+
+def _hub(path: str, config: str | None) -> dict[str, Sequence[Any]]:
+    from datasets import config as options
+    from datasets import load_dataset
+
+    options.HF_HUB_OFFLINE = options.HF_HUB_OFFLINE or not hub_is_reachable()  # then only its cache is looked at
+    try:
+        return dict(load_dataset(path, config))
+    except Exception as error:  # no network, no such name, a configuration that must be named
+        raise FieldMistake(
+            "task",
+            f"{path} is no file or folder here, and the hub does not give it: {_first_line(error)}; "
+            f"on a cluster fetch it first on a node that has a network: hf download --repo-type dataset {path}",
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
