@@ -48,7 +48,6 @@ from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack, sum_per_completion
 from rllab.text.pairs import gather_pairs, pack_pairs
 from rllab.text.rows import truncate
-from rllab.text.sampler import Sampling
 
 
 @dataclass(kw_only=True)
@@ -159,7 +158,7 @@ class DPO(TextAlgorithm):
 
     def _sample(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[dict[str, Any]], list[Document]]:
         """An answer to each of N rows: gold scores [N], rows of samples.jsonl, and tokens."""
-        sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
+        sampling = self.answering(temperature=1.0)
         answers, sampled = sample_completions(self._lm, self._task, rows, sampling, self._uniforms)
         gold = np.array([self._task.score(row, a["completion"]) for row, a in zip(rows, answers, strict=True)])
         return gold, [a | {"score": float(g)} for a, g in zip(answers, gold, strict=True)], sampled

@@ -25,7 +25,6 @@ from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document
 from rllab.text.rows import Rows
-from rllab.text.sampler import Sampling
 
 _FEWEST = 16  # groups, below which nothing is concluded about signal
 Reward = Annotated[Term, REWARDS]
@@ -165,9 +164,7 @@ class Policy(TextAlgorithm):
     def _sample(
         self, lm: LanguageModel, rows: list[dict[str, Any]], draws: Sequence[int], samples: int, purpose: str
     ) -> list[Group]:
-        sampling = Sampling(
-            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
-        )
+        sampling = self.answering(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
 
         def uniforms(draw: int, sample: int) -> np.ndarray:  # the same whichever rank draws the row
             return self.ctx.rng(purpose, draw, sample, shared=True).random(self.max_new_tokens)

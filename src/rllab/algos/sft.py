@@ -94,7 +94,7 @@ class SFT(TextAlgorithm):
 
     def _sampling(self, style: Style) -> Sampling:
         """Greedy, but `free` answers are sampled, so that `eval/think_share` estimates how often the model thinks."""
-        return Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0 if style == "free" else 0.0)
+        return self.answering(temperature=1.0 if style == "free" else 0.0)
 
     def _uniforms(self, row: int, sample: int) -> np.ndarray:
         return self.ctx.rng("free", row, sample).random(self.max_new_tokens)

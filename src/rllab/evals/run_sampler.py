@@ -17,7 +17,6 @@ from rllab.core.run import find_run, parse_run
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.open import open_model
 from rllab.text.rows import Rows
-from rllab.text.sampler import Sampling
 
 Row = dict[str, Any]
 
@@ -36,6 +35,7 @@ class RunSampler:
         folder = find_run(name, runs).path  # has the run's own name where `run` is `last` or a folder
         self.run = folder.name if step is None else f"{folder.name}@{step}"
         self.task, self._tokens = algorithm.task(), algorithm.max_new_tokens
+        self._sampling = algorithm.answering(temperature=1.0)
         self.lm = open_model(model_folder(model or run, runs))
         self._ctx = Context(seed, torch.device("cpu"))
 
@@ -62,8 +62,7 @@ class RunSampler:
         def uniforms(row: int, sample: int) -> np.ndarray:
             return self._ctx.rng("answers", turn, row, sample).random(self._tokens)
 
-        sampling = Sampling(max_new_tokens=self._tokens, temperature=1.0)
-        return roll_out(self.lm, self.task, rows, range(len(rows)), sampling, samples, uniforms)
+        return roll_out(self.lm, self.task, rows, range(len(rows)), self._sampling, samples, uniforms)
 
     def texts(self, rows: Sequence[Row], turn: int = 0, samples: int = 1) -> list[str]:
         """Samples as `groups` does, and returns the texts of all completions in order."""

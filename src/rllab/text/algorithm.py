@@ -49,11 +49,14 @@ class TextAlgorithm(Algorithm):
     eval_rows: Count = 100  # held-out rows of an evaluation
     headline_rows: Count = 1000  # held-out rows of the final measurement
     max_new_tokens: Count = 96  # most tokens of a sampled answer
+    stop: list[str] = field(default_factory=list)  # texts that end a sampled answer, beside the model's stop tokens
     retention_task: RetentionTask | None = None  # an earlier skill's task; evaluations measure it as eval/retention
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):
             raise ValueError("model or shape: set one of them, a model to load or the shape of a new one")
+        if "" in self.stop:
+            raise ValueError("stop: holds an empty text, which would end every answer at once")
 
     def open(self, ctx: Context, head: Head = "lm") -> None:
         """Creates or loads the model, and checks a sample of the rows.
@@ -124,6 +127,10 @@ class TextAlgorithm(Algorithm):
         rows = [self._retention_task.row(i, "validation") for i in range(self.eval_rows)]
         sampling = Sampling(max_new_tokens=max(self.max_new_tokens, _RETENTION_TOKENS))
         return {"eval/retention": share(sample_and_grade(self._lm, self._retention_task, rows, "think", sampling)[0])}
+
+    def answering(self, **settings: Any) -> Sampling:
+        """How answers to the task are sampled; settings: those of `Sampling` beside the recipe's."""
+        return Sampling(max_new_tokens=self.max_new_tokens, stop=tuple(self.stop), **settings)
 
     def samples(self) -> list[dict[str, Any]]:
         samples, self._samples = self._samples, []

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,6 +50,12 @@ class LanguageModel:
         """The module that is trained and saved: the adapters if there are any, else the model."""
         return self.adapters or self.model
 
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end a completion: those of the model's generation config, and the tokenizer's eos_token."""
+        config = getattr(self.model, "generation_config", None)
+        return frozenset([*as_list(getattr(config, "eos_token_id", None)), *as_list(self.tokenizer.eos_token_id)])
+
     def enable_gradient_checkpointing(self) -> None:
         """Turns on gradient checkpointing: layers store no activations, and are recomputed in the backward pass."""
         enable = getattr(self.model, "activation_checkpointing_enable", None)  # transformers' name since 5.20
@@ -79,6 +86,11 @@ class LanguageModel:
         self.model.config.save_pretrained(folder)
         if getattr(self.model, "generation_config", None) is not None:
             self.model.generation_config.save_pretrained(folder)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value of a config that is one thing, a list of them, or None, as a list."""
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def new_model(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head: Head = "lm") -> LanguageModel:

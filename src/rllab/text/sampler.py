@@ -1,8 +1,9 @@
 """The sampler: generates completions of many prompts at a time.
 
 A prompt is computed once for all of its samples, keys and values are cached, and finished sequences are dropped from
-the batch. The random numbers of a completion are a function of its row and sample alone, so the other sequences of the
-batch do not change it.
+the batch. A completion ends with any of the model's stop tokens, or where its text holds a stop text. The random
+numbers of a completion are a function of its row and sample alone, so the other sequences of the batch do not change
+it.
 
 Axes: N sequences, V vocabulary.
 """
@@ -32,6 +33,7 @@ class Sampling:
     temperature: float = 0.0  # of the softmax; 0: the likeliest token
     top_k: int = 0  # sample from the k likeliest tokens; 0: all
     top_p: float = 1.0  # sample from the likeliest tokens whose probabilities reach p
+    stop: tuple[str, ...] = ()  # texts that end a completion, beside the model's stop tokens
 
 
 @dataclass
@@ -39,8 +41,9 @@ class Completion:
     """A sampled completion.
 
     row: index of its prompt. sample: its number among the samples of the prompt. logp: log-probability of each sampled
-    token at the sampling's temperature (1 where that is 0), before top_k and top_p. finished: it ended with the
-    end-of-text token. learned: for each token whether it was sampled, [] for all; the others are replies of a task.
+    token at the sampling's temperature (1 where that is 0), before top_k and top_p. finished: it ended with a stop
+    token or a stop text, which is in its last tokens. learned: for each token whether it was sampled, [] for all; the
+    others are replies of a task.
     """
 
     row: int
@@ -88,13 +91,13 @@ def _native(
     numbers: Tensor | None,
 ) -> None:
     """Fills in the completions with the native forward pass. numbers: uniforms [N, max_new_tokens]."""
-    cache, logits = _prefill(lm, shape, prompts)
+    ends, (cache, logits) = _Ends(lm, sampling.stop), _prefill(lm, shape, prompts)
     rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(samples)
     cache.select(rows)
     logits, alive = logits[rows], torch.arange(len(completions), device=logits.device)
     for step in range(sampling.max_new_tokens):
         chosen, logp = choose_tokens(logits, sampling, None if numbers is None else numbers[alive, step])
-        _append([completions[i] for i in alive.tolist()], chosen, logp, lm)
+        _append([completions[i] for i in alive.tolist()], chosen, logp, ends)
         unfinished = [i for i, row in enumerate(alive.tolist()) if not completions[row].finished]
         if not unfinished or step + 1 == sampling.max_new_tokens:
             break
@@ -105,13 +108,33 @@ def _native(
         logits = _next_logits(lm, shape, chosen, cache)
 
 
-def _append(completions: list[Completion], chosen: Tensor, logp: Tensor, lm: LanguageModel) -> None:
+class _Ends:
+    """Whether token ids end a completion: with a stop token, or with a stop text in the text of the last tokens."""
+
+    def __init__(self, lm: LanguageModel, stop: tuple[str, ...]) -> None:
+        self._tokens, self._stop, self._tokenizer = lm.stop_ids, stop, lm.tokenizer
+        self._last = max((len(text.encode()) for text in stop), default=0) + 4  # a token has at least one byte
+
+    def __call__(self, ids: list[int]) -> bool:
+        if ids[-1] in self._tokens or not self._stop:
+            return ids[-1] in self._tokens
+        text = str(self._tokenizer.decode(ids[-self._last :]))
+        return any(end in text for end in self._stop)
+
+
+def sampled_text(lm: LanguageModel, ids: list[int], stop: Sequence[str] = ()) -> str:
+    """The text of sampled tokens, without special tokens and the stop token, and cut behind the first stop text."""
+    text = str(lm.tokenizer.decode(ids[:-1] if ids and ids[-1] in lm.stop_ids else ids, skip_special_tokens=True))
+    return text[: min((text.index(end) + len(end) for end in stop if end in text), default=None)]
+
+
+def _append(completions: list[Completion], chosen: Tensor, logp: Tensor, ends: _Ends) -> None:
     """Appends the next token [N] to each unfinished completion."""
     for completion, token, p in zip(completions, chosen.tolist(), logp.tolist(), strict=True):
         if not completion.finished:
             completion.ids.append(token)
             completion.logp.append(p)
-            completion.finished = token == lm.tokenizer.eos_token_id
+            completion.finished = ends(completion.ids)
 
 
 def _prefill(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tuple[KVCache, Tensor]:
@@ -149,17 +172,21 @@ def _transformers(
     repeated = [p for p in prompts for _ in range(samples)]
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in repeated], device=lm.model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in repeated], device=lm.model.device)
+    ends, over = _Ends(lm, sampling.stop), min(lm.stop_ids)
 
     def force(so_far: Tensor, logits: Tensor) -> Tensor:
         step = so_far.shape[1] - longest
         chosen, logp = choose_tokens(logits.float(), sampling, None if numbers is None else numbers[:, step])
-        _append(completions, chosen, logp, lm)
+        _append(completions, chosen, logp, ends)
+        for place, completion in enumerate(completions):
+            if completion.finished:
+                chosen[place] = over  # any token that ends the sequence for `generate`
         return torch.full_like(logits, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
-        eos_token_id=lm.tokenizer.eos_token_id,
+        eos_token_id=sorted(lm.stop_ids),
         pad_token_id=lm.tokenizer.pad_token_id,
     )
     lm.model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=[force])  # type: ignore[operator]
