@@ -1,5 +1,7 @@
 """Adapters as peft trains and saves them: on embeddings and heads, with new tokens, in folders made elsewhere."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rllab.core.errors import FieldMistake
 from rllab.core.recipe import load_recipe
@@ -121,6 +123,36 @@ def test_a_merged_folder_is_the_adapted_model(place: str, base: str, tmp_path: P
         torch.testing.assert_close(row_by_row(whole), wanted, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(packed(open_model(str(tmp_path / "adapters"))), wanted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(wanted, plain, atol=0.01)
+
+
+@both
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
+def test_a_merged_folder_needs_no_code_of_the_lab(dtype: str, base: str, elsewhere: Any, tmp_path: Path) -> None:
+    """transformers reads all of it: weights in the dtype, tied or not, tokenizer, chat template, stop tokens."""
+    folder, adapted = elsewhere(target_modules=["q_proj", "embed_tokens", "lm_head"])
+    spare = tmp_path / "spare"
+    shutil.copytree(base, spare)
+    GenerationConfig(eos_token_id=[2, 77]).save_pretrained(spare)
+    AutoModelForCausalLM.from_pretrained(spare, dtype=torch.float16).save_pretrained(spare)
+    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    (Path(folder) / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(spare)}))
+    merge(folder, tmp_path / "whole", dtype)
+    whole: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "whole")
+    written = load_file(tmp_path / "whole" / "model.safetensors")
+    expected = torch.float16 if dtype == "auto" else getattr(torch, dtype)
+    assert {w.dtype for w in written.values()} == {expected} == {whole.dtype}
+    assert ("lm_head.weight" in written) and not whole.config.tie_word_embeddings
+    assert whole.config.architectures == ["Qwen2ForCausalLM"] and whole.config.vocab_size == len(tokenizer) == 315
+    assert whole.generation_config.eos_token_id == [2, 77]
+    assert (
+        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False) == "<new0>a<|im_end|><new1>"
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(row_by_row(whole.float()), row_by_row(adapted), atol=0.3, rtol=0.02)
+    if dtype == "float32":
+        ours = generate(open_model(str(tmp_path / "whole")), [[5, 313, 9]], Sampling(max_new_tokens=20))[0].ids
+        assert whole.generate(torch.tensor([[5, 313, 9]]), max_new_tokens=20)[0, 3:].tolist() == ours
 
 
 def test_dropout_on_a_head_is_the_same_in_parts_of_a_batch(base: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -66,6 +66,10 @@ def evaluate(
 def merge(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of the written weights; auto: that of the base's."),
+    ] = "auto",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +77,7 @@ def merge(
     from rllab.core.load import model_folder
     from rllab.text.open import merge as merge_adapters
 
-    difference = merge_adapters(model_folder(model, runs), out)
+    difference = merge_adapters(model_folder(model, runs), out, dtype)
     if as_json:
         print(json.dumps({"out": str(out), "largest_difference": difference}))
         return

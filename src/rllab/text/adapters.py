@@ -303,7 +303,7 @@ def _fit_embeddings(
         raise FieldMistake(
             "model",
             f"{folder}: its tokenizer has {len(new_tokens)} tokens that the base does not have, and its adapters hold "
-            f"no weights of {missing[0]} for them; save the adapters with save_embedding_layers=True",
+            f"no weights of {missing[0]} for them; merge them where they were trained, and save the whole model",
         )
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,7 +86,9 @@ class LanguageModel:
         self.model.config.architectures = [type(self.model).__name__]  # other programs choose the model class by it
         self.model.config.save_pretrained(folder)
         if getattr(self.model, "generation_config", None) is not None:
-            self.model.generation_config.save_pretrained(folder)
+            config = deepcopy(self.model.generation_config)
+            config.eos_token_id = sorted(self.stop_ids) if len(self.stop_ids) > 1 else min(self.stop_ids)
+            config.save_pretrained(folder)
 
 
 def as_list(value: Any) -> list[Any]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import usual_mode
-from rllab.text.load import load_base
+from rllab.text.load import load_base, stored_dtype
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel, native_shape, new_model
 
@@ -156,28 +156,46 @@ def open_merged(
     return replace(lm, model=model, adapters=None, shape=native_shape(model))
 
 
-def merge(folder: str, out: Path) -> float:
+def merge(folder: str, out: Path, dtype: str = "auto") -> float:
     """Merges a folder of adapters into its base, and writes the model as an ordinary Hugging Face folder `out`.
 
-    Returns the largest absolute difference of a logit between the merged and the unmerged model, on 32 tokens.
+    The sums are computed in fp32. dtype: of the written weights, a name in torch; "auto": that of the base's weights.
+
+    Returns the largest absolute difference of an output (a logit, or a reward model's score) between the written and
+    the unmerged model, on 32 tokens.
 
     Raises:
         FieldMistake: the folder holds no adapters, or its base cannot be opened.
         Mistake: `out` exists.
     """
+    from rllab.text.adapters import config_of
+
     if not (Path(folder) / "adapter_config.json").is_file():
         raise FieldMistake("model", f"{folder} holds no adapters, so there is nothing to merge")
     if out.exists():
         raise Mistake(f"{out} is there already; name another folder")
-    unmerged, merged = open_adapter(folder), open_merged(folder)
-    ids = torch.arange(32)[None] * 7919 % unmerged.model.config.vocab_size
-    with torch.no_grad():
-        logits = [lm.model(input_ids=ids, use_cache=False).logits for lm in (unmerged, merged)]
+    head: Head = "reward" if config_of(Path(folder)).task_type == "SEQ_CLS" else "lm"
+    lm = open_adapter(folder, head=head)
+    assert lm.adapters is not None
+    wanted = _outputs(lm.model)
+    model: Any = lm.adapters.merged()
+    model.config.dtype = stored_dtype(folder) if dtype == "auto" else getattr(torch, dtype)
+    for p in model.parameters():
+        p.data = p.data.to(model.config.dtype)
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.mkdir(parents=True)
-    merged.model.save_pretrained(aside)
-    merged.write_files(aside)
+    model.save_pretrained(aside)
+    replace(lm, model=model, adapters=None).write_files(aside)
     for weights in aside.glob("*.safetensors"):
         usual_mode(weights)
+    del lm, model
+    difference = float((_outputs(load_base(str(aside), head=head).model) - wanted).abs().max())
     os.replace(aside, out)
-    return float((logits[0] - logits[1]).abs().max())
+    return difference
+
+
+def _outputs(model: PreTrainedModel) -> Tensor:
+    """The outputs of a model on 32 tokens."""
+    ids = torch.arange(32)[None] * 7919 % model.config.vocab_size
+    with torch.no_grad():
+        return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
