@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEXTS = [
@@ -18,7 +18,12 @@ TEXTS = [
     "How is the weather of the city? The sun is out. we add the numbers. You are a helpful assistant.\n",
     '{"name": "weather", "arguments": {"city": "Paris"}} {"type": "function", "function": {"description": "x"}}\n',
 ]
-Kind = Literal["bytes", "metaspace", "gemma"]
+Kind = Literal["gpt2", "bytes", "metaspace", "gemma"]
+# how the byte-level tokenizers after GPT-2's split a text: line ends stay together, also before a word
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
 
 _TOOLS = (
     "{% if tools %}{{ '<|im_start|>system\\n# Tools\\n<tools>' }}{% for t in tools %}{{ '\\n' + t | tojson }}"
@@ -133,7 +138,9 @@ _IM: Any = {
     "end": "<|im_end|>",
 }
 FAMILIES = {
-    "gpt2": Family(None, "<|endoftext|>", bos="<|endoftext|>", unk="<|endoftext|>", special=("<|endoftext|>",)),
+    "gpt2": Family(
+        None, "<|endoftext|>", kind="gpt2", bos="<|endoftext|>", unk="<|endoftext|>", special=("<|endoftext|>",)
+    ),
     "qwen2.5": Family(CHATML, "<|im_end|>", **_IM),
     "qwen2.5-base": Family(CHATML, "<|endoftext|>", unk="<|endoftext|>", **_IM),
     "qwen3": Family(QWEN3, "<|im_end|>", **_IM),
@@ -214,8 +221,10 @@ WEATHER = {
 def _trained(kind: Kind) -> str:
     """The model and vocabulary of a kind of tokenizer, as JSON."""
     tokenizer = Tokenizer(models.BPE())
-    if kind == "bytes":
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    if kind in ("gpt2", "bytes"):
+        split: list[Any] = [pre_tokenizers.Split(Regex(_SPLIT), "isolated")] if kind == "bytes" else []
+        split.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "gpt2"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)  # type: ignore[assignment]
         trainer = trainers.BpeTrainer(
             vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
         )
@@ -252,7 +261,7 @@ def tokenizer(name: str) -> PreTrainedTokenizerFast:
         [AddedToken(t, special=True, normalized=False, rstrip=t in strips) for t in family.special]
     )
     backend.add_tokens([AddedToken(t, special=False, normalized=False) for t in family.added])
-    after: list[Any] = [processors.ByteLevel(trim_offsets=True)] if family.kind == "bytes" else []
+    after: list[Any] = [processors.ByteLevel(trim_offsets=True)] if family.kind in ("gpt2", "bytes") else []
     if family.bos and name not in ("gpt2", "phi3"):
         first = (family.bos, backend.token_to_id(family.bos))
         front = f"{family.bos} $A"

@@ -16,12 +16,13 @@ from rllab.core.recipe import load_recipe, read_recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
-from rllab.text import chat
-from rllab.text.chat import checked_template, documents, prompt_texts
+from rllab.text import template
+from rllab.text.chat import documents, prompt_texts
 from rllab.text.models import new_model
 from rllab.text.packing import Document
 from rllab.text.preflight import activation_bytes
 from rllab.text.rows import truncate
+from rllab.text.template import checked_template
 from rllab.text.tokenizers import CHAT, _texts, byte_pair_tokenizer, tokenizer_for
 
 SHAPE: dict[str, Any] = {
@@ -240,7 +241,7 @@ def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.Monkey
         Mistake, match=r"the chat template fails on a conversation of user, which ends with 'a': only one message"
     ):
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
-    monkeypatch.setattr(chat, "DEADLINE", 5.0)
+    monkeypatch.setattr(template, "DEADLINE", 5.0)
     other.chat_template = "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"
     with (
         pytest.raises(FieldMistake, match="its chat template does not end within 5 seconds"),
@@ -249,7 +250,7 @@ def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.Monkey
         pass
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}"
     other.chat_template = "{% if messages[0]['content'] | length > 40 %}" + loops + "{% endfor %}{% endif %}short"
-    monkeypatch.setattr(chat, "DEADLINE", 0.5)
+    monkeypatch.setattr(template, "DEADLINE", 0.5)
     row = {"messages": [{"role": "user", "content": "a" * 50}, {"role": "assistant", "content": "b"}]}
     for render in (prompt_texts, documents):
         assert render(other, [{"prompt": [{"role": "user", "content": "a"}], "completion": "b"}])

@@ -119,7 +119,7 @@ class Distill(Policy):
 
 def _row(group: Group, which: int) -> dict[str, Any]:
     """An answer of a group as a row of text, since student and teacher may tokenize it differently."""
-    row = {k: group.row[k] for k in ("prompt", "style") if k in group.row}
+    row = {k: group.row[k] for k in ("prompt", "style", "tools", "chat_template_kwargs") if k in group.row}
     turns = group.turns[which]
     if len(turns) > 1:
         return row | {"messages": [*group.row["prompt"], *turns]}

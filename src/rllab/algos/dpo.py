@@ -119,7 +119,7 @@ class DPO(TextAlgorithm):
         """KTO's z, a scalar: the policy's mean log-ratio on the answers of other prompts, at least 0."""
         own = [truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)]
         others = own[1:] + own[:1]
-        swapped = [Document(d.prompt, [o.completions[0]]) for d, o in zip(own, others, strict=True)]
+        swapped = [Document(d.prompt, [o.completions[0]], [o.learned[0]]) for d, o in zip(own, others, strict=True)]
         batch, _ = pack([truncate(d, self.length) for d in swapped], self.length)
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
         with self.ctx.loss_autocast():

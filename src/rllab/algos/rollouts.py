@@ -15,11 +15,12 @@ from rllab.answers import KINDS, extract
 from rllab.core.algorithm import Batch
 from rllab.core.messages import last_text, thinks
 from rllab.rewards.scoring import Rewards
+from rllab.text.conversations import Message
 from rllab.text.evaluation import is_correct
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack, sum_per_completion
 from rllab.text.sampler import Completion, Sampling
-from rllab.text.turns import Message, converse
+from rllab.text.turns import converse
 
 Row = dict[str, Any]
 

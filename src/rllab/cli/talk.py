@@ -8,7 +8,7 @@ from typing import Any
 from rllab.core.errors import Mistake
 from rllab.core.messages import END_THINK, THINK, thinks, visible
 from rllab.core.run import RunFolder
-from rllab.text.chat import prompt_ids
+from rllab.text.chat import completion_text, prompt_ids, prompt_texts
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, generate
@@ -24,7 +24,8 @@ def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens
     Raises:
         Mistake: the conversation leaves no room in the model's context.
     """
-    (ids,) = prompt_ids(lm.tokenizer, [{"prompt": messages, "style": style}])
+    row = {"prompt": messages, "style": style}
+    (ids,), (prompt,) = prompt_ids(lm.tokenizer, [row]), prompt_texts(lm.tokenizer, [row])
     context = getattr(lm.model.config, "max_position_embeddings", None)
     room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
     if room < 1:
@@ -32,7 +33,7 @@ def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens
             f"the conversation has {len(ids)} tokens, and the model's context has {context}; /new starts over"
         )
     (completion,) = generate(lm, [ids], Sampling(max_new_tokens=room))
-    return str(lm.tokenizer.decode(completion.ids, skip_special_tokens=True)).strip()
+    return completion_text(lm.tokenizer, prompt, completion.ids).strip()
 
 
 def fold(text: str) -> tuple[str, str]:

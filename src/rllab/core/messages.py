@@ -1,23 +1,57 @@
 """Completions as text: the answer of a conversation, and what follows a model's thinking.
 
-A completion is a plain text, or a conversation: a list of messages {"role", "content"}.
+A completion is a plain text, or a conversation: a list of messages {"role", "content"}. The content of a message is a
+text, None (beside a call of a tool), or a list of parts {"type": "text", "text"}.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 THINK, END_THINK = "<think>", "</think>"
 # control characters except tab and newline, and those that change the direction of a text
 _CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
 
-def last_text(completion: str | Sequence[Mapping[str, str]]) -> str:
+def content_text(message: Mapping[str, Any]) -> str:
+    """The text of a message; '' of a message without content.
+
+    Raises:
+        ValueError: a part of its content is no text, such as an image.
+
+    >>> content_text({"content": [{"type": "text", "text": "2 + "}, {"type": "text", "text": "3"}]})
+    '2 + 3'
+    """
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, Sequence):
+        raise ValueError(f"its content is a {type(content).__name__}: write a text")
+    parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    if not all(isinstance(part, str) for part in parts):
+        kinds = ", ".join(str(p.get("type")) if isinstance(p, Mapping) else type(p).__name__ for p in content)
+        raise ValueError(f"its content has parts of the types {kinds}; only text is read")
+    return "".join(map(str, parts))
+
+
+def last_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
     """The text of a completion; of a conversation that of its last message.
 
     >>> last_text("5"), last_text([{"role": "user", "content": "2 + 3"}, {"role": "assistant", "content": "5"}])
     ('5', '5')
     """
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+    return completion if isinstance(completion, str) else content_text(completion[-1])
+
+
+def opening_of(prompt: str) -> str:
+    """The opening tag of thinking at the end of a prompt, with the whitespace behind it; '' without one.
+
+    A model that completes the prompt writes the rest of the thinking, so the tag is a part of its completion.
+
+    >>> opening_of("<|Assistant|><think>\\n"), opening_of("<think> </think>")
+    ('<think>\\n', '')
+    """
+    return prompt[prompt.rindex(THINK) :] if prompt.rstrip().endswith(THINK) else ""
 
 
 def thinks(text: str) -> bool:

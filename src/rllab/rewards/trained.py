@@ -11,6 +11,7 @@ from rllab.text.chat import documents
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.reward_head import score_completions
+from rllab.text.tokenizers import unknown_token
 
 MOST_UNKNOWN = 0.3  # share of tokens
 
@@ -66,7 +67,7 @@ def check_words(lm: LanguageModel, ids: Sequence[int], name: str) -> None:
     Raises:
         Mistake: more than 30 % of the tokens are unknown to its tokenizer.
     """
-    unknown = lm.tokenizer.unk_token_id
+    unknown = unknown_token(lm.tokenizer)
     missed = sum(t == unknown for t in ids) / max(1, len(ids)) if unknown is not None else 0.0
     if missed > MOST_UNKNOWN:
         raise Mistake(

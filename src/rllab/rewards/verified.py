@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from rllab.core.messages import last_text
 from rllab.rewards.self_verification import Evaluation, prover_reward, read_evaluation, read_proof
 from rllab.rewards.trained import check_words
-from rllab.text.chat import prompt_ids
+from rllab.text.chat import completion_text, prompt_ids, prompt_texts
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, generate
@@ -49,10 +49,11 @@ class Proving:
     def verdicts(self, questions: Sequence[str]) -> dict[str, Evaluation | None]:
         """The verifier's evaluation of each problem with its proof; None where it has not the required form."""
         unlike = list(dict.fromkeys(questions))
-        ids = prompt_ids(self._lm.tokenizer, [{"prompt": [{"role": "user", "content": text}]} for text in unlike])
+        rows = [{"prompt": [{"role": "user", "content": text}]} for text in unlike]
+        ids, prompts = prompt_ids(self._lm.tokenizer, rows), prompt_texts(self._lm.tokenizer, rows)
         check_words(self._lm, [token for some in ids for token in some], self._name)
         sampled = generate(self._lm, ids, self._sampling)
-        replies = [str(self._lm.tokenizer.decode(s.ids, skip_special_tokens=True)) for s in sampled]
+        replies = [completion_text(self._lm.tokenizer, p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
         evaluations = [read_evaluation(reply) for reply in replies]
         if evaluations.count(None) > _NOT_UNDERSTOOD * len(evaluations):
             raise ValueError(

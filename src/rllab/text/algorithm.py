@@ -14,7 +14,7 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
-from rllab.text.chat import documents, prompt_ids
+from rllab.text.chat import RowMistake, completion_text, documents, prompt_ids, prompt_texts
 from rllab.text.evaluation import check_targets, sample_and_grade, share
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel
@@ -77,7 +77,10 @@ class TextAlgorithm(Algorithm):
             self._lm.enable_gradient_checkpointing()
         self.rows = Rows(self._task, ctx)
         sample = self.rows.sample()
-        self._survey = survey(self._lm, self.documents_of(sample), self.length, self.too_long)
+        try:
+            self._survey = survey(self._lm, self.documents_of(sample), self.length, self.too_long)
+        except RowMistake as error:
+            raise FieldMistake(error.field, f"{self.rows.place(error.index)}: {error}") from error
         check_targets(self._task, sample)
         self._samples: list[dict[str, Any]] = []
         self._reference: LanguageModel | None = None
@@ -148,6 +151,7 @@ class TextAlgorithm(Algorithm):
 
     def generate(self, prompt: str, style: str = "free", max_new_tokens: int | None = None) -> str:
         """The model's greedy reply to a prompt of a user, for code that loads a finished run with `rllab.load`."""
-        ids = prompt_ids(self._lm.tokenizer, [{"prompt": [{"role": "user", "content": prompt}], "style": style}])
+        row = {"prompt": [{"role": "user", "content": prompt}], "style": style}
+        ids = prompt_ids(self._lm.tokenizer, [row])
         (completion,) = generate(self._lm, ids, Sampling(max_new_tokens=max_new_tokens or self.max_new_tokens))
-        return str(self._lm.tokenizer.decode(completion.ids, skip_special_tokens=True))
+        return completion_text(self._lm.tokenizer, prompt_texts(self._lm.tokenizer, [row])[0], completion.ids)

@@ -7,91 +7,74 @@
     {"prompt": ..., "chosen": ..., "rejected": ...}
     {"prompt": ..., "completions": [...], "ranks": [...]}     the lowest rank is the best answer
 
-Conversations are rendered by the tokenizer's chat template, which gets a row's `style` ("direct", "think" or "free").
+Conversations are rendered by the tokenizer's chat template, which gets a row's `tools`, its `chat_template_kwargs` and
+its `style` ("direct", "think" or "free"). Of a completion of several messages the assistant's are learned. Plain texts
+begin as the tokenizer begins a text, with its beginning-of-sequence token if it has one, and end with its end of text.
 """
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.messages import last_text
-from rllab.text.deadline import Late, deadline
+from rllab.core.errors import FieldMistake
+from rllab.core.messages import last_text, opening_of
+from rllab.text.conversations import Message, common_beginning, described, is_conversation, read_messages
 from rllab.text.packing import Document
-from rllab.text.tokenizers import CHAT
+from rllab.text.template import Span, Template, options_of
 
 Row = Mapping[str, Any]
-Piece = tuple[str, bool]
-"""A piece of text, and whether it is learned."""
-_MARK = "=== reply ==="
-DEADLINE = 20.0  # seconds for a chat template to render a conversation
+Text = tuple[str, list[Span]]
+"""A prompt with its completion, and the characters of it that are learned."""
+
+
+class RowMistake(FieldMistake):
+    """A row that cannot be read. index: its place among the rows that were given, from 0."""
+
+    def __init__(self, field: str, message: str, index: int) -> None:
+        super().__init__(field, message)
+        self.index = index
 
 
 def prompt_texts(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[str]:
     """The text of each row's prompt, up to where the model's completion begins."""
-    return [_prompt(tokenizer, row["prompt"], row) for row in rows]
+    templates = _Templates(tokenizer)
+    return [_each(i, _prompt, templates, row) for i, row in enumerate(rows)]
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[list[int]]:
     """The token ids of each row's prompt."""
-    return _encode(tokenizer, prompt_texts(tokenizer, rows))
+    encode, texts = _Encoder(tokenizer), prompt_texts(tokenizer, rows)
+    encode.read(texts)
+    return [encode.prompt(text, plain=_is_plain(row)) for text, row in zip(texts, rows, strict=True)]
 
 
-def reply_ids(tokenizer: PreTrainedTokenizerFast, reply: Sequence[Mapping[str, str]], row: Row) -> list[int]:
+def completion_text(tokenizer: PreTrainedTokenizerFast, prompt: str, ids: list[int]) -> str:
+    """The text of a sampled completion, with the opening tag of thinking that may end its prompt."""
+    return opening_of(prompt) + str(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def reply_ids(tokenizer: PreTrainedTokenizerFast, reply: Sequence[Mapping[str, Any]], row: Row) -> list[int]:
     """The token ids of a reply, between the end of the model's last turn and the begin of its next.
-
-    They are rendered after a placeholder turn, not after the model's own: templates may rewrite earlier turns, and
-    sampled tokens are not always those that the tokenizer makes of their text.
 
     Raises:
         FieldMistake: the chat template leaves out the model's earlier turns.
     """
-    conversation = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}, *reply]
-    _, mark, after = _prompt(tokenizer, conversation, row).rpartition(_MARK)
-    if not mark:
-        raise FieldMistake("model", "its chat template leaves out the model's earlier turns: it cannot take turns")
-    return _encode(tokenizer, [after.removeprefix(str(tokenizer.eos_token))])[0]
+    before, after = Template(tokenizer, options_of(row)).reply(read_messages(reply))
+    return _Encoder(tokenizer).continuation(before, after)
 
 
 def documents(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[Document]:
-    """The token ids of each row: its prompt and its completions."""
-    texts = [_texts(tokenizer, row) for row in rows]
-    flat = [t for prompt, completions in texts for t in (prompt, *(p for c in completions for p, _ in c))]
-    ids = iter(_encode(tokenizer, flat))
-    tokenized = []
-    for _, completions in texts:
-        prompt = next(ids) or [_first_token(tokenizer)]
-        pieces = [[(next(ids), learned) for _, learned in c] for c in completions]
-        tokens = [[token for piece, _ in c for token in piece] for c in pieces]
-        learned = [[yes for piece, yes in c for _ in piece] for c in pieces]
-        tokenized.append(Document(prompt, tokens, learned))
-    return tokenized
+    """The token ids of each row: its prompt and its completions.
 
-
-def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
-    return [e.ids for e in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-
-def _first_token(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The token that stands for an empty prompt: the model predicts a text's first token from it."""
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    assert isinstance(first, int)
-    return first
-
-
-def _texts(tokenizer: PreTrainedTokenizerFast, row: Row) -> tuple[str, list[list[Piece]]]:
-    """(prompt, the pieces of each completion) of a row."""
-    end = str(tokenizer.eos_token)
-    if "messages" in row:
-        return _conversation(tokenizer, row)
-    if "text" in row:
-        return "", [[(row["text"] + end, True)]]
-    return _prompt(tokenizer, row["prompt"], row), [[(last_text(c) + end, True)] for c in completions(row)]
+    Raises:
+        RowMistake: a row has no conversation that the template renders, or nothing to learn.
+    """
+    templates, encode = _Templates(tokenizer), _Encoder(tokenizer)
+    each = [_each(i, _texts, templates, row) for i, row in enumerate(rows)]
+    encode.read([t for prompt, texts in each for t in (prompt, *(text for text, _ in texts)) if t is not None])
+    return [_document(encode, row, *texts) for row, texts in zip(rows, each, strict=True)]
 
 
 def completions(row: Row) -> list[Any]:
@@ -101,84 +84,197 @@ def completions(row: Row) -> list[Any]:
     return list(row["completions"]) if "completions" in row else [row["completion"]] if "completion" in row else []
 
 
-def _conversation(tokenizer: PreTrainedTokenizerFast, row: Row) -> tuple[str, list[list[Piece]]]:
-    """(prompt, pieces of one completion): all turns of the assistant are learned.
+def _each(index: int, read: Callable[..., Any], templates: "_Templates", row: Row) -> Any:
+    try:
+        return read(templates, row)
+    except FieldMistake as error:
+        raise RowMistake(error.field, str(error), index) from error
+    except ValueError as error:
+        raise RowMistake("task", str(error), index) from error
 
-    Where the template rewrites earlier turns, the last turn alone is learned, and all before it is the prompt.
+
+class _Templates:
+    """The tokenizer's template for the options of each row."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self._templates: dict[str, Template] = {}
+
+    def of(self, row: Row) -> Template:
+        options = options_of(row)
+        key = json.dumps(options, sort_keys=True, default=str)
+        if key not in self._templates:
+            self._templates[key] = Template(self.tokenizer, options)
+        return self._templates[key]
+
+
+def _is_plain(row: Row) -> bool:
+    """Whether a row has texts alone, which are learned without the chat template."""
+    if "messages" in row:
+        return False
+    return "text" in row or not any(is_conversation(part) for part in (row["prompt"], *completions(row)))
+
+
+def _prompt(templates: _Templates, row: Row) -> str:
+    if not is_conversation(row["prompt"]) and _is_plain(row):
+        return str(row["prompt"])
+    messages = read_messages(_conversations(row)[0])
+    return templates.of(row).prompt(messages)
+
+
+def _texts(templates: _Templates, row: Row) -> tuple[str | None, list[Text]]:
+    """(the text of the prompt, the text of prompt and completion for each completion).
+
+    A prompt of None ends where the first learned token begins.
     """
-    messages, end = row["messages"], str(tokenizer.eos_token)
-    turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
-    first = so_far = _prompt(tokenizer, messages[: turns[0]], row)
-    pieces: list[Piece] = []
-    for turn, following in zip(turns, [*turns[1:], None], strict=True):
-        reply = messages[turn]["content"] + end
-        pieces.append((reply, messages[turn].get("weight") != 0))
-        if following is not None:
-            text = _prompt(tokenizer, messages[:following], row)
-            if not text.startswith(so_far + reply):
-                last = (messages[turns[-1]]["content"] + end, True)
-                return _prompt(tokenizer, messages[: turns[-1]], row), [[last]]
-            pieces.append((text[len(so_far + reply) :], False))
-            so_far = text
-    return first, [pieces]
+    if _is_plain(row):
+        end, prompt = str(templates.tokenizer.eos_token), "" if "text" in row else str(row["prompt"])
+        answers = [row["text"]] if "text" in row else map(last_text, completions(row))
+        wholes = [prompt + answer + ("" if answer.endswith(end) else end) for answer in answers]
+        return prompt, [(whole, [(len(prompt), len(whole))]) for whole in wholes]
+    template = templates.of(row)
+    if "messages" in row:
+        rendered = template.conversation(read_messages(row["messages"]))
+        if not rendered.learned:
+            raise ValueError(f"nothing is learned of {described(read_messages(row['messages']))}")
+        return None, [(rendered.text, rendered.learned)]
+    prompt_messages, answers = _conversations(row)
+    read = read_messages(prompt_messages)
+    if not answers:
+        return template.prompt(read), []
+    each = [template.conversation(read + read_messages(a), len(read)) for a in answers]
+    if not all(r.learned for r in each):
+        raise ValueError(f"nothing is learned of a completion of {described(read)}")
+    return common_beginning([r.text[: r.begin] for r in each]), [(r.text, r.learned) for r in each]
 
 
-def _prompt(tokenizer: PreTrainedTokenizerFast, prompt: str | Sequence[Mapping[str, str]], row: Row) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    if tokenizer.chat_template is None:
-        raise FieldMistake("model", "its tokenizer has no chat template; give prompts as plain text, or another model")
-    style = row.get("style", "free")
-    own = tokenizer.chat_template == CHAT
-    try:  # another template is a program that came with the model
-        with nullcontext() if own else deadline(DEADLINE):
-            text = tokenizer.apply_chat_template(
-                [dict(m) for m in prompt],
-                tokenize=False,
-                add_generation_prompt=True,
-                style=style,
-                enable_thinking=style != "direct",
-            )
-    except Late:
-        raise FieldMistake(
-            "model",
-            f"its chat template does not end within {DEADLINE:.0f} seconds on {_described(prompt)}; take another "
-            "model, or leave out this row",
-        ) from None
-    except Exception as error:
-        raise Mistake(f"the chat template fails on {_described(prompt)}: {error}") from None
-    return str(text)
+def _conversations(row: Row) -> tuple[list[Any], list[list[Any]]]:
+    """(the messages of the prompt, those of each completion). A text is a message of the user or of the assistant.
+
+    A completion that begins with the prompt, as in UltraFeedback, loses it.
+    """
+    prompt, answers = row["prompt"], []
+    messages = _listed(prompt, "user")
+    for answer in completions(row):
+        own = _listed(answer, "assistant")
+        if own and not is_conversation(prompt):
+            own = _without_prompt(str(prompt), own)
+        elif own[: len(messages)] == messages:
+            own = own[len(messages) :]
+        answers.append(own)
+    return messages, answers
 
 
-def _described(conversation: Sequence[Mapping[str, str]]) -> str:
-    roles, last = ", ".join(m["role"] for m in conversation), str(conversation[-1]["content"])
-    shown = f"{last[:80]} ..." if len(last) > 80 else last
-    return f"a conversation of {roles}, which ends with {shown!r}"
+def _listed(value: Any, role: str) -> list[Any]:
+    """The messages of a prompt or completion; a text is one of `role`."""
+    if not is_conversation(value):
+        return [{"role": role, "content": value}]
+    return [value] if isinstance(value, Mapping) else list(value)
 
 
-@contextmanager
-def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[None]:
-    """Renders a chat template that came with a model, in a separate process and beside the body of the `with`.
+def _without_prompt(prompt: str, answer: list[Message]) -> list[Message]:
+    """The messages of an answer without the user's first one.
 
     Raises:
-        FieldMistake: when the body is done, if the template fails or does not end within `DEADLINE`.
+        ValueError: the first message is the user's, but not the prompt.
     """
-    example = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
-    arguments = {"conversations": [example, example[:1]], "chat_template": tokenizer.chat_template}
-    arguments |= {"add_generation_prompt": True}
-    request = json.dumps(arguments | {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)})
-    worker = [sys.executable, "-m", "rllab.text.template_worker"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            yield
-            _, failed = process.communicate(request, timeout=DEADLINE)
-        except subprocess.TimeoutExpired:
-            raise FieldMistake(
-                "model", f"{name}: its chat template does not end within {DEADLINE:.0f} seconds"
-            ) from None
-        finally:
-            process.kill()
-    if process.returncode:
-        why = (failed.strip().splitlines() or ["it ended without a message"])[-1]
-        raise FieldMistake("model", f"{name}: its chat template fails on two short messages: {why}")
+    if answer[0].get("role") == "assistant":
+        return answer
+    if str(answer[0].get("content")).strip() != prompt.strip():
+        raise ValueError(
+            f"its prompt is {prompt[:80]!r}, and its completion is a conversation that begins otherwise, with "
+            f"{str(answer[0].get('content'))[:80]!r}: leave out the column `prompt`, or make it a list of messages"
+        )
+    return answer[1:]
+
+
+def _document(encode: "_Encoder", row: Row, prompt: str | None, texts: list[Text]) -> Document:
+    if prompt is None:
+        ((text, learned),) = texts
+        ids, mask = encode.learned(text, learned)
+        first = max(1, mask.index(True))
+        return Document(ids[:first], [ids[first:]], [mask[first:]])
+    begin = encode.prompt(prompt, plain=_is_plain(row))
+    each = [encode.behind(prompt, text, learned) for text, learned in texts]
+    return Document(begin, [ids for ids, _ in each], [mask for _, mask in each])
+
+
+class _Encoder:
+    """Texts as token ids. Whole texts are tokenized, and cut where a character of them is."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer, self._backend = tokenizer, tokenizer.backend_tokenizer
+        self._read: dict[str, Any] = {}
+
+    def read(self, texts: list[str]) -> None:
+        """Tokenizes many texts at once, which is faster than one after another."""
+        unlike = list(dict.fromkeys(texts))
+        self._read |= zip(unlike, self._backend.encode_batch(unlike, add_special_tokens=False), strict=True)
+
+    def prompt(self, text: str, *, plain: bool) -> list[int]:
+        """The ids of a prompt; of a plain one behind what the tokenizer puts before a text."""
+        ids, front = list(self._encoding(text).ids), self._front() if plain else []
+        ids = ids if ids[: len(front)] == front else front + ids
+        return ids or [self._first_token()]
+
+    def learned(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
+        """(the ids of a text, which of them hold a character of `spans`)."""
+        encoding = self._encoding(text)
+        mask, before = [], 0
+        for first, end in encoding.offsets:  # of byte-level tokenizers they may lack the space before a word
+            first, before = min(first, before), max(end, before)
+            mask.append(any(first < b and before > a for a, b in spans))
+        return list(encoding.ids), mask
+
+    def behind(self, prompt: str, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
+        """(the ids of a text behind its prompt, which of them are learned).
+
+        The prompt's own ids come first, since a model that completes it sees these.
+        """
+        ids, mask = self.learned(text, spans)
+        begin = self._encoding(prompt).ids or self._written_front(ids)
+        if ids[: len(begin)] == begin:
+            return ids[len(begin) :], mask[len(begin) :]
+        rest, shift = text[len(prompt) :], len(prompt)
+        return self._inside(rest, [(max(0, a - shift), b - shift) for a, b in spans])
+
+    def continuation(self, before: str, text: str) -> list[int]:
+        """The ids of a text behind another."""
+        return self.behind(before, before + text, [])[0]
+
+    def _inside(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
+        """(the ids of a text as they are within another, which of them are learned).
+
+        A token of the whole text holds the last character before it and its first. So it is tokenized behind the begin
+        of a line, where no tokenizer puts a space before it.
+        """
+        moved = [(a + 1, b + 1) for a, b in spans]
+        ids, mask = self.learned("\n" + text, moved)
+        ends = [end for _, end in self._encoding("\n" + text).offsets]
+        if 1 in ends:
+            first = max(i for i, end in enumerate(ends) if end <= 1) + 1
+            return ids[first:], mask[first:]
+        return self.learned(text, spans)
+
+    def _encoding(self, text: str) -> Any:
+        if text not in self._read:
+            self._read[text] = self._backend.encode(text, add_special_tokens=False)
+        return self._read[text]
+
+    def _front(self) -> list[int]:
+        """The ids that the tokenizer's post-processor puts before a text, such as the begin of a sequence."""
+        own, whole = (self._backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+        places = [i for i in range(len(whole)) if whole[i : i + len(own)] == own]
+        return list(whole[: places[0]]) if places else []
+
+    def _written_front(self, ids: list[int]) -> list[int]:
+        """What the tokenizer puts before a text, if the text writes it itself."""
+        front = self._front()
+        return front if ids[: len(front)] == front else []
+
+    def _first_token(self) -> int:
+        """The token that stands for an empty prompt: the model predicts a text's first token from it."""
+        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        first = bos if bos is not None else eos
+        assert isinstance(first, int)
+        return first

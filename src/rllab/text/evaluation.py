@@ -102,4 +102,4 @@ def log_likelihoods(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[n
 
 
 def _without_end(document: Document) -> Document:
-    return replace(document, learned=[[True] * (len(c) - 1) + [False] for c in document.completions])
+    return replace(document, learned=[[*mask[:-1], False] for mask in document.learned])

@@ -17,8 +17,8 @@ from transformers.utils import logging
 from rllab.core.errors import FieldMistake
 from rllab.core.files import hub_is_reachable
 from rllab.core.run import RunFolder
-from rllab.text.chat import checked_template
 from rllab.text.models import HEADS, Head, LanguageModel, native_shape
+from rllab.text.template import checked_template
 from rllab.text.tokenizers import CHAT
 
 

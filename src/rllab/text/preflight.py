@@ -1,6 +1,8 @@
 """Estimates before a training begins: lengths of rows, memory, disk."""
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,12 @@ from rllab.text.logprobs import hidden_at, next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack
 from rllab.text.rows import check_lengths
+from rllab.text.tokenizers import unknown_token
 
 MB = 1 << 20
 _MOMENTS = 2  # moments that AdamW keeps of each weight
+_ENDS = 3  # last tokens of turns that are shown
+_SHOWN = 400  # most characters of the prompt of a row that is shown
 _MEASURED = 128  # tokens of the row on which activations are measured
 
 
@@ -25,15 +30,53 @@ def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long:
     """
     context = getattr(lm.model.config, "max_position_embeddings", None)
     lines = check_lengths(sample, length, context, too_long)
-    unknown = lm.tokenizer.unk_token_id
-    if unknown is not None:
-        lost = sum(any(unknown in ids for ids in (d.prompt, *d.completions)) for d in sample)
-        if lost > len(sample) / 2:
-            raise FieldMistake(
-                "task", f"{lost} of {len(sample)} rows hold words that the model's tokenizer cannot read"
-            )
-        lines["with unknown words"] = Line(f"{lost} of {len(sample)} rows", rows=lost)
-    return lines | _sizes(lm.model, lm.part)
+    unknown = unknown_token(lm.tokenizer)
+    lost = sum(unknown is not None and any(unknown in ids for ids in (d.prompt, *d.completions)) for d in sample)
+    if lost > len(sample) / 2:
+        raise FieldMistake("task", f"{lost} of {len(sample)} rows hold words that the model's tokenizer cannot read")
+    lines["with unknown words"] = Line(f"{lost} of {len(sample)} rows", rows=lost)
+    return lines | _turns(lm, sample) | _sizes(lm.model, lm.part)
+
+
+def _turns(lm: LanguageModel, sample: Sequence[Document]) -> dict[str, Line]:
+    """How many turns are learned, the tokens that end them, and a row with the learned tokens between ⟦ and ⟧.
+
+    {} of prompts, behind which a policy samples what it learns.
+    """
+    learned = [run for d in sample for run in learned_runs(d)]
+    if not learned:
+        return {}
+    last = Counter(lm.tokenizer.decode([run[-1]]) for run in learned)
+    ends = [[str(token), count] for token, count in last.most_common(_ENDS)]
+    text = ", ".join(f"{token!r} ({count})" for token, count in ends)
+    more = f" and {len(last) - _ENDS} others" if len(last) > _ENDS else ""
+    row = marked(lm, sample[0])
+    return {
+        "learned turns": Line(f"{len(learned)}", turns=len(learned)),
+        "their last tokens": Line(text + more, ends=ends),
+        "a row": Line(row, row=row),
+    }
+
+
+def learned_runs(document: Document) -> list[list[int]]:
+    """The ids of each turn that is learned: of learned tokens that follow each other in a completion."""
+    runs = []
+    for ids, mask in zip(document.completions, document.learned, strict=False):
+        groups = groupby(zip(ids, mask, strict=True), key=lambda each: each[1])
+        runs += [[token for token, _ in group] for yes, group in groups if yes]
+    return runs
+
+
+def marked(lm: LanguageModel, document: Document) -> str:
+    """The text of a document, with its learned tokens between ⟦ and ⟧; of a long prompt the end alone."""
+    prompt = str(lm.tokenizer.decode(document.prompt))
+    text = prompt if len(prompt) <= _SHOWN else f"... {prompt[-_SHOWN:]}"
+    for ids, mask in zip(document.completions, document.learned, strict=True):
+        text += "" if ids is document.completions[0] else " | "
+        for yes, group in groupby(zip(ids, mask, strict=True), key=lambda each: each[1]):
+            piece = str(lm.tokenizer.decode([token for token, _ in group]))
+            text += f"⟦{piece}⟧" if yes else piece
+    return text.replace("\n", "\\n")
 
 
 def activation_bytes(lm: LanguageModel) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rllab.core.algorithm import Metrics
+from rllab.core.messages import content_text
 from rllab.stats import calibration_error
 from rllab.text.chat import completions
 from rllab.text.pairs import ranks
@@ -63,7 +64,7 @@ def _pairs(row: Mapping[str, Any], rewards: np.ndarray, lengths: Sequence[int]) 
 
 def _text(value: Any) -> str:
     """A text, or all messages of a conversation, a line each."""
-    return value if isinstance(value, str) else "\n".join(m["content"] for m in value)
+    return value if isinstance(value, str) else "\n".join(map(content_text, value))
 
 
 def order_calibration(chance: np.ndarray) -> float:

@@ -51,9 +51,17 @@ class Rows:
 
     def sample(self) -> list[dict[str, Any]]:
         """Training rows at even distances for the checks before training: of a file all up to `SURVEYED_FILE`."""
+        return [self.task.row(i, "train") for i in self._sampled()]
+
+    def place(self, index: int) -> str:
+        """Where a row of `sample` is: its file and line if the task knows them, else its number."""
+        row = self._sampled()[index]
+        return str(self.task.place(row, "train")) if hasattr(self.task, "place") else f"row {row + 1}"
+
+    def _sampled(self) -> list[int]:
         count = SURVEYED_FILE if self._fingerprint else SURVEYED
-        places = np.unique(np.linspace(0, self.size - 1, min(count, self.size)).astype(int))
-        return [self.task.row(int(i), "train") for i in places]
+        places: list[int] = np.unique(np.linspace(0, self.size - 1, min(count, self.size)).astype(int)).tolist()
+        return places
 
     def state_dict(self) -> dict[str, Any]:
         """The fingerprint of the rows."""

@@ -6,7 +6,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rllab.core.messages import END_THINK, THINK
+from rllab.core.messages import END_THINK, THINK, content_text
 
 ROLES = ("user", "assistant", "system")
 STYLES = ("direct", "think")
@@ -40,7 +40,7 @@ def _flat(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield str(value.get("content", ""))
+        yield content_text(value)
     else:
         for each in value:
             yield from _flat(each)
@@ -71,6 +71,16 @@ def byte_pair_tokenizer(texts: Iterable[str], size: int = _VOCABULARY) -> PreTra
     )
     tokenizer.train_from_iterator(texts, trainer)
     return _with_chat(tokenizer)
+
+
+def unknown_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The id that stands for words which a tokenizer cannot read; None where it reads any text, byte by byte.
+
+    Its `unk_token` alone does not tell: of GPT-2 and others it is the end of text, and stands for no word.
+    """
+    unknown = tokenizer.unk_token_id
+    read = tokenizer.backend_tokenizer.encode("\ue123", add_special_tokens=False).ids  # a character without a meaning
+    return int(unknown) if unknown in read else None
 
 
 def _with_chat(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:

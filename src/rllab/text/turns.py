@@ -1,7 +1,8 @@
 """Completions of several turns: the model and the task alternate, until the task returns no reply.
 
-The tokens of the task's replies are part of the completion, and are not learned. All turns share the budget of
-`max_new_tokens`.
+A reply is a list of messages, of the user or of a tool ({"role": "tool", "content": ...}), as the chat template knows
+them. Its tokens are part of the completion, and are not learned. All turns share the budget of `max_new_tokens`. Where
+a prompt or a reply ends with an opening tag of thinking, the tag is a part of the model's message.
 """
 
 from collections.abc import Sequence
@@ -12,20 +13,24 @@ import numpy as np
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.messages import last_text
-from rllab.text.chat import prompt_ids, reply_ids
+from rllab.text.chat import completion_text, prompt_ids, prompt_texts, reply_ids
+from rllab.text.conversations import Message
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, Uniforms, generate
 
 Row = dict[str, Any]
-Message = dict[str, str]
 
 
 @dataclass
 class Conversation:
-    """A completion and its messages: the model's, and the task's replies."""
+    """A completion and its messages: the model's, and the task's replies.
+
+    reply: the text of the task's last reply, up to where the model's turn begins.
+    """
 
     completion: Completion
     messages: list[Message]
+    reply: str = ""
 
     @property
     def text(self) -> str:
@@ -53,15 +58,16 @@ def converse(
     """
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
     completions = generate(lm, prompts, sampling, samples, uniforms)
-    conversations = [Conversation(c, [_message(lm, c.ids)]) for c in completions]
+    texts = prompt_texts(lm.tokenizer, rows)
+    conversations = [Conversation(c, [_message(lm, texts[c.row], c.ids)]) for c in completions]
     open_ones = conversations if hasattr(task, "reply") else []
     while open_ones := [c for c in open_ones if _replied(lm, task, rows[c.completion.row], c, sampling.max_new_tokens)]:
         _next_turn(lm, prompts, open_ones, sampling, uniforms)
     return prompts, conversations
 
 
-def _message(lm: LanguageModel, ids: list[int]) -> Message:
-    return {"role": "assistant", "content": str(lm.tokenizer.decode(ids, skip_special_tokens=True))}
+def _message(lm: LanguageModel, before: str, ids: list[int]) -> Message:
+    return {"role": "assistant", "content": completion_text(lm.tokenizer, before, ids)}
 
 
 def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation, budget: int) -> bool:
@@ -85,6 +91,7 @@ def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation,
     completion.learned = [*(completion.learned or [True] * len(completion.ids)), *[False] * len(ids)]
     completion.ids = completion.ids + ids
     conversation.messages.extend(reply)
+    conversation.reply = str(lm.tokenizer.decode(ids))
     return True
 
 
@@ -113,4 +120,4 @@ def _next_turn(
         completion.ids = completion.ids + ids
         completion.logp = completion.logp + new.logp[:left]
         completion.learned = [*completion.learned, *[True] * len(ids)]
-        conversation.messages.append(_message(lm, ids))
+        conversation.messages.append(_message(lm, conversation.reply, ids))

@@ -1,0 +1,272 @@
+"""Chat templates: a conversation as a template renders it, and the characters in it that the assistant writes.
+
+A template marks them by `{% generation %}`. Of one without marks they are found by rendering prefixes: a turn begins
+where the rendering of the messages before it, with the generation prompt, ends. It ends with the template's own end of
+a turn, which two renderings of a placeholder show.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from rllab.core.errors import FieldMistake
+from rllab.core.messages import END_THINK, THINK, opening_of
+from rllab.text.conversations import (
+    Message,
+    after_opening,
+    called,
+    common_beginning,
+    described,
+    is_learned,
+    read_tools,
+    thinking,
+)
+from rllab.text.deadline import Late, deadline
+from rllab.text.tokenizers import CHAT
+
+_MARK, _NEXT = "=== reply ===", "=== next ==="
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+DEADLINE = 20.0  # seconds for a chat template to render a conversation
+Span = tuple[int, int]
+"""The first character, and the one after the last."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text, up to the end of the assistant's last turn.
+
+    learned: the characters of each learned turn. begin: the character at which the first turn begins that could be
+    learned. left_out: how many turns are not learned, as the template renders them without what they think.
+    """
+
+    text: str
+    learned: list[Span]
+    begin: int
+    left_out: int = 0
+
+
+class Template:
+    """The chat template of a tokenizer, for rows with the same `options_of`.
+
+    Raises:
+        FieldMistake: the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, options: Mapping[str, Any]) -> None:
+        if tokenizer.chat_template is None:
+            text = "its tokenizer has no chat template; give prompts as plain text, or another model"
+            raise FieldMistake("model", text)
+        self._tokenizer, self._options = tokenizer, dict(options)
+        self._source = tokenizer.get_chat_template(tools=self._options.get("tools"))
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """A conversation up to where the model's next turn begins."""
+        return self._rendered(messages, add_generation_prompt=True)[0]
+
+    def reply(self, reply: Sequence[Message]) -> tuple[str, str]:
+        """(a text that ends as the model's turn does, what the template renders of a reply to it up to the next turn).
+
+        The reply is rendered after a placeholder turn, not after the model's own: templates may rewrite earlier turns,
+        and sampled tokens are not always those that the tokenizer makes of their text.
+
+        Raises:
+            FieldMistake: the template leaves out the model's earlier turns.
+        """
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        before, mark, after = self.prompt([*turn, *reply]).rpartition(_MARK)
+        if not mark:
+            raise FieldMistake("model", "its chat template leaves out the model's earlier turns: it cannot take turns")
+        end = self.ends[1] if after.startswith(self.ends[1]) else ""
+        return before + mark + end, after.removeprefix(end)
+
+    def conversation(self, messages: Sequence[Message], first: int = 0) -> Rendered:
+        """A conversation, of which the assistant's turns from message `first` on are learned.
+
+        Raises:
+            FieldMistake: the template leaves out what the last turn thinks, a tool or a call of one.
+            ValueError: none of the messages from `first` on is by the assistant.
+        """
+        turns = [i for i, m in enumerate(messages) if i >= first and m["role"] == "assistant"]
+        if not turns:
+            raise ValueError("none of its messages is by the assistant, so there is nothing to learn")
+        shown = list(messages[: turns[-1] + 1])
+        marks = _GENERATION.search(self._source)
+        rendered = self._by_marks(shown, turns, first) if marks else self._by_prefixes(shown, turns)
+        names = [t["function"]["name"] for t in self._options.get("tools") or ()]
+        for name in [*names, *(n for i in turns for n in called(shown[i]))]:
+            if name not in rendered.text:
+                key = "tools" if name in names else "tool_calls"
+                raise FieldMistake("model", f"its chat template does not render `{key}` ({name}): {_WITHOUT_TOOLS}")
+        return rendered
+
+    @cached_property
+    def ends(self) -> tuple[str, str]:
+        """The text that ends the assistant's turn: (of the last turn, of an earlier one). '' where there is none."""
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        last = self._rendered(turn)[0].partition(_MARK)[2]
+        middle = self._rendered([*turn, {"role": "user", "content": _NEXT}])[0].partition(_MARK)[2].partition(_NEXT)[0]
+        end = self._special(last) or common_beginning([last, middle]).rstrip()
+        return end, end if middle.startswith(end) else self._special(middle)
+
+    def _special(self, text: str) -> str:
+        """The beginning of a text up to its first special token, if nothing but whitespace stands before that."""
+        tokens = [t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special]
+        starts = [t for t in tokens if text.lstrip().startswith(t)]
+        size = len(text) - len(text.lstrip())
+        return text[: size + len(max(starts, key=len))] if starts else ""
+
+    def _by_marks(self, shown: list[Message], turns: list[int], first: int) -> Rendered:
+        """What the template marks; behind a prompt, of `first` messages, without what the generation prompt holds."""
+        text, marked = self._rendered(shown, return_assistant_tokens_mask=True)
+        marked = [span for span in marked if span[0] < span[1]]
+        assistants = [i for i, m in enumerate(shown) if m["role"] == "assistant"]
+        if len(marked) != len(assistants):
+            raise FieldMistake(
+                "model",
+                f"its chat template marks {len(marked)} turns by {{% generation %}} in {described(shown)}: mark each "
+                "of the assistant's turns once",
+            )
+        begin = self._start(shown, turns[0], text) if first else None
+        begin = marked[assistants.index(turns[0])][0] if begin is None else begin
+        spans = [(max(a, begin), b) for (a, b), i in zip(marked, assistants, strict=True) if i in turns]
+        learned = [span for span, i in zip(spans, turns, strict=True) if is_learned(shown[i])]
+        return Rendered(text[: spans[-1][1]], learned, begin)
+
+    def _by_prefixes(self, shown: list[Message], turns: list[int]) -> Rendered:
+        text, last = self._last_turn(shown)
+        starts = [*(self._start(shown, i, text) for i in turns[:-1]), last]
+        learned, left_out = list[Span](), 0
+        for place, i in enumerate(turns):
+            start = starts[place]
+            limit = next((s for s in starts[place + 1 :] if s is not None), None)
+            end = None if start is None else self._end(text, start, limit, shown[i])
+            complete = end is not None and thinking(shown[i]).strip() in text[start:end]
+            if limit is None:
+                assert start is not None and end is not None
+                if not complete:
+                    raise FieldMistake("model", f"its chat template leaves out the thinking of {described(shown)}: "
+                                       f"write it into the content, between {THINK} and {END_THINK}")  # fmt: skip
+                text = text[:end]
+            if is_learned(shown[i]) and complete:
+                assert start is not None and end is not None
+                learned.append((start, end))
+            left_out += is_learned(shown[i]) and not complete
+        return Rendered(text, learned, next(s for s in starts if s is not None), left_out)
+
+    def _last_turn(self, shown: list[Message]) -> tuple[str, int]:
+        """(the whole text, the character at which the last turn begins); the text begins with the generation prompt.
+
+        A generation prompt may open the thinking of a template that leaves all thinking out of its messages. Then the
+        message's own thinking follows.
+        """
+        prompt = self.prompt(shown[:-1]) if shown[:-1] else ""
+        text = self._rendered(shown)[0]
+        if text.startswith(prompt):
+            return text, len(prompt)
+        opening = opening_of(prompt)
+        bare = prompt.removesuffix(opening)
+        before, mark, behind = self._with_mark(shown, len(shown) - 1).partition(_MARK)
+        if opening and thinking(shown[-1]).strip():
+            written = after_opening(shown[-1]).removeprefix(opening.removeprefix(THINK))
+            return prompt + written + behind, len(prompt)
+        if opening and text.startswith(bare):
+            return text, len(bare)
+        if mark and text.startswith(before):
+            return prompt + text[len(before) :], len(prompt)
+        raise FieldMistake("model", f"its chat template renders the answer of {described(shown)} so that it cannot be "
+                           "recognized: mark it in the template by {% generation %}")  # fmt: skip
+
+    def _start(self, shown: list[Message], turn: int, text: str) -> int | None:
+        """The character of `text` at which a turn begins; None where the template does not render it."""
+        prompt = self.prompt(shown[:turn]) if turn else ""
+        for begin in (prompt, prompt.removesuffix(opening_of(prompt))):
+            if begin and text.startswith(begin):
+                return len(begin)
+        before, mark, _ = self._with_mark(shown, turn).partition(_MARK)
+        return len(before) if mark and text.startswith(before) else None
+
+    def _with_mark(self, shown: list[Message], turn: int) -> str:
+        """The conversation with a mark as the content of one turn, and without its thinking."""
+        message = {k: v for k, v in shown[turn].items() if k != "reasoning_content"} | {"content": _MARK}
+        return self._rendered([*shown[:turn], message, *shown[turn + 1 :]])[0]
+
+    def _end(self, text: str, start: int, limit: int | None, message: Message) -> int | None:
+        """The character behind a turn; None where it cannot be located. limit: where the next turn begins."""
+        end = self.ends[0 if limit is None else 1]
+        place = text.rfind(end, start) if limit is None else text.find(end, start, limit)
+        if end and place >= 0:
+            return place + len(end)
+        if limit is None:
+            return start + len(text[start:].rstrip())
+        content = message["content"].strip()
+        place = text.find(content, start, limit)
+        return place + len(content) if content and place >= 0 else None
+
+    def _rendered(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
+        """(the text, the characters that the template marks)."""
+        arguments = {**self._tokenizer.special_tokens_map, **self._options, **how}
+        own = self._source == CHAT
+        try:  # another template is a program that came with the model
+            with nullcontext() if own else deadline(DEADLINE):
+                rendered: Any = render_jinja_template([list(messages)], chat_template=self._source, **arguments)
+        except Late:
+            raise FieldMistake(
+                "model",
+                f"its chat template does not end within {DEADLINE:.0f} seconds on {described(messages)}; take another "
+                "model, or leave out this row",
+            ) from None
+        except Exception as error:
+            raise FieldMistake("model", f"the chat template fails on {described(messages)}: {error}") from None
+        texts, marked = rendered
+        return str(texts[0]), [(a, b) for a, b in marked[0]] if marked else []
+
+
+_WITHOUT_TOOLS = "take a model whose template knows tools, or drop the column"
+
+
+def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row hands to the template beside its messages: `tools`, `style` and `chat_template_kwargs`.
+
+    Raises:
+        ValueError: its tools cannot be read.
+    """
+    style, tools = row.get("style", "free"), read_tools(row.get("tools"))
+    options = {"style": style, "enable_thinking": style != "direct"} | (row.get("chat_template_kwargs") or {})
+    return options | ({"tools": tools} if tools else {})
+
+
+@contextmanager
+def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[None]:
+    """Renders a chat template that came with a model, in a separate process and beside the body of the `with`.
+
+    Raises:
+        FieldMistake: when the body is done, if the template fails or does not end within `DEADLINE`.
+    """
+    example = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    source = tokenizer.get_chat_template()
+    arguments = {"conversations": [example, example[:1]], "chat_template": source, "add_generation_prompt": True}
+    request = json.dumps(arguments | {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)})
+    worker = [sys.executable, "-m", "rllab.text.template_worker"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield
+            _, failed = process.communicate(request, timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise FieldMistake(
+                "model", f"{name}: its chat template does not end within {DEADLINE:.0f} seconds"
+            ) from None
+        finally:
+            process.kill()
+    if process.returncode:
+        why = (failed.strip().splitlines() or ["it ended without a message"])[-1]
+        raise FieldMistake("model", f"{name}: its chat template fails on two short messages: {why}")
