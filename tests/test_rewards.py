@@ -22,6 +22,7 @@ from rllab.core.errors import Mistake
 from rllab.core.names import Term
 from rllab.core.nodes import compose
 from rllab.core.recipe import load_recipe
+from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
 from rllab.core.typed import Reader
 from rllab.evals.reward import Answer, described, extremes, of_run, of_task, read_reward, read_task, report
@@ -327,6 +328,44 @@ def test_no_process_of_a_reward_outlives_the_trainer(function: str, by: signal.S
             caller.send_signal(by)
         caller.wait(20)
     until(lambda: number not in processes() and str(tmp_path) not in processes(), 5)
+
+
+WAITS = """
+import time
+from pathlib import Path
+calls = 0
+def waits(completions):
+    global calls
+    calls += 1
+    while calls == 2 and Path(HANGS).exists():
+        Path(STARTED).touch()
+        time.sleep(0.05)
+    return [float(i) for i in range(len(completions))]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are ended with their parents on Linux")
+def test_one_interrupt_ends_a_run_whose_reward_hangs(tmp_path: Path) -> None:
+    """The round is lost, and the same command goes on from the last checkpoint."""
+    hangs, started = tmp_path / "hangs", tmp_path / "started"
+    (tmp_path / "mine.py").write_text(WAITS.replace("HANGS", repr(str(hangs))).replace("STARTED", repr(str(started))))
+    words = ["train", "grpo", "--smoke", "--name", "a", "reward=mine.py:waits", "save_every=1", "reward_seconds=300"]
+    words += ["preflight_stops=false"]
+    hangs.touch()
+    command = [sys.executable, "-m", "rllab", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until(started.exists, 60)
+            process.send_signal(signal.SIGINT)
+            _, shown = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 99 and "reward waits has not answered for" in shown, shown
+    run = RunFolder(tmp_path / "runs" / "a")
+    assert run.state == "stopped" and run.metrics.last()["step"] == 1
+    hangs.unlink()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and [r["step"] for r in run.rows()] == [1, 2, 3, 4], done.stderr
 
 
 def processes() -> str:

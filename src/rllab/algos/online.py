@@ -64,7 +64,11 @@ class Policy(TextAlgorithm):
         """Starts the rewards, makes or loads the model, and reads the task's rows."""
         terms = self.reward if isinstance(self.reward, list) else [self.reward]
         self._rewards = Rewards(
-            terms, seconds=self.reward_seconds, on_error=self.reward_on_error, max_skipped=self.reward_max_skipped
+            terms,
+            seconds=self.reward_seconds,
+            on_error=self.reward_on_error,
+            max_skipped=self.reward_max_skipped,
+            stop=ctx.stop,
         )
         self._rewards.start()
         self.open(ctx)

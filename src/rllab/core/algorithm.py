@@ -9,7 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rllab.core.errors import Mistake
 from rllab.core.precision import autocast
+from rllab.core.stop import Stop
 
 Batch = dict[str, Tensor]
 """Tensors with a shared first axis [B, ...]; batch["weight"] is the weight of each entry in the loss."""
@@ -89,7 +90,8 @@ class Context:
     Random numbers are a function of (seed, purpose, index). No generator outlives its use, so none has to be saved.
     world: the number of ranks. dtype: the type in which the loss computes large matrix products; networks that are
     not trained may be held in it. stopping: whether the run was asked to stop, on any rank; every rank must call it.
-    tell: shows a line about what takes long, such as 'headline: 40 of 100 episodes'.
+    tell: shows a line about what takes long, such as 'headline: 40 of 100 episodes'. stop: true once this rank alone
+    was asked to stop, for what waits within a round.
     """
 
     seed: int
@@ -101,6 +103,7 @@ class Context:
     dtype: torch.dtype = torch.float32
     stopping: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda line: None
+    stop: Stop = field(default_factory=Stop)
 
     def loss_autocast(self) -> AbstractContextManager[object]:
         """Same autocast as the loss.

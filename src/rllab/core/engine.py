@@ -66,7 +66,8 @@ class Engine:
     ) -> Context:
         """The algorithm's context: seed, device, ranks, number of rounds and dtype; whether to stop; a line to show."""
         shared = self.rank, self.world, settings.total_steps, self.total, _DTYPES[self.precision]
-        return Context(settings.seed, self.device, *shared, lambda: self.any(bool(stop)), tell)
+        stop = Stop() if stop is None else stop
+        return Context(settings.seed, self.device, *shared, lambda: self.any(bool(stop)), tell, stop)
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of `x`, of any shape, over ranks."""

@@ -15,7 +15,7 @@ from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
 from rllab.core.begin import is_run, next_run, open_run, requested
 from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
-from rllab.core.errors import Failed, FieldMistake, Interrupted, MachineFault, machine_faults
+from rllab.core.errors import Failed, FieldMistake, Interrupted, MachineFault, Stopped, machine_faults
 from rllab.core.fork import fitting
 from rllab.core.optim import Optimizers
 from rllab.core.recipe import Recipe
@@ -75,7 +75,7 @@ class Trainer:
             try:
                 self.restore()
                 yield from self._rounds()
-            except (GeneratorExit, KeyboardInterrupt) as interruption:
+            except (GeneratorExit, KeyboardInterrupt, Stopped) as interruption:
                 if isinstance(interruption, GeneratorExit) and not sys.is_finalizing():  # `break` after a round
                     self.save()
                 self._status("stopped")

@@ -7,19 +7,21 @@ Axes: N completions, R rewards.
 import functools
 import json
 import math
+import time
 import traceback
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rllab.core.errors import Failed, Mistake
+from rllab.core.errors import Failed, Mistake, Stopped
 from rllab.core.files import write_atomic
 from rllab.core.messages import last_text
 from rllab.core.names import Named, Term, accepted, is_model
+from rllab.core.stop import Stop
 from rllab.sandbox.process import CallFailed, Process
 from rllab.sandbox.worker import listed
 
@@ -31,6 +33,7 @@ REWARDS = Named(
 )
 OnError = Literal["stop", "skip"]
 _LEAST = 2.0  # seconds, the least deadline of a part of a call
+_GRACE = 3.0  # seconds that a call may go on after the run was asked to stop
 _LARGEST = 1e15  # of a score: the squares of larger ones overflow, and their differences are lost
 
 
@@ -74,15 +77,22 @@ class Rewards:
     """The rewards of a run, each in a process of its own; models as rewards run in the trainer, on its device.
 
     seconds: the deadline of a call of one reward. on_error: stop the run, or skip completions that a reward fails on.
-    max_skipped: the share of a call's completions that may be skipped.
+    max_skipped: the share of a call's completions that may be skipped. stop: ends the wait for a reward that hangs.
     """
 
     def __init__(
-        self, terms: Sequence[Term], *, seconds: float = 60.0, on_error: OnError = "stop", max_skipped: float = 0.1
+        self,
+        terms: Sequence[Term],
+        *,
+        seconds: float = 60.0,
+        on_error: OnError = "stop",
+        max_skipped: float = 0.1,
+        stop: Stop | None = None,
     ) -> None:
         self.names = unlike([short(t.name) for t in terms])
         self.weights = np.array([t.weight for t in terms])
         self.seconds, self.on_error, self.max_skipped = seconds, on_error, max_skipped
+        self._stop, self._longest = Stop() if stop is None else stop, 0.0  # seconds of the longest call so far
         self._callers = [Here(t) if getattr(t.function, "in_trainer", False) else Process(t) for t in terms]
 
     def start(self) -> None:
@@ -118,13 +128,16 @@ class Rewards:
 
         Raises:
             RewardFailed: a reward has failed, and its completions may not be skipped.
+            Stopped: the run was asked to stop, and a reward takes longer than it ever did.
         """
         columns = {k: [r.get(k) for r in rows] for k in rows[0] if k not in ("prompt", "completion", "completion_ids")}
         arguments = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids} | columns
         self.start()
         with ThreadPoolExecutor(len(self._callers)) as pool:
             try:
-                each = list(pool.map(lambda p: _Call(p, arguments, seed, self).scores(), self._callers))
+                calls = [pool.submit(_Call(c, arguments, seed, self).scores) for c in self._callers]
+                self._wait(calls)
+                each = [call.result() for call in calls]
             except BaseException:  # Ctrl-C above all: do not wait for a reward that hangs
                 self.close()
                 raise
@@ -141,6 +154,20 @@ class Rewards:
         if share > self.max_skipped or any(f.index < 0 for f in faults):
             raise RewardFailed(faults, share)
         return np.stack([scores for scores, _ in each], 1), faults
+
+    def _wait(self, calls: Sequence[Future[Any]]) -> None:
+        """Waits for calls. Once the run is asked to stop, they may take as long as calls have taken so far."""
+        start, asked = time.monotonic(), None
+        while open_calls := wait(calls, timeout=0.1).not_done:
+            now = time.monotonic()
+            asked = asked or (now if self._stop else None)
+            if asked and now - asked > _GRACE and now - start > 2 * self._longest:
+                slow = ", ".join(n for n, call in zip(self.names, calls, strict=True) if call in open_calls)
+                raise Stopped(
+                    f"by {self._stop.reason}, {now - asked:.0f} s ago; reward {slow} has not answered for "
+                    f"{now - start:.0f} s, so this round is lost. The same command continues from the last checkpoint"
+                )
+        self._longest = max(self._longest, time.monotonic() - start)
 
 
 class Here:

@@ -31,13 +31,13 @@ def check_algorithm(recipe: Recipe, folder: Path) -> list[str]:
         Broken: A check fails. The message names the check and the metric, part or parameter.
     """
     trainer = Trainer(recipe, folder / "whole")
-    checked = check_updates(trainer)
+    checked, first = check_updates(trainer)
     whole = outcome(trainer)
     return [
         *checked,
         check_evaluate(trainer),
         check_resume(recipe, whole, folder / "cut"),
-        check_seeds(recipe, whole, folder / "seed"),
+        check_seeds(recipe, first, folder / "seed"),
     ]
 
 
@@ -67,12 +67,14 @@ def _rows(folder: RunFolder) -> list[Metrics]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in folder.rows()]
 
 
-def check_updates(trainer: Trainer) -> tuple[str, str]:
+def check_updates(trainer: Trainer) -> tuple[list[str], str]:
     """Runs to the end and checks every update before it is applied.
 
     A batch in pieces must have the gradient of the whole batch, for every loss of a round. Every part must change.
+    Returns (what was checked, the digest of state and weights after the first round).
     """
     parts, do, start, checked = trainer.algorithm.parts, trainer.engine.update, dict[str, str](), 0
+    first = ""
 
     def look(update: Update, optimizers: Any) -> Any:
         nonlocal checked
@@ -82,13 +84,13 @@ def check_updates(trainer: Trainer) -> tuple[str, str]:
 
     trainer.engine.update = look  # type: ignore[method-assign]
     for _ in trainer:
-        pass
+        first = first or _now(trainer)
     still = [name for name, part in parts().items() if start.get(name) in (None, digest(dict(part.state_dict())))]
     if still:
         raise Broken(f"the part {still[0]!r} has not changed; at this size nothing is learned")
     if not checked:
         raise Broken("no update of the run had a gradient")
-    return "every part is trained", f"split batches have the same gradient ({checked} updates)"
+    return ["every part is trained", f"split batches have the same gradient ({checked} updates)"], first
 
 
 def check_resume(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) -> str:
@@ -126,16 +128,19 @@ def _compare(rows: list[Metrics], expected: list[Metrics], how: str) -> None:
         raise Broken(f"{how}, the run has {len(rows)} rows instead of {len(expected)}")
 
 
-def check_seeds(recipe: Recipe, whole: tuple[str, list[Metrics]], folder: Path) -> str:
-    """Runs the recipe with another seed. The final state must differ."""
-    recipe.settings.seed += 1
-    recipe.plain["seed"] = recipe.settings.seed
+def check_seeds(recipe: Recipe, first: str, folder: Path) -> str:
+    """Runs a round of the recipe with another seed. State and weights must differ from `first`, as `check_updates`
+    returns it.
+    """
+    seed = recipe.settings.seed
+    recipe.settings.seed = recipe.plain["seed"] = seed + 1
     try:
-        other = finish(recipe, folder)
+        trainer = Trainer(recipe, folder)
+        for _ in trainer:
+            break
     finally:
-        recipe.settings.seed -= 1
-        recipe.plain["seed"] = recipe.settings.seed
-    if other[0] == whole[0]:
+        recipe.settings.seed = recipe.plain["seed"] = seed
+    if _now(trainer) == first:
         raise Broken("two seeds give the same run: draw from ctx.rng or ctx.generator")
     return "two seeds differ"
 
@@ -163,9 +168,9 @@ def check_split(trainer: Trainer, update: Update) -> bool:
 
 def check_evaluate(trainer: Trainer) -> str:
     """Evaluates a finished run twice. State and weights must not change, and both results must be equal."""
-    before = digest(trainer.algorithm.state()), _weights(trainer)
+    before = _now(trainer)
     first, second = trainer.algorithm.evaluate(trainer.step), trainer.algorithm.evaluate(trainer.step)
-    if (digest(trainer.algorithm.state()), _weights(trainer)) != before:
+    if _now(trainer) != before:
         raise Broken("evaluate changes the state or the weights of its algorithm")
     if different := _different(first, second):
         raise Broken(f"evaluated twice, {different}: draw from ctx.rng, with the step as index")
@@ -184,8 +189,10 @@ def _gradient(trainer: Trainer, update: Update, size: int | None) -> dict[str, T
     return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in named.items()}
 
 
-def _weights(trainer: Trainer) -> str:
-    return digest({n: dict(p.state_dict()) for n, p in trainer.algorithm.parts().items()})
+def _now(trainer: Trainer) -> str:
+    """The digest of an algorithm's state and weights."""
+    weights = {n: dict(p.state_dict()) for n, p in trainer.algorithm.parts().items()}
+    return digest({"state": trainer.algorithm.state(), "weights": weights})
 
 
 def _different(a: Metrics, b: Metrics) -> str:
