@@ -52,6 +52,10 @@ PADDED = [{"type": "function", "id": None, "function": {"name": "add", "argument
             },
             {"messages": [Q, assistant("", tool_calls=CALL), {"role": "tool", "content": "5"}, A]},
         ),
+        (
+            {"messages": [Q, {"role": "tool", "content": {"sum": 5}}, EMPTY | {"refusal": "No."}]},
+            {"messages": [Q, {"role": "tool", "content": '{"sum": 5}'}, assistant("No.")]},
+        ),
         ({"instruction": "Add.", "input": "2, 3", "output": "5"}, {"prompt": [user("Add.\n2, 3")], "completion": [A]}),
         ({"instruction": "2 + 3?", "input": "", "output": 5, "text": "all"}, {"prompt": [Q], "completion": [A]}),
         (
@@ -231,6 +235,16 @@ def test_the_thousandth_row_is_named(tmp_path: Path) -> None:
     rows[1100] = rows[1100] | {"text": "both"}
     with pytest.raises(FieldMistake, match=r"mine.jsonl:1000: message 2 .*\n.*:1101: it has messages and"):
         Dataset(write(tmp_path / "mine.jsonl", rows))
+
+
+def test_places_of_rows(tmp_path: Path) -> None:
+    texts = [json.dumps({"prompt": str(i)}) + ("\n\n" if i % 7 == 0 else "") for i in range(90)]
+    task = Dataset(write(tmp_path / "mine.jsonl", texts))
+    lines = (tmp_path / "mine.jsonl").read_text().split("\n")
+    for split in ("train", "test"):
+        for i in range(task.size(split)):
+            line = int(task.place(i, split).rpartition(":")[2])
+            assert json.loads(lines[line - 1]) == task.row(i, split)
 
 
 def test_columns_that_are_nowhere_or_twice_are_refused(tmp_path: Path) -> None:

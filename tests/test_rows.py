@@ -12,6 +12,7 @@ from rllab_envs.tasks import calculator, pocket, ticket_preferences
 from rllab_envs.tasks.dataset import Dataset
 
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.load import preflight
 from rllab.core.recipe import load_recipe, read_recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
@@ -80,6 +81,98 @@ def test_preferences_train_in_one_line(algo: str, tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", many({"prompt": "2 + 3 =", "chosen": "5", "rejected": "6"}))
     recipe = read_recipe(RECIPE.format(algo=algo, task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
     assert "eval/accuracy" in list(Trainer(recipe, tmp_path / "run"))[-1]
+
+
+@pytest.mark.parametrize("algo", ["RewardModel", "DPO"])
+def test_equal_answers_are_counted(algo: str, tmp_path: Path) -> None:
+    rows = many({"prompt": "2 + 3 =", "chosen": "5", "rejected": "6"})
+    equal = many({"prompt": "2 + 3 =", "chosen": "5", "rejected": "5"})
+    recipe = read_recipe(RECIPE.format(algo=algo, task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+    write(tmp_path / "mine.jsonl", rows[:30] + equal[30:])
+    with pytest.warns(UserWarning, match=r"task: \d+ of \d+ rows compare equal answers, which teaches nothing"):
+        assert preflight(recipe)["equal answers"].numbers["rows"] > 10
+    write(tmp_path / "mine.jsonl", equal)
+    with pytest.raises(Mistake, match=r"in all \d+ rows that were checked, the answers to compare are equal"):
+        preflight(recipe)
+    write(
+        tmp_path / "mine.jsonl",
+        [{"prompt": "2", "chosen": f"{'a ' * 99}{i}", "rejected": "a " * 99} for i in range(60)],
+    )
+    cut = read_recipe(RECIPE.format(algo=algo, task="mine.jsonl") + "\ntoo_long: cut", "mine.yaml", tmp_path, "mine")
+    with pytest.raises(Mistake, match="the answers to compare are equal"):  # once they are cut
+        preflight(cut)
+
+
+def test_rows_that_are_too_long_are_dropped(tmp_path: Path) -> None:
+    """The others are trained in the order of an epoch without them, and a stopped run goes on with the same bits."""
+    rows = [{"prompt": f"row {i}", "completion": "x " * (200 if i % 4 == 0 else 3)} for i in range(120)]
+    write(tmp_path / "mine.jsonl", rows)
+    text = RECIPE.format(algo="SFT", task="mine.jsonl")
+    with pytest.raises(Mistake, match=r"length: \d+ of \d+ rows .* set too_long: cut or drop"):
+        preflight(read_recipe(text, "mine.yaml", tmp_path, "mine"))
+    recipe = read_recipe(text + "\ntoo_long: drop", "mine.yaml", tmp_path, "mine")
+    whole = Trainer(recipe, tmp_path / "whole")
+    *_, last = list(whole)
+    kept = whole.algorithm.rows
+    task = Dataset(str(tmp_path / "mine.jsonl"))
+    short = [r for r in (task.row(i, "train") for i in range(task.size("train"))) if len(r["completion"]) < 20]
+    assert kept.size == len(short) < task.size("train") == kept.size + last["data/dropped"]
+    epoch = [kept.row(i)["prompt"] for i in range(kept.size)]
+    assert sorted(epoch) == sorted(r["prompt"] for r in short)
+    report = whole.algorithm.preflight()
+    assert report["dropped"].numbers["train"] == last["data/dropped"] and report["cut"].numbers["rows"] == 0
+    assert all(len(r["completion"]) < 20 for s in ("validation", "test") for r in kept.held_out(s, 99))
+    stop = Stop()
+    for _ in Trainer(recipe, tmp_path / "run", stop=stop):
+        stop.reason = "test"
+    (*_, resumed) = list(Trainer(recipe, RunFolder(tmp_path / "run")))
+    assert resumed["loss/total"] == last["loss/total"] and resumed["eval/nll"] == last["eval/nll"]
+    with pytest.raises(Mistake, match="length: every row is longer than 3 tokens: make it larger"):
+        preflight(read_recipe(text.replace("96", "3") + "\ntoo_long: drop", "mine.yaml", tmp_path, "mine"))
+    with pytest.raises(Mistake, match=r"too_long: drop measures all rows, and this task makes [\d,]+ of them"):
+        load = load_recipe("pocket", {"too_long": "drop"}, smoke=True)
+        preflight(load)
+
+
+def test_prompts_that_are_too_long_are_dropped(tmp_path: Path) -> None:
+    rows = [{"prompt": f"add {i} " + "and more " * (40 * (i % 3 == 0))} for i in range(90)]
+    write(tmp_path / "mine.jsonl", rows)
+    changes = {"task": str(tmp_path / "mine.jsonl"), "length": 40, "too_long": "drop", "reward": "noise"}
+    trainer = Trainer(load_recipe("grpo", changes, smoke=True), tmp_path / "run")
+    *_, last = list(trainer)
+    assert last["data/dropped"] > 10 and trainer.algorithm.rows.size > 20
+    assert "more" not in json.dumps(trainer.algorithm.rows.sample())
+
+
+def test_too_few_rows_are_refused_before_training(tmp_path: Path) -> None:
+    for count, sizes in (
+        (15, "13 for train, 0 for validation, 2 for test"),
+        (1, "1 for train, 0 for validation, 0 for"),
+    ):
+        rows = [{"prompt": f"What is {i} plus 1?", "completion": f" The answer is {i + 1}."} for i in range(count)]
+        write(tmp_path / "mine.jsonl", rows)
+        recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+        with pytest.raises(
+            Mistake, match=rf"task: has {count} rows: {sizes}.*at least about 60, or a folder with files"
+        ):
+            list(Trainer(recipe, tmp_path / f"run{count}"))
+        assert not (tmp_path / f"run{count}/metrics.jsonl").read_text()
+
+
+def test_a_retention_task_of_other_words_is_reported(tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", many({"prompt": "2 + 3 =", "completion": " 5"}))
+    text = RECIPE.format(algo="SFT", task="mine.jsonl") + "\nretention_task: pocket\nmax_new_tokens: 4\neval_rows: 2"
+    with pytest.warns(UserWarning, match=r"retention_task: \w+ has words of its own, and this model's tokenizer lacks"):
+        preflight(read_recipe(text, "mine.yaml", tmp_path, "mine"))
+    preflight(load_recipe("sft-lora", smoke=True))  # a model of the pocket world
+
+
+def test_adapters_are_compared_on_whole_rows(tmp_path: Path) -> None:
+    """Adapters of queries change nothing where attention sees one token, which is the prompt of a plain text."""
+    write(tmp_path / "mine.jsonl", many({"text": "Ana has 20 books ."}))
+    text = RECIPE.format(algo="SFT", task="mine.jsonl") + "\nlora: {r: 4, target_modules: [q_proj]}"
+    *_, last = list(Trainer(read_recipe(text, "mine.yaml", tmp_path, "mine"), tmp_path / "run"))
+    assert last["lora/largest_change"] > 0
 
 
 def test_a_tokenizer_of_a_task_is_trained_the_same_twice() -> None:
@@ -289,8 +382,6 @@ def test_transcripts_are_conversations(data: Path) -> None:
 
 
 def test_recipes_are_checked_without_training(tmp_path: Path) -> None:
-    from rllab.core.load import preflight
-
     write(tmp_path / "mine.jsonl", many({"text": "Ana has 20 books ."}))
     recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
     report = preflight(recipe)

@@ -64,6 +64,11 @@ class Dataset:
         table, places = self._rows[split]
         return self._canonical(self._tables[table][places[index]])
 
+    def place(self, index: int, split: str) -> str:
+        """Returns where a row is, such as 'mine.jsonl:7', for messages."""
+        table, places = self._rows[split]
+        return self._tables[table].place(places[index])
+
     def gold(self, row: Mapping[str, Any]) -> str:
         """Returns the row's completion, chosen completion or text; of a row without these its target."""
         best = next((row[c] for c in ("completion", "chosen", "text", "target") if c in row), "")

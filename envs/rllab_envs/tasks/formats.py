@@ -248,7 +248,7 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise RowFault(f"{where} is {_short(message)}, not an object with role and content")
     own = {k: v for k, v in message.items() if v is not None}  # columnar files fill absent keys with null
-    speaker, content = own.pop("from", own.get("role")), own.pop("value", own.get("content"))
+    speaker, content = own.pop("from", own.get("role")), own.pop("value", own.get("content", own.pop("refusal", None)))
     if not isinstance(speaker, str) or speaker not in _ROLES:
         raise RowFault(f"{where} has the role {speaker!r}; roles are {', '.join(_ROLES)}")
     own["role"] = role = _ROLES[speaker]
@@ -260,7 +260,7 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         content = ""
     if content is None:
         raise RowFault(f"{where} ({role}) has no content: write its text, or leave out the row")
-    own["content"] = _parts(content, where)
+    own["content"] = json.dumps(content) if role == "tool" and isinstance(content, Mapping) else _parts(content, where)
     learned = _is_learned(own, where)
     return {k: v for k, v in own.items() if k not in ("weight", "train", "loss")} | ({} if learned else {"weight": 0})
 

@@ -73,7 +73,7 @@ class DPO(TextAlgorithm):
         batch["weight"] /= self.ctx.total(batch["weight"].sum()).to(batch["weight"].device)
         yield self.on_device(batch, step)
         self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
-        return {"data/pairs": self.pairs}
+        return {"data/pairs": self.pairs} | self.rows.metrics()
 
     @torch.no_grad()
     def batch(self, rows: list[dict[str, Any]]) -> Batch:

@@ -190,7 +190,7 @@ class Policy(TextAlgorithm):
         means = {k: t / n for k, t, n in zip(each[0], totals, counts, strict=True) if n}
         lost = self.ctx.sum(skipped)
         drawn = {"data/prompts": self.prompts, "data/samples": self.completions, "data/tokens": self.tokens}
-        return drawn | {"reward/skipped": lost} | means
+        return drawn | self.rows.metrics() | {"reward/skipped": lost} | means
 
     def evaluate(self, step: int) -> Metrics:
         """Of one sampled answer to each held-out prompt: accuracy or gold, rewards, tokens, share that thinks, KL."""

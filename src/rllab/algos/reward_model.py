@@ -65,7 +65,7 @@ class RewardModel(TextAlgorithm):
         batch["weight"] /= self.ctx.total(batch["weight"].sum())
         yield self.on_device(batch, step)
         self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
-        return {"data/pairs": self.pairs}
+        return {"data/pairs": self.pairs} | self.rows.metrics()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._lm.seed_dropout(batch)

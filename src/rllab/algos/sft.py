@@ -57,7 +57,7 @@ class SFT(TextAlgorithm):
         batch["weight"] = batch["learned"] / self.ctx.total(batch["learned"].sum())
         yield self.on_device(batch, step)
         self.tokens += int(self.ctx.total((batch["document"] >= 0).sum()))
-        return {"data/tokens": self.tokens}
+        return {"data/tokens": self.tokens} | self.rows.metrics()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         return supervised_loss(self._lm, batch)
@@ -77,7 +77,8 @@ class SFT(TextAlgorithm):
                 metrics["eval/think_share"] = share(thinks(row["completion"]) for row in sampled)
         metrics |= self.retention()
         if self._lm.adapters is not None:
-            ids = torch.tensor([documents(self._lm.tokenizer, rows[:1])[0].prompt], device=self.ctx.device)
+            whole = truncate(documents(self._lm.tokenizer, rows[:1])[0], self.length)
+            ids = torch.tensor([whole.prompt + whole.completions[0]], device=self.ctx.device)
             change = self._lm.adapters.largest_change(self._lm.model, ids)
             metrics |= {"lora/share": self._lm.adapters.trained_share(), "lora/largest_change": change}
         return metrics

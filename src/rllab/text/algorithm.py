@@ -1,5 +1,6 @@
 """The base class of algorithms that train a language model: settings, rows, reference model, checkpoint files."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -45,7 +46,7 @@ class TextAlgorithm(Algorithm):
     gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
     batch_size: Count = 32  # rows of a round
     length: Count = 128  # most tokens of a packed row
-    too_long: Literal["error", "cut"] = "error"  # what happens to rows of more than `length` tokens
+    too_long: Literal["error", "cut", "drop"] = "error"  # what happens to rows of more than `length` tokens
     eval_rows: Count = 100  # held-out rows of an evaluation
     headline_rows: Count = 1000  # held-out rows of the final measurement
     max_new_tokens: Count = 96  # most tokens of a sampled answer
@@ -76,12 +77,17 @@ class TextAlgorithm(Algorithm):
         if self.gradient_checkpointing:
             self._lm.enable_gradient_checkpointing()
         self.rows = Rows(self._task, ctx)
+        if self.too_long == "drop":
+            self.rows.drop_longer(self.length, self._sizes_of)
+        self.rows.check_splits()
         sample = self.rows.sample()
-        try:
+        with _named_by(self.rows.place):
             self._survey = survey(self._lm, self.documents_of(sample), self.length, self.too_long)
-        except RowMistake as error:
-            raise FieldMistake(error.field, f"{self.rows.place(error.index)}: {error}") from error
+        if self.rows.dropped is not None:
+            text = ", ".join(f"{count} of {split}" for split, count in self.rows.dropped.items())
+            self._survey |= {"dropped": Line(text, **self.rows.dropped)}
         check_targets(self._task, sample)
+        self._check_retention_task()
         self._samples: list[dict[str, Any]] = []
         self._reference: LanguageModel | None = None
 
@@ -116,6 +122,23 @@ class TextAlgorithm(Algorithm):
                 "{answer: completion}}",
             )
         return tokenized
+
+    def _sizes_of(self, rows: list[dict[str, Any]], place: Callable[[int], str]) -> list[int]:
+        """The numbers of tokens of rows; place: where the i-th of them is, for messages."""
+        with _named_by(place):
+            return [d.size for d in self.documents_of(rows)]
+
+    def _check_retention_task(self) -> None:
+        """Warns of a retention task whose words the tokenizer lacks: such a model has not learned the skill."""
+        task = self._retention_task
+        missing = set(task.words()) - self._lm.tokenizer.get_vocab().keys() if hasattr(task, "words") else set()  # type: ignore[union-attr]
+        if missing:
+            warnings.warn(
+                f"retention_task: {type(task).__name__} has words of its own, and this model's tokenizer lacks "
+                f"{len(missing)} of them, such as {min(missing)!r}. So the model has not learned this task, and "
+                "eval/retention measures nothing: set retention_task: null",
+                stacklevel=2,
+            )
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self._lm.part}
@@ -155,3 +178,12 @@ class TextAlgorithm(Algorithm):
         ids = prompt_ids(self._lm.tokenizer, [row])
         (completion,) = generate(self._lm, ids, Sampling(max_new_tokens=max_new_tokens or self.max_new_tokens))
         return completion_text(self._lm.tokenizer, prompt_texts(self._lm.tokenizer, [row])[0], completion.ids)
+
+
+@contextmanager
+def _named_by(place: Callable[[int], str]) -> Iterator[None]:
+    """Context in which the message of a RowMistake begins with where the row is."""
+    try:
+        yield
+    except RowMistake as error:
+        raise FieldMistake(error.field, f"{place(error.index)}: {error}") from error

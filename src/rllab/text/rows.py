@@ -1,15 +1,19 @@
 """The rows of a task that a language model is trained on: their order, and their lengths in tokens."""
 
-from collections.abc import Sequence
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from rllab.core.algorithm import Context, Line
+from rllab.core.algorithm import Context, Line, Metrics
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.packing import Document
 
+SPLITS = ("train", "validation", "test")
 SURVEYED, SURVEYED_FILE = 300, 50_000  # most rows checked before training, of a generated task and of a file
+_AT_ONCE = 1000  # rows that are measured at once
 
 
 class Rows:
@@ -23,6 +27,8 @@ class Rows:
         self.size = int(task.size("train"))
         if not self.size:
             raise FieldMistake("task", "has no rows to train on")
+        self.dropped: dict[str, int] | None = None  # rows of each split, if those that are too long are dropped
+        self._kept: dict[str, np.ndarray] = {}
         self._fingerprint = str(getattr(task, "fingerprint", ""))
         self._shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
@@ -36,7 +42,7 @@ class Rows:
 
     def row(self, draw: int) -> dict[str, Any]:
         """The row of a draw; draws are numbered across epochs and ranks."""
-        return self.task.row(int(self._order(draw // self.size)[draw % self.size]), "train")  # type: ignore[no-any-return]
+        return self._row(int(self._order(draw // self.size)[draw % self.size]), "train")
 
     def held_out(self, split: str, count: int) -> list[dict[str, Any]]:
         """The first `count` rows of `validation` or `test`, or all if there are fewer.
@@ -44,19 +50,65 @@ class Rows:
         Raises:
             FieldMistake: the split is empty.
         """
-        size = min(count, self.task.size(split))
+        size = min(count, self._size(split))
         if not size:
             raise FieldMistake("task", f"has no rows in {split!r}; give more rows, or a file of that name")
-        return [self.task.row(i, split) for i in range(size)]
+        return [self._row(i, split) for i in range(size)]
+
+    def check_splits(self) -> None:
+        """Checks that there are held-out rows, which evaluations need.
+
+        Raises:
+            FieldMistake: there are none.
+        """
+        sizes = {split: self._size(split) for split in SPLITS}
+        if not all(sizes.values()):
+            without = f" without {sum(self.dropped.values())} that are too long" if self.dropped else ""
+            raise FieldMistake(
+                "task",
+                f"has {sum(sizes.values())} rows{without}: {', '.join(f'{n} for {s}' for s, n in sizes.items())}. Give "
+                "more rows, at least about 60, or a folder with files named train, validation and test",
+            )
+
+    def drop_longer(
+        self, length: int, sizes: Callable[[list[dict[str, Any]], Callable[[int], str]], list[int]]
+    ) -> None:
+        """Drops the rows of all splits that have more than `length` tokens, and counts them in `dropped`.
+
+        sizes: the numbers of tokens of some rows; it also gets a function that returns where the i-th of them is.
+
+        Raises:
+            FieldMistake: the task has so many generated rows that they cannot be measured, or none is left.
+        """
+        counts = {split: int(self.task.size(split)) for split in SPLITS}
+        if not self._fingerprint and max(counts.values()) > SURVEYED_FILE:
+            raise FieldMistake(
+                "too_long", f"drop measures all rows, and this task makes {counts['train']:,} of them: set it to cut"
+            )
+        for split, count in counts.items():
+            each = list[int]()
+            for first in range(0, count, _AT_ONCE):
+                rows = [self.task.row(i, split) for i in range(first, min(count, first + _AT_ONCE))]
+                each += sizes(rows, lambda i, at=first, of=split: self._place(at + i, of))  # type: ignore[misc]
+            self._kept[split] = np.flatnonzero(np.array(each, int) <= length)
+        self.dropped = {split: count - len(self._kept[split]) for split, count in counts.items()}
+        self.size = len(self._kept["train"])
+        if not self.size:
+            raise FieldMistake("length", f"every row is longer than {length} tokens: make it larger")
+        if any(self.dropped.values()):
+            self._fingerprint += f"-{hashlib.sha256(self._kept['train'].tobytes()).hexdigest()[:16]}"
+
+    def metrics(self) -> Metrics:
+        """`data/dropped`: the training rows that were dropped because they are too long; {} if none may be."""
+        return {} if self.dropped is None else {"data/dropped": self.dropped["train"]}
 
     def sample(self) -> list[dict[str, Any]]:
         """Training rows at even distances for the checks before training: of a file all up to `SURVEYED_FILE`."""
-        return [self.task.row(i, "train") for i in self._sampled()]
+        return [self._row(i, "train") for i in self._sampled()]
 
     def place(self, index: int) -> str:
         """Where a row of `sample` is: its file and line if the task knows them, else its number."""
-        row = self._sampled()[index]
-        return str(self.task.place(row, "train")) if hasattr(self.task, "place") else f"row {row + 1}"
+        return self._place(self._sampled()[index], "train")
 
     def _sampled(self) -> list[int]:
         count = SURVEYED_FILE if self._fingerprint else SURVEYED
@@ -75,6 +127,17 @@ class Rows:
         """
         if state["fingerprint"] != self._fingerprint:
             raise Mistake("the rows of `task` have changed since the run began: restore the file, or begin a new run")
+
+    def _size(self, split: str) -> int:
+        return len(self._kept[split]) if split in self._kept else int(self.task.size(split))
+
+    def _row(self, index: int, split: str) -> dict[str, Any]:
+        place = int(self._kept[split][index]) if split in self._kept else index
+        return self.task.row(place, split)  # type: ignore[no-any-return]
+
+    def _place(self, index: int, split: str) -> str:
+        place = int(self._kept[split][index]) if split in self._kept else index
+        return str(self.task.place(place, split)) if hasattr(self.task, "place") else f"row {place + 1} of {split}"
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled[0] != epoch:
@@ -112,6 +175,7 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
 
     Raises:
         FieldMistake: documents are longer than a row and `too_long` is "error", or a row is longer than `context`.
+        FieldMistake: in all rows that compare completions these are equal.
         Mistake: a row has no room for a document's completions.
     """
     if context is not None and length > context:
@@ -122,14 +186,13 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
         raise FieldMistake(
             "length",
             f"{len(over)} of {len(sizes)} rows that were checked are longer than a row of {length} tokens; the "
-            f"longest has {sizes.max()}: make `length` larger, or set too_long: cut",
+            f"longest has {sizes.max()}: make `length` larger, or set too_long: cut or drop",
         )
-    for i in over:
-        truncate(documents[int(i)], length)
+    cut_to_length = [truncate(d, length) for d in documents]
     median, most, longest = np.percentile(sizes, [50, 95, 100]).astype(int).tolist()
     learned = sum(sum(map(len, d.completions)) for d in documents) / int(sizes.sum())
     cut = len(over) / len(sizes)
-    return {
+    return _equal_answers(cut_to_length) | {
         "rows checked": Line(f"{len(sizes)}", rows=len(sizes)),
         "tokens of a row": Line(
             f"median {median}, 95 % below {most}, longest {longest} (length: {length})",
@@ -141,3 +204,24 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
         "learned": Line(f"{learned:.0%} of the tokens", share=learned),
         "cut": Line(f"{len(over)} of {len(sizes)} rows ({cut:.1%})", rows=len(over), share=cut),
     }
+
+
+def _equal_answers(documents: Sequence[Document]) -> dict[str, Line]:
+    """Counts the documents with several completions that are all equal: a comparison of them teaches nothing.
+
+    Raises:
+        FieldMistake: all are.
+    """
+    compared = [d for d in documents if len(d.completions) > 1]
+    equal = [i for i, d in enumerate(compared) if all(c == d.completions[0] for c in d.completions)]
+    if not compared:
+        return {}
+    if len(equal) == len(compared):
+        raise FieldMistake("task", f"in all {len(equal)} rows that were checked, the answers to compare are equal")
+    if equal:
+        warnings.warn(
+            f"task: {len(equal)} of {len(compared)} rows compare equal answers, which teaches nothing; the first is "
+            f"row {equal[0] + 1} for training",
+            stacklevel=2,
+        )
+    return {"equal answers": Line(f"{len(equal)} of {len(compared)} rows", rows=len(equal))}
