@@ -117,6 +117,60 @@ def test_rewards_are_called_by_name_with_columns_and_weights(mine: Path) -> None
     assert halves[0, 0] == 1.0 and math.isnan(halves[1, 0]) and halves[2, 0] == 2.0
 
 
+VERL = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, worth=1.0):
+    if solution_str == "broken": raise ValueError("no answer")
+    return worth * (solution_str.endswith(ground_truth) + 0.5 * (data_source == "sums") + extra_info.get("bonus", 0))
+def as_dict(solution_str, ground_truth, **kwargs):
+    return {"score": float(solution_str == ground_truth), "acc": 9.0}
+async def later(data_source, solution_str, ground_truth, extra_info):
+    return len(solution_str)
+def lost(data_source, solution_str, ground_truth, extra_info): return {"acc": 1.0}
+"""
+
+
+def test_rewards_of_verl_work_by_name(tmp_path: Path) -> None:
+    (tmp_path / "verl.py").write_text(VERL)
+    columns = {
+        "data_source": ["sums", "words"],
+        "reward_model": [{"style": "rule", "ground_truth": "5"}, {"style": "rule", "ground_truth": "6"}],
+        "extra_info": [{"index": 0}, {"bonus": 2}],
+    }
+    plain = rewards("verl.py:compute_score", tmp_path)
+    assert scores_of(plain, ["it is 5", "5"], **columns).ravel().tolist() == [1.5, 2.0]
+    settings = "[{name: verl.py:compute_score, worth: 2, weight: 0.5}, verl.py:as_dict, verl.py:later]"
+    both = rewards(settings, tmp_path)
+    assert both.weights.tolist() == [0.5, 1.0, 1.0]
+    assert scores_of(both, ["it is 5", "6"], **columns).tolist() == [[3.0, 0.0, 7.0], [6.0, 1.0, 1.0]]
+    assert scores_of(plain, ["5", "5"], target=["5", "6"]).ravel().tolist() == [1.0, 0.0]
+    assert scores_of(plain, ["5", "5"], target=["5", "6"], ground_truth=["6", "5"]).ravel().tolist() == [0.0, 1.0]
+    with pytest.raises(RewardFailed, match=r"KeyError: .*no ground_truth, reward_model or target; their columns are"):
+        scores_of(plain, ["5"])
+    with pytest.raises(RewardFailed, match="ValueError: no answer"):
+        scores_of(plain, ["5", "broken"], target=["5", "6"])
+    with pytest.raises(RewardFailed, match=r"returned \{'acc': 1.0\} \(dict\), which is no score"):
+        scores_of(rewards("verl.py:lost", tmp_path), ["5"], target=["5"])
+    with pytest.raises(Mistake, match=r"reward\.wort: no such setting; did you mean 'reward\.worth'"):
+        rewards("{name: verl.py:compute_score, wort: 2}", tmp_path)
+
+
+def test_a_reward_of_verl_trains_on_verls_rows(tmp_path: Path) -> None:
+    (tmp_path / "verl.py").write_text(VERL)
+    rows = [
+        {"data_source": "sums", "prompt": [{"role": "user", "content": f"{i} + 1?"}], "ability": "math",
+         "reward_model": {"style": "rule", "ground_truth": str(i + 1)}, "extra_info": {"bonus": i, "split": "train"}}
+        for i in range(60)
+    ]  # fmt: skip
+    import datasets
+
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "train.parquet"))
+    task, reward = str(tmp_path / "train.parquet"), f"{tmp_path / 'verl.py'}:compute_score"
+    changes = {"task": task, "reward": [reward, "noise"], "eval_rows": 2, "headline_rows": 2}
+    trainer = Trainer(load_recipe("grpo", changes, smoke=True), tmp_path / "run")
+    *_, last = list(trainer)
+    assert last["reward/compute_score"] >= 0.5  # the source's half, and the bonus
+
+
 def test_noise_follows_from_the_seed() -> None:
     reward, completions = rewards("noise", Path()), ["a"] * 64
     first, second, other = (reward(completions, completions, [[1]] * 64, [{}] * 64, seed)[0] for seed in (1, 1, 2))

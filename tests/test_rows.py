@@ -159,12 +159,12 @@ def test_too_few_rows_are_refused_before_training(tmp_path: Path) -> None:
         assert not (tmp_path / f"run{count}/metrics.jsonl").read_text()
 
 
-def test_a_retention_task_of_other_words_is_reported(tmp_path: Path) -> None:
+def test_a_retention_task_of_other_words_is_reported(qwen: Path, tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", many({"prompt": "2 + 3 =", "completion": " 5"}))
-    text = RECIPE.format(algo="SFT", task="mine.jsonl") + "\nretention_task: pocket\nmax_new_tokens: 4\neval_rows: 2"
+    task = f"task: {tmp_path / 'mine.jsonl'}\nretention_task: pocket"
+    recipe = read_recipe(f"algo: SFT\n{task}\nmodel: {qwen}\ntotal_steps: 1", "mine.yaml", tmp_path, "mine")
     with pytest.warns(UserWarning, match=r"retention_task: \w+ has words of its own, and this model's tokenizer lacks"):
-        preflight(read_recipe(text, "mine.yaml", tmp_path, "mine"))
-    preflight(load_recipe("sft-lora", smoke=True))  # a model of the pocket world
+        preflight(recipe)
 
 
 def test_adapters_are_compared_on_whole_rows(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ class Named:
     model: the name of the class or factory for a model given instead, as `run:NAME` or a folder; "" if not allowed.
     arguments: the arguments that rllab passes by name; the field is then read as a `Term`. The settings of a function
         that takes any of them are its keyword-only parameters. A class or a factory takes none of them; it is called
-        with its settings and returns the function.
+        with its settings and returns the function. A function for which `takes_single` holds is called for each
+        completion, and its settings are its parameters beyond `SINGLE`.
     """
 
     home: str
@@ -56,6 +57,9 @@ class Term(NamedTuple):
     function: Any
     made: bool
 
+
+SINGLE = ("data_source", "solution_str", "ground_truth", "extra_info")
+"""The parameters of verl's `compute_score`, a reward of one completion."""
 
 _IN_FILE = re.compile(r"[^:]+\.py:[\w./-]+")
 _DATA = re.compile(r".+\.(jsonl|json|csv|parquet)(\.gz)?")
@@ -209,6 +213,11 @@ def takes(obj: Any, arguments: tuple[str, ...]) -> bool:
     return not inspect.isclass(obj) and not set(arguments).isdisjoint(inspect.signature(obj).parameters)
 
 
+def takes_single(obj: Any) -> bool:
+    """Whether a function scores one completion, as verl's `compute_score` does."""
+    return takes(obj, ("solution_str",)) and takes(obj, ("ground_truth",))
+
+
 def accepted(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that a function takes by name; all of them if it has `**kwargs`."""
     known = inspect.signature(function).parameters.values()
@@ -221,7 +230,9 @@ def settings_of(obj: Any, passed: int, arguments: tuple[str, ...] = ()) -> dict[
     """The settings of a function or class: name -> (type, required). `passed` and `arguments` are as in `Named`."""
     try:
         parameters = list(inspect.signature(obj).parameters.values())[passed:]
-        if arguments and takes(obj, arguments):
+        if arguments and takes_single(obj):
+            parameters = [p for p in parameters if p.name not in SINGLE]
+        elif arguments and takes(obj, arguments):
             parameters = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     except ValueError:  # some built-in functions have no signature
         return {}

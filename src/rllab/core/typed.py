@@ -12,7 +12,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from rllab.core.errors import Mistake
-from rllab.core.names import Named, Term, address, did_you_mean, find, is_data, is_in_file, is_model, settings_of, takes
+from rllab.core.names import (
+    Named,
+    Term,
+    address,
+    did_you_mean,
+    find,
+    is_data,
+    is_in_file,
+    is_model,
+    settings_of,
+    takes,
+    takes_single,
+)
 from rllab.core.nodes import pairs, plain
 from rllab.core.ranges import Range
 
@@ -233,7 +245,8 @@ class Reader:
         if any(v is _UNREAD for v in values.values()):
             return _UNREAD
         if mark.arguments:
-            weight, made = values.pop("weight", 1.0), not takes(function, mark.arguments)
+            made = not (takes(function, mark.arguments) or takes_single(function))
+            weight = values.pop("weight", 1.0)
             values = {"model": name} | values if where != name else values
             return Term(name, weight, address(where, mark.home, self.folder), values, function, made)
         bound = functools.partial(function, *files, **values)

@@ -21,8 +21,9 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, TextIO
 
-from rllab.core.names import accepted, find
+from rllab.core.names import accepted, find, takes_single
 from rllab.sandbox.confine import adopts_orphans, confine, dies_with_parent, kill_children
+from rllab.sandbox.single import of_each
 
 MEMORY = 4 << 30  # bytes of data that this process may allocate
 
@@ -90,6 +91,8 @@ def _load(request: dict[str, Any]) -> Any:
     """Imports the function at an address and binds its settings. The result is called with the rows' columns."""
     function = find(request["address"], "", Path())
     reward = function(**request["settings"]) if request["made"] else functools.partial(function, **request["settings"])
+    if not request["made"] and takes_single(function):
+        reward = of_each(reward)
     if request["confined"] and not confine(None):
         print(f"{request['address']}: this kernel has no Landlock; its process is not confined", file=sys.stderr)
     return lambda **columns: reward(**accepted(reward, columns))

@@ -130,7 +130,7 @@ class TextAlgorithm(Algorithm):
 
     def _check_retention_task(self) -> None:
         """Warns of a retention task whose words the tokenizer lacks: such a model has not learned the skill."""
-        task = self._retention_task
+        task = self._retention_task if self.model else None  # a new model has learned nothing
         missing = set(task.words()) - self._lm.tokenizer.get_vocab().keys() if hasattr(task, "words") else set()  # type: ignore[union-attr]
         if missing:
             warnings.warn(
