@@ -1,11 +1,13 @@
 """Programs and their unit tests: right ones, wrong ones, and those that try to pass without a solution."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -196,6 +198,22 @@ def test_no_process_of_a_program_is_left(tmp_path: Path) -> None:
     away = f"os.setsid(); os.execvp('sleep', ['{name}', '77'])"
     run(f"import os, time\nfor _ in range(5):\n    if not os.fork(): {away}\ntime.sleep(0.3)", seconds=3)
     assert name not in subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ranks what it kills where memory runs out")
+def test_where_memory_runs_out_programs_are_killed_first() -> None:
+    """The memory of each process is bounded; of many together the kernel kills these, not the trainer."""
+    seen = set[str]()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, "import time\ntime.sleep(1.5)", seconds=8)
+        while not running.done():
+            for name in Path("/proc/self/task").glob("*/children"):
+                with contextlib.suppress(OSError):  # a process or thread that has just ended
+                    seen |= {
+                        Path(f"/proc/{child}/oom_score_adj").read_text().strip() for child in name.read_text().split()
+                    }
+            time.sleep(0.05)
+    assert "1000" in seen
 
 
 def probe(*expressions: str) -> list[str]:

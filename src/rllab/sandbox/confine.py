@@ -49,6 +49,14 @@ def hide_memory() -> None:
     prctl(_DUMPABLE, 0)
 
 
+def killed_first() -> bool:
+    """Where memory runs out, the kernel kills this process and its children before any other. Linux."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+        return True
+    return False
+
+
 def new_spaces() -> bool:
     """Moves this process into name spaces without network and with a root of its own; returns whether that worked.
 

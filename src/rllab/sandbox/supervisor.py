@@ -30,6 +30,7 @@ _GUARDS = ("user", "files", "ran")
 def main() -> None:
     """Reads the request from the standard input and writes the result to the standard output."""
     confine.dies_with_parent(signal.SIGKILL)
+    confine.killed_first()
     size = int(_exactly(16))
     json.dump(_supervise(json.loads(_exactly(size))), sys.stdout)
 
