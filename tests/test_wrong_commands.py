@@ -110,6 +110,14 @@ def test_a_misspelt_metric_is_refused_at_the_first_evaluation(toy, tmp_path: Pat
     assert RunFolder(tmp_path).status()["state"] == "failed" and not RunFolder(tmp_path).rows()[2:]
 
 
+@pytest.mark.parametrize("every", [0, 2])
+def test_a_misspelt_metric_of_any_group_is_refused_early(every: int, toy, tmp_path: Path) -> None:
+    wrong = toy("expect={data/row: 1}", f"eval_every={every}")
+    with pytest.raises(Mistake, match=r"no metric 'data/row' is measured; did you mean 'data/rows'\?"):
+        run(wrong, tmp_path)
+    assert len(RunFolder(tmp_path).rows()) < 3
+
+
 def test_a_metric_that_only_the_headline_has_is_known(tmp_path: Path) -> None:
     source = (TESTS / "toys.py").read_text().replace('Headline("eval/error"', 'Headline("eval/final"')
     (tmp_path / "mine.py").write_text(source)

@@ -85,10 +85,13 @@ class Model:
     """Marks a field, as `Annotated[str, Model()]`, whose value is a model: a folder, or `run:NAME`."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint "; did you mean 'x'?" with the known word nearest to `word`, ignoring case; "" if none is near."""
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The hint "; did you mean 'x'?" with the known word nearest to `word`, ignoring case; "" if none is near.
+
+    likeness: the least ratio of common letters, from 0 to 1 (`difflib`).
+    """
     by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=likeness)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 

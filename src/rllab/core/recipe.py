@@ -81,6 +81,19 @@ class Settings:
                     return name, f"no metric {metric!r} is measured{hint} ({name}={{}} asks for none)"
         return None
 
+    def misspelt(self, names: Iterable[str], measured: Iterable[str]) -> tuple[str, str] | None:
+        """(field, message) for a metric that is not measured, but nearly has the name of a measured one of its group.
+
+        A metric with an unlike name may be measured in a later round.
+        """
+        every = list(measured)
+        for name in names:
+            for metric in getattr(self, name):
+                known = [k for k in every if k.partition("/")[0] == metric.partition("/")[0]]
+                if metric not in known and (hint := did_you_mean(metric, known, 0.85)):
+                    return name, f"no metric {metric!r} is measured{hint} ({name}={{}} asks for none)"
+        return None
+
     def evaluates_at(self, step: int) -> bool:
         """Whether the algorithm is evaluated after round `step`. The last round always is, unless eval_every is 0."""
         return bool(self.eval_every) and (step % self.eval_every == 0 or step == self.total_steps)

@@ -185,6 +185,8 @@ class Trainer:
             self.row["time/evaluate"] = time.perf_counter() - start
             if self.step <= self.settings.eval_every:  # the first evaluation
                 self._check_metrics(self.row, "eval/")
+        if self.step == max(1, self.settings.eval_every) and (mistake := self.settings.misspelt(self._goals, self.row)):
+            raise self.recipe.at(FieldMistake(*mistake))
         if self.engine.rank == 0:
             self.folder.append(self.row, self.algorithm.samples())
         self._reported = True
