@@ -239,7 +239,7 @@ def test_other_kinds_and_other_bases_are_refused(elsewhere: Any, base: str, tmp_
             open_model(folder)
 
 
-FURTHER = {"shape": {}, "length": 2048, "lora": {"create_new_adapter": False}, "optim.lr": 0.05}
+FURTHER = {"shape": {}, "retention_task": None, "length": 2048, "lora": {"create_new_adapter": False}, "optim.lr": 0.05}
 
 
 def test_adapters_are_trained_further(elsewhere: Any, base: str, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_training_further_keeps_the_contract(elsewhere: Any, tmp_path: Path) -> 
 )
 def test_bad_settings_are_refused(lora: dict[str, Any], fault: str, elsewhere: Any, tmp_path: Path) -> None:
     folder, _ = elsewhere(tokens=0, target_modules=["q_proj"])
-    recipe = load_recipe("sft-lora", {"shape": {}, "model": folder, "lora": lora}, smoke=True)
+    recipe = load_recipe("sft-lora", {"shape": {}, "model": folder, "lora": lora, "retention_task": None}, smoke=True)
     with pytest.raises(FieldMistake, match=fault):
         Trainer(recipe, tmp_path / "run").restore()
 
@@ -314,7 +314,7 @@ def test_new_tokens_of_a_tokenizer_get_embeddings(base: str, tmp_path: Path) -> 
     tokenizer.save_pretrained(grown)
     with pytest.raises(FieldMistake, match="its tokenizer has 315 tokens, and the model embeddings for 313; train it"):
         open_model(str(grown))
-    settings = {"shape": {}, "model": str(grown), "optim.lr": 0.01, "length": 2048}
+    settings = {"shape": {}, "model": str(grown), "optim.lr": 0.01, "length": 2048, "retention_task": None}
     with pytest.raises(FieldMistake, match=r"no embeddings for \(<new0>, <new1>\), and nothing would train them"):
         Trainer(load_recipe("sft-lora", settings, smoke=True), tmp_path / "refused").restore()
     whole = {"lora.modules_to_save": ["embed_tokens", "lm_head"]}

@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import families
+import numpy as np
 import pytest
 import torch
+from conftest import read_jsonl
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from rllab.cli.talk import talk
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
 from rllab.text.models import LanguageModel, new_model
 from rllab.text.open import open_model
-from rllab.text.sampler import Completion, Sampling, generate, sampled_text
+from rllab.text.sampler import Completion, Sampling, completion_text, generate
+from rllab.text.turns import converse
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 
@@ -44,13 +49,13 @@ def test_any_stop_token_of_the_generation_config_ends_a_completion(lm: LanguageM
     first, second = (c.ids for c in greedy(lm))
     ends = [next(t for t in ids if ids.index(t) >= 2) for ids in (first, second)]
     stopping = saved(lm, tmp_path, ends)
-    assert {*ends, lm.tokenizer.eos_token_id} <= stopping.stop_ids
+    assert stopping.stop_ids == {*ends, lm.tokenizer.eos_token_id}
     theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
     for way in (stopping, in_transformers(stopping)):
         for completion, prompt in zip(greedy(way), ([9, 20, 31], [40, 12]), strict=True):
             expected = theirs.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, pad_token_id=0)
             assert completion.ids == expected[0, len(prompt) :].tolist() and completion.finished
-            assert completion.ids[-1] in ends and sampled_text(way, completion.ids) == way.tokenizer.decode(
+            assert completion.ids[-1] in ends and completion_text(way, "", completion.ids) == way.tokenizer.decode(
                 completion.ids[:-1], skip_special_tokens=True
             )
 
@@ -65,7 +70,7 @@ def test_a_stop_text_ends_a_completion_and_cuts_its_text(lm: LanguageModel) -> N
             ended = greedy(way, stop=stop)[place]
             assert ended.finished and ended.ids == completion.ids[: len(ended.ids)]
             assert stop[1] not in lm.tokenizer.decode(ended.ids[:-1])
-            text = sampled_text(way, ended.ids, stop)
+            text = completion_text(way, "", ended.ids, stop)
             assert text.endswith(stop[1]) and text.count(stop[1]) == 1 and len(ended.logp) == len(ended.ids)
             assert text.startswith(behind) or len(ended.ids) < 5
 
@@ -74,6 +79,80 @@ def test_a_stop_text_may_be_a_special_token(lm: LanguageModel) -> None:
     stop = lm.tokenizer.convert_ids_to_tokens(greedy(lm)[0].ids[2])
     assert isinstance(stop, str)
     assert len(greedy(lm, stop=(lm.tokenizer.decode([greedy(lm)[0].ids[2]]),))[0].ids) <= 3
+
+
+@pytest.mark.parametrize("name", families.CHATS)
+def test_the_end_of_a_turn_of_the_template_ends_a_completion(name: str, lm: LanguageModel) -> None:
+    tokenizer = families.tokenizer(name)
+    ends = {tokenizer.convert_tokens_to_ids(families.FAMILIES[name].end), tokenizer.eos_token_id}
+    of_config = lm.model.generation_config.eos_token_id  # type: ignore[union-attr]
+    assert replace(in_transformers(lm), tokenizer=tokenizer).stop_ids == {of_config, *ends}
+
+
+def ending(name: str, folder: Path) -> str:
+    """A folder of a model that ends its turns soon, with the template's end of a turn, and not with its eos_token."""
+    torch.manual_seed(0)
+    made = new_model(SHAPE | {"model_type": "llama", "intermediate_size": 48}, families.tokenizer(name))
+    with torch.no_grad():
+        made.model.lm_head.weight *= 3.0
+        made.model.lm_head.weight[made.tokenizer.convert_tokens_to_ids(families.FAMILIES[name].end)] *= 4.0
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("recipe", "name"), [("grpo", "gemma"), ("rlhf", "phi3")])
+def test_policies_end_answers_with_the_turn(recipe: str, name: str, tmp_path: Path) -> None:
+    settings = {"shape": {}, "model": ending(name, tmp_path / "model"), "length": 1024, "max_new_tokens": 60}
+    settings |= {"reward": "accuracy", "preflight_stops": False, "temperature": 1.0, "stop": ["qqq"]}
+    if recipe == "rlhf":
+        settings |= {"supervised": None, "missing_eos_penalty": 1.0, "retention_task": None}
+    trainer = Trainer(load_recipe(recipe, settings, smoke=True), tmp_path / "run")
+    truncated = [row["rollout/truncated"] for row in trainer]
+    written = [s for s in read_jsonl(tmp_path / "run" / "samples.jsonl") if "finish" in s and "split" not in s]
+    ended = [s for s in written if s["finish"] == "stop"]
+    assert len(ended) >= 4 and np.mean(truncated) == pytest.approx(1 - len(ended) / len(written))
+    for sample in ended:
+        assert sample["tokens"] <= 60 and families.FAMILIES[name].end not in sample["completion"]
+    folder = trainer.checkpoints.newest().folder  # type: ignore[union-attr]
+    config = GenerationConfig.from_pretrained(folder if recipe == "grpo" else folder / "model")  # type: ignore[no-untyped-call]
+    assert config.eos_token_id == sorted(trainer.algorithm._lm.stop_ids) and len(config.eos_token_id) > 1  # type: ignore[attr-defined]
+
+
+class Echo:
+    """Replies once."""
+
+    def reply(self, row: dict[str, Any], messages: Any) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "go on"}] if len(messages) < 3 else []
+
+
+def test_a_turn_that_a_stop_text_ends_is_closed_before_the_reply(lm: LanguageModel) -> None:
+    """The model's tokens stay as they were sampled; the end of its turn belongs to the reply, which is not learned."""
+    row = {"prompt": [{"role": "user", "content": "hello"}]}
+    _, (plain,) = converse(lm, object(), [row], Sampling(max_new_tokens=6))
+    stop = lm.tokenizer.decode(plain.completion.ids[2:4])
+    _, (talk,) = converse(lm, Echo(), [row], Sampling(max_new_tokens=60, stop=(stop,)))
+    learned, ids = talk.completion.learned, talk.completion.ids
+    first = learned.index(False)
+    assert ids[:first] == plain.completion.ids[:first] and talk.messages[0]["content"].endswith(stop)
+    reply = "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\ngo on<|eot_id|>"
+    reply += "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    unlearned = [token for token, yes in zip(ids, learned, strict=True) if not yes]
+    assert lm.tokenizer.decode(unlearned) == reply and len(talk.messages) == 3
+    assert len(talk.completion.logp) == sum(learned)
+
+
+def test_a_chat_ends_with_the_recipes_stop_texts(lm: LanguageModel, tmp_path: Path) -> None:
+    settings = {"shape": {}, "model": ending("llama3", tmp_path / "model"), "length": 1024, "stop": ["e"]}
+    settings |= {"retention_task": None}
+    trainer = Trainer(load_recipe("sft-lora", settings | {"lora": None}, smoke=True), tmp_path / "runs" / "run")
+    for _ in trainer:
+        pass
+    shown: list[str] = []
+    folder = str(trainer.checkpoints.newest().folder)  # type: ignore[union-attr]
+    talk(folder, False, "free", 50, iter(["hello", "and then", "/quit"]), shown.append)
+    assert len(shown) == 3 and all("e" not in text[:-1] for text in shown[1:])
+    assert "e" not in trainer.algorithm.generate("hello")[:-1]  # type: ignore[attr-defined]
 
 
 def test_an_empty_stop_text_is_refused() -> None:

@@ -2,24 +2,25 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import Mistake
 from rllab.core.messages import END_THINK, THINK, thinks, visible
 from rllab.core.run import RunFolder
-from rllab.text.chat import completion_text, prompt_ids, prompt_texts
+from rllab.text.chat import prompt_ids, prompt_texts
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
-from rllab.text.sampler import Sampling, generate
+from rllab.text.sampler import Sampling, completion_text, generate
 
 Message = dict[str, str]
 COMMANDS = "/direct, /think, /free set the style; /thoughts shows the last thinking, /new starts over, /quit ends"
 _STYLES = {f"/{style}": style for style in ("direct", "think", "free")}
 
 
-def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens: int) -> str:
-    """The model's greedy reply to a conversation.
+def reply(lm: LanguageModel, messages: list[Message], style: str, sampling: Sampling) -> str:
+    """The model's reply to a conversation.
 
     Raises:
         Mistake: the conversation leaves no room in the model's context.
@@ -27,13 +28,13 @@ def reply(lm: LanguageModel, messages: list[Message], style: str, max_new_tokens
     row = {"prompt": messages, "style": style}
     (ids,), (prompt,) = prompt_ids(lm.tokenizer, [row]), prompt_texts(lm.tokenizer, [row])
     context = getattr(lm.model.config, "max_position_embeddings", None)
-    room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
+    room = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - len(ids))
     if room < 1:
         raise Mistake(
             f"the conversation has {len(ids)} tokens, and the model's context has {context}; /new starts over"
         )
-    (completion,) = generate(lm, [ids], Sampling(max_new_tokens=room))
-    return completion_text(lm.tokenizer, prompt, completion.ids).strip()
+    (completion,) = generate(lm, [ids], replace(sampling, max_new_tokens=room))
+    return completion_text(lm, prompt, completion.ids, sampling.stop).strip()
 
 
 def fold(text: str) -> tuple[str, str]:
@@ -53,8 +54,12 @@ def fold(text: str) -> tuple[str, str]:
 def talk(
     folder: str, base: bool, style: str, max_new_tokens: int, lines: Iterator[str], say: Callable[[str], None]
 ) -> None:
-    """A chat: for each of the user's `lines`, prints the model's reply with `say`, and with `base` that of its base."""
+    """A chat: for each of the user's `lines`, prints the model's reply with `say`, and with `base` that of its base.
+
+    Replies are greedy, and end with the stop texts of the model's recipe, too.
+    """
     models = {"": open_model(folder)}
+    sampling = Sampling(max_new_tokens=max_new_tokens, stop=tuple(_recipe_of(folder).get("stop") or ()))
     if base:
         models = {"model: ": models[""], "base:  ": open_model(base_of(folder))}
     messages: dict[str, list[Message]] = {who: [] for who in models}
@@ -73,7 +78,7 @@ def talk(
         elif text.startswith("/"):
             say(COMMANDS)
         elif text:
-            thoughts = [_turn(lm, who, messages[who], text, style, max_new_tokens, say) for who, lm in models.items()]
+            thoughts = [_turn(lm, who, messages[who], text, style, sampling, say) for who, lm in models.items()]
 
 
 def _turn(
@@ -82,13 +87,13 @@ def _turn(
     messages: list[Message],
     text: str,
     style: str,
-    max_new_tokens: int,
+    sampling: Sampling,
     say: Callable[[str], None],
 ) -> str:
     """One model's turn: adds the user's text and the reply to `messages`, and shows the reply. Returns its thinking."""
     messages.append({"role": "user", "content": text})
     try:
-        answer = reply(lm, messages, style, max_new_tokens)
+        answer = reply(lm, messages, style, sampling)
     except Mistake as error:
         messages.pop()
         say(visible(f"{who}{error}"))
@@ -105,12 +110,17 @@ def base_of(folder: str) -> str:
     Raises:
         Mistake: there is no recipe, or it names no model.
     """
-    above = [p / "recipe.yaml" for p in Path(folder).parents[1:3]]  # the second where the model is one of several parts
-    recipe = next((p for p in above if p.is_file()), None)
-    settings: dict[str, Any] = RunFolder(recipe.parent).plain() if recipe else {}
+    settings = _recipe_of(folder)
     if not settings.get("model"):
         raise Mistake(f"{folder} has no recipe that names the model it was trained from, so there is no base to show")
     return str(settings["model"])
+
+
+def _recipe_of(folder: str) -> dict[str, Any]:
+    """The settings of the run that a checkpoint's folder is in; {} where it is in none."""
+    above = [p / "recipe.yaml" for p in Path(folder).parents[1:3]]  # the second where the model is one of several parts
+    recipe = next((p for p in above if p.is_file()), None)
+    return RunFolder(recipe.parent).plain() if recipe else {}
 
 
 def typed() -> Iterator[str]:

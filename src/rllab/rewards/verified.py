@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 from rllab.core.messages import last_text
 from rllab.rewards.self_verification import Evaluation, prover_reward, read_evaluation, read_proof
 from rllab.rewards.trained import check_words
-from rllab.text.chat import completion_text, prompt_ids, prompt_texts
+from rllab.text.chat import prompt_ids, prompt_texts
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
-from rllab.text.sampler import Sampling, generate
+from rllab.text.sampler import Sampling, completion_text, generate
 
 _NOT_UNDERSTOOD = 0.5  # the most evaluations of a call without the required form, as a share
 
@@ -53,7 +53,7 @@ class Proving:
         ids, prompts = prompt_ids(self._lm.tokenizer, rows), prompt_texts(self._lm.tokenizer, rows)
         check_words(self._lm, [token for some in ids for token in some], self._name)
         sampled = generate(self._lm, ids, self._sampling)
-        replies = [completion_text(self._lm.tokenizer, p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
+        replies = [completion_text(self._lm, p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
         evaluations = [read_evaluation(reply) for reply in replies]
         if evaluations.count(None) > _NOT_UNDERSTOOD * len(evaluations):
             raise ValueError(

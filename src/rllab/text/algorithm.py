@@ -15,7 +15,7 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
-from rllab.text.chat import RowMistake, completion_text, documents, prompt_ids, prompt_texts
+from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts
 from rllab.text.evaluation import check_targets, sample_and_grade, share
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel
@@ -23,7 +23,7 @@ from rllab.text.open import open_for_training
 from rllab.text.packing import Document
 from rllab.text.preflight import MB, activation_bytes, survey
 from rllab.text.rows import Rows
-from rllab.text.sampler import Sampling, generate
+from rllab.text.sampler import Sampling, completion_text, generate
 from rllab.text.tokenizers import tokenizer_for
 
 TASKS = Named("rllab_envs.tasks", data="rllab_envs.tasks:dataset")
@@ -176,8 +176,9 @@ class TextAlgorithm(Algorithm):
         """The model's greedy reply to a prompt of a user, for code that loads a finished run with `rllab.load`."""
         row = {"prompt": [{"role": "user", "content": prompt}], "style": style}
         ids = prompt_ids(self._lm.tokenizer, [row])
-        (completion,) = generate(self._lm, ids, Sampling(max_new_tokens=max_new_tokens or self.max_new_tokens))
-        return completion_text(self._lm.tokenizer, prompt_texts(self._lm.tokenizer, [row])[0], completion.ids)
+        sampling = replace(self.answering(), max_new_tokens=max_new_tokens or self.max_new_tokens)
+        (completion,) = generate(self._lm, ids, sampling)
+        return completion_text(self._lm, prompt_texts(self._lm.tokenizer, [row])[0], completion.ids, sampling.stop)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
-from rllab.core.messages import last_text, opening_of
+from rllab.core.messages import last_text
 from rllab.text.conversations import Message, common_beginning, described, is_conversation, read_messages
 from rllab.text.packing import Document
 from rllab.text.template import Span, Template, options_of
@@ -50,18 +50,17 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[
     return [encode.prompt(text, plain=_is_plain(row)) for text, row in zip(texts, rows, strict=True)]
 
 
-def completion_text(tokenizer: PreTrainedTokenizerFast, prompt: str, ids: list[int]) -> str:
-    """The text of a sampled completion, with the opening tag of thinking that may end its prompt."""
-    return opening_of(prompt) + str(tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def reply_ids(tokenizer: PreTrainedTokenizerFast, reply: Sequence[Mapping[str, Any]], row: Row) -> list[int]:
+def reply_ids(
+    tokenizer: PreTrainedTokenizerFast, reply: Sequence[Mapping[str, Any]], row: Row, *, ended: bool = True
+) -> list[int]:
     """The token ids of a reply, between the end of the model's last turn and the begin of its next.
+
+    ended: the model ended its turn with a stop token; else the reply begins with the template's end of a turn.
 
     Raises:
         FieldMistake: the chat template leaves out the model's earlier turns.
     """
-    before, after = Template(tokenizer, options_of(row)).reply(read_messages(reply))
+    before, after = Template(tokenizer, options_of(row)).reply(read_messages(reply), ended)
     return _Encoder(tokenizer).continuation(before, after)
 
 

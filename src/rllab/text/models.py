@@ -23,6 +23,7 @@ from rllab.core.errors import FieldMistake
 from rllab.text.attention import Packed
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.packing import completion_indices
+from rllab.text.template import Template
 
 if TYPE_CHECKING:
     from rllab.text.adapters import Adapters
@@ -53,9 +54,15 @@ class LanguageModel:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """The tokens that end a completion: those of the model's generation config, and the tokenizer's eos_token."""
-        config = getattr(self.model, "generation_config", None)
-        return frozenset([*as_list(getattr(config, "eos_token_id", None)), *as_list(self.tokenizer.eos_token_id)])
+        """The tokens that end a completion.
+
+        They are those of the model's generation config, the tokenizer's eos_token, and what ends a turn in its chat
+        template.
+        """
+        config, tokenizer = getattr(self.model, "generation_config", None), self.tokenizer
+        ends = Template(tokenizer, {}).end_tokens if tokenizer.chat_template is not None else ()
+        own = [tokenizer.convert_tokens_to_ids(end) for end in ends]
+        return frozenset([*as_list(getattr(config, "eos_token_id", None)), *as_list(tokenizer.eos_token_id), *own])
 
     def enable_gradient_checkpointing(self) -> None:
         """Turns on gradient checkpointing: layers store no activations, and are recomputed in the backward pass."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from rllab.core.messages import opening_of
 from rllab.text.attention import KVCache, Packed
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.models import LanguageModel
@@ -122,10 +123,14 @@ class _Ends:
         return any(end in text for end in self._stop)
 
 
-def sampled_text(lm: LanguageModel, ids: list[int], stop: Sequence[str] = ()) -> str:
-    """The text of sampled tokens, without special tokens and the stop token, and cut behind the first stop text."""
+def completion_text(lm: LanguageModel, prompt: str, ids: list[int], stop: Sequence[str] = ()) -> str:
+    """The text of a sampled completion: without special tokens and its stop token, and cut behind the first stop text.
+
+    It begins with the opening tag of thinking that may end its prompt.
+    """
     text = str(lm.tokenizer.decode(ids[:-1] if ids and ids[-1] in lm.stop_ids else ids, skip_special_tokens=True))
-    return text[: min((text.index(end) + len(end) for end in stop if end in text), default=None)]
+    cut = text[: min((text.index(end) + len(end) for end in stop if end in text), default=None)]
+    return opening_of(prompt) + cut
 
 
 def _append(completions: list[Completion], chosen: Tensor, logp: Tensor, ends: _Ends) -> None:

@@ -72,8 +72,10 @@ class Template:
         """A conversation up to where the model's next turn begins."""
         return self._rendered(messages, add_generation_prompt=True)[0]
 
-    def reply(self, reply: Sequence[Message]) -> tuple[str, str]:
+    def reply(self, reply: Sequence[Message], ended: bool = True) -> tuple[str, str]:
         """(a text that ends as the model's turn does, what the template renders of a reply to it up to the next turn).
+
+        ended: the model has written the end of its turn, which is left out of the reply.
 
         The reply is rendered after a placeholder turn, not after the model's own: templates may rewrite earlier turns,
         and sampled tokens are not always those that the tokenizer makes of their text.
@@ -85,7 +87,7 @@ class Template:
         before, mark, after = self.prompt([*turn, *reply]).rpartition(_MARK)
         if not mark:
             raise FieldMistake("model", "its chat template leaves out the model's earlier turns: it cannot take turns")
-        end = self.ends[1] if after.startswith(self.ends[1]) else ""
+        end = self.ends[1] if ended and after.startswith(self.ends[1]) else ""
         return before + mark + end, after.removeprefix(end)
 
     def conversation(self, messages: Sequence[Message], first: int = 0) -> Rendered:
@@ -116,6 +118,11 @@ class Template:
         middle = self._rendered([*turn, {"role": "user", "content": _NEXT}])[0].partition(_MARK)[2].partition(_NEXT)[0]
         end = self._special(last) or common_beginning([last, middle]).rstrip()
         return end, end if middle.startswith(end) else self._special(middle)
+
+    @property
+    def end_tokens(self) -> set[str]:
+        """The tokens that end the assistant's turn; none where that is a text of several."""
+        return {end.strip() for end in self.ends} & set(self._tokenizer.get_added_vocab())
 
     def _special(self, text: str) -> str:
         """The beginning of a text up to its first special token, if nothing but whitespace stands before that."""

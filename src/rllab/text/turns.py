@@ -13,10 +13,10 @@ import numpy as np
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.messages import last_text
-from rllab.text.chat import completion_text, prompt_ids, prompt_texts, reply_ids
+from rllab.text.chat import prompt_ids, prompt_texts, reply_ids
 from rllab.text.conversations import Message
 from rllab.text.models import LanguageModel
-from rllab.text.sampler import Completion, Sampling, Uniforms, generate
+from rllab.text.sampler import Completion, Sampling, Uniforms, completion_text, generate
 
 Row = dict[str, Any]
 
@@ -59,15 +59,15 @@ def converse(
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
     completions = generate(lm, prompts, sampling, samples, uniforms)
     texts = prompt_texts(lm.tokenizer, rows)
-    conversations = [Conversation(c, [_message(lm, texts[c.row], c.ids)]) for c in completions]
+    conversations = [Conversation(c, [_message(lm, texts[c.row], c.ids, sampling)]) for c in completions]
     open_ones = conversations if hasattr(task, "reply") else []
     while open_ones := [c for c in open_ones if _replied(lm, task, rows[c.completion.row], c, sampling.max_new_tokens)]:
         _next_turn(lm, prompts, open_ones, sampling, uniforms)
     return prompts, conversations
 
 
-def _message(lm: LanguageModel, before: str, ids: list[int]) -> Message:
-    return {"role": "assistant", "content": completion_text(lm.tokenizer, before, ids)}
+def _message(lm: LanguageModel, before: str, ids: list[int], sampling: Sampling) -> Message:
+    return {"role": "assistant", "content": completion_text(lm, before, ids, sampling.stop)}
 
 
 def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation, budget: int) -> bool:
@@ -84,7 +84,7 @@ def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation,
         raise Mistake(f"{name}.reply fails on {conversation.text[:80]!r}: {type(error).__name__}: {error}") from error
     if not reply:
         return False
-    ids = reply_ids(lm.tokenizer, reply, row)
+    ids = reply_ids(lm.tokenizer, reply, row, ended=completion.ids[-1] in lm.stop_ids)
     if len(completion.ids) + len(ids) >= budget:
         completion.finished = False
         return False
@@ -120,4 +120,4 @@ def _next_turn(
         completion.ids = completion.ids + ids
         completion.logp = completion.logp + new.logp[:left]
         completion.learned = [*completion.learned, *[True] * len(ids)]
-        conversation.messages.append(_message(lm, conversation.reply, ids))
+        conversation.messages.append(_message(lm, conversation.reply, ids, sampling))
