@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from rllab_envs.tasks import pocket, tables
 from rllab_envs.tasks.dataset import Dataset
+from rllab_envs.tasks.draws import split_of
 from rllab_envs.tasks.formats import RowFault, canonical, filled
+from rllab_envs.tasks.tables import SPLITS
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.chat import documents
@@ -235,6 +237,23 @@ def test_the_thousandth_row_is_named(tmp_path: Path) -> None:
     rows[1100] = rows[1100] | {"text": "both"}
     with pytest.raises(FieldMistake, match=r"mine.jsonl:1000: message 2 .*\n.*:1101: it has messages and"):
         Dataset(write(tmp_path / "mine.jsonl", rows))
+
+
+def test_small_files_have_held_out_rows(tmp_path: Path) -> None:
+    drawn = [
+        {"prompt": f"row {i}", "completion": "5"}
+        for i in range(200)
+        if split_of(json.dumps({"completion": "5", "prompt": f"row {i}"}, sort_keys=True)) == "train"
+    ]
+    for count, sizes in ((19, (18, 0, 1)), (20, (17, 1, 2)), (60, (51, 3, 6)), (100, (85, 5, 10))):
+        task = Dataset(write(tmp_path / "mine.jsonl", drawn[:count]))
+        assert tuple(map(task.size, SPLITS)) == sizes and sum(sizes) == count
+        rows = [task.row(i, s)["prompt"] for s in SPLITS for i in range(task.size(s))]
+        assert sorted(rows) == sorted(r["prompt"] for r in drawn[:count])
+    task = Dataset(write(tmp_path / "mine.jsonl", drawn[:1] * 60 + drawn[1:12]))  # equal rows are in one split
+    held = [{task.row(i, s)["prompt"] for i in range(task.size(s))} for s in SPLITS]
+    assert not held[0] & held[1] and not held[0] & held[2] and not held[1] & held[2] and held[0]
+    assert Dataset(write(tmp_path / "mine.jsonl", drawn[:1] * 60)).size("train") == 60
 
 
 def test_places_of_rows(tmp_path: Path) -> None:

@@ -103,6 +103,16 @@ def test_equal_answers_are_counted(algo: str, tmp_path: Path) -> None:
         preflight(cut)
 
 
+@pytest.mark.parametrize("algo", ["RewardModel", "DPO"])
+def test_words_that_a_tokenizer_lacks_are_reported_with_a_way_forward(algo: str, tmp_path: Path) -> None:
+    new_model(SHAPE, TOKENIZER).write_files(tmp_path / "words")
+    new_model(SHAPE, TOKENIZER).model.save_pretrained(tmp_path / "words")
+    write(tmp_path / "mine.jsonl", many({"prompt": "Quaestio magna:", "chosen": "respondeo", "rejected": "nescio"}))
+    text = RECIPE.format(algo=algo, task="mine.jsonl").partition("shape:")[0] + f"model: {tmp_path / 'words'}"
+    with pytest.raises(Mistake, match=r"rows hold words .* cannot read: set `model` to one with a byte-level"):
+        preflight(read_recipe(text, "mine.yaml", tmp_path, "mine"))
+
+
 def test_rows_that_are_too_long_are_dropped(tmp_path: Path) -> None:
     """The others are trained in the order of an epoch without them, and a stopped run goes on with the same bits."""
     rows = [{"prompt": f"row {i}", "completion": "x " * (200 if i % 4 == 0 else 3)} for i in range(120)]
@@ -152,9 +162,7 @@ def test_too_few_rows_are_refused_before_training(tmp_path: Path) -> None:
         rows = [{"prompt": f"What is {i} plus 1?", "completion": f" The answer is {i + 1}."} for i in range(count)]
         write(tmp_path / "mine.jsonl", rows)
         recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
-        with pytest.raises(
-            Mistake, match=rf"task: has {count} rows: {sizes}.*at least about 60, or a folder with files"
-        ):
+        with pytest.raises(Mistake, match=rf"task: has {count} rows: {sizes}.*at least 20, or a folder with files"):
             list(Trainer(recipe, tmp_path / f"run{count}"))
         assert not (tmp_path / f"run{count}/metrics.jsonl").read_text()
 

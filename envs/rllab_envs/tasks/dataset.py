@@ -6,7 +6,7 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rllab.core.errors import FieldMistake
@@ -16,6 +16,7 @@ from rllab_envs.tasks.formats import RowFault, canonical, check_template, filled
 from rllab_envs.tasks.tables import SPLITS, BrokenLine, Table, read
 
 _SHOWN = 5  # mistakes that are shown in full
+_TWENTIETHS = {"validation": 1, "test": 2}  # of the rows that are held out
 
 
 class Dataset:
@@ -25,7 +26,7 @@ class Dataset:
     several. columns: names in the file and names here, as in {question: prompt, answer: completion}. kind: of the
     answers in `target`, for rows without a column `kind`. prompt, completion: templates that join columns of the file,
     as in "{instruction}\\n{input}"; lines whose columns are all empty are left out. Without rows for `validation` or
-    `test`, 1 in 20 and 2 in 20 rows of `train` are held out, by a hash of the row.
+    `test`, 1 in 20 and 2 in 20 rows of `train` are held out, by a hash of the row; of fewer than 20 rows maybe none.
 
     Raises:
         FieldMistake: there are no rows, or a row is broken or lacks a column; the message names file and line.
@@ -49,6 +50,7 @@ class Dataset:
             except ValueError as error:
                 raise FieldMistake("task", f"{name}: {error}") from None
         self._tables = read(path, config)
+        self._drawn = array("b")  # of each row of `train`, the split that its hash draws
         self._check(path)
         every = {s: (s, array("q", range(len(table)))) for s, table in self._tables.items()}
         self._rows: dict[str, tuple[str, array[int]]] = every  # of each split: its table, and its rows there
@@ -77,10 +79,20 @@ class Dataset:
     def _hold_out(self) -> None:
         missing = [s for s in SPLITS[1:] if not self.size(s)]
         held = {s: array("q") for s in ("train", *missing)}
-        for i in range(self.size("train")):
-            split = split_of(json.dumps(Dataset.row(self, i, "train"), sort_keys=True, default=str))
-            held[split if split in missing else "train"].append(i)
+        for i, drawn in enumerate(self._drawn):
+            held[SPLITS[drawn] if SPLITS[drawn] in missing else "train"].append(i)
+        for split in missing:
+            count = len(self._drawn) * _TWENTIETHS[split] // 20
+            if count and not held[split]:
+                held["train"], held[split] = self._first_by_hash(held["train"], count)
         self._rows |= {s: ("train", places) for s, places in held.items()}
+
+    def _first_by_hash(self, places: Sequence[int], count: int) -> "tuple[array[int], array[int]]":
+        """(the others, the `count` rows with the lowest hashes), for small files; equal rows stay together."""
+        hashes = {i: _sha(self._canonical(self._tables["train"][i])) for i in places}
+        last = sorted(hashes.values())[count - 1]
+        held, others = (array("q", (i for i in places if (hashes[i] <= last) is low)) for low in (True, False))
+        return (others, held) if others else (held, others)
 
     def _hash(self) -> str:
         """A hash of all rows, as of one JSON object of all splits."""
@@ -102,16 +114,19 @@ class Dataset:
             FieldMistake: there is none, or some are broken.
         """
         problems, names, first = list[str](), set[str](), ""
-        for place, row in _all(self._tables):
+        for split, place, row in _all(self._tables):
             if isinstance(row, BrokenLine):
                 problems.append(f"{place}: {row.fault}")
                 continue
             names |= row.keys()
             try:
-                form = learned(self._canonical(row))
+                named = self._canonical(row)
+                form = learned(named)
                 first = first or form
                 if form != first:
                     raise RowFault(f"it has {form}, and the rows before it have {first}: give all rows one form")
+                if split == "train":
+                    self._drawn.append(SPLITS.index(split_of(_text(named))))
             except RowFault as fault:
                 problems.append(f"{place}: {fault}")
         if problems:
@@ -142,8 +157,17 @@ class Dataset:
         return canonical(named)
 
 
-def _all(tables: Mapping[str, Table]) -> Iterator[tuple[str, Any]]:
-    """(place, row) of all rows of tables."""
-    for table in tables.values():
+def _all(tables: Mapping[str, Table]) -> Iterator[tuple[str, str, Any]]:
+    """(split, place, row) of all rows of tables."""
+    for split, table in tables.items():
         for i in range(len(table)):
-            yield table.place(i), table[i]
+            yield split, table.place(i), table[i]
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    """A row as text, of which the hash is taken."""
+    return json.dumps(row, sort_keys=True, default=str)
+
+
+def _sha(row: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(_text(row).encode()).digest()

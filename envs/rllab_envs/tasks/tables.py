@@ -177,13 +177,13 @@ def _raw(file: Path) -> BinaryIO:
 def _opened(file: Path) -> BinaryIO:
     """The bytes of a file, unpacked; in memory if they are few."""
     raw = _raw(file)
+    packed = file.suffix == ".gz"
+    if not packed and file.stat().st_size > IN_MEMORY:
+        return raw
     beginning = raw.read(IN_MEMORY + 1)
-    if len(beginning) <= IN_MEMORY:
+    if not packed or len(beginning) <= IN_MEMORY:
         raw.close()
         return io.BytesIO(beginning)
-    if file.suffix != ".gz":
-        raw.seek(0)
-        return raw
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open
     unpacked.write(beginning)
     shutil.copyfileobj(raw, unpacked)

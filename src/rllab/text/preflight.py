@@ -12,7 +12,7 @@ from rllab.core.errors import FieldMistake
 from rllab.text.logprobs import hidden_at, next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack
-from rllab.text.rows import check_lengths
+from rllab.text.rows import check_lengths, equal_answers, truncate
 from rllab.text.tokenizers import unknown_token
 
 MB = 1 << 20
@@ -33,8 +33,13 @@ def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long:
     unknown = unknown_token(lm.tokenizer)
     lost = sum(unknown is not None and any(unknown in ids for ids in (d.prompt, *d.completions)) for d in sample)
     if lost > len(sample) / 2:
-        raise FieldMistake("task", f"{lost} of {len(sample)} rows hold words that the model's tokenizer cannot read")
+        raise FieldMistake(
+            "task",
+            f"{lost} of {len(sample)} rows hold words that the model's tokenizer cannot read: set `model` to one with "
+            "a byte-level tokenizer, as most on the hub have, or make one by `shape`, whose tokenizer reads any text",
+        )
     lines["with unknown words"] = Line(f"{lost} of {len(sample)} rows", rows=lost)
+    lines |= equal_answers([truncate(d, length) for d in sample])
     return lines | _turns(lm, sample) | _sizes(lm.model, lm.part)
 
 

@@ -67,7 +67,7 @@ class Rows:
             raise FieldMistake(
                 "task",
                 f"has {sum(sizes.values())} rows{without}: {', '.join(f'{n} for {s}' for s, n in sizes.items())}. Give "
-                "more rows, at least about 60, or a folder with files named train, validation and test",
+                "more rows, of a file at least 20, or a folder with files named train, validation and test",
             )
 
     def drop_longer(
@@ -175,7 +175,6 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
 
     Raises:
         FieldMistake: documents are longer than a row and `too_long` is "error", or a row is longer than `context`.
-        FieldMistake: in all rows that compare completions these are equal.
         Mistake: a row has no room for a document's completions.
     """
     if context is not None and length > context:
@@ -188,11 +187,12 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
             f"{len(over)} of {len(sizes)} rows that were checked are longer than a row of {length} tokens; the "
             f"longest has {sizes.max()}: make `length` larger, or set too_long: cut or drop",
         )
-    cut_to_length = [truncate(d, length) for d in documents]
+    for i in over:
+        truncate(documents[int(i)], length)
     median, most, longest = np.percentile(sizes, [50, 95, 100]).astype(int).tolist()
     learned = sum(sum(map(len, d.completions)) for d in documents) / int(sizes.sum())
     cut = len(over) / len(sizes)
-    return _equal_answers(cut_to_length) | {
+    return {
         "rows checked": Line(f"{len(sizes)}", rows=len(sizes)),
         "tokens of a row": Line(
             f"median {median}, 95 % below {most}, longest {longest} (length: {length})",
@@ -206,7 +206,7 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
     }
 
 
-def _equal_answers(documents: Sequence[Document]) -> dict[str, Line]:
+def equal_answers(documents: Sequence[Document]) -> dict[str, Line]:
     """Counts the documents with several completions that are all equal: a comparison of them teaches nothing.
 
     Raises:
