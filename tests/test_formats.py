@@ -81,6 +81,10 @@ PADDED = [{"type": "function", "id": None, "function": {"name": "add", "argument
             {"prompt": "2 + 3?", "chosen": [A], "rejected": [B]},
             {"prompt": [Q], "chosen": [A], "rejected": [B]},
         ),
+        (
+            {"prompt": "2 + 3?", "completion": [Q, A], "not_learned": [Q, B], "messages": [Q, A]},
+            {"prompt": [Q], "completion": [A]},
+        ),
         ({"prompt": "2 + 3?", "messages": [Q, A]}, {"prompt": [Q], "messages": [Q, A]}),
         (
             {"chosen": "\n\nHuman: 2 + 3?\n\nAssistant: 5", "rejected": "\n\nHuman: 2 + 3?\n\nAssistant: 6"},

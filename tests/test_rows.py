@@ -83,6 +83,35 @@ def test_preferences_train_in_one_line(algo: str, tmp_path: Path) -> None:
     assert "eval/accuracy" in list(Trainer(recipe, tmp_path / "run"))[-1]
 
 
+@pytest.mark.parametrize(
+    ("algo", "row", "fault"),
+    [
+        ("SFT", {"prompt": "2", "chosen": "3", "rejected": "4"}, "has 2 completions, and SFT would learn all of them"),
+        ("DPO", {"prompt": "2", "completion": "3"}, "has one completion, and DPO compares several: give chosen and"),
+        ("RewardModel", {"text": "2 3"}, "has one completion, and RewardModel compares several"),
+    ],
+)
+def test_rows_for_another_algorithm_are_refused(algo: str, row: dict[str, Any], fault: str, tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", many(row))
+    recipe = read_recipe(RECIPE.format(algo=algo, task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+    with pytest.raises(Mistake, match=rf"mine.yaml:2: task: .*mine.jsonl:\d+: {fault}"):
+        preflight(recipe)
+
+
+def test_a_run_on_a_file_that_is_not_in_memory_goes_on_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "mine.jsonl", [{"prompt": f"{i} + 1 =", "completion": f" {i + 1}"} for i in range(100)])
+    recipe = read_recipe(RECIPE.format(algo="SFT", task="mine.jsonl"), "mine.yaml", tmp_path, "mine")
+    *_, held = list(Trainer(recipe, tmp_path / "held"))
+    monkeypatch.setattr("rllab_envs.tasks.tables.IN_MEMORY", 100)
+    stop = Stop()
+    for _ in Trainer(recipe, tmp_path / "run", stop=stop):
+        stop.reason = "test"
+    *_, resumed = list(Trainer(recipe, RunFolder(tmp_path / "run")))
+    assert resumed["loss/total"] == held["loss/total"] and resumed["eval/nll"] == held["eval/nll"]
+
+
 @pytest.mark.parametrize("algo", ["RewardModel", "DPO"])
 def test_equal_answers_are_counted(algo: str, tmp_path: Path) -> None:
     rows = many({"prompt": "2 + 3 =", "chosen": "5", "rejected": "6"})

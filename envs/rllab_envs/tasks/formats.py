@@ -169,8 +169,8 @@ def _helpsteer(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ultrafeedback(row: dict[str, Any]) -> dict[str, Any]:
-    """`messages` that repeat `chosen` are left out."""
-    repeated = "messages" in row and row["messages"] == row.get("chosen")
+    """`messages` that repeat `chosen` (or `completion`, where it is renamed) are left out."""
+    repeated = "messages" in row and row["messages"] in (row.get("chosen"), row.get("completion"))
     return {k: v for k, v in row.items() if k != "messages" or not repeated}
 
 

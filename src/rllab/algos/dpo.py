@@ -55,6 +55,7 @@ class DPO(TextAlgorithm):
     """Trains a policy on ranked answers."""
 
     unit: ClassVar[str] = "data/pairs"
+    compares: ClassVar[bool] = True
 
     renamed: ClassVar[dict[str, str]] = {"form": "loss_type"}
 

@@ -45,6 +45,7 @@ class RewardModel(TextAlgorithm):
     """Learns a reward from ranked answers."""
 
     unit: ClassVar[str] = "data/pairs"
+    compares: ClassVar[bool] = True
 
     renamed: ClassVar[dict[str, str]] = {"center": "center_rewards_coefficient"}
 

@@ -38,6 +38,8 @@ class TextAlgorithm(Algorithm):
 
     large_products: ClassVar[bool] = True
     renamed: ClassVar[dict[str, str]] = {"kept": "retention_task"}
+    compares: ClassVar[bool] = False
+    """Whether it learns from comparisons of a row's completions; otherwise it learns the one completion of a row."""
 
     task: Annotated[Callable[..., Any], TASKS]  # the rows of text: a task's name, mine.py:Task or mine.jsonl
     model: Annotated[str, Model()] = ""  # a folder, a name on the hub, or run:NAME; "": a new model of `shape`
@@ -121,6 +123,9 @@ class TextAlgorithm(Algorithm):
                 f"{', '.join(bare[0])}. Name the column of the completion, as in task: {{name: mine.jsonl, columns: "
                 "{answer: completion}}",
             )
+        for index, document in enumerate(tokenized):
+            if (len(document.completions) > 1) != self.compares:
+                raise RowMistake("task", self._other_form(len(document.completions)), index)
         return tokenized
 
     def _sizes_of(self, rows: list[dict[str, Any]], place: Callable[[int], str]) -> list[int]:
@@ -139,6 +144,18 @@ class TextAlgorithm(Algorithm):
                 "eval/retention measures nothing: set retention_task: null",
                 stacklevel=2,
             )
+
+    def _other_form(self, count: int) -> str:
+        """The message for a row of `count` completions, which this algorithm does not learn from."""
+        name = type(self).__name__
+        if self.compares:
+            return (
+                f"has one completion, and {name} compares several: give chosen and rejected, or completions and ranks"
+            )
+        return (
+            f"has {count} completions, and {name} would learn all of them: name the one to learn, as in task: "
+            "{name: mine.jsonl, columns: {chosen: completion, rejected: not_learned}}"
+        )
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self._lm.part}
