@@ -3,10 +3,12 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
@@ -19,7 +21,7 @@ from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
 from rllab.text.logprobs import next_token_logp
 from rllab.text.lora import Lora
-from rllab.text.models import LanguageModel
+from rllab.text.models import LanguageModel, new_model
 from rllab.text.open import add_adapters, merge, open_adapter, open_model
 from rllab.text.packing import Document, pack
 from rllab.text.sampler import Sampling, generate
@@ -38,6 +40,12 @@ PLACES: dict[str, dict[str, Any]] = {
 }
 both = pytest.mark.parametrize("base", ["tied", "untied"], indirect=True)
 DOCUMENTS = [Document([5, 9, 13, 40], [[7, 22, 31], [64, 8]]), Document([11, 12], [[90, 3, 17, 44, 51]])]
+
+
+@pytest.fixture(autouse=True)
+def templates_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates are not rendered in a process of their own first, which takes a second."""
+    monkeypatch.setattr("rllab.text.load.checked_template", lambda *_: nullcontext())
 
 
 @pytest.fixture
@@ -111,6 +119,33 @@ def trained(lm: LanguageModel) -> list[torch.nn.Parameter]:
     return [p for p in lm.part.parameters() if p.requires_grad]
 
 
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL |= {"intermediate_size": 48}
+KINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4}, "wte"),
+    "gemma2": (SMALL | {"head_dim": 8}, "embed_tokens"),
+    "phi3": (SMALL, "embed_tokens"),
+    "mixtral": (SMALL | {"num_local_experts": 4}, "embed_tokens"),
+    "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "word_embeddings"),
+    "mamba": ({"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, "embeddings"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_on_any_architecture_are_pefts(kind: str) -> None:
+    shape, embeddings = KINDS[kind]
+    torch.manual_seed(0)
+    made = new_model({"model_type": kind} | shape, families.tokenizer("mistral"))
+    lm = add_adapters(made, Lora(r=4, target_modules=[embeddings, "lm_head"]))
+    assert lm.shape is None
+    with_noise(lm.part)
+    theirs, ours = row_by_row(lm.model), packed(lm)
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+    for a, b in zip(*(torch.autograd.grad(x.sum(), trained(lm)) for x in (ours, theirs)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+        assert b.abs().max() > 0
+
+
 @both
 @pytest.mark.parametrize("place", ["both", "whole"])
 def test_a_merged_folder_is_the_adapted_model(place: str, base: str, tmp_path: Path) -> None:
@@ -132,6 +167,7 @@ def test_a_merged_folder_needs_no_code_of_the_lab(dtype: str, base: str, elsewhe
     folder, adapted = elsewhere(target_modules=["q_proj", "embed_tokens", "lm_head"])
     spare = tmp_path / "spare"
     shutil.copytree(base, spare)
+    (spare / "tokenizer.model").write_bytes(b"read by converters")
     GenerationConfig(eos_token_id=[2, 77]).save_pretrained(spare)
     AutoModelForCausalLM.from_pretrained(spare, dtype=torch.float16).save_pretrained(spare)
     config = json.loads((Path(folder) / "adapter_config.json").read_text())
@@ -145,6 +181,7 @@ def test_a_merged_folder_needs_no_code_of_the_lab(dtype: str, base: str, elsewhe
     assert ("lm_head.weight" in written) and not whole.config.tie_word_embeddings
     assert whole.config.architectures == ["Qwen2ForCausalLM"] and whole.config.vocab_size == len(tokenizer) == 315
     assert whole.generation_config.eos_token_id == [2, 77]
+    assert (tmp_path / "whole" / "tokenizer.model").read_bytes() == b"read by converters"
     assert (
         tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False) == "<new0>a<|im_end|><new1>"
     )

@@ -1,5 +1,6 @@
 """What ends a sampled completion: the stop tokens of a model's generation config and template, and stop texts."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ from rllab.text.sampler import Completion, Sampling, completion_text, generate
 from rllab.text.turns import converse
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+@pytest.fixture(autouse=True)
+def templates_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates are not rendered in a process of their own first, which takes a second."""
+    monkeypatch.setattr("rllab.text.load.checked_template", lambda *_: nullcontext())
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,18 @@ Weights are read from safetensors only, and no code that came with a model is ru
 """
 
 import importlib.util
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from rllab.core.errors import FieldMistake
-from rllab.core.files import hub_is_reachable
 from rllab.core.run import RunFolder
+from rllab.text.folders import hub_options
 from rllab.text.models import HEADS, Head, LanguageModel, native_shape
 from rllab.text.template import checked_template
 from rllab.text.tokenizers import CHAT
@@ -41,7 +40,7 @@ def load_base(
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     _check_folder(name)
-    hub = _hub(name)
+    hub = hub_options(name)
     more: dict[str, Any] = hub | ({} if head == "lm" else {"num_labels": 1})
     if quantize:
         more |= _quantized()
@@ -62,20 +61,6 @@ def load_base(
         with _quietly():
             model.resize_token_embeddings(len(words))
     return LanguageModel(model, words, name, native_shape(model), new_tokens=new_tokens)
-
-
-def stored_dtype(name: str) -> torch.dtype:
-    """The dtype of the weights of a model, or of the base of adapters, by its config; fp32 where that gives none."""
-    if (Path(name) / "adapter_config.json").is_file():
-        settings = json.loads((Path(name) / "adapter_config.json").read_text(encoding="utf-8"))
-        return stored_dtype(settings["base_model_name_or_path"])
-    with _as_mistakes(name):
-        dtype = AutoConfig.from_pretrained(name, trust_remote_code=False, **_hub(name)).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
-def _hub(name: str) -> dict[str, Any]:
-    return {} if Path(name).is_dir() or hub_is_reachable() else {"local_files_only": True}
 
 
 def _check_folder(name: str) -> None:

@@ -1,5 +1,6 @@
 """A language model: transformers' model, its tokenizer, and its adapters if it has any; new models from a config."""
 
+import shutil
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -21,6 +22,7 @@ from transformers import (
 from rllab.core.algorithm import Batch
 from rllab.core.errors import FieldMistake
 from rllab.text.attention import Packed
+from rllab.text.folders import sentencepiece_file
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.packing import completion_indices
 from rllab.text.template import Template
@@ -87,6 +89,8 @@ class LanguageModel:
     def write_files(self, folder: Path) -> None:
         """Writes the files beside the weights in a Hugging Face folder: config, tokenizer, chat template."""
         self.tokenizer.save_pretrained(folder)
+        if self.name and (pieces := sentencepiece_file(self.name)):
+            shutil.copyfile(pieces, folder / pieces.name)
         if self.adapters is not None:
             self.adapters.write_files(folder)
             return

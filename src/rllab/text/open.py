@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import usual_mode
-from rllab.text.load import load_base, stored_dtype
+from rllab.text.folders import stored_dtype
+from rllab.text.load import load_base
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel, native_shape, new_model
 
