@@ -216,6 +216,13 @@ WEATHER = {
     },
 }
 
+USER = [{"role": "user", "content": text} for text in ("What is 0 plus 1?", "And plus 2?", "How are you?")]
+SAYS = [{"role": "assistant", "content": text} for text in ("The answer is 1.", "It is 2.", "I am fine, thank you.")]
+TALK = [message for pair in zip(USER, SAYS, strict=True) for message in pair]
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+ASKS = [{"role": "user", "content": "How is Paris?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+ANSWERS = [{"role": "tool", "content": '{"sun": true}'}, {"role": "assistant", "content": "The sun is out."}]
+
 
 @functools.cache
 def _trained(kind: Kind) -> str:

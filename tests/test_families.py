@@ -5,23 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import CHATS, FAMILIES, WEATHER, tokenizer, turns
+from families import ANSWERS, ASKS, CALL, CHATS, FAMILIES, SAYS, TALK, USER, WEATHER, tokenizer, turns
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
-from rllab.core.messages import opening_of
-from rllab.text.chat import RowMistake, completion_text, documents, prompt_ids, prompt_texts, reply_ids
+from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts, reply_ids
 from rllab.text.template import Template
 from rllab.text.tokenizers import unknown_token
 
-USER = [{"role": "user", "content": text} for text in ("What is 0 plus 1?", "And plus 2?", "How are you?")]
-SAYS = [{"role": "assistant", "content": text} for text in ("The answer is 1.", "It is 2.", "I am fine, thank you.")]
-TALK = [message for pair in zip(USER, SAYS, strict=True) for message in pair]
 AS_THEY_ARE = [name for name in CHATS if name != "qwen3"]  # qwen3 writes an empty thought before its last answer
-CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
 CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-ASKS = [{"role": "user", "content": "How is Paris?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
-ANSWERS = [{"role": "tool", "content": '{"sun": true}'}, {"role": "assistant", "content": "The sun is out."}]
 
 
 def by_hand(tokenizer: PreTrainedTokenizerFast, pieces: list[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
@@ -255,15 +248,6 @@ def test_a_reply_is_what_the_template_renders_of_it(name: str) -> None:
         result = "\n<|im_start|>user\n<tool_response>\n5\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
         row = {"tools": [WEATHER]}
         assert words.decode(reply_ids(words, [{"role": "tool", "content": "5"}], row)) == result
-
-
-def test_a_completion_begins_with_the_tag_that_its_prompt_opens() -> None:
-    words = tokenizer("r1")
-    (prompt,) = prompt_texts(words, [{"prompt": USER[:1]}])
-    ids = words("we add\n</think>\n\n1", add_special_tokens=False).input_ids
-    assert opening_of(prompt) == "<think>\n" and completion_text(words, prompt, ids) == "<think>\nwe add\n</think>\n\n1"
-    (direct,) = prompt_texts(tokenizer("qwen3"), [{"prompt": USER[:1], "style": "direct"}])
-    assert direct.endswith("</think>\n\n") and opening_of(direct) == ""
 
 
 @pytest.mark.parametrize(

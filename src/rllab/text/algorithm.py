@@ -84,7 +84,7 @@ class TextAlgorithm(Algorithm):
         self.rows.check_splits()
         sample = self.rows.sample()
         with _named_by(self.rows.place):
-            self._survey = survey(self._lm, self.documents_of(sample), self.length, self.too_long)
+            self._survey = survey(self._lm, sample, self.documents_of(sample), self.length, self.too_long)
         if self.rows.dropped is not None:
             text = ", ".join(f"{count} of {split}" for split, count in self.rows.dropped.items())
             self._survey |= {"dropped": Line(text, **self.rows.dropped)}

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
@@ -83,6 +84,16 @@ def completions(row: Row) -> list[Any]:
     return list(row["completions"]) if "completions" in row else [row["completion"]] if "completion" in row else []
 
 
+def turns_of(row: Row) -> int:
+    """How many turns a row has that can be learned: messages of the assistant, and texts."""
+    if "messages" in row:
+        return sum(message["role"] == "assistant" for message in row["messages"])
+    if "text" in row:
+        return 1
+    each = [_listed(completion, "assistant") for completion in completions(row)]
+    return sum(message["role"] == "assistant" for messages in each for message in messages)
+
+
 def _each(index: int, read: Callable[..., Any], templates: "_Templates", row: Row) -> Any:
     try:
         return read(templates, row)
@@ -118,7 +129,7 @@ def _prompt(templates: _Templates, row: Row) -> str:
     if not is_conversation(row["prompt"]) and _is_plain(row):
         return str(row["prompt"])
     messages = read_messages(_conversations(row)[0])
-    return templates.of(row).prompt(messages)
+    return templates.of(row).question(messages)
 
 
 def _texts(templates: _Templates, row: Row) -> tuple[str | None, list[Text]]:
@@ -140,7 +151,7 @@ def _texts(templates: _Templates, row: Row) -> tuple[str | None, list[Text]]:
     prompt_messages, answers = _conversations(row)
     read = read_messages(prompt_messages)
     if not answers:
-        return template.prompt(read), []
+        return template.question(read), []
     each = [template.conversation(read + read_messages(a), len(read)) for a in answers]
     if not all(r.learned for r in each):
         raise ValueError(f"nothing is learned of a completion of {described(read)}")
@@ -219,11 +230,13 @@ class _Encoder:
     def learned(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
         """(the ids of a text, which of them hold a character of `spans`)."""
         encoding = self._encoding(text)
-        mask, before = [], 0
-        for first, end in encoding.offsets:  # of byte-level tokenizers they may lack the space before a word
-            first, before = min(first, before), max(end, before)
-            mask.append(any(first < b and before > a for a, b in spans))
-        return list(encoding.ids), mask
+        firsts, ends = np.array(encoding.offsets, int).reshape(-1, 2).T
+        ends = np.maximum.accumulate(ends)
+        firsts[1:] = np.minimum(firsts[1:], ends[:-1])  # offsets may lack the space before a word
+        mask = np.zeros(len(ends), bool)
+        for first, end in spans:
+            mask |= (firsts < end) & (ends > first)
+        return list(encoding.ids), mask.tolist()
 
     def behind(self, prompt: str, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
         """(the ids of a text behind its prompt, which of them are learned).

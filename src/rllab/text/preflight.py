@@ -1,14 +1,17 @@
 """Estimates before a training begins: lengths of rows, memory, disk."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rllab.core.algorithm import Line
 from rllab.core.errors import FieldMistake
+from rllab.text.chat import turns_of
 from rllab.text.logprobs import hidden_at, next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack
@@ -22,8 +25,12 @@ _SHOWN = 400  # most characters of the prompt of a row that is shown
 _MEASURED = 128  # tokens of the row on which activations are measured
 
 
-def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long: str) -> dict[str, Line]:
-    """The lengths of a sample of rows, and the memory and disk that training takes, as `rllab check` prints them.
+def survey(
+    lm: LanguageModel, rows: Sequence[Mapping[str, Any]], sample: Sequence[Document], length: int, too_long: str
+) -> dict[str, Line]:
+    """The lengths of a sample of rows, what is learned of them, and the memory and disk that training takes.
+
+    These are lines of `rllab check`. sample: the tokens of each of `rows`.
 
     Raises:
         FieldMistake: rows do not fit `length` or the model's context, or most of them have unknown tokens.
@@ -40,43 +47,46 @@ def survey(lm: LanguageModel, sample: Sequence[Document], length: int, too_long:
         )
     lines["with unknown words"] = Line(f"{lost} of {len(sample)} rows", rows=lost)
     lines |= equal_answers([truncate(d, length) for d in sample])
-    return lines | _turns(lm, sample) | _sizes(lm.model, lm.part)
+    return lines | _turns(lm, sum(map(turns_of, rows)), sample) | _sizes(lm.model, lm.part)
 
 
-def _turns(lm: LanguageModel, sample: Sequence[Document]) -> dict[str, Line]:
-    """How many turns are learned, the tokens that end them, and a row with the learned tokens between ⟦ and ⟧.
+def _turns(lm: LanguageModel, turns: int, sample: Sequence[Document]) -> dict[str, Line]:
+    """How many of the rows' turns are learned, the tokens that end them, and a row with the learned tokens marked.
 
-    {} of prompts, behind which a policy samples what it learns.
+    Of prompts, behind which a policy samples what it learns, one alone.
     """
-    learned = [run for d in sample for run in learned_runs(d)]
-    if not learned:
-        return {}
-    last = Counter(lm.tokenizer.decode([run[-1]]) for run in learned)
-    ends = [[str(token), count] for token, count in last.most_common(_ENDS)]
+    row = marked(lm, sample[0])
+    if not sample[0].learned:
+        return {"a prompt": Line(row, prompt=row)}
+    last = Counter(token for document in sample for token in last_tokens(document))
+    ends = [[str(lm.tokenizer.decode([token])), count] for token, count in last.most_common(_ENDS)]
     text = ", ".join(f"{token!r} ({count})" for token, count in ends)
     more = f" and {len(last) - _ENDS} others" if len(last) > _ENDS else ""
-    row = marked(lm, sample[0])
+    learned = last.total()
     return {
-        "learned turns": Line(f"{len(learned)}", turns=len(learned)),
+        "learned turns": Line(f"{learned} of {turns}", learned=learned, turns=turns),
         "their last tokens": Line(text + more, ends=ends),
         "a row": Line(row, row=row),
     }
 
 
-def learned_runs(document: Document) -> list[list[int]]:
-    """The ids of each turn that is learned: of learned tokens that follow each other in a completion."""
-    runs = []
-    for ids, mask in zip(document.completions, document.learned, strict=False):
-        groups = groupby(zip(ids, mask, strict=True), key=lambda each: each[1])
-        runs += [[token for token, _ in group] for yes, group in groups if yes]
-    return runs
+def last_tokens(document: Document) -> list[int]:
+    """The id of the last token of each learned turn: of learned tokens that follow each other in a completion."""
+    tokens = []
+    for ids, mask in zip(document.completions, document.learned, strict=True):
+        learned = np.array([*mask, False])
+        tokens += [ids[i] for i in np.flatnonzero(learned[:-1] & ~learned[1:]).tolist()]
+    return tokens
 
 
 def marked(lm: LanguageModel, document: Document) -> str:
-    """The text of a document, with its learned tokens between ⟦ and ⟧; of a long prompt the end alone."""
+    """The text of a document, with its learned tokens between ⟦ and ⟧; of a long prompt the end alone.
+
+    Of a prompt alone, whose completion is still to be sampled, the prompt.
+    """
     prompt = str(lm.tokenizer.decode(document.prompt))
     text = prompt if len(prompt) <= _SHOWN else f"... {prompt[-_SHOWN:]}"
-    for ids, mask in zip(document.completions, document.learned, strict=True):
+    for ids, mask in zip(document.completions if document.learned else (), document.learned, strict=True):
         text += "" if ids is document.completions[0] else " | "
         for yes, group in groupby(zip(ids, mask, strict=True), key=lambda each: each[1]):
             piece = str(lm.tokenizer.decode([token for token, _ in group]))

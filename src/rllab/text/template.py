@@ -103,12 +103,18 @@ class Template:
         shown = list(messages[: turns[-1] + 1])
         marks = _GENERATION.search(self._source)
         rendered = self._by_marks(shown, turns, first) if marks else self._by_prefixes(shown, turns)
-        names = [t["function"]["name"] for t in self._options.get("tools") or ()]
-        for name in [*names, *(n for i in turns for n in called(shown[i]))]:
-            if name not in rendered.text:
-                key = "tools" if name in names else "tool_calls"
-                raise FieldMistake("model", f"its chat template does not render `{key}` ({name}): {_WITHOUT_TOOLS}")
+        self._check_tools(rendered.text, [name for i in turns for name in called(shown[i])])
         return rendered
+
+    def question(self, messages: Sequence[Message]) -> str:
+        """The `prompt` of a row, which a policy completes.
+
+        Raises:
+            FieldMistake: the template leaves out a tool.
+        """
+        text = self.prompt(messages)
+        self._check_tools(text, [])
+        return text
 
     @cached_property
     def ends(self) -> tuple[str, str]:
@@ -123,6 +129,14 @@ class Template:
     def end_tokens(self) -> set[str]:
         """The tokens that end the assistant's turn; none where that is a text of several."""
         return {end.strip() for end in self.ends} & set(self._tokenizer.get_added_vocab())
+
+    def _check_tools(self, text: str, calls: list[str]) -> None:
+        """Raises a FieldMistake where a text lacks a tool of the row, or a call of one."""
+        tools = [t["function"]["name"] for t in self._options.get("tools") or ()]
+        for name in [*tools, *calls]:
+            if name not in text:
+                key = "tools" if name in tools else "tool_calls"
+                raise FieldMistake("model", f"its chat template does not render `{key}` ({name}): {_WITHOUT_TOOLS}")
 
     def _special(self, text: str) -> str:
         """The beginning of a text up to its first special token, if nothing but whitespace stands before that."""
