@@ -260,6 +260,30 @@ def test_small_files_have_held_out_rows(tmp_path: Path) -> None:
     assert Dataset(write(tmp_path / "mine.jsonl", drawn[:1] * 60)).size("train") == 60
 
 
+def test_ratings_become_rankings(tmp_path: Path) -> None:
+    """Neighbouring rows of a prompt, as HelpSteer has them; two prompts that are equal and apart stay apart."""
+    rows = [
+        {"prompt": f"row {i // 3 % 20}", "response": f"answer {i}", "helpfulness": i % 3, "verbosity": 9}
+        for i in range(120)
+    ]
+    task = Dataset(write(tmp_path / "mine.jsonl", rows), rank_by="helpfulness")
+    every = [task.row(i, s) for s in SPLITS for i in range(task.size(s))]
+    assert len(every) == 40 and all(r["ranks"] == [0.0, -1.0, -2.0] for r in every)
+    row = next(r for r in every if r["completions"][0] == [assistant("answer 0")])
+    assert row["completions"] == [[assistant(f"answer {i}")] for i in range(3)] and row["prompt"] == [user("row 0")]
+    assert "completion" not in row and task.place(0, "train").endswith((":1", ":4", ":7", ":10"))
+    alone = [*rows[:6], {"prompt": "alone", "response": "5", "helpfulness": 1}, rows[9] | {"helpfulness": "good"}]
+    with pytest.raises(FieldMistake, match=r"jsonl:7: its prompt has one completion: .*\n.*jsonl:8: .* is 'good', not"):
+        Dataset(write(tmp_path / "mine.jsonl", alone), rank_by="helpfulness")
+    with pytest.raises(FieldMistake, match=r"jsonl:1: its helpful is None, not a number to rank by; its columns are"):
+        Dataset(write(tmp_path / "mine.jsonl", rows), rank_by="helpful")
+    with pytest.raises(
+        FieldMistake, match=r"jsonl:4: this line is not JSON\n.*jsonl:5: message 1 of its prompt has the"
+    ):
+        broken = {"prompt": [{"role": "x"}], "response": "5", "helpfulness": 1}
+        Dataset(write(tmp_path / "mine.jsonl", [*rows[:3], "{", broken, *rows[3:6]]), rank_by="helpfulness")
+
+
 def test_places_of_rows(tmp_path: Path) -> None:
     texts = [json.dumps({"prompt": str(i)}) + ("\n\n" if i % 7 == 0 else "") for i in range(90)]
     task = Dataset(write(tmp_path / "mine.jsonl", texts))

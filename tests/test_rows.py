@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,30 @@ def test_words_that_a_tokenizer_lacks_are_reported_with_a_way_forward(algo: str,
     text = RECIPE.format(algo=algo, task="mine.jsonl").partition("shape:")[0] + f"model: {tmp_path / 'words'}"
     with pytest.raises(Mistake, match=r"rows hold words .* cannot read: set `model` to one with a byte-level"):
         preflight(read_recipe(text, "mine.yaml", tmp_path, "mine"))
+
+
+def test_long_rows_of_a_large_file_are_refused_with_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rllab.text.rows.SURVEYED_FILE", 5)
+    rows = [{"prompt": f"row {i}", "completion": "x " * (200 if i == 77 else 3)} for i in range(120)]
+    write(tmp_path / "mine.jsonl", rows)
+    text = RECIPE.format(algo="SFT", task="mine.jsonl")
+    with pytest.raises(
+        Mistake, match=r"length: .*mine.jsonl:78 has \d+ tokens, more than 96: make `length` larger, or"
+    ):
+        preflight(read_recipe(text, "mine.yaml", tmp_path, "mine"))
+    preflight(read_recipe(text + "\ntoo_long: cut", "mine.yaml", tmp_path, "mine"))
+
+
+@pytest.mark.parametrize("algo", ["RewardModel", "DPO"])
+def test_a_round_of_ties_changes_nothing(algo: str, tmp_path: Path) -> None:
+    row = {"prompt": "2 + 3?", "response_1": "5", "response_2": "6", "preference_strength": 0}
+    better = [r | {"preference_strength": 1} for r in many(row)]
+    for split, rows in (("train", [*many(row)[1:], better[0]]), ("validation", better), ("test", better)):
+        write(tmp_path / f"{split}.jsonl", rows)
+    task = f"{{name: dataset, path: {tmp_path}}}"
+    recipe = read_recipe(RECIPE.format(algo=algo, task=task).replace("size: 4", "size: 1"), "mine.yaml", tmp_path, "m")
+    rounds = list(Trainer(recipe, tmp_path / "run"))
+    assert all(math.isfinite(r["loss/total"]) for r in rounds) and rounds[-1]["data/pairs"] < 2
 
 
 def test_rows_that_are_too_long_are_dropped(tmp_path: Path) -> None:

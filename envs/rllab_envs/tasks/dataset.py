@@ -3,6 +3,7 @@
 `task: mine.jsonl` in a recipe names one. Every row is checked before training, and read again when it is drawn.
 """
 
+import contextlib
 import hashlib
 import json
 from array import array
@@ -12,8 +13,8 @@ from typing import Any
 from rllab.core.errors import FieldMistake
 from rllab.core.messages import last_text
 from rllab_envs.tasks.draws import split_of
-from rllab_envs.tasks.formats import RowFault, canonical, check_template, filled, learned
-from rllab_envs.tasks.tables import SPLITS, BrokenLine, Table, read
+from rllab_envs.tasks.formats import RowFault, canonical, check_template, filled, learned, ranked
+from rllab_envs.tasks.tables import SPLITS, BrokenLine, Groups, Table, read
 
 _SHOWN = 5  # mistakes that are shown in full
 _TWENTIETHS = {"validation": 1, "test": 2}  # of the rows that are held out
@@ -25,7 +26,8 @@ class Dataset:
     path: a file, a folder with files named by their split, or a dataset of the hub. config: of a dataset that has
     several. columns: names in the file and names here, as in {question: prompt, answer: completion}. kind: of the
     answers in `target`, for rows without a column `kind`. prompt, completion: templates that join columns of the file,
-    as in "{instruction}\\n{input}"; lines whose columns are all empty are left out. Without rows for `validation` or
+    as in "{instruction}\\n{input}"; lines whose columns are all empty are left out. rank_by:
+    a column of ratings; neighbouring rows with the same prompt become one ranking. Without rows for `validation` or
     `test`, 1 in 20 and 2 in 20 rows of `train` are held out, by a hash of the row; of fewer than 20 rows maybe none.
 
     Raises:
@@ -41,8 +43,9 @@ class Dataset:
         kind: str | None = None,
         prompt: str = "",
         completion: str = "",
+        rank_by: str = "",
     ) -> None:
-        self._columns, self._kind = columns or {}, kind
+        self._columns, self._kind, self._rank_by = columns or {}, kind, rank_by
         self._templates = {k: v for k, v in (("prompt", prompt), ("completion", completion)) if v}
         for name, template in self._templates.items():
             try:
@@ -50,6 +53,8 @@ class Dataset:
             except ValueError as error:
                 raise FieldMistake("task", f"{name}: {error}") from None
         self._tables = read(path, config)
+        if rank_by:
+            self._tables = {s: Groups(table, self._prompt_of) for s, table in self._tables.items()}
         self._drawn = array("b")  # of each row of `train`, the split that its hash draws
         self._check(path)
         every = {s: (s, array("q", range(len(table)))) for s, table in self._tables.items()}
@@ -118,7 +123,7 @@ class Dataset:
             if isinstance(row, BrokenLine):
                 problems.append(f"{place}: {row.fault}")
                 continue
-            names |= row.keys()
+            names |= (row[0] if self._rank_by else row).keys()
             try:
                 named = self._canonical(row)
                 form = learned(named)
@@ -137,7 +142,19 @@ class Dataset:
         if absent := self._columns.keys() - names:
             raise FieldMistake("task", f"columns: no row of {path} has {', '.join(sorted(absent))}")
 
-    def _canonical(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _canonical(self, row: Any) -> dict[str, Any]:
+        """A row in one of the lab's formats; with `rank_by` the ranking of rows with the same prompt."""
+        if self._rank_by:
+            return ranked([self._named(each) for each in row], self._rank_by)
+        return self._named(row)
+
+    def _prompt_of(self, row: Any) -> Any:
+        """The prompt of a row; a broken row has one of its own."""
+        with contextlib.suppress(RowFault):
+            return object() if isinstance(row, BrokenLine) else self._named(row).get("prompt", object())
+        return object()
+
+    def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row with renamed and joined columns, in one of the lab's formats."""
         named = {self._columns.get(k, k): v for k, v in row.items() if self._columns.get(k, k) == k or v is not None}
         for old, new in self._columns.items():

@@ -71,6 +71,31 @@ def canonical(row: Mapping[str, Any]) -> dict[str, Any]:
     return _with_one_prompt(named, [c for c in columns if c != "prompt"])
 
 
+def ranked(rows: Sequence[Mapping[str, Any]], by: str) -> dict[str, Any]:
+    """Returns one ranking of canonical rows with the same prompt, whose completions are rated in the column `by`.
+
+    The highest rating is the best. Other columns are those of the first row.
+
+    Raises:
+        RowFault: there is one row alone, or a row has no completion or no rating.
+    """
+    if any("completion" not in row or "prompt" not in row for row in rows):
+        raise RowFault("rank_by ranks rows with prompt and completion")
+    ratings = [row.get(by) for row in rows]
+    for rating in ratings:
+        if isinstance(rating, bool) or not isinstance(rating, (int, float)):
+            raise RowFault(
+                f"its {by} is {_short(rating)}, not a number to rank by; its columns are {', '.join(rows[0])}"
+            )
+    if len(rows) < 2:
+        raise RowFault("its prompt has one completion: the rows of a prompt that rank_by compares follow each other")
+    kept = {k: v for k, v in rows[0].items() if k not in ("completion", by)}
+    return kept | {
+        "completions": [row["completion"] for row in rows],
+        "ranks": [-float(r) for r in ratings if r is not None],
+    }
+
+
 def learned(row: Mapping[str, Any]) -> str:
     """Returns what is learned from a canonical row, as the name of its column, or `prompt alone`."""
     return next((c for c in _LEARNED if c in row), "prompt alone")

@@ -15,7 +15,7 @@ import tempfile
 import weakref
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -53,6 +53,30 @@ class Table:
         part = bisect_right(self._ends, index)
         name, rows = self._parts[part]
         return name, rows, index - (self._ends[part] - len(rows))
+
+
+class Groups(Table):
+    """Neighbouring rows of a table that have the same key; a row is the list of them."""
+
+    def __init__(self, table: Table, key: Callable[[Any], Any]) -> None:
+        self._table, self._starts, last = table, array("q"), object()
+        for i in range(len(table)):
+            own = key(table[i])
+            if own != last:
+                self._starts.append(i)
+            last = own
+        self._starts.append(len(table))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> Any:
+        rows = [self._table[i] for i in range(self._starts[index], self._starts[index + 1])]
+        return rows[0] if isinstance(rows[0], BrokenLine) else rows
+
+    def place(self, index: int) -> str:
+        """Returns where the first row of a group is."""
+        return self._table.place(self._starts[index])
 
 
 class Lines(Sequence[Any]):

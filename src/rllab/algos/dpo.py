@@ -71,7 +71,8 @@ class DPO(TextAlgorithm):
     def collect(self, step: int) -> Round:
         rows = self.rows.of_round(step, self.batch_size)
         batch = self.batch(rows)
-        batch["weight"] /= self.ctx.total(batch["weight"].sum()).to(batch["weight"].device)
+        total = self.ctx.total(batch["weight"].sum()).to(batch["weight"].device)
+        batch["weight"] /= torch.where(total > 0, total, 1)  # 0: all rows are ties
         yield self.on_device(batch, step)
         self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
         return {"data/pairs": self.pairs} | self.rows.metrics()

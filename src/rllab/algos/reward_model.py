@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rllab.algos.preference_loss import comparison_loss
@@ -63,7 +64,8 @@ class RewardModel(TextAlgorithm):
     def collect(self, step: int) -> Round:
         rows = self.rows.of_round(step, self.batch_size)
         batch = pack_pairs(self._lm.tokenizer, rows, self.length)
-        batch["weight"] /= self.ctx.total(batch["weight"].sum())
+        total = self.ctx.total(batch["weight"].sum())
+        batch["weight"] /= torch.where(total > 0, total, 1)  # 0: all rows are ties
         yield self.on_device(batch, step)
         self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
         return {"data/pairs": self.pairs} | self.rows.metrics()

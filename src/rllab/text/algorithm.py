@@ -85,6 +85,8 @@ class TextAlgorithm(Algorithm):
         sample = self.rows.sample()
         with _named_by(self.rows.place):
             self._survey = survey(self._lm, sample, self.documents_of(sample), self.length, self.too_long)
+        if self.too_long == "error":
+            self.rows.refuse_longer(self.length, self._sizes_of)
         if self.rows.dropped is not None:
             text = ", ".join(f"{count} of {split}" for split, count in self.rows.dropped.items())
             self._survey |= {"dropped": Line(text, **self.rows.dropped)}

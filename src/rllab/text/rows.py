@@ -13,6 +13,8 @@ from rllab.text.packing import Document
 
 SPLITS = ("train", "validation", "test")
 SURVEYED, SURVEYED_FILE = 300, 50_000  # most rows checked before training, of a generated task and of a file
+Sizes = Callable[[list[dict[str, Any]], Callable[[int], str]], list[int]]
+"""The numbers of tokens of rows. The second argument returns where the i-th of them is, for messages."""
 _AT_ONCE = 1000  # rows that are measured at once
 
 
@@ -70,12 +72,8 @@ class Rows:
                 "more rows, of a file at least 20, or a folder with files named train, validation and test",
             )
 
-    def drop_longer(
-        self, length: int, sizes: Callable[[list[dict[str, Any]], Callable[[int], str]], list[int]]
-    ) -> None:
+    def drop_longer(self, length: int, sizes: Sizes) -> None:
         """Drops the rows of all splits that have more than `length` tokens, and counts them in `dropped`.
-
-        sizes: the numbers of tokens of some rows; it also gets a function that returns where the i-th of them is.
 
         Raises:
             FieldMistake: the task has so many generated rows that they cannot be measured, or none is left.
@@ -97,6 +95,24 @@ class Rows:
             raise FieldMistake("length", f"every row is longer than {length} tokens: make it larger")
         if any(self.dropped.values()):
             self._fingerprint += f"-{hashlib.sha256(self._kept['train'].tobytes()).hexdigest()[:16]}"
+
+    def refuse_longer(self, length: int, sizes: Sizes) -> None:
+        """Measures the training rows of a file that are not in `sample`, because they are so many.
+
+        Raises:
+            FieldMistake: a row has more than `length` tokens.
+        """
+        if not self._fingerprint or self.size <= SURVEYED_FILE:
+            return
+        for first in range(0, self.size, _AT_ONCE):
+            rows = [self._row(i, "train") for i in range(first, min(self.size, first + _AT_ONCE))]
+            for i, size in enumerate(sizes(rows, lambda i, at=first: self._place(at + i, "train")), first):  # type: ignore[misc]
+                if size > length:
+                    raise FieldMistake(
+                        "length",
+                        f"{self._place(i, 'train')} has {size} tokens, more than {length}: make `length` larger, or "
+                        "set too_long: cut or drop",
+                    )
 
     def metrics(self) -> Metrics:
         """`data/dropped`: the training rows that were dropped because they are too long; {} if none may be."""
