@@ -149,10 +149,12 @@ def test_nulls_of_parquet_are_absent_keys(tmp_path: Path) -> None:
     """A column of messages has all keys in all messages there, and the missing ones are null."""
     import datasets
 
-    rows = [{"messages": ASKS + ANSWERS, "tools": [WEATHER]}] * 3
+    clock = {"type": "function", "function": {"name": "clock", "parameters": {"properties": {"zone": {"type": "x"}}}}}
+    rows = [{"messages": ASKS + ANSWERS, "tools": [WEATHER, clock]}] * 3
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "mine.parquet")
     read = datasets.Dataset.from_parquet(str(tmp_path / "mine.parquet"), keep_in_memory=True)
     assert read[0]["messages"][0]["tool_calls"] is None
+    assert read[0]["tools"][0]["function"]["parameters"]["properties"]["zone"] is None
     words = tokenizer("qwen2.5")
     assert documents(words, list(read)) == documents(words, rows)
 
@@ -271,6 +273,15 @@ def test_the_end_of_a_turn_is_the_templates(end: str, ends: tuple[str, str]) -> 
         (SAYS[0]["content"] + ends[1]).strip(),
         (SAYS[1]["content"] + ends[0]).strip(),
     ]
+
+
+def test_a_template_for_one_answer_alone_is_taken() -> None:
+    words = tokenizer("qwen2.5")
+    once = "{% if messages | length > 2 %}{{ raise_exception('one question') }}{% endif %}"
+    words.chat_template = once + str(words.chat_template)
+    assert learned_of(words, {"messages": TALK[:2]}) == ["The answer is 1.<|im_end|>"]
+    with pytest.raises(RowMistake, match=r"the chat template fails on .*: one question"):
+        documents(words, [{"messages": TALK}])
 
 
 def test_tokenizers_that_read_any_text_have_no_unknown_words() -> None:

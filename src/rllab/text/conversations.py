@@ -92,8 +92,15 @@ def read_tools(tools: Any) -> list[dict[str, Any]] | None:
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ValueError('a tool is {"type": "function", "function": {"name": ..., "parameters": {...}}}')
-        read.append({"type": "function", "function": {k: v for k, v in function.items() if v is not None}})
+        read.append({"type": "function", "function": _without_nulls(function)})
     return read
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value without keys that are null; Parquet gives the parameters of a tool those of all others."""
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def called(message: Message) -> list[str]:

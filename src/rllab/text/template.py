@@ -121,7 +121,11 @@ class Template:
         """The text that ends the assistant's turn: (of the last turn, of an earlier one). '' where there is none."""
         turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
         last = self._rendered(turn)[0].partition(_MARK)[2]
-        middle = self._rendered([*turn, {"role": "user", "content": _NEXT}])[0].partition(_MARK)[2].partition(_NEXT)[0]
+        try:
+            longer = self._rendered([*turn, {"role": "user", "content": _NEXT}])[0]
+        except FieldMistake:  # it takes one answer alone, and so has no earlier turns
+            longer = _MARK + last
+        middle = longer.partition(_MARK)[2].partition(_NEXT)[0]
         end = self._special(last) or common_beginning([last, middle]).rstrip()
         return end, end if middle.startswith(end) else self._special(middle)
 
