@@ -1,7 +1,10 @@
 """Adapters as peft trains and saves them: on embeddings and heads, with new tokens, in folders made elsewhere."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -254,6 +257,28 @@ def test_a_folder_of_peft_has_its_own_tokenizer_and_embeddings(settings: dict[st
             torch.testing.assert_close(ours, wanted, atol=2e-5, rtol=1e-4)
             torch.testing.assert_close(packed(lm), row_by_row(theirs), atol=2e-5, rtol=1e-4)
             assert lm.tokenizer.convert_tokens_to_ids("<new1>") == 314 and "<new0>" in str(lm.tokenizer.chat_template)
+
+
+def test_adapters_on_the_hub_are_adapters(elsewhere: Any, tmp_path: Path) -> None:
+    """A repository of adapters, in the hub's cache."""
+    folder, theirs = elsewhere(target_modules=["q_proj"])
+    repository = tmp_path / "hub" / "models--someone--adapters"
+    shutil.copytree(folder, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    code = (
+        "import torch; from rllab.text.open import open_adapter, open_model\n"
+        "ids = torch.tensor([[5, 313, 9, 314]])\n"
+        "for lm in (open_adapter('someone/adapters'), open_model('someone/adapters')):\n"
+        "    print(lm.name, lm.adapters is None, lm.model(input_ids=ids).logits.double().sum().item())"
+    )
+    env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    expected = theirs(input_ids=torch.tensor([[5, 313, 9, 314]])).logits.double().sum().item()
+    for line, merged in zip(done.stdout.splitlines(), ("False", "True"), strict=True):
+        name, adapters, total = line.split()
+        assert (name, adapters) == ("someone/adapters", merged), done.stderr
+        assert float(total) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_adapters_without_their_new_tokens_are_refused(elsewhere: Any) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 from transformers.utils.hub import cached_file
 
 from rllab.core.files import hub_is_reachable
 
-_PIECES = "tokenizer.model"
+_ADAPTERS = "adapter_config.json"
+_FILES = ["adapter_model.safetensors", "*.json", "*.jinja", "tokenizer.model"]  # of adapters
 
 
 def hub_options(name: str) -> dict[str, Any]:
@@ -18,16 +20,18 @@ def hub_options(name: str) -> dict[str, Any]:
     return {} if Path(name).is_dir() or hub_is_reachable() else {"local_files_only": True}
 
 
-def base_name(name: str) -> str:
-    """The base that a folder of adapters names; '' for a whole model."""
-    config = Path(name) / "adapter_config.json"
-    return str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]) if config.is_file() else ""
+def adapter_folder(name: str) -> Path | None:
+    """The folder of adapters, on this machine or in the hub's cache; None for a whole model."""
+    config = _file(name, _ADAPTERS, **hub_options(name))
+    if config is None or Path(name).is_dir():
+        return config and Path(name)
+    return Path(snapshot_download(name, allow_patterns=_FILES, **hub_options(name)))
 
 
 def stored_dtype(name: str) -> torch.dtype:
     """The dtype of the weights of a model, or of the base of adapters, by its config; fp32 where that gives none."""
-    if base := base_name(name):
-        return stored_dtype(base)
+    if config := _file(name, _ADAPTERS, **hub_options(name)):
+        return stored_dtype(_base(config))
     dtype = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(name)).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
@@ -37,10 +41,23 @@ def sentencepiece_file(name: str) -> Path | None:
 
     The lab reads `tokenizer.json`, but converters to other formats read this file.
     """
-    if base_name(name) and not (Path(name) / _PIECES).is_file():
-        return sentencepiece_file(base_name(name))
+    if own := _file(name, "tokenizer.model", local_files_only=True):
+        return own
+    config = _file(name, _ADAPTERS, local_files_only=True)
+    return sentencepiece_file(_base(config)) if config else None
+
+
+def _file(name: str, file: str, **options: Any) -> Path | None:
+    """A file of a model; None where it has none, or where `name` is no model, as opening that says why."""
     if Path(name).is_dir() or Path(name).is_absolute():
-        return Path(name) / _PIECES if (Path(name) / _PIECES).is_file() else None
+        return Path(name) / file if (Path(name) / file).is_file() else None
     missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    cached = cached_file(name, _PIECES, local_files_only=True, **missing)
-    return None if cached is None else Path(cached)
+    try:
+        cached = cached_file(name, file, **missing, **options)
+    except OSError:
+        return None
+    return Path(cached) if cached else None
+
+
+def _base(config: Path) -> str:
+    return str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])

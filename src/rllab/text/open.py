@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import usual_mode
-from rllab.text.folders import stored_dtype
+from rllab.text.folders import adapter_folder, stored_dtype
 from rllab.text.load import load_base
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel, native_shape, new_model
@@ -38,7 +38,7 @@ def open_model(
     Raises:
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
-    if (Path(name) / "adapter_config.json").is_file():
+    if adapter_folder(name):
         return open_merged(name, head=head, dtype=dtype, tokenizer=tokenizer)
     return load_base(name, head=head, dtype=dtype, quantize=quantize, tokenizer=tokenizer, grow=grow)
 
@@ -84,9 +84,10 @@ def _open_trained(name: str, lora: Lora, head: Head, dtype: torch.dtype) -> Lang
     """
     from rllab.text.adapters import config_of
 
-    if not (Path(name) / "adapter_config.json").is_file():
+    folder = adapter_folder(name)
+    if folder is None:
         raise FieldMistake("lora", "create_new_adapter: false needs a `model` that is a folder of adapters")
-    lora.check_settings(config_of(Path(name)))
+    lora.check_settings(config_of(folder))
     lm = open_adapter(name, head=head, dtype=dtype, quantize=lora.quantize != "none")
     assert lm.adapters is not None
     lm.adapters.keep_first()
@@ -123,7 +124,7 @@ def _compared(lm: LanguageModel) -> LanguageModel:
 
 
 def open_adapter(
-    folder: str,
+    name: str,
     *,
     head: Head = "lm",
     dtype: torch.dtype = torch.float32,
@@ -139,11 +140,12 @@ def open_adapter(
     """
     from rllab.text.adapters import base_of, read_adapters
 
-    base = base_of(Path(folder))
-    own = tokenizer or (folder if (Path(folder) / "tokenizer_config.json").is_file() else "")
+    folder = adapter_folder(name) or Path(name)
+    base = base_of(folder)
+    own = tokenizer or (str(folder) if (folder / "tokenizer_config.json").is_file() else "")
     lm = open_model(base, head=head, dtype=dtype, quantize=quantize, tokenizer=own, grow=True)
-    adapters = read_adapters(lm.model, Path(folder), base, lm.new_tokens)
-    return _compared(replace(lm, name=folder, adapters=adapters, new_tokens=()))
+    adapters = read_adapters(lm.model, folder, base, lm.new_tokens)
+    return _compared(replace(lm, name=name, adapters=adapters, new_tokens=()))
 
 
 def open_merged(
@@ -171,11 +173,12 @@ def merge(folder: str, out: Path, dtype: str = "auto") -> float:
     """
     from rllab.text.adapters import config_of
 
-    if not (Path(folder) / "adapter_config.json").is_file():
+    adapters = adapter_folder(folder)
+    if adapters is None:
         raise FieldMistake("model", f"{folder} holds no adapters, so there is nothing to merge")
     if out.exists():
         raise Mistake(f"{out} is there already; name another folder")
-    head: Head = "reward" if config_of(Path(folder)).task_type == "SEQ_CLS" else "lm"
+    head: Head = "reward" if config_of(adapters).task_type == "SEQ_CLS" else "lm"
     lm = open_adapter(folder, head=head)
     assert lm.adapters is not None
     wanted = _outputs(lm.model)
