@@ -19,12 +19,13 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.text.attention import Packed
 from rllab.text.chat import documents, prompt_ids
+from rllab.text.decode import Decoder
 from rllab.text.forward import hidden_states
 from rllab.text.logprobs import _logp, next_token_logp, token_logp
 from rllab.text.models import LanguageModel, native_shape, new_model
 from rllab.text.open import open_model
 from rllab.text.packing import Document, attention_mask, completion_ends, pack, sum_per_completion
-from rllab.text.sampler import Sampling, choose_tokens, generate
+from rllab.text.sampler import Completion, Sampling, choose_tokens, generate
 from rllab.text.tokenizers import tokenizer_for
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -191,6 +192,30 @@ def test_greedy_is_transformers_generate(lm: LanguageModel) -> None:
         theirs = lm.model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt) :]
         assert completion.ids == theirs.tolist()
         assert completion.finished == (completion.ids[-1] == lm.tokenizer.eos_token_id)
+
+
+def test_the_decode_step_is_the_forward_pass(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rearranged weights of a CPU sample the same completions as `hidden_states`, with and without drops."""
+    prompts, sampling = prompt_ids(lm.tokenizer, ROWS), Sampling(max_new_tokens=50, temperature=1.0)
+    steps = list[int]()
+    vars(lm)["stop_ids"] = frozenset(range(0, len(lm.tokenizer), 40))  # some completions end early
+
+    def sampled() -> list[Completion]:
+        return generate(lm, prompts, sampling, 2, lambda r, s: np.random.default_rng([r, s]).random(50))
+
+    step = Decoder.__call__
+    monkeypatch.setattr(
+        Decoder, "__call__", lambda self, tokens, cache: steps.append(len(tokens)) or step(self, tokens, cache)
+    )  # type: ignore[func-returns-value]
+    fused = sampled()
+    assert len(steps) > 20 and min(steps) < max(steps) == 2 * len(ROWS)
+    monkeypatch.setattr(Decoder, "fits", lambda model: False)
+    plain = sampled()
+    assert [c.ids for c in fused] == [c.ids for c in plain]
+    for a, b in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(a.logp, b.logp, rtol=1e-4, atol=2e-5)
+    monkeypatch.undo()
+    assert Decoder.fits(lm.model) and not Decoder.fits(lm.model.bfloat16())
 
 
 def test_sampled_tokens_depend_on_nothing_else_in_the_batch(lm: LanguageModel) -> None:

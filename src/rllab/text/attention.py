@@ -15,7 +15,7 @@ from rllab.text.kernels import Gather
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, queries [T, H, E], keys [T, KV, E], values [T, KV, E]) -> output of each token [T, H * E]."""
 BUCKETS = 6  # length buckets
-GROWTH = 16  # tokens by which a cache grows; unused room costs time, as it is copied whenever sequences are dropped
+GROWTH = 16  # tokens by which a cache grows at least; unused room is copied whenever sequences are dropped
 
 
 class Packed:
@@ -115,7 +115,7 @@ class KVCache:
     def __init__(self, sequences: int, device: torch.device) -> None:
         self.layers: list[tuple[Tensor, Tensor]] = []
         self.lengths = torch.zeros(sequences, dtype=torch.long, device=device)
-        self.bias = torch.empty(0)
+        self.bias = self._places = torch.empty(0)
 
     def put(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Stores a layer's keys and values of the prompts [N, KV, L, E]."""
@@ -129,13 +129,20 @@ class KVCache:
             self.layers = [(_longer(k), _longer(v)) for k, v in self.layers]
         self.bias = torch.zeros(len(self.lengths), 1, 1, len(seen), device=seen.device)
         self.bias.masked_fill_((seen > self.lengths[:, None])[:, None, None], -torch.inf)
+        heads, room = self.layers[0][0].shape[1:3]
+        first = torch.arange(len(self.lengths) * heads, device=seen.device).mul_(room)
+        self._places = first + self.lengths.repeat_interleave(heads)  # of the new tokens among all keys [N * KV * C]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows, end = torch.arange(len(self.lengths), device=q.device), self.bias.shape[-1]
+        end = self.bias.shape[-1]
         for cached, new in zip(self.layers[layer], (k, v), strict=True):
-            cached[rows, :, self.lengths] = new
-        keys, values = self.layers[layer]
-        return _attend(q[:, :, None], keys[:, :, :end], values[:, :, :end], self.bias).flatten(1)
+            cached.view(-1, cached.shape[-1]).index_copy_(0, self._places, new.reshape(-1, new.shape[-1]))
+        keys, values = (cached[:, :, :end] for cached in self.layers[layer])
+        if q.device.type != "cpu":
+            return _attend(q[:, :, None], keys, values, self.bias).flatten(1)
+        grouped = (q * q.shape[-1] ** -0.5).view(len(q), keys.shape[1], -1, q.shape[-1])  # [N, KV, H / KV, E]
+        weight = torch.matmul(grouped, keys.transpose(2, 3)).add_(self.bias).softmax(-1)
+        return torch.matmul(weight, values).flatten(1)
 
     def select(self, rows: Tensor) -> None:
         """Keeps only the sequences `rows` [M], in that order; an index may occur several times."""
@@ -144,7 +151,11 @@ class KVCache:
 
 
 def _longer(x: Tensor) -> Tensor:
-    return nn.functional.pad(x, (0, 0, 0, GROWTH))
+    """x [N, KV, C, E] with a quarter more room, so that all growths together copy no more than a few times C."""
+    grown = x.new_empty(*x.shape[:2], x.shape[2] + max(GROWTH, x.shape[2] // 4), x.shape[3])
+    grown[:, :, : x.shape[2]] = x
+    grown[:, :, x.shape[2] :] = 0.0  # masked keys and values must be finite
+    return grown
 
 
 def _gather(x: Tensor, tokens: Tensor, places: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from rllab.core.messages import opening_of
 from rllab.text.attention import KVCache, Packed
+from rllab.text.decode import Decoder
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.models import LanguageModel
 
@@ -96,6 +97,8 @@ def _native(
     rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(samples)
     cache.select(rows)
     logits, alive = logits[rows], torch.arange(len(completions), device=logits.device)
+    longest = int(cache.lengths.max()) + sampling.max_new_tokens
+    decode = Decoder(lm.model, shape, longest) if Decoder.fits(lm.model) else None
     for step in range(sampling.max_new_tokens):
         chosen, logp = choose_tokens(logits, sampling, None if numbers is None else numbers[alive, step])
         _append([completions[i] for i in alive.tolist()], chosen, logp, ends)
@@ -106,7 +109,7 @@ def _native(
             kept = torch.tensor(unfinished, device=logits.device)
             alive, chosen = alive[kept], chosen[kept]
             cache.select(kept)
-        logits = _next_logits(lm, shape, chosen, cache)
+        logits = decode(chosen, cache) if decode else _next_logits(lm, shape, chosen, cache)
 
 
 class _Ends:
