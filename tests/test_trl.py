@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from families import TALK, tokenizer
 from rllab_envs.tasks import gsm8k, hh_rlhf, pocket, ticket_preferences
 from torch import Tensor
 from torch.nn.functional import rms_norm
@@ -29,6 +30,7 @@ from rllab.core.names import Term
 from rllab.core.recipe import Settings
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
+from rllab.text.models import new_model
 from rllab.text.packing import pack
 from rllab.text.pairs import pack_pairs
 from rllab.text.sampler import Completion
@@ -110,6 +112,34 @@ def rows_of(task: Any, count: int = 6) -> list[dict[str, Any]]:
     answers = ("completion", "chosen", "rejected")
     short = (r for r in rows if sum(len(str(r.get(k, ""))) for k in ("prompt", *answers)) < 900)
     return list(itertools.islice((r for r in short if r.get("style", "free") == "free"), count))
+
+
+BEHIND = {"gemma": "\n", "phi3": "<|endoftext|>", "qwen2.5-base": "\n"}  # what TRL learns behind the end of a turn
+
+
+@pytest.mark.parametrize(
+    "name", ["llama3", "gemma", "phi3", "mistral", "qwen2.5-base", "llama3-base", "gpt2", "marked"]
+)
+def test_sft_learns_trls_tokens(name: str, tmp_path: Path) -> None:
+    from trl import SFTConfig, SFTTrainer
+
+    words = tokenizer(name)
+    row: dict[str, Any] = {"prompt": TALK[:1], "completion": TALK[1:2]}
+    if name == "marked":
+        row = {"messages": TALK}
+    elif words.chat_template is None:
+        row = {"prompt": "What is 0 plus 1?", "completion": " The answer is 1."}
+    masked: Any = {"assistant_only_loss": True} if name == "marked" else {"completion_only_loss": True}
+    model = new_model(SHAPE, words).model
+    rows = datasets.Dataset.from_list([row])
+    trainer = SFTTrainer(model, arguments(SFTConfig, tmp_path, **masked), train_dataset=rows, processing_class=words)
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    ids, labels = (batch[k][0].tolist() for k in ("input_ids", "labels"))
+    (document,) = documents(words, [row])
+    own = [t for t, yes in zip(document.completions[0], document.learned[0], strict=True) if yes]
+    theirs = [t for t in labels if t != -100]
+    assert own == theirs[: len(own)] and words.decode(theirs[len(own) :]) == BEHIND.get(name, "")
+    assert document.prompt + document.completions[0] == ids[: document.size]
 
 
 @pytest.mark.parametrize("task", [pocket, gsm8k])
