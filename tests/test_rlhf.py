@@ -222,7 +222,7 @@ def test_its_policy_is_a_model_as_any_other(tmp_path: Path) -> None:
     assert open_model(folder).model.config.model_type == "qwen3"
     with pytest.raises(Mistake, match="has no recipe that names the model it was trained from"):
         base_of(folder)
-    again = load_recipe("rlhf", {"model": folder, "shape": {}}, smoke=True)
+    again = load_recipe("rlhf", {"model": folder, "shape": {}, "retention_task": None}, smoke=True)
     list(Trainer(again, tmp_path / "two"))
     assert base_of(model_folder("two", tmp_path)) == folder
     policy: Any = rllab.load(tmp_path / "two")

@@ -99,6 +99,16 @@ def test_rows_for_another_algorithm_are_refused(algo: str, row: dict[str, Any], 
         preflight(recipe)
 
 
+@pytest.mark.parametrize(("row", "count"), [({"prompt": "2", "chosen": "3", "rejected": "4"}, 2), ({"prompt": "2"}, 0)])
+def test_supervised_rows_have_one_completion(row: dict[str, Any], count: int, tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", many(row))
+    changes = {"supervised": {"task": str(tmp_path / "mine.jsonl"), "batch_size": 2}}
+    with pytest.raises(
+        Mistake, match=rf"supervised: task: .*mine.jsonl:\d+: has {count} completions, and one of a row"
+    ):
+        preflight(load_recipe("rlhf", changes, smoke=True))
+
+
 def test_a_run_on_a_file_that_is_not_in_memory_goes_on_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ learning; `weight` remains in the row.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from string import Formatter
@@ -61,6 +62,7 @@ def canonical(row: Mapping[str, Any]) -> dict[str, Any]:
             named[column] = _messages(named[column], column)
         else:
             named[column] = _text(named[column], column) if column == "text" else _completion(named[column], column)
+    _check_numbers(named)
     if "messages" in named:
         _check_turns(named["messages"])
         return _with_messages(named)
@@ -163,7 +165,7 @@ def _alpaca(row: dict[str, Any]) -> dict[str, Any]:
         return row | {"completion": row["output"]}
     asked = filled("{instruction}\n{input}", {"input": None} | row)
     before = [_by("system", row["system"], "system")] if row.get("system") else []
-    for exchange in row.get("history") or ():
+    for exchange in _listed(row["history"], "history") if row.get("history") else ():
         if not isinstance(exchange, list) or len(exchange) != 2:
             raise RowFault(f"its history is {_short(exchange)}, not a question and its answer")
         before += [_by(role, text, "history") for role, text in zip(("user", "assistant"), exchange, strict=True)]
@@ -183,8 +185,7 @@ def _helpsteer(row: dict[str, Any]) -> dict[str, Any]:
     for first, second, by in _PAIRS:
         if {first, second, by} <= set(row):
             strength = row[by]
-            if isinstance(strength, bool) or not isinstance(strength, (int, float)):
-                raise RowFault(f"its {by} is {strength!r}, not a number: below 0 if {first} is the better")
+            _check_number(strength, f"its {by}")
             texts = [[_by("assistant", row[c], c)] for c in (first, second)]
             ranks = [float(strength > 0), float(strength < 0)]
             return row | {"prompt": prompt, "completions": texts, "ranks": ranks}
@@ -331,6 +332,23 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _without_nulls(v) for k, v in value.items() if v is not None}
     return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def _check_numbers(row: Mapping[str, Any]) -> None:
+    """Checks that a ranking has a rank for each completion, and that a margin is a number."""
+    if "completions" in row:
+        ranks = _listed(row["ranks"], "ranks")
+        if len(ranks) != len(row["completions"]):
+            raise RowFault(f"it has {len(row['completions'])} completions and {len(ranks)} ranks: give each its rank")
+        for rank in ranks:
+            _check_number(rank, "one of its ranks")
+    if "chosen" in row and "margin" in row:
+        _check_number(row["margin"], "its margin")
+
+
+def _check_number(value: Any, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise RowFault(f"{what} is {_short(value)}, not a number")
 
 
 def _check_turns(messages: Sequence[Mapping[str, Any]]) -> None:

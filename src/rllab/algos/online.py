@@ -19,7 +19,7 @@ from rllab.core.ranges import Count, Natural, Positive, Share
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TASKS, TextAlgorithm
-from rllab.text.chat import prompt_ids
+from rllab.text.chat import completions, prompt_ids
 from rllab.text.evaluation import share
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
@@ -268,6 +268,12 @@ class SupervisedRows:
 
     def __init__(self, settings: Supervised, ctx: Context) -> None:
         self.rows, self._batch_size, self._steps = Rows(settings.task(), ctx), settings.batch_size, 0
+        for i, row in enumerate(self.rows.sample()):
+            count = 1 if "messages" in row or "text" in row else len(completions(row))
+            if count != 1:
+                raise FieldMistake(
+                    "supervised", f"task: {self.rows.place(i)}: has {count} completions, and one of a row is learned"
+                )
 
     def next_batch(self) -> list[dict[str, Any]]:
         """This rank's rows for the next optimizer step."""
