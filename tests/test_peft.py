@@ -22,6 +22,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
+from rllab.text import models
 from rllab.text.logprobs import next_token_logp
 from rllab.text.lora import Lora
 from rllab.text.models import LanguageModel, new_model
@@ -116,6 +117,17 @@ def test_adapters_anywhere_are_pefts(place: str, base: str, monkeypatch: pytest.
     (completion,) = generate(lm, [prompt], Sampling(max_new_tokens=8))
     theirs = lm.model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=2)  # type: ignore[operator]
     assert completion.ids == theirs[0, 3:].tolist()
+
+
+def test_a_forward_pass_that_misses_adapters_is_not_used(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New adapters change nothing before they are trained, so they are compared with noise on them."""
+    lm, plain = open_model(base), open_model(base).model
+    own = models.hidden_states
+    monkeypatch.setattr(models, "hidden_states", lambda _, *arguments: own(plain, *arguments))
+    with pytest.warns(UserWarning, match="the native forward pass differs from transformers'"):
+        adapted = add_adapters(lm, Lora(r=4))
+    assert adapted.shape is None
+    torch.testing.assert_close(row_by_row(adapted.model), row_by_row(plain))
 
 
 def trained(lm: LanguageModel) -> list[torch.nn.Parameter]:
