@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import families
+import numpy as np
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
@@ -113,6 +114,11 @@ def test_adapters_anywhere_are_pefts(place: str, base: str, monkeypatch: pytest.
         for ours, theirs in zip(own, gradients[0], strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
     assert all(g.abs().max() > 0 for g in gradients[0])
+    prompt, sampling = DOCUMENTS[1].prompt, Sampling(max_new_tokens=5, temperature=1.0)
+    (sampled,) = generate(lm, [prompt], sampling, uniforms=lambda *_: np.full(5, 0.5))
+    batch, _ = pack([Document(prompt, [sampled.ids])], 8)
+    learner = next_token_logp(lm, batch)[batch["learned"] != 0].tolist()
+    assert sampled.logp == pytest.approx(learner, abs=2e-4)
     prompt = [5, 9, 13]
     (completion,) = generate(lm, [prompt], Sampling(max_new_tokens=8))
     theirs = lm.model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=2)  # type: ignore[operator]

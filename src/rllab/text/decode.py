@@ -52,8 +52,10 @@ class Decoder:
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:
         """Whether a model is on the CPU, in fp32 or fp64, without adapters, and small enough for a copy."""
+        body: Any = model.model
         weights, wide = list(model.parameters()), (torch.float32, torch.float64)
-        plain = all(type(m) in (nn.Linear, nn.Embedding) for m in model.modules() if isinstance(m, _WITH_WEIGHTS))
+        products = [p for layer in body.layers for p in _products(layer)]  # an adapter's `weight` is that of its base
+        plain = type(body.embed_tokens) is nn.Embedding and all(type(p) is nn.Linear for p in products)
         known = all(p.device.type == "cpu" and p.dtype in wide for p in weights) and not torch.is_autocast_enabled(
             "cpu"
         )
@@ -79,7 +81,9 @@ class Decoder:
         return logits
 
 
-_WITH_WEIGHTS = (nn.Linear, nn.Embedding)
+def _products(layer: Any) -> list[Any]:
+    attend, mlp = layer.self_attn, layer.mlp
+    return [attend.q_proj, attend.k_proj, attend.v_proj, attend.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 def _rearranged(layer: Any, shape: Shape, rotation: Rotation) -> _Layer:
