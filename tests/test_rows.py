@@ -4,6 +4,8 @@ import gzip
 import json
 import math
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.text import template
 from rllab.text.chat import documents, prompt_texts
+from rllab.text.deadline import Late, deadline
 from rllab.text.models import new_model
 from rllab.text.packing import Document
 from rllab.text.preflight import activation_bytes
@@ -424,6 +427,34 @@ def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.Monkey
     other.chat_template = None
     with pytest.raises(FieldMistake, match="has no chat template"):
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
+
+
+def test_deadlines_interrupt_their_own_thread_and_end_with_their_body() -> None:
+    """Many at a time, in several threads; one thread looks at the clock for all, and ends when there are none."""
+
+    def spin(seconds: float) -> None:
+        try:
+            with deadline(seconds):
+                while True:
+                    pass
+        except Late:
+            late.append(seconds)
+
+    late: list[float] = []
+    threads = [threading.Thread(target=spin, args=(seconds,)) for seconds in (0.1, 0.2, 0.3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert late == [0.1, 0.2, 0.3]
+    before = threading.active_count()
+    for _ in range(1000):
+        with deadline(60.0):
+            pass
+    assert threading.active_count() <= before + 1
+    with deadline(0.2):
+        pass
+    time.sleep(0.5)  # no Late is raised behind the body
 
 
 def test_truncation_shares_the_room_evenly() -> None:
