@@ -1,6 +1,7 @@
 """Language models: the forward pass and sampler against transformers', packing, and the pocket world."""
 
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from rllab.text.chat import documents, prompt_ids
 from rllab.text.decode import Decoder
 from rllab.text.forward import hidden_states
 from rllab.text.logprobs import _logp, next_token_logp, token_logp
+from rllab.text.lora import Lora
 from rllab.text.models import LanguageModel, native_shape, new_model
-from rllab.text.open import open_model
+from rllab.text.open import add_adapters, open_model
 from rllab.text.packing import Document, attention_mask, completion_ends, pack, sum_per_completion
 from rllab.text.sampler import Completion, Sampling, choose_tokens, generate
 from rllab.text.tokenizers import tokenizer_for
@@ -215,7 +217,16 @@ def test_the_decode_step_is_the_forward_pass(lm: LanguageModel, monkeypatch: pyt
     for a, b in zip(fused, plain, strict=True):
         np.testing.assert_allclose(a.logp, b.logp, rtol=1e-4, atol=2e-5)
     monkeypatch.undo()
-    assert Decoder.fits(lm.model) and not Decoder.fits(lm.model.bfloat16())
+    assert Decoder.fits(lm.model) and not Decoder.fits(deepcopy(lm.model).bfloat16())
+    adapted = add_adapters(lm, Lora())
+    assert adapted.adapters is not None and not Decoder.fits(adapted.model)
+    with adapted.adapters.noise():
+        ours, theirs = (generate(m, prompts, Sampling(max_new_tokens=9)) for m in (adapted, in_transformers(adapted)))
+    assert (
+        [c.ids for c in ours]
+        == [c.ids for c in theirs]
+        != [c.ids for c in generate(lm, prompts, Sampling(max_new_tokens=9))]
+    )
 
 
 def test_sampled_tokens_depend_on_nothing_else_in_the_batch(lm: LanguageModel) -> None:

@@ -52,10 +52,10 @@ class Decoder:
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:
         """Whether a model is on the CPU, in fp32 or fp64, without adapters, and small enough for a copy."""
-        body: Any = model.model
         weights, wide = list(model.parameters()), (torch.float32, torch.float64)
-        products = [p for layer in body.layers for p in _products(layer)]  # an adapter's `weight` is that of its base
-        plain = type(body.embed_tokens) is nn.Embedding and all(type(p) is nn.Linear for p in products)
+        modules = list(model.modules())
+        plain = all(type(m) is nn.Linear for m in modules if isinstance(m, nn.Linear))
+        plain = plain and not any(type(m).__module__.startswith("peft.") for m in modules)
         known = all(p.device.type == "cpu" and p.dtype in wide for p in weights) and not torch.is_autocast_enabled(
             "cpu"
         )
@@ -79,11 +79,6 @@ class Decoder:
         cache.lengths = cache.lengths + 1
         logits: Tensor = self._lm_head(_normed(x, shape.eps) * self._body.norm.weight)
         return logits
-
-
-def _products(layer: Any) -> list[Any]:
-    attend, mlp = layer.self_attn, layer.mlp
-    return [attend.q_proj, attend.k_proj, attend.v_proj, attend.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 def _rearranged(layer: Any, shape: Shape, rotation: Rotation) -> _Layer:
