@@ -178,6 +178,9 @@ def test_a_round_of_ties_changes_nothing(algo: str, tmp_path: Path) -> None:
     recipe = read_recipe(RECIPE.format(algo=algo, task=task).replace("size: 4", "size: 1"), "mine.yaml", tmp_path, "m")
     rounds = list(Trainer(recipe, tmp_path / "run"))
     assert all(math.isfinite(r["loss/total"]) for r in rounds) and rounds[-1]["data/pairs"] < 2
+    write(tmp_path / "validation.jsonl", many(row))
+    with pytest.raises(Mistake, match="of its rows for validation, none has answers of different rank"):
+        preflight(recipe)
 
 
 def test_rows_that_are_too_long_are_dropped(tmp_path: Path) -> None:

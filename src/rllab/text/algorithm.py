@@ -21,6 +21,7 @@ from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel
 from rllab.text.open import open_for_training
 from rllab.text.packing import Document
+from rllab.text.pairs import ranks
 from rllab.text.preflight import MB, activation_bytes, survey
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, completion_text, generate
@@ -91,6 +92,9 @@ class TextAlgorithm(Algorithm):
             text = ", ".join(f"{count} of {split}" for split, count in self.rows.dropped.items())
             self._survey |= {"dropped": Line(text, **self.rows.dropped)}
         check_targets(self._task, sample)
+        for split, count in (("validation", self.eval_rows), ("test", self.headline_rows)) if self.compares else ():
+            if all(len(set(ranks(row))) < 2 for row in self.rows.held_out(split, count)):
+                raise FieldMistake("task", f"of its rows for {split}, none has answers of different rank to compare")
         self._check_retention_task()
         self._samples: list[dict[str, Any]] = []
         self._reference: LanguageModel | None = None
