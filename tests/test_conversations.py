@@ -17,9 +17,10 @@ from rllab.core.load import preflight
 from rllab.core.recipe import Recipe, read_recipe
 from rllab.core.trainer import Trainer
 from rllab.rewards.form import format
-from rllab.text.chat import prompt_texts
+from rllab.text.chat import documents, prompt_texts
 from rllab.text.evaluation import is_correct
 from rllab.text.models import LanguageModel, new_model
+from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, completion_text
 from rllab.text.turns import converse
 
@@ -141,6 +142,11 @@ def test_check_shows_what_is_learned(models: Any, tmp_path: Path) -> None:
         r"⟦The answer is 1.<end_of_turn>⟧\n<start_of_turn>user\nAnd plus 2?<end_of_turn>\n<start_of_turn>model\n"
         "⟦It is 2.<end_of_turn>⟧"
     )
+    lm = open_model(str(models("gemma")))
+    (document,) = documents(lm.tokenizer, [{"messages": TALK[:4]}])
+    learned = sum(map(sum, document.learned))
+    assert lines["learned"].numbers["share"] == pytest.approx(learned / document.size)
+    assert learned < sum(map(len, document.completions))  # the user's second message is not learned
     turns = lines["learned turns"].numbers
     assert lines["learned turns"] == f"{turns['turns']} of {turns['turns']}" and turns["turns"] > 80
     assert lines["their last tokens"] == f"'<end_of_turn>' ({turns['turns']})"

@@ -206,7 +206,8 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
     for i in over:
         truncate(documents[int(i)], length)
     median, most, longest = np.percentile(sizes, [50, 95, 100]).astype(int).tolist()
-    learned = sum(sum(map(len, d.completions)) for d in documents) / int(sizes.sum())
+    learned = sum(sum(map(sum, d.learned)) if d.learned else sum(map(len, d.completions)) for d in documents)
+    learned /= int(sizes.sum())
     cut = len(over) / len(sizes)
     return {
         "rows checked": Line(f"{len(sizes)}", rows=len(sizes)),
@@ -237,7 +238,7 @@ def equal_answers(documents: Sequence[Document]) -> dict[str, Line]:
     if equal:
         warnings.warn(
             f"task: {len(equal)} of {len(compared)} rows compare equal answers, which teaches nothing; the first is "
-            f"row {equal[0] + 1} for training",
+            f"number {equal[0] + 1} of the rows that were checked",
             stacklevel=2,
         )
     return {"equal answers": Line(f"{len(equal)} of {len(compared)} rows", rows=len(equal))}
