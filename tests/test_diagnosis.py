@@ -310,7 +310,8 @@ def test_a_run_that_cannot_learn_stops_before_its_first_step(tmp_path: Path) -> 
     with pytest.raises(Mistake, match=r"max_new_tokens: .*of the first 48 answers are cut off at 6 tokens"):
         list(trainer)
     assert trainer.step == 0
-    recipe = load_recipe("calculator", {"total_steps": 60, "batch_size": 16, "eval_every": 0}, smoke=True)
+    large = {"shape": load_recipe("calculator").plain["shape"], "total_steps": 60, "batch_size": 16, "eval_every": 0}
+    recipe = load_recipe("calculator", large, smoke=True)
     base = Trainer(recipe, tmp_path / "base")
     list(base)
     talk = {"model": str(base.checkpoints.newest().folder), "shape": {}}  # type: ignore[union-attr]

@@ -207,7 +207,7 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
         truncate(documents[int(i)], length)
     median, most, longest = np.percentile(sizes, [50, 95, 100]).astype(int).tolist()
     learned = sum(sum(map(sum, d.learned)) if d.learned else sum(map(len, d.completions)) for d in documents)
-    learned /= int(sizes.sum())
+    share = learned / int(sizes.sum())
     cut = len(over) / len(sizes)
     return {
         "rows checked": Line(f"{len(sizes)}", rows=len(sizes)),
@@ -218,7 +218,7 @@ def check_lengths(documents: Sequence[Document], length: int, context: int | Non
             longest=longest,
             length=length,
         ),
-        "learned": Line(f"{learned:.0%} of the tokens", share=learned),
+        "learned": Line(f"{share:.0%} of the tokens", share=share),
         "cut": Line(f"{len(over)} of {len(sizes)} rows ({cut:.1%})", rows=len(over), share=cut),
     }
 
