@@ -8,7 +8,8 @@ import pytest
 from rllab_envs.tasks import pocket, tables
 from rllab_envs.tasks.dataset import Dataset
 from rllab_envs.tasks.draws import split_of
-from rllab_envs.tasks.formats import RowFault, canonical, filled
+from rllab_envs.tasks.formats import canonical, filled
+from rllab_envs.tasks.messages import RowFault
 from rllab_envs.tasks.tables import SPLITS
 
 from rllab.core.errors import FieldMistake, Mistake

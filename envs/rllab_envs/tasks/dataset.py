@@ -13,7 +13,8 @@ from typing import Any
 from rllab.core.errors import FieldMistake
 from rllab.core.messages import last_text
 from rllab_envs.tasks.draws import split_of
-from rllab_envs.tasks.formats import RowFault, canonical, check_template, filled, learned, ranked
+from rllab_envs.tasks.formats import canonical, check_template, filled, learned, ranked
+from rllab_envs.tasks.messages import RowFault
 from rllab_envs.tasks.tables import SPLITS, BrokenLine, Groups, Table, read
 
 _SHOWN = 5  # mistakes that are shown in full

@@ -1,24 +1,30 @@
 """Published forms of rows (ShareGPT, Alpaca, HelpSteer, UltraFeedback, hh-rlhf) as conversations and completions.
 
-    {"conversations": [{"from": "human", "value": ...}, ...]}           ShareGPT: becomes `messages`
-    {"instruction": ..., "input": ..., "output": ...}                   Alpaca: `prompt` and `completion`
-    {"prompt": ..., "response": ..., "helpfulness": ...}                HelpSteer: `prompt` and `completion`
-    {"prompt", "response_1", "response_2", "preference_strength"}       HelpSteer2: a ranking, with ties
-    {"context", "response1", "response2", "overall_preference"}         HelpSteer3: a ranking, with ties
-    {"prompt": "a", "chosen": [{"role": "user", "content": "a"}, ...]}  UltraFeedback: completions behind their prompt
-    {"chosen": "\\n\\nHuman: ...", "rejected": "\\n\\nHuman: ..."}          hh-rlhf: the common beginning is `prompt`
-
-A message is {"role", "content"}, or ShareGPT's {"from", "value"}. Its content may be a list of parts of type `text`.
-`weight: 0` (OpenAI), `train: false` (axolotl) or `loss: false` (ms-swift) of a message of the assistant exclude it from
-learning; `weight` remains in the row.
+{"conversations": [{"from": "human", "value": ...}, ...]}           ShareGPT: becomes `messages`
+{"instruction": ..., "input": ..., "output": ...}                   Alpaca: `prompt` and `completion`
+{"prompt": ..., "response": ..., "helpfulness": ...}                HelpSteer: `prompt` and `completion`
+{"prompt", "response_1", "response_2", "preference_strength"}       HelpSteer2: a ranking, with ties
+{"context", "response1", "response2", "overall_preference"}         HelpSteer3: a ranking, with ties
+{"prompt": "a", "chosen": [{"role": "user", "content": "a"}, ...]}  UltraFeedback: completions behind their prompt
+{"chosen": "\\n\\nHuman: ...", "rejected": "\\n\\nHuman: ..."}          hh-rlhf: the common beginning is `prompt`
 """
 
-import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any
+
+from rllab_envs.tasks.messages import (
+    BEFORE,
+    RowFault,
+    check_number,
+    check_turns,
+    completion_of,
+    listed,
+    messages_of,
+    shown,
+    text_of,
+)
 
 FORMATS = (
     ("messages",),
@@ -29,20 +35,10 @@ FORMATS = (
     ("prompt",),  # for a policy, which samples the completion
 )
 _LEARNED = ("messages", "text", "completions", "chosen", "completion")  # a row has one of them
-_ROLES = {
-    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-    "bot": "assistant", "model": "assistant", "function_call": "assistant", "observation": "tool",
-    "function_response": "tool", "ipython": "tool",
-} | {role: role for role in ("system", "developer", "user", "assistant", "tool", "function")}  # fmt: skip
-_BEFORE = ("system", "developer")  # may stand before a user's first message
 _PAIRS = (  # HelpSteer2's and HelpSteer3's answers, and the preference: below 0 for the first
     ("response_1", "response_2", "preference_strength"),
     ("response1", "response2", "overall_preference"),
 )
-
-
-class RowFault(ValueError):
-    """What is wrong with a row, and what to do."""
 
 
 def canonical(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,14 +53,14 @@ def canonical(row: Mapping[str, Any]) -> dict[str, Any]:
     columns = [c for c in _columns(named) if c != "ranks"]
     for column in columns:
         if column == "completions":
-            named[column] = [_completion(c, column) for c in _listed(named[column], column)]
+            named[column] = [completion_of(c, column) for c in listed(named[column], column)]
         elif column == "messages":
-            named[column] = _messages(named[column], column)
+            named[column] = messages_of(named[column], column)
         else:
-            named[column] = _text(named[column], column) if column == "text" else _completion(named[column], column)
+            named[column] = text_of(named[column], column) if column == "text" else completion_of(named[column], column)
     _check_numbers(named)
     if "messages" in named:
-        _check_turns(named["messages"])
+        check_turns(named["messages"])
         return _with_messages(named)
     if "chosen" in named and "prompt" not in named:
         return _with_common_prompt(named)
@@ -87,7 +83,7 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str) -> dict[str, Any]:
     for rating in ratings:
         if isinstance(rating, bool) or not isinstance(rating, (int, float)):
             raise RowFault(
-                f"its {by} is {_short(rating)}, not a number to rank by; its columns are {', '.join(rows[0])}"
+                f"its {by} is {shown(rating)}, not a number to rank by; its columns are {', '.join(rows[0])}"
             )
     if len(rows) < 2:
         raise RowFault("its prompt has one completion: the rows of a prompt that rank_by compares follow each other")
@@ -140,7 +136,7 @@ def check_template(template: str) -> None:
 def _cell(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
         raise RowFault(f"its columns are {', '.join(row)}, and a template of the task names {name!r}")
-    return "" if row[name] is None else _text(row[name], name, blank=True)
+    return "" if row[name] is None else text_of(row[name], name, blank=True)
 
 
 # Published forms.
@@ -150,8 +146,8 @@ def _sharegpt(row: dict[str, Any]) -> dict[str, Any]:
     """`conversations` becomes `messages`, which begin with the column `system` if there is one."""
     if "conversations" not in row or "messages" in row:
         return row
-    turns = _messages(row["conversations"], "conversations")
-    if row.get("system") and turns[0]["role"] not in _BEFORE:
+    turns = messages_of(row["conversations"], "conversations")
+    if row.get("system") and turns[0]["role"] not in BEFORE:
         turns = [_by("system", row["system"], "system"), *turns]
     return {k: v for k, v in row.items() if k != "conversations"} | {"messages": turns}
 
@@ -165,9 +161,9 @@ def _alpaca(row: dict[str, Any]) -> dict[str, Any]:
         return row | {"completion": row["output"]}
     asked = filled("{instruction}\n{input}", {"input": None} | row)
     before = [_by("system", row["system"], "system")] if row.get("system") else []
-    for exchange in _listed(row["history"], "history") if row.get("history") else ():
+    for exchange in listed(row["history"], "history") if row.get("history") else ():
         if not isinstance(exchange, list) or len(exchange) != 2:
-            raise RowFault(f"its history is {_short(exchange)}, not a question and its answer")
+            raise RowFault(f"its history is {shown(exchange)}, not a question and its answer")
         before += [_by(role, text, "history") for role, text in zip(("user", "assistant"), exchange, strict=True)]
     return row | {
         "prompt": [*before, _by("user", asked, "instruction")],
@@ -185,7 +181,7 @@ def _helpsteer(row: dict[str, Any]) -> dict[str, Any]:
     for first, second, by in _PAIRS:
         if {first, second, by} <= set(row):
             strength = row[by]
-            _check_number(strength, f"its {by}")
+            check_number(strength, f"its {by}")
             texts = [[_by("assistant", row[c], c)] for c in (first, second)]
             ranks = [float(strength > 0), float(strength < 0)]
             return row | {"prompt": prompt, "completions": texts, "ranks": ranks}
@@ -201,7 +197,7 @@ def _ultrafeedback(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by(role: str, text: Any, column: str) -> dict[str, Any]:
-    return {"role": role, "content": _text(text, column)}
+    return {"role": role, "content": text_of(text, column)}
 
 
 # Checks of the lab's own forms.
@@ -237,132 +233,16 @@ def _columns(row: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*fits, *(["prompt"] if "prompt" in row else [])]))
 
 
-def _completion(value: Any, column: str) -> str | list[dict[str, Any]]:
-    """A prompt or completion: a text, or a conversation."""
-    if isinstance(value, Mapping):
-        value = [value]
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return _messages(value, column)
-    return _text(value, column)
-
-
-def _text(value: Any, column: str, blank: bool = False) -> str:
-    """A text; numbers become texts. blank: whether it may be empty."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise RowFault(f"its {column} is {_short(value)}, not a text")
-    if not blank and not value.strip():
-        raise RowFault(f"its {column} is empty")
-    return value
-
-
-def _listed(value: Any, column: str) -> Sequence[Any]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise RowFault(f"its {column} is {_short(value)}, not a list")
-    if not value:
-        raise RowFault(f"its {column} is empty")
-    return value
-
-
-def _messages(value: Any, column: str) -> list[dict[str, Any]]:
-    """The messages of a conversation, each with a role and content."""
-    return [_message(m, f"message {i + 1} of its {column}") for i, m in enumerate(_listed(value, column))]
-
-
-def _message(message: Any, where: str) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
-        raise RowFault(f"{where} is {_short(message)}, not an object with role and content")
-    own = {k: v for k, v in message.items() if v is not None}  # columnar files fill absent keys with null
-    speaker, content = own.pop("from", own.get("role")), own.pop("value", own.get("content", own.pop("refusal", None)))
-    if not isinstance(speaker, str) or speaker not in _ROLES:
-        raise RowFault(f"{where} has the role {speaker!r}; roles are {', '.join(_ROLES)}")
-    own["role"] = role = _ROLES[speaker]
-    if speaker == "function_call":
-        own["tool_calls"], content = _calls(content, where), ""
-    if "tool_calls" in own:
-        own["tool_calls"] = _without_nulls(own["tool_calls"])
-    if content is None and role == "assistant" and ("tool_calls" in own or "function_call" in own):
-        content = ""
-    if content is None:
-        raise RowFault(f"{where} ({role}) has no content: write its text, or leave out the row")
-    own["content"] = json.dumps(content) if role == "tool" and isinstance(content, Mapping) else _parts(content, where)
-    learned = _is_learned(own, where)
-    return {k: v for k, v in own.items() if k not in ("weight", "train", "loss")} | ({} if learned else {"weight": 0})
-
-
-def _parts(content: Any, where: str) -> str:
-    """The text of a content, which may be a list of parts of type `text`."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence):
-        return _text(content, f"content in {where}", blank=True)
-    texts = []
-    for part in content:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise RowFault(f"{where} has a part of type {kind}: parts of type text alone can be learned from")
-        texts.append(part["text"])
-    return "".join(texts)
-
-
-def _is_learned(message: Mapping[str, Any], where: str) -> bool:
-    """Whether `weight`, `train` and `loss` of a message say that it is learned: so is by default the assistant's."""
-    own = [(k, message[k]) for k in ("weight", "train", "loss") if k in message]
-    for key, value in own:
-        if value not in (0, 1):
-            raise RowFault(f"{where} has {key} {value!r}: a message is learned (1, true) or not (0, false)")
-        if value and message["role"] != "assistant":
-            raise RowFault(
-                f"{where} ({message['role']}) has {key} {value!r}: the assistant's messages alone are learned"
-            )
-    return message["role"] != "assistant" or all(value for _, value in own)
-
-
-def _calls(value: Any, where: str) -> list[dict[str, Any]]:
-    """ShareGPT's call of a function, JSON with `name` and `arguments`, as `tool_calls`."""
-    try:
-        call = json.loads(value) if isinstance(value, str) else value
-        return [{"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}]
-    except (ValueError, KeyError, TypeError):
-        raise RowFault(f"{where} is a function_call, and not JSON with name and arguments") from None
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
-
-
 def _check_numbers(row: Mapping[str, Any]) -> None:
     """Checks that a ranking has a rank for each completion, and that a margin is a number."""
     if "completions" in row:
-        ranks = _listed(row["ranks"], "ranks")
+        ranks = listed(row["ranks"], "ranks")
         if len(ranks) != len(row["completions"]):
             raise RowFault(f"it has {len(row['completions'])} completions and {len(ranks)} ranks: give each its rank")
         for rank in ranks:
-            _check_number(rank, "one of its ranks")
+            check_number(rank, "one of its ranks")
     if "chosen" in row and "margin" in row:
-        _check_number(row["margin"], "its margin")
-
-
-def _check_number(value: Any, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise RowFault(f"{what} is {_short(value)}, not a number")
-
-
-def _check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
-    turns = [m for m in messages if m["role"] not in _BEFORE]
-    own = [m for m in turns if m["role"] == "assistant"]
-    if not own:
-        raise RowFault("none of its messages is by the assistant, so there is nothing to learn")
-    if turns[0] is own[0]:
-        raise RowFault(
-            "its conversation begins with the assistant, whose message answers nothing: put a user's message before "
-            "it, or leave it out"
-        )
-    if all("weight" in m for m in own):
-        raise RowFault("all messages of the assistant have weight 0, so there is nothing to learn")
+        check_number(row["margin"], "its margin")
 
 
 def _with_messages(row: dict[str, Any]) -> dict[str, Any]:
@@ -370,7 +250,7 @@ def _with_messages(row: dict[str, Any]) -> dict[str, Any]:
     if "prompt" not in row:
         return row
     messages = row["messages"]
-    until = _end_of_prompt(_completion(row["prompt"], "prompt"), messages)
+    until = _end_of_prompt(completion_of(row["prompt"], "prompt"), messages)
     if not until:
         raise RowFault(
             "it has messages and prompt, and they do not begin alike: rename the one that is not learned, as in task: "
@@ -446,8 +326,3 @@ def _transcript(text: Any) -> Any:
         return text
     roles = {"Human": "user", "Assistant": "assistant"}
     return [{"role": roles[who], "content": turn.strip()} for who, turn in zip(turns[1::2], turns[2::2], strict=True)]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]} ..."

@@ -1,0 +1,147 @@
+"""The texts and messages of a row of a file, checked.
+
+A message is {"role", "content"}, or ShareGPT's {"from", "value"}. Its content may be a list of parts of type `text`.
+`weight: 0` (OpenAI), `train: false` (axolotl) or `loss: false` (ms-swift) of a message of the assistant exclude it from
+learning; `weight` remains in the row. Every function raises a RowFault where a value is not what it reads.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_ROLES = {
+    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "bot": "assistant", "model": "assistant", "function_call": "assistant", "observation": "tool",
+    "function_response": "tool", "ipython": "tool",
+} | {role: role for role in ("system", "developer", "user", "assistant", "tool", "function")}  # fmt: skip
+BEFORE = ("system", "developer")  # may stand before a user's first message
+
+
+class RowFault(ValueError):
+    """What is wrong with a row, and what to do."""
+
+
+def completion_of(value: Any, column: str) -> str | list[dict[str, Any]]:
+    """A prompt or completion: a text, or a conversation."""
+    if isinstance(value, Mapping):
+        value = [value]
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return messages_of(value, column)
+    return text_of(value, column)
+
+
+def text_of(value: Any, column: str, blank: bool = False) -> str:
+    """A text; numbers become texts. blank: whether it may be empty."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise RowFault(f"its {column} is {shown(value)}, not a text")
+    if not blank and not value.strip():
+        raise RowFault(f"its {column} is empty")
+    return value
+
+
+def listed(value: Any, column: str) -> Sequence[Any]:
+    """A list that is not empty."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise RowFault(f"its {column} is {shown(value)}, not a list")
+    if not value:
+        raise RowFault(f"its {column} is empty")
+    return value
+
+
+def messages_of(value: Any, column: str) -> list[dict[str, Any]]:
+    """The messages of a conversation, each with a role and content."""
+    return [_message(m, f"message {i + 1} of its {column}") for i, m in enumerate(listed(value, column))]
+
+
+def _message(message: Any, where: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise RowFault(f"{where} is {shown(message)}, not an object with role and content")
+    own = {k: v for k, v in message.items() if v is not None}  # columnar files fill absent keys with null
+    speaker, content = own.pop("from", own.get("role")), own.pop("value", own.get("content", own.pop("refusal", None)))
+    if not isinstance(speaker, str) or speaker not in _ROLES:
+        raise RowFault(f"{where} has the role {speaker!r}; roles are {', '.join(_ROLES)}")
+    own["role"] = role = _ROLES[speaker]
+    if speaker == "function_call":
+        own["tool_calls"], content = _calls(content, where), ""
+    if "tool_calls" in own:
+        own["tool_calls"] = _without_nulls(own["tool_calls"])
+    if content is None and role == "assistant" and ("tool_calls" in own or "function_call" in own):
+        content = ""
+    if content is None:
+        raise RowFault(f"{where} ({role}) has no content: write its text, or leave out the row")
+    own["content"] = json.dumps(content) if role == "tool" and isinstance(content, Mapping) else _parts(content, where)
+    learned = _is_learned(own, where)
+    return {k: v for k, v in own.items() if k not in ("weight", "train", "loss")} | ({} if learned else {"weight": 0})
+
+
+def _parts(content: Any, where: str) -> str:
+    """The text of a content, which may be a list of parts of type `text`."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        return text_of(content, f"content in {where}", blank=True)
+    texts = []
+    for part in content:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise RowFault(f"{where} has a part of type {kind}: parts of type text alone can be learned from")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _is_learned(message: Mapping[str, Any], where: str) -> bool:
+    """Whether `weight`, `train` and `loss` of a message say that it is learned: so is by default the assistant's."""
+    own = [(k, message[k]) for k in ("weight", "train", "loss") if k in message]
+    for key, value in own:
+        if value not in (0, 1):
+            raise RowFault(f"{where} has {key} {value!r}: a message is learned (1, true) or not (0, false)")
+        if value and message["role"] != "assistant":
+            raise RowFault(
+                f"{where} ({message['role']}) has {key} {value!r}: the assistant's messages alone are learned"
+            )
+    return message["role"] != "assistant" or all(value for _, value in own)
+
+
+def _calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """ShareGPT's call of a function, JSON with `name` and `arguments`, as `tool_calls`."""
+    try:
+        call = json.loads(value) if isinstance(value, str) else value
+        return [{"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}]
+    except (ValueError, KeyError, TypeError):
+        raise RowFault(f"{where} is a function_call, and not JSON with name and arguments") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def check_number(value: Any, what: str) -> None:
+    """Checks that a value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise RowFault(f"{what} is {shown(value)}, not a number")
+
+
+def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Checks that a conversation does not begin with the assistant, and that a message of the assistant is learned."""
+    turns = [m for m in messages if m["role"] not in BEFORE]
+    own = [m for m in turns if m["role"] == "assistant"]
+    if not own:
+        raise RowFault("none of its messages is by the assistant, so there is nothing to learn")
+    if turns[0] is own[0]:
+        raise RowFault(
+            "its conversation begins with the assistant, whose message answers nothing: put a user's message before "
+            "it, or leave it out"
+        )
+    if all("weight" in m for m in own):
+        raise RowFault("all messages of the assistant have weight 0, so there is nothing to learn")
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value as Python writes it, for messages."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]} ..."
