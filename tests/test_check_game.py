@@ -386,7 +386,7 @@ BROKEN = {
     Three: "`players` is 1 or 2, got 3",
     Fifty: "add up to a number beyond -1 to 1",
     Changes: "after `play` was called on it|change its arguments",
-    Dice: "replayed alone, the game differs",
+    Dice: "replayed alone, the game differs|draws from `random` or `np.random`",
 }
 UNSEEN = {
     OnePlane: "`observe` returns 1 plane: plane 0 has the stones of the player to move",

@@ -3,6 +3,7 @@
 Runs check them at their start; `rllab.testing.check_game` checks the optional parts of a game as well.
 """
 
+import random
 import warnings
 from typing import Any
 
@@ -13,7 +14,7 @@ from rllab.core.games import OneBoard, make_game, rows, title
 from rllab.core.played import Played, as_broken, play_random, same_boards, same_rows
 from rllab.core.protocols import Game
 
-ALONE = 4  # how many games are replayed one at a time
+ALONE = 8  # how many games are replayed one at a time
 
 
 def check_rules(game: Game, games: int = 8, seed: int = 0) -> tuple[Played, list[str]]:
@@ -25,6 +26,7 @@ def check_rules(game: Game, games: int = 8, seed: int = 0) -> tuple[Played, list
         Broken: a check fails. The message names the game, the moves that lead to the position, and the rule.
     """
     _check_names(game)
+    before = _shared_generators()
     played = play_random(game, games, np.random.default_rng(seed))
     lengths = sum(p.legal.any(1).astype(int) for p in played.plies)
     lines = [
@@ -32,7 +34,11 @@ def check_rules(game: Game, games: int = 8, seed: int = 0) -> tuple[Played, list
         "a position has a legal move until the game is over; a finished game has none and does not change",
         "boards, masks, planes and rewards have the right shapes; no argument is changed in place",
     ]
-    return played, [*lines, _check_rewards(played), _check_alone(played)]
+    lines += [_check_rewards(played), _check_alone(played)]
+    if _shared_generators() != before:
+        what = "it draws from `random` or `np.random`: a move has one result, or a search plans another game"
+        raise Broken(f"{title(game)}: {what}")
+    return played, lines
 
 
 def checked_game(named: Any, field: str) -> Game:
@@ -63,6 +69,11 @@ def _check_names(game: Game) -> None:
         raise Broken(f"{title(game)}: `names` must be different texts without spaces, one for each action")
     if game.players not in (1, 2):
         raise Broken(f"{title(game)}: `players` is 1 or 2, got {game.players!r}")
+
+
+def _shared_generators() -> tuple[Any, str]:
+    """The states of Python's and NumPy's shared generators."""
+    return random.getstate(), repr(np.random.get_state(legacy=False))
 
 
 def _check_rewards(played: Played) -> str:
