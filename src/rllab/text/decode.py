@@ -16,7 +16,7 @@ from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
 from rllab.text.attention import KVCache
-from rllab.text.forward import Rotation, Shape
+from rllab.text.forward import Rotation, Shape, head_norm
 
 _MOST = 2 << 30  # bytes of a model's weights, above which they are not copied
 
@@ -84,15 +84,11 @@ class Decoder:
 def _rearranged(layer: Any, shape: Shape, rotation: Rotation) -> _Layer:
     attend, mlp = layer.self_attn, layer.mlp
     heads, heads_bias = _joined(attend.q_proj, attend.k_proj, attend.v_proj)
-    head_norm = None
-    if hasattr(attend, "q_norm"):
-        each = [attend.q_norm.weight.expand(shape.heads, -1), attend.k_norm.weight.expand(shape.kv_heads, -1)]
-        head_norm = torch.cat(each).index_select(1, rotation.pairs)
     gate_up, gate_up_bias = _joined(mlp.gate_proj, mlp.up_proj)
     return _Layer(
         heads=heads.index_select(0, rotation.heads) * layer.input_layernorm.weight,
         heads_bias=None if heads_bias is None else heads_bias.index_select(0, rotation.heads),
-        head_norm=head_norm,
+        head_norm=head_norm(attend, shape, rotation) if hasattr(attend, "q_norm") else None,
         out=attend.o_proj.weight.T.contiguous(),
         out_bias=attend.o_proj.bias,
         gate_up=gate_up * layer.post_attention_layernorm.weight,

@@ -148,10 +148,15 @@ def _projections(attend: Any, shape: Shape, x: Tensor, rotation: Rotation) -> tu
         heads = upcast(heads)
     turning, v = torch.split(heads, [shape.heads + shape.kv_heads, shape.kv_heads], 1)
     if hasattr(attend, "q_norm"):
-        each = [attend.q_norm.weight.expand(shape.heads, -1), attend.k_norm.weight.expand(shape.kv_heads, -1)]
-        turning = _norm(turning, torch.cat(each).index_select(1, rotation.pairs), shape.eps)
+        turning = _norm(turning, head_norm(attend, shape, rotation), shape.eps)
     turned = Rotary.apply(upcast(turning), rotation.turn).to(v.dtype)  # type: ignore[no-untyped-call]
     return *torch.split(turned, [shape.heads, shape.kv_heads], 1), v
+
+
+def head_norm(attend: Any, shape: Shape, rotation: Rotation) -> Tensor:
+    """The weights [H + KV, E] of the norms of queries and keys, in the order of the rotated features."""
+    each = [attend.q_norm.weight.expand(shape.heads, -1), attend.k_norm.weight.expand(shape.kv_heads, -1)]
+    return torch.cat(each).index_select(1, rotation.pairs)
 
 
 def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
