@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import smoke_runs
 
-from rllab.cli.screen import Screen, fold
+from rllab.cli.screen import Screen, break_lines
 from rllab.cli.tables import table
 from rllab.core.run import RunFolder
 
@@ -50,16 +50,16 @@ def test_lines_are_broken_between_words() -> None:
         text = " " * rng.randrange(3) + "".join(rng.choices("ab  ", k=rng.randrange(60))).lstrip()
         width = rng.randint(4, 20)
         column = rng.randint(0, width)
-        first, *others = fold(text, width, column).split("\n")
+        first, *others = break_lines(text, width, column).split("\n")
         assert " ".join([first, *others]).split() == text.split(), text
         assert all(len(line.rstrip()) <= width or len(line.split()) == 1 for line in others), text
         assert len(first.rstrip()) <= width - column or len(first.split()) <= 1, text
 
 
 def test_text_that_fits_stays_as_it_is() -> None:
-    assert fold("a  b\n    c\n", 6) == "a  b\n    c\n"
-    assert fold("  one two three", 9) == "  one two\n  three"
-    assert fold("/a/long/path/that/has/no/space and more", 10) == "/a/long/path/that/has/no/space\nand more"
+    assert break_lines("a  b\n    c\n", 6) == "a  b\n    c\n"
+    assert break_lines("  one two three", 9) == "  one two\n  three"
+    assert break_lines("/a/long/path/that/has/no/space and more", 10) == "/a/long/path/that/has/no/space\nand more"
 
 
 def test_a_line_may_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

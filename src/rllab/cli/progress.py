@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rllab.cli.screen import fold
+from rllab.cli.screen import break_lines
 from rllab.core.errors import Stopped
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
@@ -97,7 +97,7 @@ def _watch_terminal(trainer: Trainer) -> None:
             status.update(line(trainer, newest))
             if any(k.startswith("eval/") for k in row):
                 for text in [line(trainer, newest), *findings.new()]:
-                    console.print(fold(text, console.width), soft_wrap=True, markup=False)
+                    console.print(break_lines(text, console.width), soft_wrap=True, markup=False)
 
 
 def _watch_log(trainer: Trainer) -> None:
@@ -138,9 +138,7 @@ class Findings:
         if self._diagnosis is not None:
             self._diagnosis.add(row)
             return
-        self._diagnosis = Diagnosis(self._trainer.folder, type(self._trainer.algorithm))
-        for written in self._trainer.folder.metrics.rows():
-            self._diagnosis.add(written)
+        self._diagnosis = Diagnosis.of_record(self._trainer.folder, type(self._trainer.algorithm))
 
     def new(self) -> list[str]:
         """The sentences that have not been returned yet, as lines to print."""

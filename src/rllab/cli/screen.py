@@ -4,17 +4,17 @@ import shutil
 from typing import Any, TextIO
 
 
-def fold(text: str, width: int, column: int = 0) -> str:
+def break_lines(text: str, width: int, column: int = 0) -> str:
     """The text with its lines broken at spaces, to `width` characters where words allow it.
 
     A line goes on below with its own indentation. column: where on the line the text begins.
 
-    >>> fold("  one two three", 9)
+    >>> break_lines("  one two three", 9)
     '  one two\\n  three'
     """
     lines = []
     for line in text.split("\n"):
-        indent = line[: len(line) - len(line.lstrip(" "))] if len(line) else ""
+        indent = line[: len(line) - len(line.lstrip(" "))]
         while len(line) > width - column:
             at = line.rfind(" ", len(indent) + 1, max(0, width - column) + 1)
             if at < 0 and not column:  # a word that is longer than a line stays whole
@@ -29,7 +29,7 @@ def fold(text: str, width: int, column: int = 0) -> str:
 
 
 class Screen:
-    """A text stream that writes to a terminal through `fold`. Control sequences pass as they are."""
+    """A text stream that writes to a terminal through `break_lines`. Control sequences pass as they are."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._column = stream, 0
@@ -39,10 +39,10 @@ class Screen:
         if "\x1b" in text or "\r" in text:
             self._column = 0
             return self._stream.write(text)
-        folded = fold(text, shutil.get_terminal_size().columns, self._column)
-        tail = folded.rpartition("\n")[2]
-        self._column = len(tail) if "\n" in folded else self._column + len(tail)
-        self._stream.write(folded)
+        broken = break_lines(text, shutil.get_terminal_size().columns, self._column)
+        tail = broken.rpartition("\n")[2]
+        self._column = len(tail) if "\n" in broken else self._column + len(tail)
+        self._stream.write(broken)
         return len(text)
 
     def writelines(self, lines: Any) -> None:

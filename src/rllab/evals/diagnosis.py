@@ -39,6 +39,14 @@ class Diagnosis:
         self._run, self._settings, self._history = run, run.plain(), History()
         self._kind = algorithm or find(self._settings["algo"], "rllab.algos", run.path)
 
+    @classmethod
+    def of_record(cls, run: RunFolder, algorithm: type[Algorithm] | None = None) -> "Diagnosis":
+        """Follows a run from its first row to the last that is written."""
+        diagnosis = cls(run, algorithm)
+        for row in run.metrics.rows():
+            diagnosis.add(row)
+        return diagnosis
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Adds the next row of metrics.jsonl."""
         self._history.add(row)
@@ -56,10 +64,7 @@ class Diagnosis:
 
 def diagnose(run: RunFolder) -> list[str]:
     """Returns what stands out in a run's newest rounds; [] where nothing does."""
-    diagnosis = Diagnosis(run)
-    for row in run.metrics.rows():
-        diagnosis.add(row)
-    return diagnosis.sentences()
+    return Diagnosis.of_record(run).sentences()
 
 
 def of_rollouts(

@@ -93,7 +93,7 @@ class TextAlgorithm(Algorithm):
             self._survey |= {"dropped": Line(text, **self.rows.dropped)}
         check_targets(self._task, sample)
         for split, count in (("validation", self.eval_rows), ("test", self.headline_rows)) if self.compares else ():
-            if all(len(set(ranks(row))) < 2 for row in self.rows.held_out(split, count)):
+            if not self.rows.any_held_out(split, count, lambda row: len(set(ranks(row))) > 1):
                 raise FieldMistake("task", f"of its rows for {split}, none has answers of different rank to compare")
         self._check_retention_task()
         self._samples: list[dict[str, Any]] = []

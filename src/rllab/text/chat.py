@@ -14,6 +14,7 @@ begin as the tokenizer begins a text, with its beginning-of-sequence token if it
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,7 @@ class _Encoder:
 
     def prompt(self, text: str, *, plain: bool) -> list[int]:
         """The ids of a prompt; of a plain one behind what the tokenizer puts before a text."""
-        ids, front = list(self._encoding(text).ids), self._front() if plain else []
+        ids, front = list(self._encoding(text).ids), self._front if plain else []
         ids = ids if ids[: len(front)] == front else front + ids
         return ids or [self._first_token()]
 
@@ -273,6 +274,7 @@ class _Encoder:
             self._read[text] = self._backend.encode(text, add_special_tokens=False)
         return self._read[text]
 
+    @cached_property
     def _front(self) -> list[int]:
         """The ids that the tokenizer's post-processor puts before a text, such as the begin of a sequence."""
         own, whole = (self._backend.encode("a", add_special_tokens=special).ids for special in (False, True))
@@ -281,7 +283,7 @@ class _Encoder:
 
     def _written_front(self, ids: list[int]) -> list[int]:
         """What the tokenizer puts before a text, if the text writes it itself."""
-        front = self._front()
+        front = self._front
         return front if ids[: len(front)] == front else []
 
     def _first_token(self) -> int:

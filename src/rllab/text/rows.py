@@ -57,6 +57,10 @@ class Rows:
             raise FieldMistake("task", f"has no rows in {split!r}; give more rows, or a file of that name")
         return [self._row(i, split) for i in range(size)]
 
+    def any_held_out(self, split: str, count: int, wanted: Callable[[dict[str, Any]], bool]) -> bool:
+        """Whether one of `held_out` is wanted; no rows are made behind the first that is."""
+        return any(wanted(self._row(i, split)) for i in range(min(count, self._size(split))))
+
     def check_splits(self) -> None:
         """Checks that there are held-out rows, which evaluations need.
 
