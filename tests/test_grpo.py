@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rllab.algos.grpo import above_others, kl
-from rllab.algos.rollouts import Group
+from rllab.algos.grpo import above_others
+from rllab.algos.rollouts import Group, kl
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe

@@ -21,6 +21,7 @@ Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `c
     reference_logp [B, S]  log pi_ref of each answer; for ipo its mean over tokens
     z [B]                  KTO's, the same in every row; 0 for the others
     dropout_seed [B]       seeds of the adapters' dropout
+    expert_load [B, E]     with `router_aux_loss_coef`: how much each expert of a mixture is used
 
 Departures from the papers. All pairs of a ranking are learned, not one pair a prompt. `ipo` divides log-ratios by the
 length, as TRL does on its authors' advice. `kto` learns both answers of a pair with equal weights, where the paper
@@ -38,11 +39,12 @@ from torch import Tensor
 
 from rllab.algos.preference_loss import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
-from rllab.core.ranges import BelowHalf, Positive
+from rllab.core.ranges import BelowHalf, NotNegative, Positive
 from rllab.stats import bootstrap
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
 from rllab.text.evaluation import sample_completions, share
+from rllab.text.experts import LoadBalancing
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document, pack, sum_per_completion
@@ -62,9 +64,11 @@ class DPO(TextAlgorithm):
     loss_type: Literal["sigmoid", "hinge", "ipo", "kto"] = "sigmoid"
     beta: Positive = 0.1  # strength of the KL penalty
     label_smoothing: BelowHalf = 0.0  # the share of labels that are wrong; for sigmoid
+    router_aux_loss_coef: NotNegative = 0.0  # of the load-balancing loss of a mixture of experts (rllab.text.experts)
 
     def setup(self, ctx: Context) -> None:
         self.open(ctx)
+        self._balancing = LoadBalancing(self._lm, self.router_aux_loss_coef, ctx)
         self.keep_reference()
         self.pairs = 0  # over all ranks
 
@@ -73,9 +77,9 @@ class DPO(TextAlgorithm):
         batch = self.batch(rows)
         total = self.ctx.total(batch["weight"].sum()).to(batch["weight"].device)
         batch["weight"] /= torch.where(total > 0, total, 1)  # 0: all rows are ties
-        yield self.on_device(batch, step)
+        yield self.on_device(self._balancing.measured(batch), step)
         self.pairs += int(self.ctx.total((batch["weight"] > 0).sum()))
-        return {"data/pairs": self.pairs} | self.rows.metrics()
+        return {"data/pairs": self.pairs} | self.rows.metrics() | self._balancing.metrics()
 
     @torch.no_grad()
     def batch(self, rows: list[dict[str, Any]]) -> Batch:
@@ -90,12 +94,13 @@ class DPO(TextAlgorithm):
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._lm.seed_dropout(batch)
         answers = int(batch["completion"].max()) + 1  # a part of a batch may have fewer a row
-        ratio_BS = self._logp(self._lm, batch) - batch["reference_logp"][:, :answers]
+        with self._balancing.recording(batch) as balancing_loss:
+            ratio_BS = self._logp(self._lm, batch) - batch["reference_logp"][:, :answers]
         better_BP, worse_BP = gather_pairs(ratio_BS, batch)
         loss_BP = self.preference_loss(better_BP, worse_BP, batch["z"][:, None])
         h_BP = better_BP - worse_BP
         outputs = {"better": self.beta * better_BP, "worse": self.beta * worse_BP, "accuracy": (h_BP > 0).float()}
-        return (batch["weight"] * loss_BP).sum(), outputs
+        return (batch["weight"] * loss_BP).sum() + balancing_loss(), outputs
 
     def preference_loss(self, better: Tensor, worse: Tensor, z: Tensor) -> Tensor:
         """The loss of each pair [B, P] from the log-ratios of its answers [B, P]; z broadcasts to them (any shape)."""

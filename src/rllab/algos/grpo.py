@@ -25,12 +25,13 @@ Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `c
     old_logp [B, L]        log pi_old; left out if the only update of a round needs neither it nor a reference
     reference_logp [B, L]  log pi_ref; with beta > 0
     dropout_seed [B]       seeds of the adapters' dropout
+    expert_load [B, E]     with `router_aux_loss_coef`: how much each expert of a mixture is used
 
 Departures from the paper. Defaults are TRL's: `loss_type: dapo`, since `grpo` favours short right and long wrong
 answers, and beta 0, which saves the reference model. The paper has no ratio in front of the KL term; with it the
 gradient is that of KL(pi || pi_ref) (DeepSeek-V3.2). The reference stays the model that training began with; the
 paper's iterative variant renews it. 1e-4 is added to standard deviations. Completions with advantage 0 are not read if
-beta is 0, because their gradient is 0; their tokens and their number still count in the weights.
+beta and `router_aux_loss_coef` are 0, because their gradient is 0; they still count in the weights.
 
 Axes: P prompts, G completions of each, R rewards; B packed rows, L tokens a row, S completions a row.
 """
@@ -43,9 +44,10 @@ import torch
 from torch import Tensor
 
 from rllab.algos.online import Policy
-from rllab.algos.rollouts import Group, at_least_one, pack_groups
+from rllab.algos.rollouts import Group, at_least_one, kl, pack_groups
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.ranges import NotNegative, Positive
+from rllab.text.experts import LoadBalancing
 from rllab.text.logprobs import next_token_logp
 from rllab.text.packing import sum_per_completion
 
@@ -71,6 +73,7 @@ class GRPO(Policy):
     beta: NotNegative = 0.0  # coefficient of the KL to the model that training begins with
     mask_truncated_completions: bool = False  # completions that were cut off have weight 0
     importance_sampling_clip_max: Positive | None = None  # weights times min(pi_old / pi_sampler, this); None: not
+    router_aux_loss_coef: NotNegative = 0.0  # of the load-balancing loss of a mixture of experts (rllab.text.experts)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +82,7 @@ class GRPO(Policy):
 
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)
+        self._balancing = LoadBalancing(self._lm, self.router_aux_loss_coef, ctx)
         if self.beta:
             self.keep_reference()
 
@@ -89,12 +93,13 @@ class GRPO(Policy):
             batches = [self._with_old(batch) for batch in batches]
         for _ in range(self.num_iterations):
             for batch in batches:
-                yield self.on_device(batch, step)
-        return metrics
+                yield self.on_device(self._balancing.measured(batch), step)
+        return metrics | self._balancing.metrics()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._lm.seed_dropout(batch)
-        logp_BL, advantage_BL = next_token_logp(self._lm, batch, self.temperature), batch["advantage"]
+        with self._balancing.recording(batch) as balancing_loss:
+            logp_BL, advantage_BL = next_token_logp(self._lm, batch, self.temperature), batch["advantage"]
         old_BL = batch.get("old_logp", logp_BL.detach())
         ratio_BL = self._log_ratio(logp_BL - old_BL, batch).exp()
         high = self.epsilon if self.epsilon_high is None else self.epsilon_high
@@ -109,7 +114,7 @@ class GRPO(Policy):
         if self.beta:
             outputs["kl"] = kl(batch["reference_logp"] - logp_BL)
             loss_BL = loss_BL + self.beta * ratio_BL * outputs["kl"]  # the ratio makes the gradient that of the KL
-        return (batch["weight"] * loss_BL).sum(), outputs
+        return (batch["weight"] * loss_BL).sum() + balancing_loss(), outputs
 
     def _log_ratio(self, difference_BL: Tensor, batch: Batch) -> Tensor:
         """log(pi / pi_old) of each token, or its mean over the completion [B, L]."""
@@ -141,9 +146,9 @@ class GRPO(Policy):
         return above_PG / ((spread if self.scale_rewards == "group" else self.moments(rewards_PG)[1]) + _EPS)
 
     def _batches(self, groups: list[Group], advantages_PG: np.ndarray) -> list[Batch]:
-        """The minibatches; none without signal. Completions without an advantage are not packed if beta is 0."""
+        """The minibatches; none without signal. Completions without a gradient are not packed."""
         ended = np.array([[c.finished or not self.mask_truncated_completions for c in g.completions] for g in groups])
-        kept = ended & ((advantages_PG != 0) | (self.beta > 0))
+        kept = ended & ((advantages_PG != 0) | (self.beta > 0) | (self.router_aux_loss_coef > 0))
         if self.ctx.sum(int(kept.sum())) == 0:
             return []
         batches = []
@@ -183,11 +188,6 @@ class GRPO(Policy):
 
 
 _EPS = 1e-4  # added to standard deviations, as in TRL
-
-
-def kl(log_ratio: Tensor) -> Tensor:
-    """The estimate k3 of KL(p || q), never negative, from log(q / p) of samples of p (Schulman 2020); any shape."""
-    return log_ratio.exp() - log_ratio - 1.0
 
 
 def above_others(rewards_PG: np.ndarray, baseline: str) -> np.ndarray:

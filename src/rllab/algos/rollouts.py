@@ -214,3 +214,8 @@ def _at_learned(batch: Batch, numbers: Sequence[float]) -> Tensor:
 
 def _number(score: float) -> float | None:
     return None if np.isnan(score) else float(score)
+
+
+def kl(log_ratio: Tensor) -> Tensor:
+    """The estimate k3 of KL(p || q), never negative, from log(q / p) of samples of p (Schulman 2020); any shape."""
+    return log_ratio.exp() - log_ratio - 1.0

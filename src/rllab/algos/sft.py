@@ -13,6 +13,7 @@ A round: one batch of documents, and one update.
 Batch, beside the columns of `pack` (`input_ids`, `position_ids`, `document`, `completion`, `learned`, all [B, L]):
     weight [B, L]     1 / learned tokens of the batch over all ranks, where `learned` is 1; else 0
     dropout_seed [B]  seeds of the adapters' dropout
+    expert_load [B, E]    with `router_aux_loss_coef`: how much each expert of a mixture is used
 
 Departures from LoRA's paper: by default all linear layers have adapters, where the paper adapts attention alone.
 
@@ -28,10 +29,12 @@ from torch import Tensor
 
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.core.messages import thinks
+from rllab.core.ranges import NotNegative
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
 from rllab.text.evaluation import METRIC, Style, held_out_nll, sample_and_grade, share
+from rllab.text.experts import LoadBalancing
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import pack
@@ -45,22 +48,26 @@ class SFT(TextAlgorithm):
 
     unit: ClassVar[str] = "data/tokens"
 
+    router_aux_loss_coef: NotNegative = 0.0  # of the load-balancing loss of a mixture of experts (rllab.text.experts)
     styles: list[Style] = field(default_factory=lambda: ["think"])  # ways to answer that evaluations prompt for
 
     def setup(self, ctx: Context) -> None:
         self.open(ctx)
+        self._balancing = LoadBalancing(self._lm, self.router_aux_loss_coef, ctx)
         self.tokens = 0  # over all ranks
 
     def collect(self, step: int) -> Round:
         rows = self.rows.of_round(step, self.batch_size)
         batch, _ = pack([truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)], self.length)
         batch["weight"] = batch["learned"] / self.ctx.total(batch["learned"].sum())
-        yield self.on_device(batch, step)
+        yield self.on_device(self._balancing.measured(batch), step)
         self.tokens += int(self.ctx.total((batch["document"] >= 0).sum()))
-        return {"data/tokens": self.tokens} | self.rows.metrics()
+        return {"data/tokens": self.tokens} | self.rows.metrics() | self._balancing.metrics()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        return supervised_loss(self._lm, batch)
+        with self._balancing.recording(batch) as balancing_loss:
+            loss, outputs = supervised_loss(self._lm, batch)
+        return loss + balancing_loss(), outputs
 
     def evaluate(self, step: int) -> Metrics:
         """Held-out negative log-likelihood, share of correct answers in each style, retention of an old skill."""
