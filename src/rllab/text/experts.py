@@ -66,7 +66,7 @@ class LoadBalancing:
 
     @contextmanager
     def recording(self, batch: Batch) -> Iterator[Callable[[], Tensor | float]]:
-        """Context around the forward pass of a loss. It yields a function: the batch's load-balancing loss, a scalar."""
+        """Context around the forward pass of a loss. It yields a function: the load-balancing loss, a scalar."""
         if not self._coef:
             yield lambda: 0.0
             return
