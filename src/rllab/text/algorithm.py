@@ -15,6 +15,7 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
+from rllab.text.calls import check_calls
 from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts
 from rllab.text.evaluation import check_targets, sample_and_grade, share
 from rllab.text.lora import Lora
@@ -92,6 +93,8 @@ class TextAlgorithm(Algorithm):
             text = ", ".join(f"{count} of {split}" for split, count in self.rows.dropped.items())
             self._survey |= {"dropped": Line(text, **self.rows.dropped)}
         check_targets(self._task, sample)
+        if hasattr(self._task, "reply"):
+            check_calls(self._lm.tokenizer, sample)
         for split, count in (("validation", self.eval_rows), ("test", self.headline_rows)) if self.compares else ():
             if not self.rows.any_held_out(split, count, lambda row: len(set(ranks(row))) > 1):
                 raise FieldMistake("task", f"of its rows for {split}, none has answers of different rank to compare")

@@ -126,12 +126,15 @@ class _Ends:
         return any(end in text for end in self._stop)
 
 
-def completion_text(lm: LanguageModel, prompt: str, ids: list[int], stop: Sequence[str] = ()) -> str:
-    """The text of a sampled completion: without special tokens and its stop token, and cut behind the first stop text.
+def completion_text(
+    lm: LanguageModel, prompt: str, ids: list[int], stop: Sequence[str] = (), special: bool = False
+) -> str:
+    """The text of a sampled completion without its stop token, cut behind the first stop text.
 
-    It begins with the opening tag of thinking that may end its prompt.
+    It begins with the opening tag of thinking that may end its prompt. special: with the special tokens in it.
     """
-    text = str(lm.tokenizer.decode(ids[:-1] if ids and ids[-1] in lm.stop_ids else ids, skip_special_tokens=True))
+    own = ids[:-1] if ids and ids[-1] in lm.stop_ids else ids
+    text = str(lm.tokenizer.decode(own, skip_special_tokens=not special))
     cut = text[: min((text.index(end) + len(end) for end in stop if end in text), default=None)]
     return opening_of(prompt) + cut
 

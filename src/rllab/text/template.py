@@ -81,10 +81,16 @@ class Template:
         and sampled tokens are not always those that the tokenizer makes of their text.
 
         Raises:
-            FieldMistake: the template leaves out the model's earlier turns.
+            FieldMistake: the template leaves out the model's earlier turns, or the reply.
         """
         turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
         before, mark, after = self.prompt([*turn, *reply]).rpartition(_MARK)
+        for i, message in enumerate(reply):
+            if message["content"].strip() not in after and _NEXT not in self.prompt(
+                [*turn, *reply[:i], message | {"content": _NEXT}, *reply[i + 1 :]]
+            ):
+                raise FieldMistake("model", f"its chat template leaves out a reply of the role {message['role']!r}: "
+                                   "let the task reply as the user")  # fmt: skip
         if not mark:
             raise FieldMistake("model", "its chat template leaves out the model's earlier turns: it cannot take turns")
         end = self.ends[1] if ended and after.startswith(self.ends[1]) else ""

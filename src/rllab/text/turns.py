@@ -6,15 +6,15 @@ a prompt or a reply ends with an opening tag of thinking, the tag is a part of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.messages import last_text
+from rllab.text.calls import message_of
 from rllab.text.chat import prompt_ids, prompt_texts, reply_ids
-from rllab.text.conversations import Message
+from rllab.text.conversations import Message, read_tools
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, Uniforms, completion_text, generate
 
@@ -25,17 +25,22 @@ Row = dict[str, Any]
 class Conversation:
     """A completion and its messages: the model's, and the task's replies.
 
-    reply: the text of the task's last reply, up to where the model's turn begins.
+    text: the model's last message as it was written, with its calls of tools. reply: the text of the task's last reply,
+    up to where the model's turn begins.
     """
 
     completion: Completion
-    messages: list[Message]
+    messages: list[Message] = field(default_factory=list)
+    text: str = ""
     reply: str = ""
 
-    @property
-    def text(self) -> str:
-        """The model's last message: its answer."""
-        return last_text(self.messages)
+    def add(self, lm: LanguageModel, row: Row, before: str, ids: list[int], stop: tuple[str, ...]) -> None:
+        """Adds the model's message: token ids behind a text. Of a row with tools it has its calls as `tool_calls`."""
+        self.text = completion_text(lm, before, ids, stop)
+        message = {"role": "assistant", "content": self.text}
+        if tools := read_tools(row.get("tools")):
+            message = message_of(completion_text(lm, before, ids, stop, special=True), self.text, tools)
+        self.messages.append(message)
 
 
 def converse(
@@ -59,15 +64,13 @@ def converse(
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
     completions = generate(lm, prompts, sampling, samples, uniforms)
     texts = prompt_texts(lm.tokenizer, rows)
-    conversations = [Conversation(c, [_message(lm, texts[c.row], c.ids, sampling)]) for c in completions]
+    conversations = [Conversation(c) for c in completions]
+    for c in conversations:
+        c.add(lm, rows[c.completion.row], texts[c.completion.row], c.completion.ids, sampling.stop)
     open_ones = conversations if hasattr(task, "reply") else []
     while open_ones := [c for c in open_ones if _replied(lm, task, rows[c.completion.row], c, sampling.max_new_tokens)]:
-        _next_turn(lm, prompts, open_ones, sampling, uniforms)
+        _next_turn(lm, rows, prompts, open_ones, sampling, uniforms)
     return prompts, conversations
-
-
-def _message(lm: LanguageModel, before: str, ids: list[int], sampling: Sampling) -> Message:
-    return {"role": "assistant", "content": completion_text(lm, before, ids, sampling.stop)}
 
 
 def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation, budget: int) -> bool:
@@ -97,6 +100,7 @@ def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation,
 
 def _next_turn(
     lm: LanguageModel,
+    rows: Sequence[Row],
     prompts: Sequence[list[int]],
     conversations: Sequence[Conversation],
     sampling: Sampling,
@@ -120,4 +124,4 @@ def _next_turn(
         completion.ids = completion.ids + ids
         completion.logp = completion.logp + new.logp[:left]
         completion.learned = [*completion.learned, *[True] * len(ids)]
-        conversation.messages.append(_message(lm, conversation.reply, ids, sampling))
+        conversation.add(lm, rows[completion.row], conversation.reply, ids, sampling.stop)
