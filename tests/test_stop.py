@@ -165,3 +165,44 @@ def test_a_chat_ends_with_the_recipes_stop_texts(lm: LanguageModel, tmp_path: Pa
 def test_an_empty_stop_text_is_refused() -> None:
     with pytest.raises(Mistake, match="stop: holds an empty text"):
         load_recipe("grpo", {"stop": [""]})
+
+
+SPOKEN = (  # ends a turn by a text of several tokens
+    "{% for m in messages %}{{ '[' + m.role + '] ' + m.content + ' [over]\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+)
+
+
+def test_a_turn_may_end_with_a_text_of_several_tokens(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = families.tokenizer("gpt2")
+    words.chat_template = SPOKEN
+    spoken = replace(lm, tokenizer=words)
+    assert spoken.turn_ends == (" [over]",) and words.eos_token_id in spoken.stop_ids
+    ids = words("I am fine [over]\nand more").input_ids
+    cut = next(n for n in range(1, len(ids)) if "[over]" in words.decode(ids[:n]))
+    written = iter(ids)
+
+    def choose(logits: Any, *_: Any) -> Any:
+        return torch.full((len(logits),), next(written)), torch.zeros(len(logits))
+
+    monkeypatch.setattr("rllab.text.sampler.choose_tokens", choose)
+    for way in (spoken, in_transformers(spoken)):
+        written = iter(ids)
+        (completion,) = generate(way, [[9, 20]], Sampling(max_new_tokens=30))
+        assert completion.finished and completion.ids == ids[:cut]
+        assert completion_text(way, "", completion.ids) == "I am fine"
+    written = iter([*ids[:cut], *ids])
+    _, (talk,) = converse(spoken, Echo(), [{"prompt": [{"role": "user", "content": "?"}]}], Sampling(max_new_tokens=90))
+    whole = words.decode(talk.completion.ids)
+    assert whole.startswith("I am fine [over]\n[user] go on [over]\n[assistant] I am fine [over]")
+
+
+def test_stop_strings_of_the_generation_config_end_a_completion(lm: LanguageModel, tmp_path: Path) -> None:
+    stop = lm.tokenizer.decode(greedy(lm)[0].ids[3:5])
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    GenerationConfig(stop_strings=[stop]).save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
+    stopping = open_model(str(tmp_path))
+    for way in (stopping, in_transformers(stopping)):
+        ended = greedy(way)[0]
+        assert ended.finished and len(ended.ids) <= 5 and completion_text(way, "", ended.ids).endswith(stop)

@@ -52,8 +52,8 @@ def _read(raw: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, list[dict[
         ValueError: a call cannot be read.
     """
     for form, read in ((_TAGGED, _tagged), (_MISTRAL, _mistral)):
-        if found := form.findall(raw):
-            return form.sub("", raw), [call for text in found for call in read(text, tools)]
+        if matches := form.findall(raw):
+            return form.sub("", raw), [call for text in matches for call in read(text, tools)]
     bare = _BARE.fullmatch(raw)
     return "", [_call(value, "parameters") for value in _values(bare[1])] if bare else []
 

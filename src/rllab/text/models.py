@@ -66,6 +66,20 @@ class LanguageModel:
         own = [tokenizer.convert_tokens_to_ids(end) for end in ends]
         return frozenset([*as_list(getattr(config, "eos_token_id", None)), *as_list(tokenizer.eos_token_id), *own])
 
+    @cached_property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The texts that end a completion: `stop_strings` of the generation config, and `turn_ends`."""
+        config = getattr(self.model, "generation_config", None)
+        return (*as_list(getattr(config, "stop_strings", None)), *self.turn_ends)
+
+    @cached_property
+    def turn_ends(self) -> tuple[str, ...]:
+        """The ends of a turn in the chat template that are no token of their own."""
+        if self.tokenizer.chat_template is None:
+            return ()
+        template = Template(self.tokenizer, {})
+        return tuple(dict.fromkeys(e for e in template.ends if e.strip() and e.strip() not in template.end_tokens))
+
     def enable_gradient_checkpointing(self) -> None:
         """Turns on gradient checkpointing: layers store no activations, and are recomputed in the backward pass."""
         enable = getattr(self.model, "activation_checkpointing_enable", None)  # transformers' name since 5.20

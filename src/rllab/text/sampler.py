@@ -10,6 +10,7 @@ Axes: N sequences, V vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,8 +117,8 @@ class _Ends:
     """Whether token ids end a completion: with a stop token, or with a stop text in the text of the last tokens."""
 
     def __init__(self, lm: LanguageModel, stop: tuple[str, ...]) -> None:
-        self._tokens, self._stop, self._tokenizer = lm.stop_ids, stop, lm.tokenizer
-        self._last = max((len(text.encode()) for text in stop), default=0) + 4  # a token has at least one byte
+        self._tokens, self._stop, self._tokenizer = lm.stop_ids, (*stop, *lm.stop_texts), lm.tokenizer
+        self._last = max((len(text.encode()) for text in self._stop), default=0) + 4  # a token has at least one byte
 
     def __call__(self, ids: list[int]) -> bool:
         if ids[-1] in self._tokens or not self._stop:
@@ -129,14 +130,15 @@ class _Ends:
 def completion_text(
     lm: LanguageModel, prompt: str, ids: list[int], stop: Sequence[str] = (), special: bool = False
 ) -> str:
-    """The text of a sampled completion without its stop token, cut behind the first stop text.
+    """The text of a sampled completion, cut behind the first stop text, and without what ends its turn.
 
     It begins with the opening tag of thinking that may end its prompt. special: with the special tokens in it.
     """
     own = ids[:-1] if ids and ids[-1] in lm.stop_ids else ids
     text = str(lm.tokenizer.decode(own, skip_special_tokens=not special))
-    cut = text[: min((text.index(end) + len(end) for end in stop if end in text), default=None)]
-    return opening_of(prompt) + cut
+    cut = text[: min((text.index(end) + len(end) for end in (*stop, *lm.stop_texts) if end in text), default=None)]
+    end = next((end for end in lm.turn_ends if cut.endswith(end)), "")
+    return opening_of(prompt) + cut.removesuffix(end)
 
 
 def _append(completions: list[Completion], chosen: Tensor, logp: Tensor, ends: _Ends) -> None:
@@ -200,7 +202,10 @@ def _transformers(
         eos_token_id=sorted(lm.stop_ids),
         pad_token_id=lm.tokenizer.pad_token_id,
     )
-    lm.model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=[force])  # type: ignore[operator]
+    generate_theirs: Any = lm.model.generate  # needs the tokenizer for stop strings of the model's generation config
+    generate_theirs(
+        ids, attention_mask=mask, generation_config=config, logits_processor=[force], tokenizer=lm.tokenizer
+    )
 
 
 def choose_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,8 @@ def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation,
         raise Mistake(f"{name}.reply fails on {conversation.text[:80]!r}: {type(error).__name__}: {error}") from error
     if not reply:
         return False
-    ids = reply_ids(lm.tokenizer, reply, row, ended=completion.ids[-1] in lm.stop_ids)
+    ended = completion.ids[-1] in lm.stop_ids or str(lm.tokenizer.decode(completion.ids)).endswith(lm.turn_ends or "\0")
+    ids = reply_ids(lm.tokenizer, reply, row, ended=ended)
     if len(completion.ids) + len(ids) >= budget:
         completion.finished = False
         return False
