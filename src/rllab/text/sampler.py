@@ -8,14 +8,15 @@ it.
 Axes: N sequences, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 from rllab.core.messages import opening_of
 from rllab.text.attention import KVCache, Packed
@@ -202,10 +203,18 @@ def _transformers(
         eos_token_id=sorted(lm.stop_ids),
         pad_token_id=lm.tokenizer.pad_token_id,
     )
-    generate_theirs: Any = lm.model.generate  # needs the tokenizer for stop strings of the model's generation config
-    generate_theirs(
-        ids, attention_mask=mask, generation_config=config, logits_processor=[force], tokenizer=lm.tokenizer
-    )
+    with _without_defaults(lm.model):
+        lm.model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=[force])  # type: ignore[operator]
+
+
+@contextmanager
+def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
+    """Context without the generation config of a model, whose penalties and limits `generate` would add to ours."""
+    own, model.generation_config = model.generation_config, GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def choose_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
