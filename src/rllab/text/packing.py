@@ -154,11 +154,15 @@ def sum_per_completion(values: Tensor, batch: Batch) -> Tensor:
     return values.new_zeros(len(values), int(index.max()) + 1).scatter_add(1, index, inside)
 
 
-def completion_ends(batch: Batch) -> Tensor:
-    """The index in its row of each completion's last token [B, S]; 0 where a row has fewer completions."""
-    index = batch["completion"].clamp(min=0)
-    place = torch.arange(index.shape[1], device=index.device) * (batch["completion"] >= 0)
-    return index.new_zeros(len(index), int(index.max()) + 1).scatter_reduce(1, index, place, "amax")
+def completion_ends(batch: Batch, padding: int | None = None) -> Tensor:
+    """The index in its row of each completion's last token [B, S]; 0 where a row has fewer completions.
+
+    padding: a token that does not count as the last, unless there is no other.
+    """
+    index, length = batch["completion"].clamp(min=0), batch["completion"].shape[1]
+    place = torch.arange(length, device=index.device) + length * (batch["input_ids"] != padding)
+    place = place * (batch["completion"] >= 0)
+    return index.new_zeros(len(index), int(index.max()) + 1).scatter_reduce(1, index, place, "amax") % length
 
 
 def completion_indices(batch: Batch) -> Tensor:

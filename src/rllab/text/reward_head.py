@@ -20,8 +20,11 @@ from rllab.text.rows import truncate
 
 
 def scores_at_ends(lm: LanguageModel, batch: Batch) -> Tensor:
-    """The reward model's score at the last token of each completion of a packed batch [B, S]."""
-    last_BS = completion_ends(batch)
+    """The reward model's score at the last token of each completion of a packed batch [B, S].
+
+    Where the end of a completion is the padding token, too, it is the token before it, since transformers reads there.
+    """
+    last_BS = completion_ends(batch, lm.model.config.pad_token_id)
     rows_B1 = torch.arange(len(last_BS), device=last_BS.device)[:, None] * batch["input_ids"].shape[1]
     hidden_SD = hidden_at(lm, batch, (rows_B1 + last_BS).flatten())
     return upcast(lm.model.score(hidden_SD)).view_as(last_BS)  # type: ignore[operator]
