@@ -27,7 +27,7 @@ from rllab.text.models import new_model
 from rllab.text.packing import Document
 from rllab.text.preflight import activation_bytes
 from rllab.text.rows import truncate
-from rllab.text.template import checked_template
+from rllab.text.template_process import checked_template
 from rllab.text.tokenizers import CHAT, _texts, byte_pair_tokenizer, tokenizer_for
 
 SHAPE: dict[str, Any] = {

@@ -4,6 +4,7 @@ Weights are read from safetensors only, and no code that came with a model is ru
 """
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.run import RunFolder
 from rllab.text.folders import hub_options
 from rllab.text.models import HEADS, Head, LanguageModel, native_shape
-from rllab.text.template import checked_template
+from rllab.text.template_process import checked_template
 from rllab.text.tokenizers import CHAT
 
 
@@ -116,6 +117,10 @@ def _reason(name: str, error: Exception) -> str:
             "there is no such folder, it is not in the hub's cache, and the hub cannot be reached; "
             f"on a cluster download it first on a node with network access: hf download {name}"
         )
+    unknown = re.search(r"Unrecognized configuration class <class '[\w.]*\.(\w+)Config'> .* AutoModel: (\w+)", lines[0])
+    if unknown:
+        head = "reward head" if "Classification" in unknown[2] else "head for next tokens"
+        return f"transformers has no {head} for {unknown[1]} models ({unknown[2]}); take another architecture"
     if "trust_remote_code" in str(error):
         return "it needs code that came with it, and such code is not run here"
     return lines[0]

@@ -5,12 +5,9 @@ where the rendering of the messages before it, with the generation prompt, ends.
 a turn, which two renderings of a placeholder show.
 """
 
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,13 +42,12 @@ class Rendered:
     """A conversation as text, up to the end of the assistant's last turn.
 
     learned: the characters of each learned turn. begin: the character at which the first turn begins that could be
-    learned. left_out: how many turns are not learned, as the template renders them without what they think.
+    learned.
     """
 
     text: str
     learned: list[Span]
     begin: int
-    left_out: int = 0
 
 
 class Template:
@@ -108,8 +104,13 @@ class Template:
             raise ValueError("none of its messages is by the assistant, so there is nothing to learn")
         shown = list(messages[: turns[-1] + 1])
         marks = _GENERATION.search(self._source)
-        rendered = self._by_marks(shown, turns, first) if marks else self._by_prefixes(shown, turns)
-        self._check_tools(rendered.text, [name for i in turns for name in called(shown[i])])
+        try:
+            rendered = self._by_marks(shown, turns, first) if marks else self._by_prefixes(shown, turns)
+        except FieldMistake:
+            self._check_tools(self.prompt([{"role": "user", "content": "?"}]))  # it may fail because of tools
+            raise
+        self._check_tools(rendered.text)
+        self._check_calls(shown)
         return rendered
 
     def question(self, messages: Sequence[Message]) -> str:
@@ -119,7 +120,7 @@ class Template:
             FieldMistake: the template leaves out a tool.
         """
         text = self.prompt(messages)
-        self._check_tools(text, [])
+        self._check_tools(text)
         return text
 
     @cached_property
@@ -140,13 +141,17 @@ class Template:
         """The tokens that end the assistant's turn; none where that is a text of several."""
         return {end.strip() for end in self.ends} & set(self._tokenizer.get_added_vocab())
 
-    def _check_tools(self, text: str, calls: list[str]) -> None:
-        """Raises a FieldMistake where a text lacks a tool of the row, or a call of one."""
-        tools = [t["function"]["name"] for t in self._options.get("tools") or ()]
-        for name in [*tools, *calls]:
-            if name not in text:
-                key = "tools" if name in tools else "tool_calls"
-                raise FieldMistake("model", f"its chat template does not render `{key}` ({name}): {_WITHOUT_TOOLS}")
+    def _check_tools(self, text: str) -> None:
+        """Raises a FieldMistake where a text lacks a tool of the row."""
+        for tool in self._options.get("tools") or ():
+            if tool["function"]["name"] not in text:
+                raise _not_rendered("tools", tool["function"]["name"])
+
+    def _check_calls(self, shown: list[Message]) -> None:
+        """Raises a FieldMistake where the template leaves out a call of a tool; the tools hold its name, too."""
+        calls = [name for message in shown for name in called(message)]
+        if calls and self._rendered([_calling(_MARK, m) for m in shown])[0].count(_MARK) < len(calls):
+            raise _not_rendered("tool_calls", calls[0])
 
     def _special(self, text: str) -> str:
         """The beginning of a text up to its first special token, if nothing but whitespace stands before that."""
@@ -169,29 +174,34 @@ class Template:
         begin = self._start(shown, turns[0], text) if first else None
         begin = marked[assistants.index(turns[0])][0] if begin is None else begin
         spans = [(max(a, begin), b) for (a, b), i in zip(marked, assistants, strict=True) if i in turns]
-        learned = [span for span, i in zip(spans, turns, strict=True) if is_learned(shown[i])]
-        return Rendered(text[: spans[-1][1]], learned, begin)
+        complete = [thinking(shown[i]).strip() in text[a:b] for (a, b), i in zip(spans, turns, strict=True)]
+        if not complete[-1]:
+            raise _without_thinking(shown)
+        each = zip(spans, turns, complete, strict=True)
+        return Rendered(
+            text[: spans[-1][1]], [span for span, i, whole in each if whole and is_learned(shown[i])], begin
+        )
 
     def _by_prefixes(self, shown: list[Message], turns: list[int]) -> Rendered:
         text, last = self._last_turn(shown)
         starts = [*(self._start(shown, i, text) for i in turns[:-1]), last]
-        learned, left_out = list[Span](), 0
+        learned = list[Span]()
         for place, i in enumerate(turns):
             start = starts[place]
             limit = next((s for s in starts[place + 1 :] if s is not None), None)
             end = None if start is None else self._end(text, start, limit, shown[i])
             complete = end is not None and thinking(shown[i]).strip() in text[start:end]
+            if end is None and is_learned(shown[i]) and not thinking(shown[i]):
+                raise _not_recognized(shown[: i + 1])
             if limit is None:
                 assert start is not None and end is not None
                 if not complete:
-                    raise FieldMistake("model", f"its chat template leaves out the thinking of {described(shown)}: "
-                                       f"write it into the content, between {THINK} and {END_THINK}")  # fmt: skip
+                    raise _without_thinking(shown)
                 text = text[:end]
             if is_learned(shown[i]) and complete:
                 assert start is not None and end is not None
                 learned.append((start, end))
-            left_out += is_learned(shown[i]) and not complete
-        return Rendered(text, learned, next(s for s in starts if s is not None), left_out)
+        return Rendered(text, learned, next(s for s in starts if s is not None))
 
     def _last_turn(self, shown: list[Message]) -> tuple[str, int]:
         """(the whole text, the character at which the last turn begins); the text begins with the generation prompt.
@@ -213,8 +223,7 @@ class Template:
             return text, len(bare)
         if mark and text.startswith(before):
             return prompt + text[len(before) :], len(prompt)
-        raise FieldMistake("model", f"its chat template renders the answer of {described(shown)} so that it cannot be "
-                           "recognized: mark it in the template by {% generation %}")  # fmt: skip
+        raise _not_recognized(shown)
 
     def _start(self, shown: list[Message], turn: int, text: str) -> int | None:
         """The character of `text` at which a turn begins; None where the template does not render it."""
@@ -223,11 +232,14 @@ class Template:
             if begin and text.startswith(begin):
                 return len(begin)
         before, mark, _ = self._with_mark(shown, turn).partition(_MARK)
-        return len(before) if mark and text.startswith(before) else None
+        begins = [before, before.rstrip()] if mark else []  # whitespace before the content may be the turn's own
+        begins.sort(key=lambda begin: begin[-1:] != prompt.removesuffix(opening_of(prompt))[-1:])
+        return next((len(begin) for begin in begins if text.startswith(begin)), None)
 
     def _with_mark(self, shown: list[Message], turn: int) -> str:
-        """The conversation with a mark as the content of one turn, and without its thinking."""
-        message = {k: v for k, v in shown[turn].items() if k != "reasoning_content"} | {"content": _MARK}
+        """The conversation with a mark as the content of one turn, without its thinking and calls."""
+        own = ("reasoning_content", "tool_calls")
+        message = {k: v for k, v in shown[turn].items() if k not in own} | {"content": _MARK}
         return self._rendered([*shown[:turn], message, *shown[turn + 1 :]])[0]
 
     def _end(self, text: str, start: int, limit: int | None, message: Message) -> int | None:
@@ -261,7 +273,25 @@ class Template:
         return str(texts[0]), [(a, b) for a, b in marked[0]] if marked else []
 
 
-_WITHOUT_TOOLS = "take a model whose template knows tools, or drop the column"
+def _not_rendered(key: str, name: str) -> FieldMistake:
+    text = f"its chat template does not render `{key}` ({name}): take a model whose template knows tools, or drop them"
+    return FieldMistake("model", text)
+
+
+def _without_thinking(shown: Sequence[Message]) -> FieldMistake:
+    return FieldMistake("model", f"its chat template leaves out the thinking of {described(shown)}: write it into the "
+                        f"content, between {THINK} and {END_THINK}")  # fmt: skip
+
+
+def _not_recognized(shown: Sequence[Message]) -> FieldMistake:
+    return FieldMistake("model", f"its chat template renders the answer of {described(shown)} so that it cannot be "
+                        "recognized: mark it in the template by {% generation %}")  # fmt: skip
+
+
+def _calling(name: str, message: Message) -> Message:
+    """A message whose calls are all of a tool `name`."""
+    calls = [call | {"function": call["function"] | {"name": name}} for call in message.get("tool_calls", ())]
+    return message | ({"tool_calls": calls} if calls else {})
 
 
 def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,31 +303,3 @@ def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
     style, tools = row.get("style", "free"), read_tools(row.get("tools"))
     options = {"style": style, "enable_thinking": style != "direct"} | (row.get("chat_template_kwargs") or {})
     return options | ({"tools": tools} if tools else {})
-
-
-@contextmanager
-def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[None]:
-    """Renders a chat template that came with a model, in a separate process and beside the body of the `with`.
-
-    Raises:
-        FieldMistake: when the body is done, if the template fails or does not end within `DEADLINE`.
-    """
-    example = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
-    source = tokenizer.get_chat_template()
-    arguments = {"conversations": [example, example[:1]], "chat_template": source, "add_generation_prompt": True}
-    request = json.dumps(arguments | {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)})
-    worker = [sys.executable, "-m", "rllab.text.template_worker"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            yield
-            _, failed = process.communicate(request, timeout=DEADLINE)
-        except subprocess.TimeoutExpired:
-            raise FieldMistake(
-                "model", f"{name}: its chat template does not end within {DEADLINE:.0f} seconds"
-            ) from None
-        finally:
-            process.kill()
-    if process.returncode:
-        why = (failed.strip().splitlines() or ["it ended without a message"])[-1]
-        raise FieldMistake("model", f"{name}: its chat template fails on two short messages: {why}")

@@ -1,4 +1,4 @@
-"""Renders a chat template that came with a model. `chat.checked_template` gives it a deadline."""
+"""Renders a chat template that came with a model. `template_process.checked_template` gives it a deadline."""
 
 import json
 import sys

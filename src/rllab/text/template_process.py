@@ -1,0 +1,40 @@
+"""A chat template that came with a model is tried in a process of its own before it is used."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers import PreTrainedTokenizerFast
+
+from rllab.core.errors import FieldMistake
+from rllab.text import template
+
+
+@contextmanager
+def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[None]:
+    """Renders a chat template that came with a model, in a separate process and beside the body of the `with`.
+
+    Raises:
+        FieldMistake: when the body is done, if the template fails or does not end within `template.DEADLINE`.
+    """
+    example = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    source = tokenizer.get_chat_template()
+    arguments = {"conversations": [example, example[:1]], "chat_template": source, "add_generation_prompt": True}
+    request = json.dumps(arguments | {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)})
+    worker = [sys.executable, "-m", "rllab.text.template_worker"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield
+            _, failed = process.communicate(request, timeout=template.DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise FieldMistake(
+                "model", f"{name}: its chat template does not end within {template.DEADLINE:.0f} seconds"
+            ) from None
+        finally:
+            process.kill()
+    if process.returncode:
+        why = (failed.strip().splitlines() or ["it ended without a message"])[-1]
+        raise FieldMistake("model", f"{name}: its chat template fails on two short messages: {why}")
