@@ -7,7 +7,9 @@ docs/metrics.md are generated whole.
 """
 
 import ast
+import importlib
 import re
+import sys
 from pathlib import Path
 
 from metrics import metrics_page
@@ -15,7 +17,8 @@ from results import tables
 from settings import settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/architecture.md", "docs/results.md")
+sys.path.append(str(ROOT / "tests"))
+PAGES = ("README.md", "docs/architecture.md", "docs/language-models.md", "docs/results.md")
 
 
 def tree(*roots: str) -> str:
@@ -43,6 +46,7 @@ def methods(file: str, *names: str) -> str:
 def pages() -> dict[Path, str]:
     """The pages with their generated parts written anew."""
     parts = tables() | {"tree": tree("src/rllab", "envs/rllab_envs")}
+    parts |= {"models": importlib.import_module("matrix").table()}
     parts |= {"dqn": methods("src/rllab/algos/dqn.py", "collect", "loss")}
     texts = {}
     for page in (ROOT / name for name in PAGES):

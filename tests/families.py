@@ -40,8 +40,12 @@ _RESULT = (  # results of tools that follow each other are one turn of the user
     "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}"
 )
 _START = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+_SYSTEM = "<|im_start|>system\nYou are Qwen.<|im_end|>\n"  # where a conversation has no system message of its own
 CHATML = (
     _TOOLS
+    + "{% if not tools and messages[0].role != 'system' %}{{ '"
+    + _SYSTEM.replace("\n", "\\n")
+    + "' }}{% endif %}"
     + "{% for m in messages %}{% if m.role == 'tool' %}"
     + _RESULT
     + "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}"
@@ -68,10 +72,17 @@ QWEN3 = (
     + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
     + "{% endif %}"
 )
-LLAMA3 = (
-    "{% for m in messages %}{% set t = '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim "
-    "+ '<|eot_id|>' %}{{ bos_token + t if loop.first else t }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+LLAMA3 = (  # writes tools into the first message, and takes one call at once
+    "{{ bos_token }}{% for m in messages %}{% if m.tool_calls %}"
+    "{% if m.tool_calls | length != 1 %}{{ raise_exception('one call at once') }}{% endif %}"
+    "{% set c = m.tool_calls[0].function %}"
+    '{{ \'<|start_header_id|>assistant<|end_header_id|>\\n\\n{"name": "\' + c.name'
+    " + '\", \"parameters\": ' }}{{ c.arguments | tojson }}{{ '}<|eot_id|>' }}{% elif m.role == 'tool' %}"
+    "{{ '<|start_header_id|>ipython<|end_header_id|>\\n\\n' }}{{ m.content | tojson }}{{ '<|eot_id|>' }}{% else %}"
+    "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}{% if tools and loop.first %}"
+    "{% for t in tools %}{{ t | tojson + '\\n\\n' }}{% endfor %}"
+    "{% endif %}{{ m.content | trim + '<|eot_id|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 GEMMA = (  # refuses what Gemma's refuses: a system message, and roles that do not alternate
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}"
@@ -84,11 +95,27 @@ PHI3 = (  # a conversation that is not to be continued ends with the end of text
     "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
-MISTRAL = (
+MIXTRAL = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
     "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
 )
-SMOLLM3 = (  # marks the whole turn of the assistant, with its header
+MISTRAL = (  # writes tools before the user's last message, and needs an id of nine characters of each call
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% if tools and loop.index0 == ns.last %}{{ '[AVAILABLE_TOOLS] ' + tools | tojson + '[/AVAILABLE_TOOLS]' }}"
+    "{% endif %}{{ '[INST] ' + m.content + '[/INST]' }}{% elif m.tool_calls %}{{ '[TOOL_CALLS] [' }}"
+    "{% for c in m.tool_calls %}"
+    "{% if c.id | default('') | length != 9 %}{{ raise_exception('an id has 9 characters') }}{% endif %}"
+    "{{ (c.function | tojson)[:-1] + ', \"id\": \"' + c.id + '\"}' + ('' if loop.last else ', ') }}{% endfor %}"
+    "{{ ']' + eos_token }}{% elif m.role == 'tool' %}"
+    "{% if m.tool_call_id | default('') | length != 9 %}{{ raise_exception('an id has 9 characters') }}{% endif %}"
+    "{{ '[TOOL_RESULTS] {\"content\": ' + m.content + ', \"call_id\": \"' + m.tool_call_id + '\"}[/TOOL_RESULTS]' }}"
+    "{% elif m.role == 'assistant' %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}"
+)
+SMOLLM3 = (  # marks the whole turn of the assistant, with its header; renders tools, but no calls
+    "{{ '<|im_start|>system\\nReasoning Mode: ' }}"
+    "{{ '/no_think' if enable_thinking is defined and not enable_thinking else '/think' }}"
+    "{% for t in tools or [] %}{{ '\\n' + t | tojson }}{% endfor %}{{ '<|im_end|>\\n' }}"
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ '<|im_start|>assistant\\n' }}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\\n\\n</think>\\n' }}{% endif %}"
     "{{ m.content.lstrip('\\n') + '<|im_end|>\\n' }}{% endgeneration %}{% else %}"
@@ -114,7 +141,7 @@ class Family:
     """A tokenizer's kind, its chat template, and its special tokens.
 
     end: the text that ends a turn of the assistant. user, assistant: what stands before and behind a message of each.
-    added: further tokens, which are not special.
+    added: further tokens, which are not special. front: whether the tokenizer puts `bos` before a text.
     """
 
     template: str | None
@@ -122,6 +149,7 @@ class Family:
     end: str = ""
     kind: Kind = "bytes"
     bos: str | None = None
+    front: bool = True
     unk: str | None = None
     special: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -137,14 +165,23 @@ _IM: Any = {
     "assistant": ("<|im_start|>assistant\n", "\n"),
     "end": "<|im_end|>",
 }
+_MISTRALS = ("INST", "AVAILABLE_TOOLS", "TOOL_RESULTS")
 FAMILIES = {
     "gpt2": Family(
-        None, "<|endoftext|>", kind="gpt2", bos="<|endoftext|>", unk="<|endoftext|>", special=("<|endoftext|>",)
+        None,
+        "<|endoftext|>",
+        kind="gpt2",
+        bos="<|endoftext|>",
+        front=False,
+        unk="<|endoftext|>",
+        special=("<|endoftext|>",),
     ),
-    "qwen2.5": Family(CHATML, "<|im_end|>", **_IM),
-    "qwen2.5-base": Family(CHATML, "<|endoftext|>", unk="<|endoftext|>", **_IM),
+    "opt": Family(None, "</s>", kind="gpt2", bos="</s>", unk="</s>", special=("<s>", "<pad>", "</s>", "<unk>")),
+    "bloom": Family(None, "</s>", bos="<s>", front=False, unk="<unk>", special=("<unk>", "<s>", "</s>", "<pad>")),
+    "qwen2.5": Family(CHATML, "<|im_end|>", begin=_SYSTEM, **_IM),
+    "qwen2.5-base": Family(CHATML, "<|endoftext|>", begin=_SYSTEM, unk="<|endoftext|>", **_IM),
     "qwen3": Family(QWEN3, "<|im_end|>", **_IM),
-    "smollm3": Family(SMOLLM3, "<|im_end|>", **_IM),
+    "smollm3": Family(SMOLLM3, "<|im_end|>", begin="<|im_start|>system\nReasoning Mode: /think<|im_end|>\n", **_IM),
     "marked": Family(MARKED, "<|im_end|>", **_IM),
     "llama3": Family(
         LLAMA3,
@@ -177,13 +214,14 @@ FAMILIES = {
         "<|end|>",
         kind="metaspace",
         bos="<s>",
+        front=False,
         unk="<unk>",
         special=("<unk>", "<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|system|>", "<|user|>", "<|end|>"),
         user=("<|user|>\n", "<|end|>\n"),
         assistant=("<|assistant|>\n", "\n"),
     ),
-    "mistral": Family(
-        MISTRAL,
+    "mixtral": Family(
+        MIXTRAL,
         "</s>",
         "</s>",
         kind="metaspace",
@@ -192,6 +230,18 @@ FAMILIES = {
         special=("<unk>", "<s>", "</s>"),
         begin="<s>",
         user=("[INST] ", " [/INST]"),
+        assistant=("", ""),
+    ),
+    "mistral": Family(
+        MISTRAL,
+        "</s>",
+        "</s>",
+        kind="metaspace",
+        bos="<s>",
+        unk="<unk>",
+        special=("<unk>", "<s>", "</s>", "[TOOL_CALLS]", *(f"[{a}{b}]" for a in ("", "/") for b in _MISTRALS)),
+        begin="<s>",
+        user=("[INST] ", "[/INST]"),
         assistant=("", ""),
     ),
     "r1": Family(
@@ -269,7 +319,7 @@ def tokenizer(name: str) -> PreTrainedTokenizerFast:
     )
     backend.add_tokens([AddedToken(t, special=False, normalized=False) for t in family.added])
     after: list[Any] = [processors.ByteLevel(trim_offsets=True)] if family.kind in ("gpt2", "bytes") else []
-    if family.bos and name not in ("gpt2", "phi3"):
+    if family.bos and family.front:
         first = (family.bos, backend.token_to_id(family.bos))
         front = f"{family.bos} $A"
         after.append(processors.TemplateProcessing(single=front, pair=f"{front} $B", special_tokens=[first]))
@@ -296,8 +346,15 @@ def turns(name: str, messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, b
         elif name == "smollm3":  # its marks hold the header and the line's end
             pieces.append((before + message["content"] + family.end + behind, True))
         else:
-            space = " " if name == "mistral" else ""
+            space = " " if name in ("mistral", "mixtral") else ""
             pieces += [(before, False), (space + message["content"] + family.end, True), (behind, False)]
     if name != "smollm3":
         pieces.pop()
     return [(text, learned) for text, learned in pieces if text]
+
+
+def by_hand(tokenizer: PreTrainedTokenizerFast, pieces: list[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
+    """(ids, which are learned) of a text in pieces; a token belongs to the piece of its first character."""
+    encoded = tokenizer("".join(text for text, _ in pieces), add_special_tokens=False, return_offsets_mapping=True)
+    owner = [learned for text, learned in pieces for _ in text]
+    return encoded["input_ids"], [owner[first] for first, _ in encoded["offset_mapping"]]

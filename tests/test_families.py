@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import ANSWERS, ASKS, CALL, CHATS, FAMILIES, SAYS, TALK, USER, WEATHER, tokenizer, turns
+from families import ANSWERS, ASKS, CALL, CHATS, FAMILIES, SAYS, TALK, USER, WEATHER, by_hand, tokenizer, turns
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
@@ -15,13 +15,6 @@ from rllab.text.tokenizers import unknown_token
 
 AS_THEY_ARE = [name for name in CHATS if name != "qwen3"]  # qwen3 writes an empty thought before its last answer
 CALLED = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-
-
-def by_hand(tokenizer: PreTrainedTokenizerFast, pieces: list[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
-    """(ids, which are learned) of a text in pieces; a token belongs to the piece of its first character."""
-    encoded = tokenizer("".join(text for text, _ in pieces), add_special_tokens=False, return_offsets_mapping=True)
-    owner = [learned for text, learned in pieces for _ in text]
-    return encoded["input_ids"], [owner[first] for first, _ in encoded["offset_mapping"]]
 
 
 def learned_of(tokenizer: PreTrainedTokenizerFast, row: dict[str, Any]) -> list[str]:
@@ -242,7 +235,7 @@ def test_a_completion_gets_no_space_that_it_has_not(name: str) -> None:
 def test_a_reply_is_what_the_template_renders_of_it(name: str) -> None:
     words = tokenizer(name)
     prompt = prompt_texts(words, [{"prompt": TALK[:1]}])[0].removesuffix("<think>\n")
-    space = " " if name == "mistral" else ""
+    space = " " if name in ("mistral", "mixtral") else ""
     model = words(prompt + space + SAYS[0]["content"] + FAMILIES[name].end, add_special_tokens=False).input_ids
     expected = words.apply_chat_template(TALK[:3], add_generation_prompt=True, tokenize=True)["input_ids"]
     assert model + reply_ids(words, TALK[2:3], {}) == expected

@@ -155,27 +155,6 @@ def test_a_model_that_only_looks_known_is_left_to_transformers() -> None:
         assert native_shape(made.model) is None
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "gemma2"])
-def test_any_architecture_is_trained_and_sampled(kind: str) -> None:
-    torch.manual_seed(0)
-    names = {"gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4}}
-    made = new_model({"model_type": kind} | names.get(kind, SMALL), tokenizer_for(Pocket()))
-    assert made.shape is None
-    tokenized = documents(made.tokenizer, ROWS[:3])
-    batch, places = pack(tokenized, 160)
-    sums = sum_per_completion(next_token_logp(made, batch), batch)
-    sums.sum().backward()
-    for document, (row, first) in zip(tokenized, places, strict=True):
-        ids = torch.tensor([document.prompt + document.completions[0]])
-        n = len(document.completions[0])
-        logp = made.model(input_ids=ids).logits.log_softmax(-1)[0, -n - 1 : -1].gather(1, ids[0, -n:, None]).sum()
-        torch.testing.assert_close(sums[row, first], logp, rtol=1e-4, atol=1e-4)
-    prompts = prompt_ids(made.tokenizer, ROWS[:3])
-    for prompt, completion in zip(prompts, generate(made, prompts, Sampling(max_new_tokens=6)), strict=True):
-        theirs = made.model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)[0, len(prompt) :]
-        assert completion.ids == theirs.tolist()[: len(completion.ids)]
-
-
 def test_log_probabilities_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head = torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
     tokens = torch.randint(0, 30, (50,))
