@@ -191,7 +191,7 @@ class Template:
             limit = next((s for s in starts[place + 1 :] if s is not None), None)
             end = None if start is None else self._end(text, start, limit, shown[i])
             complete = end is not None and thinking(shown[i]).strip() in text[start:end]
-            if end is None and is_learned(shown[i]) and not thinking(shown[i]):
+            if end is None and is_learned(shown[i]) and called(shown[i]):
                 raise _not_recognized(shown[: i + 1])
             if limit is None:
                 assert start is not None and end is not None
