@@ -14,6 +14,7 @@ import pytest
 import torch
 from families import CALL, FAMILIES, TALK, USER, WEATHER, by_hand, tokenizer, turns
 from matrix import MEMBERS, MESSAGES, METHODS, Member
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
@@ -22,11 +23,12 @@ from rllab.algos.grpo import GRPO
 from rllab.algos.reward_model import RewardModel
 from rllab.algos.sft import SFT
 from rllab.core.algorithm import Batch
-from rllab.core.checkpoint import Checkpoints
+from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
 from rllab.core.recipe import Settings
+from rllab.testing.algorithms import digest
 from rllab.text.algorithm import TextAlgorithm
 
 Row = dict[str, Any]
@@ -226,12 +228,20 @@ def expected(folder: Folder, method: str) -> Sequences:
     return found
 
 
-def saved(algorithm: TextAlgorithm, path: Path, head: Any) -> Any:
+def saved(folder: Folder, algorithm: TextAlgorithm, path: Path, head: Any) -> Any:
     """The model in plain transformers, from a checkpoint of the algorithm."""
     checkpoints = Checkpoints(path / "checkpoints")
     checkpoints.save(1, algorithm.parts(), {}, {}, algorithm.write_files)
     newest = checkpoints.newest()
     assert newest is not None
+    part = algorithm.parts()["model"]
+    weights = digest(dict(part.named_parameters()))
+    names = set(newest.part("model"))
+    if head is AutoModelForCausalLM:
+        assert names == set(load_file(folder.path / "model.safetensors"))  # those that are published
+    spread(part, 3)
+    load_parts(algorithm.parts(), newest)
+    assert digest(dict(part.named_parameters())) == weights
     model, report = head.from_pretrained(newest.folder, output_loading_info=True)
     assert not any(report.values())
     return model
@@ -245,7 +255,7 @@ def check_sft(folder: Folder, method: str, path: Path) -> None:
         in_order(batch, -sft.loss(batch)[1]["nll"], folder.model)
         if method == "one turn":
             spread(sft._lm.model, 2)
-            model = saved(sft, path, AutoModelForCausalLM)
+            model = saved(folder, sft, path, AutoModelForCausalLM)
             in_order(batch, -sft.loss(batch)[1]["nll"], model)
             ids = batch["input_ids"][:, : int((batch["document"] >= 0).sum(1).min())]
             torch.testing.assert_close(model(ids).logits, sft._lm.model(ids).logits, rtol=1e-6, atol=1e-6)
@@ -291,7 +301,7 @@ def check_dpo(folder: Folder, path: Path) -> None:
     batch = next(dpo.collect(0))
     assert learned(batch) == found
     spread(dpo._lm.model, 2)
-    model, outputs = saved(dpo, path, AutoModelForCausalLM), dpo.loss(batch)[1]
+    model, outputs = saved(folder, dpo, path, AutoModelForCausalLM), dpo.loss(batch)[1]
 
     def ratio(ids: list[int]) -> float:
         return float((logp(model, ids) - logp(folder.model, ids))[found[tuple(ids)]].sum())
@@ -308,7 +318,7 @@ def check_reward_model(folder: Folder, path: Path) -> None:
     batch = next(made.collect(0))
     assert learned(batch) == found
     spread(made._lm.model, 2)
-    model = saved(made, path, AutoModelForSequenceClassification)
+    model = saved(folder, made, path, AutoModelForSequenceClassification)
     better, worse = each_pair(batch, lambda ids: float(model(torch.tensor([ids])).logits))
     difference = made.loss(batch)[1]["difference"][batch["weight"] > 0]
     torch.testing.assert_close(difference, better - worse, **CLOSE)

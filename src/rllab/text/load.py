@@ -18,6 +18,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.run import RunFolder
 from rllab.text.folders import hub_options
 from rllab.text.models import HEADS, Head, LanguageModel, native_shape
+from rllab.text.published import with_published_names
 from rllab.text.template_process import checked_template
 from rllab.text.tokenizers import CHAT
 
@@ -61,7 +62,7 @@ def load_base(
     if new_tokens:
         with _quietly():
             model.resize_token_embeddings(len(words))
-    return LanguageModel(model, words, name, native_shape(model), new_tokens=new_tokens)
+    return LanguageModel(with_published_names(model), words, name, native_shape(model), new_tokens=new_tokens)
 
 
 def _check_folder(name: str) -> None:

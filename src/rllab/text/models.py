@@ -25,6 +25,7 @@ from rllab.text.attention import Packed
 from rllab.text.folders import sentencepiece_file
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.packing import completion_indices
+from rllab.text.published import with_published_names
 from rllab.text.template import Template
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def new_model(shape: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, head
             **({} if head == "lm" else {"num_labels": 1}),
             **shape,
         )
-        model = HEADS[head].from_config(config, dtype=torch.float32)
+        model = with_published_names(HEADS[head].from_config(config, dtype=torch.float32))
     except (KeyError, ValueError, TypeError) as error:
         raise FieldMistake("shape", f"transformers cannot make this model: {error}") from None
     return LanguageModel(model.train(False), tokenizer, shape=native_shape(model))
