@@ -272,6 +272,12 @@ TALK = [message for pair in zip(USER, SAYS, strict=True) for message in pair]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
 ASKS = [{"role": "user", "content": "How is Paris?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
 ANSWERS = [{"role": "tool", "content": '{"sun": true}'}, {"role": "assistant", "content": "The sun is out."}]
+CALLING = [  # with what Mistral's template needs, an id of nine characters
+    USER[0],
+    {"role": "assistant", "content": "", "tool_calls": [{"id": "call00001", **CALL}]},
+    {"role": "tool", "content": '{"sun": true}', "tool_call_id": "call00001"},
+    *TALK[1:4],
+]
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import CALL, FAMILIES, TALK, USER, WEATHER, by_hand, tokenizer, turns
+from families import CALLING, FAMILIES, TALK, WEATHER, by_hand, tokenizer, turns
 from matrix import MEMBERS, MESSAGES, METHODS, Member
 from safetensors.torch import load_file
 from torch import Tensor
@@ -36,12 +36,6 @@ Sequences = dict[tuple[int, ...], list[int]]
 """The token ids of sequences, and the places of the learned tokens in each."""
 NEW_TOKENS = 24
 CLOSE = {"rtol": 0.0, "atol": 2e-5}
-CALLS = [
-    USER[0],
-    {"role": "assistant", "content": "", "tool_calls": [{"id": "call00001", **CALL}]},
-    {"role": "tool", "content": '{"sun": true}', "tool_call_id": "call00001"},
-    *TALK[1:4],
-]
 CALLED = {
     "llama3": '{"name": "weather", "parameters": {"city": "Paris"}}',
     "mistral": '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris"}, "id": "call00001"}]',
@@ -180,7 +174,7 @@ def rows_of(folder: Folder, method: str) -> list[Row]:
     if method == "one turn" and folder.plain:
         return [{"prompt": prompt, "completion": completion} for prompt, completion in TEXTS]
     if method == "tools":
-        return [{"messages": CALLS[:n], "tools": [WEATHER]} for n in (4, 6)]
+        return [{"messages": CALLING[:n], "tools": [WEATHER]} for n in (4, 6)]
     if method == "thinking":
         return [{"messages": thinking(TALK[:n], member.thinking == "key" and n == 4)} for n in (2, 4)]
     return [{"messages": m} for m in ([TALK[:2], TALK[2:4]] if method == "one turn" else [TALK, TALK[:4]])]

@@ -2,8 +2,9 @@
 
 import copy
 import itertools
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from families import TALK, tokenizer
+from families import CALLING, CHATS, TALK, WEATHER, by_hand, tokenizer, turns
 from rllab_envs.tasks import gsm8k, hh_rlhf, pocket, ticket_preferences
 from torch import Tensor
 from torch.nn.functional import rms_norm
@@ -114,32 +115,105 @@ def rows_of(task: Any, count: int = 6) -> list[dict[str, Any]]:
     return list(itertools.islice((r for r in short if r.get("style", "free") == "free"), count))
 
 
-BEHIND = {"gemma": "\n", "phi3": "<|endoftext|>", "qwen2.5-base": "\n"}  # what TRL learns behind the end of a turn
+CALLS: dict[str, Any] = {"prompt": CALLING[:1], "tools": json.dumps([WEATHER])}
+ROWS: dict[str, dict[str, Any]] = {
+    "one turn": {"prompt": TALK[:1], "completion": TALK[1:2]},
+    "three turns": {"prompt": TALK[:5], "completion": TALK[5:]},
+    "a user's message": {"prompt": TALK[:1], "completion": TALK[1:4]},
+    "a call": {**CALLS, "completion": CALLING[1:2]},
+    "a call and its result": {**CALLS, "completion": CALLING[1:4]},
+}
+# what TRL learns behind the end of the last turn: a template writes it, and no policy samples it
+BEHIND = {"gemma": "\n", "phi3": "<|endoftext|>", "qwen2.5": "\n", "qwen2.5-base": "\n", "qwen3": "\n", "marked": "\n"}
+RESULTS = {  # the result of a tool, from the end of the call to the begin of the answer
+    "llama3": '<|start_header_id|>ipython<|end_header_id|>\n\n"{\\"sun\\": true}"<|eot_id|>'
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "mistral": '[TOOL_RESULTS]  {"content": {"sun": true}, "call_id": "call00001"}[/TOOL_RESULTS]',
+    "qwen2.5": '\n<|im_start|>user\n<tool_response>\n{"sun": true}\n</tool_response><|im_end|>\n'
+    "<|im_start|>assistant\n",
+}
+RESULTS |= dict.fromkeys(("qwen2.5-base", "qwen3"), RESULTS["qwen2.5"])
+PLAIN = ("llama3-base", "gpt2", "opt", "bloom")
 
 
-@pytest.mark.parametrize(
-    "name", ["llama3", "gemma", "phi3", "mistral", "qwen2.5-base", "llama3-base", "gpt2", "marked"]
-)
-def test_sft_learns_trls_tokens(name: str, tmp_path: Path) -> None:
+def tokens_of_trl(name: str, rows: Sequence[dict[str, Any]], path: Path, **masked: Any) -> list[list[tuple[int, bool]]]:
+    """The tokens of rows in TRL's own data path, and whether each is learned."""
     from trl import SFTConfig, SFTTrainer
 
     words = tokenizer(name)
-    row: dict[str, Any] = {"prompt": TALK[:1], "completion": TALK[1:2]}
-    if name == "marked":
-        row = {"messages": TALK}
-    elif words.chat_template is None:
-        row = {"prompt": "What is 0 plus 1?", "completion": " The answer is 1."}
-    masked: Any = {"assistant_only_loss": True} if name == "marked" else {"completion_only_loss": True}
-    model = new_model(SHAPE, words).model
-    rows = datasets.Dataset.from_list([row])
-    trainer = SFTTrainer(model, arguments(SFTConfig, tmp_path, **masked), train_dataset=rows, processing_class=words)
-    batch = trainer.data_collator([trainer.train_dataset[0]])
-    ids, labels = (batch[k][0].tolist() for k in ("input_ids", "labels"))
+    dataset, config = (
+        datasets.Dataset.from_list(list(rows)),
+        arguments(SFTConfig, path, shuffle_dataset=False, **masked),
+    )
+    trainer = SFTTrainer(new_model(SHAPE, words).model, config, train_dataset=dataset, processing_class=words)
+    each = []
+    for i in range(len(rows)):
+        batch = trainer.data_collator([trainer.train_dataset[i]])
+        labels = [label != -100 for label in batch["labels"][0].tolist()]
+        each.append(list(zip(batch["input_ids"][0].tolist(), labels, strict=True)))
+    return each
+
+
+def only_trls(name: str, row: dict[str, Any], theirs: list[tuple[int, bool]]) -> list[str]:
+    """The text of each run of tokens that TRL learns and the lab does not; all else is the same."""
+    words = tokenizer(name)
     (document,) = documents(words, [row])
-    own = [t for t, yes in zip(document.completions[0], document.learned[0], strict=True) if yes]
-    theirs = [t for t in labels if t != -100]
-    assert own == theirs[: len(own)] and words.decode(theirs[len(own) :]) == BEHIND.get(name, "")
-    assert document.prompt + document.completions[0] == ids[: document.size]
+    ours = [(token, False) for token in document.prompt]
+    ours += zip(document.completions[0], document.learned[0], strict=True)
+    assert [token for token, _ in ours] == [token for token, _ in theirs[: len(ours)]]
+    ours += [(token, False) for token, _ in theirs[len(ours) :]]
+    assert all(yes for (_, mine), (_, yes) in zip(ours, theirs, strict=True) if mine)
+    both = zip(ours, theirs, strict=True)
+    runs = itertools.groupby(both, key=lambda pair: pair[1][1] and not pair[0][1])
+    return [str(words.decode([token for (token, _), _ in run])) for only, run in runs if only]
+
+
+def between(name: str) -> str:
+    """The user's message in "a user's message": all that stands between the two turns of the assistant."""
+    written = turns(name, ROWS["a user's message"]["prompt"] + ROWS["a user's message"]["completion"])
+    ids, learned = by_hand(tokenizer(name), written)
+    first = learned.index(True)
+    start = learned.index(False, first)
+    return str(tokenizer(name).decode(ids[start : learned.index(True, start)]))
+
+
+@pytest.mark.parametrize("name", [n for n in CHATS if n != "r1"])
+def test_sft_learns_trls_tokens(name: str, tmp_path: Path) -> None:
+    """But for what stands behind the last turn, and for messages of the user and of tools in a completion."""
+    tools = ["a call", "a call and its result"] if name in RESULTS else []
+    for kinds in (["one turn", "three turns", "a user's message"], tools):
+        rows = [ROWS[kind] for kind in kinds]
+        for kind, row, theirs in zip(kinds, rows, tokens_of_trl(name, rows, tmp_path) if rows else [], strict=True):
+            more = {"a user's message": between, "a call and its result": RESULTS.get}.get(kind)
+            expected = [more(name)] if more else []
+            assert only_trls(name, row, theirs) == expected + [BEHIND[name] for _ in range(name in BEHIND)], kind
+
+
+@pytest.mark.parametrize("name", ["marked", "smollm3"])
+def test_sft_learns_trls_tokens_of_the_assistant(name: str, tmp_path: Path) -> None:
+    """Where a template marks them, with assistant_only_loss: also of completions of several messages."""
+    for rows in ([{"messages": TALK}, {"messages": TALK[:2]}], [ROWS["a user's message"]]):
+        for row, theirs in zip(rows, tokens_of_trl(name, rows, tmp_path, assistant_only_loss=True), strict=True):
+            assert only_trls(name, row, theirs) == []
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_sft_learns_trls_tokens_of_texts(name: str, tmp_path: Path) -> None:
+    row = {"prompt": "What is 0 plus 1?", "completion": " The answer is 1."}
+    (theirs,) = tokens_of_trl(name, [row], tmp_path)
+    assert only_trls(name, row, theirs) == []
+
+
+def test_thinking_that_r1s_template_leaves_out_is_not_learned_by_trl(tmp_path: Path) -> None:
+    """The template opens the thinking in the prompt and drops it from messages: TRL learns answers without it."""
+    words, answer = tokenizer("r1"), "The answer is 1.<｜end▁of▁sentence｜>"
+    row = {"prompt": TALK[:1], "completion": [TALK[1] | {"content": "<think>\nwe add\n</think>\n\nThe answer is 1."}]}
+    ((*tokens,),) = tokens_of_trl("r1", [row], tmp_path)
+    texts = [str(words.decode([token for token, learned in tokens if learned is yes])) for yes in (False, True)]
+    (document,) = documents(words, [row])
+    prompt = str(words.decode(document.prompt))
+    assert prompt == texts[0] + "<think>\n" and texts[1] == "\n\n" + answer
+    assert words.decode(document.completions[0]) == "we add\n</think>\n\n" + answer
 
 
 @pytest.mark.parametrize("task", [pocket, gsm8k])
