@@ -197,6 +197,11 @@ def test_sft_learns_trls_tokens_of_the_assistant(name: str, tmp_path: Path) -> N
             assert only_trls(name, row, theirs) == []
 
 
+def test_trl_refuses_conversations_with_a_template_that_it_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="chat template is not training-compatible"):
+        tokens_of_trl("gemma", [{"messages": TALK}], tmp_path, assistant_only_loss=True)
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_sft_learns_trls_tokens_of_texts(name: str, tmp_path: Path) -> None:
     row = {"prompt": "What is 0 plus 1?", "completion": " The answer is 1."}
