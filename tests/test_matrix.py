@@ -30,6 +30,7 @@ from rllab.core.names import Term
 from rllab.core.recipe import Settings
 from rllab.testing.algorithms import digest
 from rllab.text.algorithm import TextAlgorithm
+from rllab.text.logprobs import logp_and_hidden
 
 Row = dict[str, Any]
 Sequences = dict[tuple[int, ...], list[int]]
@@ -335,6 +336,22 @@ def check_grpo(folder: Folder) -> None:
     }
     in_order(batch, batch["sampled_logp"], folder.model)
     in_order(batch, -grpo.loss(batch)[1]["entropy"], folder.model)
+
+
+def test_gradient_checkpointing_changes_no_gradient(folder: Folder) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        sft = ready(SFT(**given(folder, rows_of(folder, "one turn")), gradient_checkpointing=checkpointing))
+        sft.loss(next(sft.collect(0)))[0].backward()
+        gradients.append({name: p.grad for name, p in sft._lm.model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+def test_a_value_head_fits_the_hidden_states(folder: Folder) -> None:
+    sft = ready(SFT(**given(folder, rows_of(folder, "one turn"))))
+    logp_BL, hidden_TD = logp_and_hidden(sft._lm, next(sft.collect(0)))
+    assert hidden_TD.shape == ((logp_BL != 0).sum(), sft._lm.width)
 
 
 @pytest.mark.parametrize("method", METHODS)

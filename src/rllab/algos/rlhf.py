@@ -89,7 +89,7 @@ class RLHF(Policy):
     def setup(self, ctx: Context) -> None:
         self.open_policy(ctx)
         self.keep_reference()
-        self.value = ValueHead(self._lm.model.config.hidden_size).to(ctx.device)
+        self.value = ValueHead(self._lm.width).to(ctx.device)
         self.kl_coef = self.beta
         self.supervised_rows = SupervisedRows(self.supervised, ctx) if self.supervised else None
 

@@ -73,6 +73,11 @@ class LanguageModel:
         config = getattr(self.model, "generation_config", None)
         return (*as_list(getattr(config, "stop_strings", None)), *self.turn_ends)
 
+    @property
+    def width(self) -> int:
+        """The features of the last hidden states; of a few OPT models they are not `hidden_size`."""
+        return int(self.model.get_output_embeddings().weight.shape[1])  # type: ignore[no-untyped-call]
+
     @cached_property
     def turn_ends(self) -> tuple[str, ...]:
         """The ends of a turn in the chat template that are no token of their own."""
@@ -88,6 +93,9 @@ class LanguageModel:
         for layer in self.model.modules():
             if hasattr(layer, "gradient_checkpointing"):
                 layer.training = True  # transformers requires it; the modules in the layer stay in eval mode
+                for name, value in vars(layer).items():
+                    if "drop" in name and isinstance(value, float):  # as OPT's layers do it without a module
+                        setattr(layer, name, 0.0)
 
     def seed_dropout(self, batch: Batch) -> None:
         """Seeds the adapters' dropout with `dropout_seed` [B] of a packed batch; call it before the forward pass."""
