@@ -175,7 +175,8 @@ def test_greedy_is_transformers_generate(lm: LanguageModel) -> None:
         assert completion.finished == (completion.ids[-1] == lm.tokenizer.eos_token_id)
 
 
-def test_the_decode_step_is_the_forward_pass(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_decode_step_is_the_forward_pass(dora: bool, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rearranged weights of a CPU sample the same completions as `hidden_states`, with and without drops."""
     prompts, sampling = prompt_ids(lm.tokenizer, ROWS), Sampling(max_new_tokens=50, temperature=1.0)
     steps = list[int]()
@@ -185,9 +186,7 @@ def test_the_decode_step_is_the_forward_pass(lm: LanguageModel, monkeypatch: pyt
         return generate(lm, prompts, sampling, 2, lambda r, s: np.random.default_rng([r, s]).random(50))
 
     step = Decoder.__call__
-    monkeypatch.setattr(
-        Decoder, "__call__", lambda self, tokens, cache: steps.append(len(tokens)) or step(self, tokens, cache)
-    )  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Decoder, "__call__", lambda self, tokens: steps.append(len(tokens)) or step(self, tokens))  # type: ignore[func-returns-value]
     fused = sampled()
     assert len(steps) > 20 and min(steps) < max(steps) == 2 * len(ROWS)
     monkeypatch.setattr(Decoder, "fits", lambda model: False)
@@ -197,8 +196,8 @@ def test_the_decode_step_is_the_forward_pass(lm: LanguageModel, monkeypatch: pyt
         np.testing.assert_allclose(a.logp, b.logp, rtol=1e-4, atol=2e-5)
     monkeypatch.undo()
     assert Decoder.fits(lm.model) and not Decoder.fits(deepcopy(lm.model).bfloat16())
-    adapted = add_adapters(lm, Lora())
-    assert adapted.adapters is not None and not Decoder.fits(adapted.model)
+    adapted = add_adapters(lm, Lora(use_dora=dora))
+    assert adapted.adapters is not None and Decoder.fits(adapted.model) == (not dora)
     with adapted.adapters.noise():
         ours, theirs = (generate(m, prompts, Sampling(max_new_tokens=9)) for m in (adapted, in_transformers(adapted)))
     assert (

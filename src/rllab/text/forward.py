@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from rllab.text.attention import Attention
 from rllab.text.kernels import RMSNorm, Rotary, SwiGLU
+from rllab.text.products import linear
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -111,7 +112,7 @@ def _layer(
     seen = attention(number, q, k, v)
     if only is not None:
         x, seen = x.index_select(0, only), seen.index_select(0, only)
-    x = x + attend.o_proj(seen.to(attend.o_proj.weight.dtype))
+    x = x + _product([attend.o_proj], seen.to(attend.o_proj.weight.dtype))
     return x + _feed_forward(layer.mlp, _norm(x, layer.post_attention_layernorm.weight, shape.eps))
 
 
@@ -132,13 +133,17 @@ def _product(modules: list[Any], x: Tensor, order: Tensor | None = None) -> Tens
     Plain layers are computed in one product, modules with adapters one by one.
     """
     if any(type(m) is not nn.Linear for m in modules):
-        made = torch.cat([m(x) for m in modules], -1)
+        made = _concatenated([m(x) for m in modules], -1)
         return made if order is None else made.index_select(-1, order)
-    weight = torch.cat([m.weight for m in modules])
-    bias = None if modules[0].bias is None else torch.cat([m.bias for m in modules])
+    weight = _concatenated([m.weight for m in modules], 0)
+    bias = None if modules[0].bias is None else _concatenated([m.bias for m in modules], 0)
     if order is not None:
         weight, bias = weight.index_select(0, order), None if bias is None else bias.index_select(0, order)
-    return nn.functional.linear(x, weight, bias)
+    return linear(x, weight, bias)
+
+
+def _concatenated(tensors: list[Tensor], dim: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
 def _projections(attend: Any, shape: Shape, x: Tensor, rotation: Rotation) -> tuple[Tensor, ...]:
@@ -160,4 +165,4 @@ def head_norm(attend: Any, shape: Shape, rotation: Rotation) -> Tensor:
 
 
 def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
-    return mlp.down_proj(SwiGLU.apply(_product([mlp.gate_proj, mlp.up_proj], x)))  # type: ignore[no-untyped-call,no-any-return]
+    return _product([mlp.down_proj], SwiGLU.apply(_product([mlp.gate_proj, mlp.up_proj], x)))  # type: ignore[no-untyped-call]

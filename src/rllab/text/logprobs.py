@@ -15,6 +15,7 @@ from rllab.text.attention import Attention, Bucketed
 from rllab.text.forward import hidden_states, upcast
 from rllab.text.models import LanguageModel
 from rllab.text.packing import completion_indices
+from rllab.text.products import linear
 
 _LOGITS = 1 << 22  # logits held at once; where there are more, they are recomputed in the backward pass
 _ROUND = 64  # token counts are rounded up to a multiple of it, as the first product of each new shape is slow on a CPU
@@ -151,7 +152,7 @@ def _adapted_logp(lm: LanguageModel, batch: Batch, hidden_TD: Tensor, places_T: 
 
 
 def _logp(hidden_TD: Tensor, head_VD: Tensor, tokens_T: Tensor) -> Tensor:
-    return _cross_entropy(nn.functional.linear(hidden_TD, head_VD), tokens_T)
+    return _cross_entropy(linear(hidden_TD, head_VD), tokens_T)
 
 
 def _cross_entropy(logits_TV: Tensor, tokens_T: Tensor) -> Tensor:

@@ -96,10 +96,9 @@ def _native(
     """Fills in the completions with the native forward pass. numbers: uniforms [N, max_new_tokens]."""
     ends, (cache, logits) = _Ends(lm, sampling.stop), _prefill(lm, shape, prompts)
     rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(samples)
-    cache.select(rows)
     logits, alive = logits[rows], torch.arange(len(completions), device=logits.device)
-    longest = int(cache.lengths.max()) + sampling.max_new_tokens
-    decode = Decoder(lm.model, shape, longest) if Decoder.fits(lm.model) else None
+    make = Decoder if Decoder.fits(lm.model) else _ForwardPass
+    decode = make(lm.model, shape, cache, rows, sampling.max_new_tokens)
     for step in range(sampling.max_new_tokens):
         chosen, logp = choose_tokens(logits, sampling, None if numbers is None else numbers[alive, step])
         _append([completions[i] for i in alive.tolist()], chosen, logp, ends)
@@ -109,8 +108,8 @@ def _native(
         if len(unfinished) < _DROP_BELOW * len(alive):
             kept = torch.tensor(unfinished, device=logits.device)
             alive, chosen = alive[kept], chosen[kept]
-            cache.select(kept)
-        logits = decode(chosen, cache) if decode else _next_logits(lm, shape, chosen, cache)
+            decode.select(kept)
+        logits = decode(chosen)
 
 
 class _Ends:
@@ -164,12 +163,23 @@ def _prefill(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> t
     return cache, lm.model.lm_head(hidden[lengths.cumsum(0) - 1])
 
 
-def _next_logits(lm: LanguageModel, shape: Shape, tokens: Tensor, cache: KVCache) -> Tensor:
-    """Extends each sequence by one of `tokens` [N]; returns the logits [N, V] of the tokens after them."""
-    cache.prepare_next()
-    hidden = hidden_states(lm.model, shape, tokens, cache.lengths, cache)
-    cache.lengths = cache.lengths + 1
-    return lm.model.lm_head(hidden)  # type: ignore[no-any-return]
+class _ForwardPass:
+    """The same as `Decoder` by the forward pass, for models that `Decoder` does not fit."""
+
+    def __init__(self, model: PreTrainedModel, shape: Shape, prompts: KVCache, rows: Tensor, most: int) -> None:
+        self._model, self._shape, self._cache = model, shape, prompts
+        prompts.select(rows)
+
+    def select(self, kept: Tensor) -> None:
+        self._cache.select(kept)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        cache = self._cache
+        cache.prepare_next()
+        hidden = hidden_states(self._model, self._shape, tokens, cache.lengths, cache)
+        cache.lengths = cache.lengths + 1
+        logits: Tensor = self._model.lm_head(hidden)
+        return logits
 
 
 def _transformers(
