@@ -38,6 +38,20 @@ class Member:
 _SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _LLAMA = {**_SIZE, "intermediate_size": 48, "num_key_value_heads": 2}
 _GEMMA = {**_LLAMA, "head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 16}
+_IMAGES = {
+    "vision_config": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 28,
+        "patch_size": 14,
+    },
+    "mm_tokens_per_image": 4,
+    "image_token_index": 5,
+    "boi_token_index": 6,
+    "eoi_token_index": 7,
+}
 _TEXTS = {"refused": dict.fromkeys(("three turns", "tools", "thinking"), PLAIN), "thinking": ""}
 _ROPE = {
     "rope_type": "llama3",
@@ -70,6 +84,12 @@ MEMBERS = {
         "gemma",
         refused={"tools": _NO_TOOLS},
     ),
+    "gemma3-images": Member(
+        "Gemma 3, a model of images and text",
+        {"model_type": "gemma3", "text_config": {**_GEMMA, "sliding_window_pattern": 2}, **_IMAGES},
+        "gemma",
+        refused={"tools": _NO_TOOLS},
+    ),
     "phi3": Member("Phi-3", {"model_type": "phi3", **_LLAMA}, "phi3", refused={"tools": _NO_TOOLS}),
     "qwen2.5": Member("Qwen 2.5", {"model_type": "qwen2", **_LLAMA}, "qwen2.5", native=True),
     "qwen3": Member("Qwen 3", {"model_type": "qwen3", **_LLAMA, "head_dim": 8}, "qwen3", native=True, thinking="key"),
@@ -83,6 +103,7 @@ MEMBERS = {
             "num_experts_per_tok": 2,
             "moe_intermediate_size": 24,
             "norm_topk_prob": True,
+            "tie_word_embeddings": True,
         },
         "qwen3",
         thinking="key",

@@ -71,7 +71,9 @@ class Folder:
         self.member, self.path, self.words = member, path, tokenizer(member.tokenizer)
         self.plain = FAMILIES[member.tokenizer].template is None
         self.words.save_pretrained(path)
-        shape = {"vocab_size": len(self.words), "pad_token_id": self.words.pad_token_id} | member.shape
+        own = {"vocab_size": len(self.words), "pad_token_id": self.words.pad_token_id}
+        text = member.shape.get("text_config")  # of a model of images and text
+        shape = member.shape | ({"text_config": text | own} if text else own)
         model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape)).train(False)
         spread(model, 1)
         long = [greedy(model, self.prompt(i), eos_token_id=None) for i in range(2)]
