@@ -35,7 +35,6 @@ TOKENIZER = tokenizer_for(pocket())
 EMPTY = {"role": "assistant", "content": None}
 SHAREGPT = [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]
 CALL = [{"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}]
-PADDED = [{"type": "function", "id": None, "function": {"name": "add", "arguments": {"a": 2, "b": 3, "city": None}}}]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ PADDED = [{"type": "function", "id": None, "function": {"name": "add", "argument
         ),
         (  # as a columnar file returns it: every key of any row is there
             {
-                "messages": [Q | {"tool_calls": None, "weight": None}, EMPTY | {"tool_calls": PADDED}],
+                "messages": [Q | {"tool_calls": None, "weight": None}, EMPTY | {"tool_calls": CALL}],
                 "text": None,
             },
             {"messages": [Q, assistant("", tool_calls=CALL)]},
@@ -336,3 +335,19 @@ def test_a_large_file_is_read_in_place(name: str, tmp_path: Path, monkeypatch: p
         assert held.row(5, "train")["prompt"]
         with pytest.raises(Mistake, match=r"mine\.jsonl has changed since it was opened"):
             placed.row(5, "train")
+
+
+def test_null_arguments_of_calls_are_data_but_in_columnar_files(tmp_path: Path) -> None:
+    """A columnar file has the arguments of all calls in each call, and the missing ones are null."""
+    import datasets
+
+    given: list[dict[str, Any]] = [{"a": 2, "b": None, "more": [{"x": None}]}, {"city": "Paris"}]
+    calls = [{"type": "function", "function": {"name": "add", "arguments": each}} for each in given]
+    rows = [{"messages": [Q, assistant("", tool_calls=[call])]} for call in calls] * 2
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "mine.parquet"))
+    wanted = {"mine.jsonl": given, "mine.parquet": [{"a": 2, "more": [{}]}, {"city": "Paris"}]}
+    for name, arguments in wanted.items():
+        task = Dataset(str(tmp_path / name))
+        read = [task.row(i, "train")["messages"][1]["tool_calls"][0] for i in range(2)]
+        assert [call["function"]["arguments"] for call in read] == arguments

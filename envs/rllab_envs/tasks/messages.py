@@ -66,8 +66,6 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     own["role"] = role = _ROLES[speaker]
     if speaker == "function_call":
         own["tool_calls"], content = _calls(content, where), ""
-    if "tool_calls" in own:
-        own["tool_calls"] = _without_nulls(own["tool_calls"])
     if content is None and role == "assistant" and ("tool_calls" in own or "function_call" in own):
         content = ""
     if content is None:
@@ -112,12 +110,6 @@ def _calls(value: Any, where: str) -> list[dict[str, Any]]:
         return [{"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}]
     except (ValueError, KeyError, TypeError):
         raise RowFault(f"{where} is a function_call, and not JSON with name and arguments") from None
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def check_number(value: Any, what: str) -> None:

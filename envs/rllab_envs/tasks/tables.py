@@ -122,6 +122,33 @@ class Lines(Sequence[Any]):
         return now.st_mtime_ns, now.st_size
 
 
+class Columnar(Sequence[Any]):
+    """Rows of a columnar file or of the hub, in which every object has the keys of all others, filled with null.
+
+    Null arguments of tool calls are left out, since nothing tells them from absent ones.
+    """
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _without_null_arguments(self._rows[index])
+
+
+def _without_null_arguments(value: Any, inside: bool = False) -> Any:
+    """A value without keys that are null; inside: it is a part of arguments, and otherwise has all of its keys."""
+    if isinstance(value, dict):
+        return {
+            k: _without_null_arguments(v, inside or k == "arguments")
+            for k, v in value.items()
+            if v is not None or not inside
+        }
+    return [_without_null_arguments(v, inside) for v in value] if isinstance(value, list) else value
+
+
 class BrokenLine:
     """A line of a file that holds no row; fault: what is wrong with it."""
 
@@ -167,7 +194,7 @@ def _parquet(file: Path) -> Sequence[Any]:
     if not size:
         return []
     try:
-        return cast(Sequence[Any], Dataset.from_parquet(str(file), keep_in_memory=size <= IN_MEMORY))
+        return Columnar(cast(Sequence[Any], Dataset.from_parquet(str(file), keep_in_memory=size <= IN_MEMORY)))
     except Exception as error:  # a broken file may raise anything
         raise ValueError(_first_line(error.__cause__ or error)) from None
 
@@ -253,7 +280,7 @@ def _hub(path: str, config: str | None) -> dict[str, Sequence[Any]]:
 
     options.HF_HUB_OFFLINE = options.HF_HUB_OFFLINE or not hub_is_reachable()  # then only its cache is looked at
     try:
-        return dict(load_dataset(path, config))
+        return {split: Columnar(rows) for split, rows in load_dataset(path, config).items()}
     except Exception as error:  # no network, no such name, a configuration that must be named
         raise FieldMistake(
             "task",

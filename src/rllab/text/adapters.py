@@ -226,9 +226,14 @@ def base_of(folder: Path) -> str:
     """
     if not (folder / WEIGHTS).is_file():
         raise FieldMistake("model", f"{folder} cannot be loaded: it has no {WEIGHTS} (pickled adapters are not read)")
-    base, record = config_of(folder).base_model_name_or_path, folder / "base.json"
+    config, record = config_of(folder), folder / "base.json"
+    base, revision = config.base_model_name_or_path, config.revision
     if not base:
         raise FieldMistake("model", f"{folder}: base_model_name_or_path in its adapter_config.json names no base")
+    if revision not in (None, "main"):
+        raise FieldMistake("model", f"{folder}: these adapters were trained on revision {revision!r} of {base}: download "
+                           f"it (hf download {base} --revision {revision} --local-dir base), and name that folder as "
+                           "base_model_name_or_path, with revision null, in adapter_config.json")  # fmt: skip
     if record.is_file():
         wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], content_hash(base)
         if wanted and now and wanted != now:

@@ -1,8 +1,9 @@
 """Conversations as people write them, in the one form that chat templates read.
 
 Read are OpenAI's forms: content that is null, missing or a list of parts; `tool_calls` with arguments as an object or
-as its JSON text; a `function_call`; results of tools; a refusal. Keys that are null count as absent, as Parquet has
-every key in every message. A template gets messages with a text as content, and calls with an object as arguments.
+as its JSON text; a `function_call`; results of tools; a refusal. Keys of a message that are null count as absent, as
+Parquet has every key in every message; arguments that are null are data. A template gets messages with a text as
+content, and calls with an object as arguments.
 """
 
 import json

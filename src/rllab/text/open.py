@@ -39,6 +39,10 @@ def open_model(
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     if adapter_folder(name):
+        if quantize:
+            raise FieldMistake("lora", f"quantize: {name} holds adapters, which are merged before they are quantized: "
+                               "name the folder that ./lab merge writes, or train the same adapters further with "
+                               "create_new_adapter: false")  # fmt: skip
         return open_merged(name, head=head, dtype=dtype, tokenizer=tokenizer)
     return load_base(name, head=head, dtype=dtype, quantize=quantize, tokenizer=tokenizer, grow=grow)
 

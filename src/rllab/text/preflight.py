@@ -1,5 +1,6 @@
 """Estimates before a training begins: lengths of rows, memory, disk."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -58,6 +59,7 @@ def _turns(lm: LanguageModel, turns: int, sample: Sequence[Document]) -> dict[st
     row = marked(lm, sample[0])
     if not sample[0].learned:
         return {"a prompt": Line(row, prompt=row)}
+    _warn_of_no_end(lm, sample)
     last = Counter(token for document in sample for token in last_tokens(document))
     ends = [[str(lm.tokenizer.decode([token])), count] for token, count in last.most_common(_ENDS)]
     text = ", ".join(f"{token!r} ({count})" for token, count in ends)
@@ -68,6 +70,19 @@ def _turns(lm: LanguageModel, turns: int, sample: Sequence[Document]) -> dict[st
         "their last tokens": Line(text + more, ends=ends),
         "a row": Line(row, row=row),
     }
+
+
+def _warn_of_no_end(lm: LanguageModel, sample: Sequence[Document]) -> None:
+    """Warns where no row has, at its end, what ends a completion when the model is sampled."""
+    for document in sample:
+        ids = [token for token, learned in zip(document.completions[0], document.learned[0], strict=True) if learned]
+        if lm.stop_ids & set(ids[-_ENDS:]) or str(lm.tokenizer.decode(ids)).rstrip().endswith(lm.turn_ends or "\0"):
+            return
+    warnings.warn(
+        "model: its chat template ends a turn of the assistant with nothing that ends a completion, so the model does "
+        "not learn to stop: let the template write eos_token behind each of the assistant's messages",
+        stacklevel=2,
+    )
 
 
 def last_tokens(document: Document) -> list[int]:
