@@ -231,9 +231,9 @@ def base_of(folder: Path) -> str:
     if not base:
         raise FieldMistake("model", f"{folder}: base_model_name_or_path in its adapter_config.json names no base")
     if revision not in (None, "main"):
-        raise FieldMistake("model", f"{folder}: these adapters were trained on revision {revision!r} of {base}: download "
-                           f"it (hf download {base} --revision {revision} --local-dir base), and name that folder as "
-                           "base_model_name_or_path, with revision null, in adapter_config.json")  # fmt: skip
+        raise FieldMistake("model", f"{folder}: these adapters were trained on revision {revision!r} of {base}: "
+                           f"hf download {base} --revision {revision} --local-dir base, and name that folder in "
+                           "adapter_config.json as base_model_name_or_path, with revision null")  # fmt: skip
     if record.is_file():
         wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], content_hash(base)
         if wanted and now and wanted != now:
