@@ -161,7 +161,7 @@ def test_what_a_template_does_not_know_is_refused_by_row() -> None:
     with pytest.raises(RowMistake, match=r"the chat template fails on .*: no system role"):
         documents(tokenizer("gemma"), [{"messages": [{"role": "system", "content": "x"}, *TALK]}])
     for name in ("gpt2", "llama3-base"):
-        with pytest.raises(RowMistake, match="has no chat template; give prompts as plain text") as error:
+        with pytest.raises(RowMistake, match="has no chat template, which conversations need: take") as error:
             documents(tokenizer(name), [{"prompt": "1 + 1", "completion": " 2"}, {"messages": TALK}])
         assert error.value.index == 1
     broken: list[tuple[dict[str, Any], str]] = [
@@ -174,6 +174,8 @@ def test_what_a_template_does_not_know_is_refused_by_row() -> None:
         ({"messages": USER[:1]}, "none of its messages is by the assistant"),
         ({"messages": [*USER[:1], dict(SAYS[0], weight=0)]}, "nothing is learned of a conversation"),
         ({"messages": TALK, "tools": "weather"}, "its tools are no JSON: weather"),
+        ({"messages": TALK, "chat_template_kwargs": "x"}, "its chat_template_kwargs is 'x', not an object"),
+        ({"messages": [*USER[:1], dict(SAYS[0], tool_calls="weather")]}, "its tool_calls are no JSON list: weather"),
         ({"prompt": "Hello", "chosen": TALK[:2], "rejected": TALK[:2]}, r"begins otherwise, with 'What is 0 plus 1\?'"),
     ]
     for row, message in broken:
@@ -295,3 +297,15 @@ def test_generation_marks_must_fit_the_turns() -> None:
         FieldMistake, match=r"marks 1 turns by {% generation %} in a conversation of user, assistant, u"
     ):
         documents(words, [{"messages": TALK[:4]}])
+
+
+def test_a_message_that_a_template_leaves_out_is_refused() -> None:
+    system = [{"role": "system", "content": "Be brief."}, *TALK]
+    with pytest.raises(RowMistake, match=r"leaves out message 1 \(system\) of a conversation of system, user"):
+        documents(tokenizer("mistral"), [{"messages": system}])
+    with pytest.raises(RowMistake, match=r"leaves out message 1 \(system\)"):
+        prompt_texts(tokenizer("mistral"), [{"prompt": system[:2]}])
+    words = tokenizer("qwen2.5")  # escaped, and not left out
+    words.chat_template = words.chat_template.replace("'\\n' + m.content }}", "'\\n' }}{{ m.content | tojson }}")
+    quoted = [{"role": "system", "content": 'Be "brief".'}, *TALK]
+    assert '\\"brief' in words.decode(documents(words, [{"messages": quoted}])[0].prompt)

@@ -141,7 +141,18 @@ def test_published_forms_become_the_labs_own(row: dict[str, Any], made: dict[str
         ),
         ({"messages": [{"content": "5"}]}, "message 1 of its messages has the role None"),
         ({"messages": ["5"]}, "message 1 of its messages is '5', not an object with role and content"),
-        ({"messages": "[]"}, r"its messages is '\[\]', not a list"),
+        ({"messages": "[]"}, "its messages is empty"),
+        ({"messages": "[{'role': 'user'}]"}, "a list that is no JSON: write it with json.dumps"),
+        (
+            {"prompt": "2", "completion": "[{'role': 'user', 'content': 'a'}]"},
+            "its completion is .* a list that is no JSON",
+        ),
+        ({"prompt": "2", "completion": float("nan")}, "its completion is nan, not a text"),
+        ({"messages": [Q, assistant("")]}, r"message 2 of its messages \(assistant\) is empty: write its text"),
+        ({"prompt": [Q], "completion": [assistant(" ")]}, r"message 1 of its completion \(assistant\) is empty"),
+        ({"messages": [Q, assistant(None, tool_calls=[])]}, r"message 2 of its messages \(assistant\) "),
+        ({"messages": [user([{"type": "text", "text": None}]), A]}, "a part of type text without a text"),  # type: ignore[arg-type]
+        ({"chosen": [Q, A, Q, B], "rejected": [Q, A]}, "one of its chosen and rejected is the beginning of the other"),
         ({"messages": [user([{"type": "image"}]), A]}, "message 1 .* has a part of type image"),  # type: ignore[arg-type]
         ({"messages": [Q, A | {"weight": 0.5}]}, "message 2 .* has weight 0.5: a message is learned"),
         ({"messages": [Q, A | {"weight": 0}]}, "all messages of the assistant have weight 0"),
@@ -282,7 +293,7 @@ def test_ratings_become_rankings(tmp_path: Path) -> None:
     with pytest.raises(FieldMistake, match=r"jsonl:1: its helpful is None, not a number to rank by; its columns are"):
         Dataset(write(tmp_path / "mine.jsonl", rows), rank_by="helpful")
     with pytest.raises(
-        FieldMistake, match=r"jsonl:4: this line is not JSON\n.*jsonl:5: message 1 of its prompt has the"
+        FieldMistake, match=r"jsonl:4: this line is not JSON: .*\n.*jsonl:5: message 1 of its prompt has the"
     ):
         broken = {"prompt": [{"role": "x"}], "response": "5", "helpfulness": 1}
         Dataset(write(tmp_path / "mine.jsonl", [*rows[:3], "{", broken, *rows[3:6]]), rank_by="helpfulness")

@@ -1,5 +1,6 @@
 """Rows of users' files: formats, broken files, chat templates, checks before a training begins."""
 
+import csv
 import gzip
 import json
 import math
@@ -335,7 +336,7 @@ def test_targets_that_cannot_be_graded_are_refused_first(wanted: dict[str, str],
     ("rows", "fault"),
     [
         (['{"prompt": "a", "completion": "b"}', '{"prompt": "a", '], r"mine.jsonl:2: this line is not JSON"),
-        (["[1]"], r"mine.jsonl:1: this line is not a JSON object"),
+        (["[1]"], r"mine.jsonl:1: this is not a JSON object"),
         ([{"question": "a"}], r"mine.jsonl:1: its columns are question; a row has .* columns: \{question: prompt"),
         ([{"prompt": " ", "completion": "b"}], r"mine.jsonl:1: its prompt is empty"),
         ([{"prompt": "a", "completion": ""}], r"mine.jsonl:1: its completion is empty"),
@@ -521,3 +522,39 @@ def test_rankings_keep_their_gold_order() -> None:
     gold = {s: [ticket_preferences().row(i, s)["gold"] for i in range(400)] for s in ("train", "test")}
     assert 0.04 < sum(better < worse for better, worse in gold["train"]) / 400 < 0.13
     assert all(better > worse for better, worse in gold["test"])
+
+
+HALF = '{"prompt": "a", "completion": "\\ud83d"}'  # of a pair of UTF-16
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("mine.jsonl", '{"prompt": "a", "prompt": "b", "completion": "c"}', "an object has the key 'prompt' twice"),
+        ("mine.jsonl", '{"messages": [{"role": "user", "role": "x"}]}', "an object has the key 'role' twice"),
+        ("mine.jsonl", HALF, r"it holds '\\ud83d', half of a character in UTF-16"),
+        ("mine.json", f"[{HALF}]", r"it holds '\\ud83d', half of a character in UTF-16"),
+        ("mine.jsonl", '{"prompt": "a", "completion": NaN}', "its completion is nan, not a text"),
+        (
+            "mine.jsonl",
+            '{"prompt": "a", "completion": [{"role": "assistant", "content": "b"}]}',
+            "give all rows one form",
+        ),
+        ("mine.csv", "prompt,prompt,completion\na,b,c\n", "its first line names a column twice"),
+    ],
+)
+def test_what_would_be_read_otherwise_than_it_is_written_is_refused(
+    name: str, text: str, fault: str, tmp_path: Path
+) -> None:
+    lines = [json.dumps({"prompt": f"number {i}", "completion": "x"}) for i in range(1000)]
+    (tmp_path / name).write_text("\n".join([*lines, text] if name.endswith("jsonl") else [text]))
+    with pytest.raises(FieldMistake, match=fault) as error:
+        Dataset(str(tmp_path / name))
+    assert "mine.jsonl:1001: " in str(error.value) or not name.endswith("jsonl")
+
+
+def test_a_conversation_in_a_cell_is_read(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": 'a "b"\n, c'}, {"role": "assistant", "content": "d"}]
+    with (tmp_path / "mine.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows([["messages"], *[[json.dumps(messages)]] * 3])
+    assert Dataset(str(tmp_path / "mine.csv")).row(0, "train")["messages"] == messages

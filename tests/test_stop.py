@@ -16,8 +16,10 @@ from rllab.cli.talk import talk
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
+from rllab.text.chat import documents
 from rllab.text.models import LanguageModel, new_model
 from rllab.text.open import open_model
+from rllab.text.preflight import survey
 from rllab.text.sampler import Completion, Sampling, completion_text, generate
 from rllab.text.turns import converse
 
@@ -206,3 +208,17 @@ def test_stop_strings_of_the_generation_config_end_a_completion(lm: LanguageMode
     for way in (stopping, in_transformers(stopping)):
         ended = greedy(way)[0]
         assert ended.finished and len(ended.ids) <= 5 and completion_text(way, "", ended.ids).endswith(stop)
+
+
+def test_a_template_that_never_ends_a_turn_is_told(tmp_path: Path) -> None:
+    """Without an end in what is learned, a model does not learn to stop."""
+    made = new_model(SHAPE | {"model_type": "llama", "intermediate_size": 48}, families.tokenizer("gpt2"))
+    made.tokenizer.chat_template = SPOKEN.replace(" [over]", "")
+    rows = [{"messages": families.TALK}, {"prompt": families.USER[:1], "completion": "fine"}]
+    with pytest.warns(UserWarning, match="ends a turn of the assistant with nothing that ends a completion"):
+        survey(made, rows, documents(made.tokenizer, rows), 512, "error")
+    for template in (SPOKEN, families.SMOLLM3, families.CHATML):
+        words = families.tokenizer("gpt2" if template == SPOKEN else "smollm3")
+        words.chat_template = template
+        survey(replace(made, tokenizer=words), rows, documents(words, rows), 512, "error")
+    survey(made, [{"text": "x"}], documents(made.tokenizer, [{"text": "x"}]), 512, "error")

@@ -19,6 +19,7 @@ from rllab_envs.tasks.messages import (
     RowFault,
     check_number,
     check_turns,
+    check_written,
     completion_of,
     listed,
     messages_of,
@@ -59,6 +60,8 @@ def canonical(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             named[column] = text_of(named[column], column) if column == "text" else completion_of(named[column], column)
     _check_numbers(named)
+    if not isinstance(named.get("completion", ""), str):
+        check_written(named["completion"], "completion")
     if "messages" in named:
         check_turns(named["messages"])
         return _with_messages(named)
@@ -95,8 +98,10 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str) -> dict[str, Any]:
 
 
 def learned(row: Mapping[str, Any]) -> str:
-    """Returns what is learned from a canonical row, as the name of its column, or `prompt alone`."""
-    return next((c for c in _LEARNED if c in row), "prompt alone")
+    """Returns what is learned from a canonical row, such as 'chosen as text' or 'prompt alone as conversation'."""
+    column = next((c for c in _LEARNED if c in row), "prompt alone")
+    parts = [row.get("prompt", ""), *(row["completions"] if column == "completions" else [row.get(column, "")])]
+    return f"{column} as {'text' if all(isinstance(part, str) for part in parts) else 'conversation'}"
 
 
 def filled(template: str, row: Mapping[str, Any]) -> str:
@@ -312,6 +317,9 @@ def _with_common_prompt(row: dict[str, Any]) -> dict[str, Any]:
             same += 1
         while same and {chosen[same]["role"], rejected[same]["role"]} != {"assistant"}:
             same -= 1  # completions begin with the assistant
+        shorter, longer = sorted((chosen, rejected), key=len)
+        if len(shorter) < len(longer) and longer[: len(shorter)] == shorter:
+            raise RowFault("one of its chosen and rejected is the beginning of the other, so they compare nothing")
     if not same:
         raise RowFault(
             "its chosen and rejected do not begin alike, so they have no prompt: give it in a column `prompt`"

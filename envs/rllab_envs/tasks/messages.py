@@ -7,6 +7,7 @@ learning; `weight` remains in the row. Every function raises a RowFault where a 
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ _ROLES = {
     "bot": "assistant", "model": "assistant", "function_call": "assistant", "observation": "tool",
     "function_response": "tool", "ipython": "tool",
 } | {role: role for role in ("system", "developer", "user", "assistant", "tool", "function")}  # fmt: skip
+_WRITTEN = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")  # beside the content
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")  # a text that holds a conversation
 BEFORE = ("system", "developer")  # may stand before a user's first message
 
 
@@ -23,9 +26,11 @@ class RowFault(ValueError):
 
 
 def completion_of(value: Any, column: str) -> str | list[dict[str, Any]]:
-    """A prompt or completion: a text, or a conversation."""
+    """A prompt or completion: a text, or a conversation, which may be written as JSON."""
     if isinstance(value, Mapping):
         value = [value]
+    if isinstance(value, str) and _MESSAGES.match(value):
+        value = _parsed(value, column)
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return messages_of(value, column)
     return text_of(value, column)
@@ -33,7 +38,7 @@ def completion_of(value: Any, column: str) -> str | list[dict[str, Any]]:
 
 def text_of(value: Any, column: str, blank: bool = False) -> str:
     """A text; numbers become texts. blank: whether it may be empty."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
         return str(value)
     if not isinstance(value, str):
         raise RowFault(f"its {column} is {shown(value)}, not a text")
@@ -43,12 +48,21 @@ def text_of(value: Any, column: str, blank: bool = False) -> str:
 
 
 def listed(value: Any, column: str) -> Sequence[Any]:
-    """A list that is not empty."""
+    """A list that is not empty; it may be written as JSON, as in a cell of a CSV file."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _parsed(value, column)
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
         raise RowFault(f"its {column} is {shown(value)}, not a list")
     if not value:
         raise RowFault(f"its {column} is empty")
     return value
+
+
+def _parsed(text: str, column: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise RowFault(f"its {column} is {shown(text)}, a list that is no JSON: write it with json.dumps") from None
 
 
 def messages_of(value: Any, column: str) -> list[dict[str, Any]]:
@@ -84,7 +98,9 @@ def _parts(content: Any, where: str) -> str:
     texts = []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
-        if kind != "text" or not isinstance(part.get("text"), str):
+        if kind == "text" and not isinstance(part.get("text"), str):
+            raise RowFault(f"{where} has a part of type text without a text: write its text, or leave out the part")
+        if kind != "text":
             raise RowFault(f"{where} has a part of type {kind}: parts of type text alone can be learned from")
         texts.append(part["text"])
     return "".join(texts)
@@ -131,6 +147,18 @@ def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
         )
     if all("weight" in m for m in own):
         raise RowFault("all messages of the assistant have weight 0, so there is nothing to learn")
+    check_written(messages, "messages")
+
+
+def check_written(messages: Sequence[Mapping[str, Any]], column: str) -> None:
+    """Checks that the messages of the assistant that are learned hold a text, thinking or calls."""
+    for i, message in enumerate(messages):
+        own = message["role"] == "assistant" and "weight" not in message
+        if own and not message["content"].strip() and not any(message.get(key) for key in _WRITTEN):
+            raise RowFault(
+                f"message {i + 1} of its {column} (assistant) is empty: write its text, give it weight 0, or leave out "
+                "the row"
+            )
 
 
 def shown(value: Any) -> str:

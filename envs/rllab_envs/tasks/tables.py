@@ -207,18 +207,46 @@ def _is_list(file: Path) -> bool:
 
 def _listed(file: Path) -> list[Any]:
     with _raw(file) as raw:
-        rows: list[Any] = json.loads(raw.read().decode("utf-8-sig"))
-    return [row if isinstance(row, dict) else BrokenLine("this is not a JSON object") for row in rows]
+        source = raw.read()
+    rows: list[Any] = json.loads(source.decode("utf-8-sig"), object_pairs_hook=_object)
+    return [_row(row, source) for row in rows]
 
 
 def _parsed(line: bytes) -> Any:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        return _row(json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object), line)
     except UnicodeDecodeError:
         return BrokenLine("this line is not UTF-8: save the file in that encoding")
+    except _Repeated as error:
+        return BrokenLine(str(error))
     except (ValueError, RecursionError):
-        return BrokenLine("this line is not JSON")
-    return row if isinstance(row, dict) else BrokenLine("this line is not a JSON object")
+        return BrokenLine("this line is not JSON: write one object a line")
+
+
+class _Repeated(ValueError):
+    """An object has a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        key = next(key for key in keys if keys.count(key) > 1)
+        raise _Repeated(f"an object has the key {key!r} twice, with a value each: leave out one")
+    return made
+
+
+def _row(value: Any, source: bytes) -> Any:
+    """A row, or a BrokenLine. source: bytes of JSON that hold it."""
+    if not isinstance(value, dict):
+        return BrokenLine("this is not a JSON object")
+    if b"\\ud" not in source and b"\\uD" not in source:
+        return value
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return BrokenLine(f"it holds {error.object[error.start]!r}, half of a character in UTF-16: write the whole one")
+    return value
 
 
 def _raw(file: Path) -> BinaryIO:
@@ -254,6 +282,8 @@ def _cells(file: Path) -> BinaryIO:
         with _raw(file) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as text:
             rows = csv.reader(text, strict=True)
             names = next(rows, [])
+            if len(set(names)) < len(names):
+                raise ValueError("its first line names a column twice")
             for cells in filter(None, rows):
                 if len(cells) != len(names):
                     raise ValueError(f"line {rows.line_num} ends a row of {len(cells)} cells, not {len(names)}")

@@ -20,8 +20,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
-from rllab.text.conversations import Message, called
-from rllab.text.template import Template, options_of
+from rllab.text.conversations import Message, called, options_of
+from rllab.text.template import Template
 
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _XML = re.compile(r"\s*<function=([^>\s]+)>(.*?)</function>\s*", re.DOTALL)

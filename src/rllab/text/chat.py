@@ -22,9 +22,16 @@ from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
 from rllab.core.messages import last_text
-from rllab.text.conversations import Message, common_beginning, described, is_conversation, read_messages
+from rllab.text.conversations import (
+    Message,
+    common_beginning,
+    described,
+    is_conversation,
+    options_of,
+    read_messages,
+)
 from rllab.text.packing import Document
-from rllab.text.template import Span, Template, options_of
+from rllab.text.template import Span, Template
 
 Row = Mapping[str, Any]
 Text = tuple[str, list[Span]]

@@ -52,10 +52,20 @@ def _message(message: Mapping[str, Any]) -> Message:
         read["tool_calls"] = [{"function": read.pop("function_call")}]
     calls = read.pop("tool_calls", None)
     if calls:
-        read["tool_calls"] = [_call(c) for c in (json.loads(calls) if isinstance(calls, str) else calls)]
+        read["tool_calls"] = [_call(c) for c in (_listed(calls) if isinstance(calls, str) else calls)]
     for key in _THINKING:
         if isinstance(read.get(key), str) and read[key].strip():
             read["reasoning_content"] = read.pop(key)
+    return read
+
+
+def _listed(calls: str) -> list[Any]:
+    try:
+        read = json.loads(calls)
+    except ValueError:
+        read = None
+    if not isinstance(read, list):
+        raise ValueError(f"its tool_calls are no JSON list: {calls[:80]}")
     return read
 
 
@@ -95,6 +105,20 @@ def read_tools(tools: Any) -> list[dict[str, Any]] | None:
             raise ValueError('a tool is {"type": "function", "function": {"name": ..., "parameters": {...}}}')
         read.append({"type": "function", "function": _without_nulls(function)})
     return read
+
+
+def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row hands to the template beside its messages: `tools`, `style` and `chat_template_kwargs`.
+
+    Raises:
+        ValueError: its tools or `chat_template_kwargs` cannot be read.
+    """
+    style, tools = row.get("style", "free"), read_tools(row.get("tools"))
+    more = row.get("chat_template_kwargs") or {}
+    if not isinstance(more, Mapping):
+        raise ValueError(f"its chat_template_kwargs is {str(more)[:80]!r}, not an object")
+    options = {"style": style, "enable_thinking": style != "direct"} | dict(more)
+    return options | ({"tools": tools} if tools else {})
 
 
 def _without_nulls(value: Any) -> Any:

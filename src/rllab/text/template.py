@@ -24,7 +24,6 @@ from rllab.text.conversations import (
     common_beginning,
     described,
     is_learned,
-    read_tools,
     thinking,
 )
 from rllab.text.deadline import Late, deadline
@@ -59,8 +58,12 @@ class Template:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, options: Mapping[str, Any]) -> None:
         if tokenizer.chat_template is None:
-            text = "its tokenizer has no chat template; give prompts as plain text, or another model"
-            raise FieldMistake("model", text)
+            raise FieldMistake(
+                "model",
+                "its tokenizer has no chat template, which conversations need: take its instruct version, put a "
+                "chat_template.jinja into the model's folder, or join columns to a plain text, as in task: "
+                '{name: mine.jsonl, prompt: "{instruction}\\n{input}\\n", completion: "{output}"}',
+            )
         self._tokenizer, self._options = tokenizer, dict(options)
         self._source = tokenizer.get_chat_template(tools=self._options.get("tools"))
 
@@ -96,7 +99,8 @@ class Template:
         """A conversation, of which the assistant's turns from message `first` on are learned.
 
         Raises:
-            FieldMistake: the template leaves out what the last turn thinks, a tool or a call of one.
+            FieldMistake: the template leaves out what the last turn thinks, a tool, a call of one or its result, or a
+                system message.
             ValueError: none of the messages from `first` on is by the assistant.
         """
         turns = [i for i, m in enumerate(messages) if i >= first and m["role"] == "assistant"]
@@ -111,16 +115,18 @@ class Template:
             raise
         self._check_tools(rendered.text)
         self._check_calls(shown)
+        self._check_messages(rendered.text, shown)
         return rendered
 
     def question(self, messages: Sequence[Message]) -> str:
         """The `prompt` of a row, which a policy completes.
 
         Raises:
-            FieldMistake: the template leaves out a tool.
+            FieldMistake: the template leaves out a tool or its result, or a system message.
         """
         text = self.prompt(messages)
         self._check_tools(text)
+        self._check_messages(text, messages)
         return text
 
     @cached_property
@@ -152,6 +158,16 @@ class Template:
         calls = [name for message in shown for name in called(message)]
         if calls and self._rendered([_calling(_MARK, m) for m in shown])[0].count(_MARK) < len(calls):
             raise _not_rendered("tool_calls", calls[0])
+
+    def _check_messages(self, text: str, messages: Sequence[Message]) -> None:
+        """Raises a FieldMistake where a text lacks a message of the system or of a tool. It may hold it rewritten."""
+        for i, message in enumerate(messages):
+            if message["role"] in ("user", "assistant") or message["content"].strip() in text:
+                continue
+            marked = [*messages[:i], message | {"content": _MARK}, *messages[i + 1 :]]
+            if _MARK not in self._rendered(marked)[0]:
+                raise FieldMistake("model", f"its chat template leaves out message {i + 1} ({message['role']}) of "
+                                   f"{described(messages)}: leave it out, or take another template")  # fmt: skip
 
     def _special(self, text: str) -> str:
         """The beginning of a text up to its first special token, if nothing but whitespace stands before that."""
@@ -292,14 +308,3 @@ def _calling(name: str, message: Message) -> Message:
     """A message whose calls are all of a tool `name`."""
     calls = [call | {"function": call["function"] | {"name": name}} for call in message.get("tool_calls", ())]
     return message | ({"tool_calls": calls} if calls else {})
-
-
-def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row hands to the template beside its messages: `tools`, `style` and `chat_template_kwargs`.
-
-    Raises:
-        ValueError: its tools cannot be read.
-    """
-    style, tools = row.get("style", "free"), read_tools(row.get("tools"))
-    options = {"style": style, "enable_thinking": style != "direct"} | (row.get("chat_template_kwargs") or {})
-    return options | ({"tools": tools} if tools else {})
