@@ -225,6 +225,19 @@ def test_check_finds_a_good_and_a_bad_algorithm(tmp_path: Path) -> None:
     assert report["a position"] == {"planes": [2, 3, 3], "actions": 9} and report["a round"]["positions"] > 100
 
 
+def test_check_of_ones_own_model(qwen: Path, tmp_path: Path) -> None:
+    """The contract is checked on a small new model with the tokenizer of the model that is named."""
+    row = {"messages": [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "It is 72."}]}
+    lines = [json.dumps(row).replace("How many", f"How many in May {i}") + "\n" for i in range(40)]
+    (tmp_path / "mine.jsonl").write_text("".join(lines))
+    own = [f"model={qwen}", "task=mine.jsonl", "retention_task=null"]
+    done = rllab("check", "sft-lora", *own, cwd=tmp_path)
+    assert "⟦It is 72.<|im_end|>⟧" in done.stdout and "ok  two seeds differ" in done.stdout, done.stderr
+    (tmp_path / "mine.yaml").write_text("algo: SFT\ntotal_steps: 1000\n")
+    done = rllab("check", "mine.yaml", *own[:2], cwd=tmp_path)
+    assert done.returncode == 0 and "not checked: the trainer's contract" in done.stderr and "ok  " not in done.stdout
+
+
 def test_doctor(tmp_path: Path) -> None:
     report = json.loads(started("doctor", "--json", cwd=tmp_path).stdout)
     assert {"rllab", "python", "system", "gpu", "precision", "scheduler", "runs"} <= report.keys()

@@ -285,6 +285,7 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path: Path) -> None:
     ("changes", "fault"),
     [
         ({"model": "run:pocket"}, "model or shape"),
+        ({"model": "run:pocket", "shape": {}, "tokenizer": "run:pocket"}, "tokenizer: only a new model of `shape`"),
         ({"shape": {}}, "model or shape"),
         ({"shape": {"model_type": "qwen9"}}, "transformers cannot make this model"),
         ({"length": 20}, r"rows that were checked are longer .* make `length` larger, or set too_long: cut"),

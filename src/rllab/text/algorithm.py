@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
@@ -18,6 +19,7 @@ from rllab.core.ranges import Count
 from rllab.text.calls import check_calls
 from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts
 from rllab.text.evaluation import check_targets, sample_and_grade, share
+from rllab.text.load import load_tokenizer
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel
 from rllab.text.open import open_for_training
@@ -46,6 +48,7 @@ class TextAlgorithm(Algorithm):
     task: Annotated[Callable[..., Any], TASKS]  # the rows of text: a task's name, mine.py:Task or mine.jsonl
     model: Annotated[str, Model()] = ""  # a folder, a name on the hub, or run:NAME; "": a new model of `shape`
     shape: dict[str, Any] = field(default_factory=dict)  # a new model: model_type and settings of its config
+    tokenizer: Annotated[str, Model()] = ""  # of a new model: as `model` names it; "": made from the task
     lora: Lora | None = None  # train adapters instead of all weights
     gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
     batch_size: Count = 32  # rows of a round
@@ -60,6 +63,8 @@ class TextAlgorithm(Algorithm):
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):
             raise ValueError("model or shape: set one of them, a model to load or the shape of a new one")
+        if self.tokenizer and not self.shape:
+            raise ValueError("tokenizer: only a new model of `shape` is given one; a loaded model has its own")
         if "" in self.stop:
             raise ValueError("stop: holds an empty text, which would end every answer at once")
 
@@ -75,9 +80,7 @@ class TextAlgorithm(Algorithm):
         self._task = self.task()
         self._retention_task = self.retention_task() if self.retention_task else None
         ctx.seed_torch("weights")
-        self._lm = open_for_training(
-            self.model, self.shape, self.lora, lambda: tokenizer_for(self._task), ctx, head=head
-        )
+        self._lm = open_for_training(self.model, self.shape, self.lora, self._new_tokenizer, ctx, head=head)
         if self.gradient_checkpointing:
             self._lm.enable_gradient_checkpointing()
         self.rows = Rows(self._task, ctx)
@@ -101,6 +104,9 @@ class TextAlgorithm(Algorithm):
         self._check_retention_task()
         self._samples: list[dict[str, Any]] = []
         self._reference: LanguageModel | None = None
+
+    def _new_tokenizer(self) -> PreTrainedTokenizerFast:
+        return load_tokenizer(self.tokenizer) if self.tokenizer else tokenizer_for(self._task)
 
     def keep_reference(self) -> None:
         """Keeps a frozen copy of the current model for `reference`; with adapters there is none, as the base serves."""

@@ -42,17 +42,13 @@ def load_base(
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     _check_folder(name)
-    hub = hub_options(name)
-    more: dict[str, Any] = hub | ({} if head == "lm" else {"num_labels": 1})
+    more: dict[str, Any] = hub_options(name) | ({} if head == "lm" else {"num_labels": 1})
     if quantize:
         more |= _quantized()
     written_in = tokenizer or name
-    with _as_mistakes(written_in), _quietly():
-        words = AutoTokenizer.from_pretrained(written_in, trust_remote_code=False, **({} if tokenizer else hub))
-    _check_tokenizer(written_in, words)
-    assert isinstance(words, PreTrainedTokenizerFast)
+    words = load_tokenizer(written_in)
     foreign = words.chat_template is not None and words.chat_template != CHAT
-    with checked_template(words, written_in) if foreign else nullcontext(), _as_mistakes(name), _quietly():
+    with checked_template(words, written_in) if foreign else nullcontext(), _as_mistakes(name), quietly():
         model = HEADS[head].from_pretrained(name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more)
     model.config.pad_token_id = words.pad_token_id
     new_tokens = range(model.get_input_embeddings().weight.shape[0], len(words))
@@ -60,14 +56,34 @@ def load_base(
         raise FieldMistake("model", f"{name}: its tokenizer has {len(words)} tokens, and the model embeddings for "
                            f"{new_tokens.start}; train it first, or save it resized")  # fmt: skip
     if new_tokens:
-        with _quietly():
+        with quietly():
             model.resize_token_embeddings(len(words))
     return LanguageModel(with_published_names(model), words, name, native_shape(model), new_tokens=new_tokens)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """Loads the tokenizer in a folder, or of a name on the hub.
+
+    Raises:
+        FieldMistake: there is none, or it cannot be used.
+    """
+    with _as_mistakes(name), quietly():
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub_options(name))
+    _check_tokenizer(name, tokenizer)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return tokenizer
 
 
 def _check_folder(name: str) -> None:
     """Raises a FieldMistake that names what a model folder lacks."""
     folder = Path(name)
+    quantized = name if name.endswith(".gguf") else next(iter(sorted(map(str, folder.glob("*.gguf")))), "")
+    if quantized and not (folder / "config.json").is_file():
+        raise FieldMistake(
+            "model",
+            f"{quantized} is a GGUF file, and a Hugging Face folder is needed: take the model that the file was made "
+            "from, or convert it as docs/language-models.md shows",
+        )
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith("."):
             raise FieldMistake("model", f"{name} cannot be loaded: there is no such folder")
@@ -128,8 +144,8 @@ def _reason(name: str, error: Exception) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Turns off transformers' progress bar and its warnings, such as the one about a new head."""
+def quietly() -> Iterator[None]:
+    """Context that turns off transformers' progress bar and its warnings, such as the one about a new head."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import usual_mode
 from rllab.text.folders import adapter_folder, stored_dtype
-from rllab.text.load import load_base
+from rllab.text.load import load_base, quietly
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel, native_shape, new_model
 
@@ -192,7 +192,8 @@ def merge(folder: str, out: Path, dtype: str = "auto") -> float:
         p.data = p.data.to(model.config.dtype)
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.mkdir(parents=True)
-    model.save_pretrained(aside)
+    with quietly():
+        model.save_pretrained(aside)
     replace(lm, model=model, adapters=None).write_files(aside)
     for weights in aside.glob("*.safetensors"):
         usual_mode(weights)
