@@ -309,3 +309,20 @@ def test_a_message_that_a_template_leaves_out_is_refused() -> None:
     words.chat_template = words.chat_template.replace("'\\n' + m.content }}", "'\\n' }}{{ m.content | tojson }}")
     quoted = [{"role": "system", "content": 'Be "brief".'}, *TALK]
     assert '\\"brief' in words.decode(documents(words, [{"messages": quoted}])[0].prompt)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "{% for m in messages %}{{ '<|im_end|>' }}{% endfor %}"])
+def test_a_template_that_leaves_out_answers_is_refused(text: str) -> None:
+    words = tokenizer("qwen2.5")
+    words.chat_template = text
+    for row in ({"messages": TALK}, {"prompt": USER[:1], "completion": SAYS[:1]}):
+        with pytest.raises(RowMistake, match=r"renders the answer of .* so that it cannot be recognized"):
+            documents(words, [row])
+
+
+def test_named_templates_are_chosen_by_the_row() -> None:
+    words = tokenizer("qwen2.5")
+    expected = documents(words, [{"messages": TALK}, {"messages": ASKS, "tools": [WEATHER]}])
+    chatml = str(words.chat_template)
+    words.chat_template = {"default": chatml.partition("{% endif %}")[2], "tool_use": chatml}
+    assert documents(words, [{"messages": TALK}, {"messages": ASKS, "tools": [WEATHER]}]) == expected

@@ -413,6 +413,12 @@ def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.Monkey
         Mistake, match=r"the chat template fails on a conversation of user, which ends with 'a': only one message"
     ):
         prompt_texts(other, [{"prompt": [{"role": "user", "content": "a"}]}])
+    other.chat_template = {"rag": CHAT, "tool_use": CHAT}
+    with (
+        pytest.raises(FieldMistake, match=r"of its chat templates \(rag, tool_use\) none is named default: name one"),
+        checked_template(other, "several"),
+    ):
+        pass
     monkeypatch.setattr(template, "DEADLINE", 5.0)
     other.chat_template = "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"
     with (
@@ -421,7 +427,7 @@ def test_chat_templates_that_fail_or_loop_are_refused(monkeypatch: pytest.Monkey
     ):
         pass
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}"
-    other.chat_template = "{% if messages[0]['content'] | length > 40 %}" + loops + "{% endfor %}{% endif %}short"
+    other.chat_template = "{% if messages[0]['content'] | length > 40 %}" + loops + "{% endfor %}{% endif %}" + CHAT
     monkeypatch.setattr(template, "DEADLINE", 0.5)
     row = {"messages": [{"role": "user", "content": "a" * 50}, {"role": "assistant", "content": "b"}]}
     for render in (prompt_texts, documents):

@@ -17,10 +17,16 @@ def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[
     """Renders a chat template that came with a model, in a separate process and beside the body of the `with`.
 
     Raises:
-        FieldMistake: when the body is done, if the template fails or does not end within `template.DEADLINE`.
+        FieldMistake: when the body is done, if the template fails or does not end within `template.DEADLINE`; at once
+            if there are several and none is named `default`.
     """
     example = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
-    source = tokenizer.get_chat_template()
+    try:
+        source = tokenizer.get_chat_template()
+    except ValueError:
+        names = ", ".join(sorted(tokenizer.chat_template or ()))
+        raise FieldMistake("model", f"{name}: of its chat templates ({names}) none is named default: name one so, in "
+                           "its tokenizer_config.json") from None  # fmt: skip
     arguments = {"conversations": [example, example[:1]], "chat_template": source, "add_generation_prompt": True}
     request = json.dumps(arguments | {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)})
     worker = [sys.executable, "-m", "rllab.text.template_worker"]
