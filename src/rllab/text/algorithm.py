@@ -62,7 +62,10 @@ class TextAlgorithm(Algorithm):
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.shape):
-            raise ValueError("model or shape: set one of them, a model to load or the shape of a new one")
+            raise ValueError(
+                "model or shape: set one of them, a model to load or the shape of a new one; shape={} beside a model "
+                "leaves out the shape of a recipe's smallest size"
+            )
         if self.tokenizer and not self.shape:
             raise ValueError("tokenizer: only a new model of `shape` is given one; a loaded model has its own")
         if "" in self.stop:
