@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import trl
 from families import CALL, CHATML, USER, WEATHER, tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from rllab.core.errors import FieldMistake
+from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.calls import check_calls, message_of
 from rllab.text.models import LanguageModel, new_model
 from rllab.text.sampler import Completion, Sampling
@@ -161,3 +162,21 @@ def test_a_task_gets_calls_and_replies_to_them(lm: LanguageModel, monkeypatch: p
     assert talk.text == "The sun is out." and [m["role"] for m in talk.messages].count("tool") == 2
     whole = lm.tokenizer.apply_chat_template([*USER[:1], *talk.messages], tools=[WEATHER], tokenize=False)
     assert str(whole).rstrip() == contexts[-1] + "The sun is out.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("higher", "its message 1 has no role"),
+        ([{"role": "tool", "content": 5}], "its content is a int"),
+        ([5], "no role"),
+    ],
+)
+def test_a_reply_that_is_no_message_is_refused(
+    reply: Any, fault: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [Completion(0, 0, [lm.tokenizer.eos_token_id], [0.0], True)]  # type: ignore[list-item]
+    monkeypatch.setattr("rllab.text.turns.generate", lambda *_, **__: ends)
+    task = SimpleNamespace(reply=lambda row, messages: reply)
+    with pytest.raises(Mistake, match=f"reply fails on '': ValueError: .*{fault}"):
+        converse(lm, task, [{"prompt": USER[:1]}], Sampling())

@@ -14,7 +14,7 @@ import numpy as np
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.calls import message_of
 from rllab.text.chat import prompt_ids, prompt_texts, reply_ids
-from rllab.text.conversations import Message, read_tools
+from rllab.text.conversations import Message, read_messages, read_tools
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, Uniforms, completion_text, generate
 
@@ -59,7 +59,7 @@ def converse(
 
     Raises:
         FieldMistake: the task replies, but its prompts are plain texts.
-        Mistake: the task's `reply` raises an exception.
+        Mistake: the task's `reply` raises an exception, or returns no messages.
     """
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
     completions = generate(lm, prompts, sampling, samples, uniforms)
@@ -81,7 +81,7 @@ def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation,
     if isinstance(row["prompt"], str):
         raise FieldMistake("task", "has a `reply`, but its prompts are plain texts: make them conversations")
     try:
-        reply = task.reply(row, [*row["prompt"], *conversation.messages])
+        reply = read_messages(task.reply(row, [*row["prompt"], *conversation.messages]) or [])
     except Exception as error:
         name = f"{type(task).__module__}:{type(task).__name__}"
         raise Mistake(f"{name}.reply fails on {conversation.text[:80]!r}: {type(error).__name__}: {error}") from error
