@@ -11,7 +11,7 @@ METHODS = ("one turn", "three turns", "tools", "thinking", "DPO", "reward model"
 PLAIN = "no chat template"
 _NO_TOOLS, _NO_CALLS, _NO_HEAD = "template without tools", "template without calls", "no reward head in transformers"
 MESSAGES = {  # what a refusal says, by its reason in the table
-    PLAIN: "its tokenizer has no chat template; give prompts as plain text, or another model",
+    PLAIN: "its tokenizer has no chat template, which conversations need: take its instruct version",
     _NO_TOOLS: r"its chat template does not render `tools` \(weather\): take a model whose template knows tools",
     _NO_CALLS: r"its chat template does not render `tool_calls` \(weather\): take a model whose template knows tools",
     _NO_HEAD: "transformers has no reward head for Mamba models",

@@ -184,6 +184,12 @@ def test_what_a_template_does_not_know_is_refused_by_row() -> None:
         assert error.value.field == "task" and error.value.index == 1
 
 
+def test_the_header_of_a_turn_is_not_learned_with_its_whitespace() -> None:
+    """Phi-3's header takes the whitespace behind it, also that of the content."""
+    messages = [USER[0], {"role": "assistant", "content": "  The answer is 1."}]
+    assert learned_of(tokenizer("phi3"), {"messages": messages}) == ["The answer is 1.<|end|>"]
+
+
 def test_a_turn_of_weight_zero_is_read_and_not_learned() -> None:
     for name in ("qwen2.5", "marked"):
         messages = [

@@ -241,9 +241,9 @@ class _Encoder:
         firsts, ends = np.array(encoding.offsets, int).reshape(-1, 2).T
         ends = np.maximum.accumulate(ends)
         firsts[1:] = np.minimum(firsts[1:], ends[:-1])  # offsets may lack the space before a word
-        mask = np.zeros(len(ends), bool)
-        for first, end in spans:
-            mask |= (firsts < end) & (ends > first)
+        mask, whole = np.zeros(len(ends), bool), ~np.isin(encoding.ids, self._special)
+        for first, end in spans:  # a special token before a span may have taken the whitespace at its begin
+            mask |= (firsts < end) & (ends > first) & (whole | (firsts >= first))
         return list(encoding.ids), mask.tolist()
 
     def behind(self, prompt: str, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
@@ -280,6 +280,10 @@ class _Encoder:
         if text not in self._read:
             self._read[text] = self._backend.encode(text, add_special_tokens=False)
         return self._read[text]
+
+    @cached_property
+    def _special(self) -> list[int]:
+        return [i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special]
 
     @cached_property
     def _front(self) -> list[int]:

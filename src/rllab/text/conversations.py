@@ -133,6 +133,12 @@ def called(message: Message) -> list[str]:
     return [call["function"]["name"] for call in message.get("tool_calls", ())]
 
 
+def calling(name: str, message: Message) -> Message:
+    """A message whose calls are all of a tool `name`."""
+    calls = [call | {"function": call["function"] | {"name": name}} for call in message.get("tool_calls", ())]
+    return message | ({"tool_calls": calls} if calls else {})
+
+
 def thinking(message: Message) -> str:
     """What a message thinks before it answers, in a key of its own or between the tags in its content; or ''."""
     if "reasoning_content" in message:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from rllab.core.errors import FieldMistake
-from rllab.core.messages import END_THINK, THINK, opening_of
+from rllab.core.messages import THINK, opening_of
 from rllab.text.conversations import (
     Message,
     after_opening,
@@ -27,6 +27,7 @@ from rllab.text.conversations import (
     thinking,
 )
 from rllab.text.deadline import Late, deadline
+from rllab.text.template_checks import check_messages, check_tools, not_recognized, without_thinking
 from rllab.text.tokenizers import CHAT
 
 _MARK, _NEXT = "=== reply ===", "=== next ==="
@@ -65,6 +66,7 @@ class Template:
                 '{name: mine.jsonl, prompt: "{instruction}\\n{input}\\n", completion: "{output}"}',
             )
         self._tokenizer, self._options = tokenizer, dict(options)
+        self._tools = [tool["function"]["name"] for tool in self._options.get("tools") or ()]
         self._source = tokenizer.get_chat_template(tools=self._options.get("tools"))
 
     def prompt(self, messages: Sequence[Message]) -> str:
@@ -111,11 +113,10 @@ class Template:
         try:
             rendered = self._by_marks(shown, turns, first) if marks else self._by_prefixes(shown, turns)
         except FieldMistake:
-            self._check_tools(self.prompt([{"role": "user", "content": "?"}]))  # it may fail because of tools
+            check_tools(self._tools, self.prompt([{"role": "user", "content": "?"}]))  # it may fail because of tools
             raise
-        self._check_tools(rendered.text)
-        self._check_calls(shown)
-        self._check_messages(rendered.text, shown)
+        check_tools(self._tools, rendered.text)
+        check_messages(shown, rendered.text, lambda messages: self._rendered(messages)[0])
         return rendered
 
     def question(self, messages: Sequence[Message]) -> str:
@@ -125,8 +126,8 @@ class Template:
             FieldMistake: the template leaves out a tool or its result, or a system message.
         """
         text = self.prompt(messages)
-        self._check_tools(text)
-        self._check_messages(text, messages)
+        check_tools(self._tools, text)
+        check_messages(messages, text, self.prompt)
         return text
 
     @cached_property
@@ -146,28 +147,6 @@ class Template:
     def end_tokens(self) -> set[str]:
         """The tokens that end the assistant's turn; none where that is a text of several."""
         return {end.strip() for end in self.ends} & set(self._tokenizer.get_added_vocab())
-
-    def _check_tools(self, text: str) -> None:
-        """Raises a FieldMistake where a text lacks a tool of the row."""
-        for tool in self._options.get("tools") or ():
-            if tool["function"]["name"] not in text:
-                raise _not_rendered("tools", tool["function"]["name"])
-
-    def _check_calls(self, shown: list[Message]) -> None:
-        """Raises a FieldMistake where the template leaves out a call of a tool; the tools hold its name, too."""
-        calls = [name for message in shown for name in called(message)]
-        if calls and self._rendered([_calling(_MARK, m) for m in shown])[0].count(_MARK) < len(calls):
-            raise _not_rendered("tool_calls", calls[0])
-
-    def _check_messages(self, text: str, messages: Sequence[Message]) -> None:
-        """Raises a FieldMistake where a text lacks a message of the system or of a tool. It may hold it rewritten."""
-        for i, message in enumerate(messages):
-            if message["role"] in ("user", "assistant") or message["content"].strip() in text:
-                continue
-            marked = [*messages[:i], message | {"content": _MARK}, *messages[i + 1 :]]
-            if _MARK not in self._rendered(marked)[0]:
-                raise FieldMistake("model", f"its chat template leaves out message {i + 1} ({message['role']}) of "
-                                   f"{described(messages)}: leave it out, or take another template")  # fmt: skip
 
     def _special(self, text: str) -> str:
         """The beginning of a text up to its first special token, if nothing but whitespace stands before that."""
@@ -192,7 +171,7 @@ class Template:
         spans = [(max(a, begin), b) for (a, b), i in zip(marked, assistants, strict=True) if i in turns]
         complete = [thinking(shown[i]).strip() in text[a:b] for (a, b), i in zip(spans, turns, strict=True)]
         if not complete[-1]:
-            raise _without_thinking(shown)
+            raise without_thinking(shown)
         each = zip(spans, turns, complete, strict=True)
         return Rendered(
             text[: spans[-1][1]], [span for span, i, whole in each if whole and is_learned(shown[i])], begin
@@ -208,11 +187,11 @@ class Template:
             end = None if start is None else self._end(text, start, limit, shown[i])
             complete = end is not None and thinking(shown[i]).strip() in text[start:end]
             if end is None and is_learned(shown[i]) and called(shown[i]):
-                raise _not_recognized(shown[: i + 1])
+                raise not_recognized(shown[: i + 1])
             if limit is None:
                 assert start is not None and end is not None
                 if not complete:
-                    raise _without_thinking(shown)
+                    raise without_thinking(shown)
                 text = text[:end]
             if is_learned(shown[i]) and complete:
                 assert start is not None and end is not None
@@ -241,7 +220,7 @@ class Template:
             return text, len(bare)
         if mark and text.startswith(before):
             return prompt + text[len(before) :], len(prompt)
-        raise _not_recognized(shown)
+        raise not_recognized(shown)
 
     def _start(self, shown: list[Message], turn: int, text: str) -> int | None:
         """The character of `text` at which a turn begins; None where the template does not render it."""
@@ -289,24 +268,3 @@ class Template:
             raise FieldMistake("model", f"the chat template fails on {described(messages)}: {error}") from None
         texts, marked = rendered
         return str(texts[0]), [(a, b) for a, b in marked[0]] if marked else []
-
-
-def _not_rendered(key: str, name: str) -> FieldMistake:
-    text = f"its chat template does not render `{key}` ({name}): take a model whose template knows tools, or drop them"
-    return FieldMistake("model", text)
-
-
-def _without_thinking(shown: Sequence[Message]) -> FieldMistake:
-    return FieldMistake("model", f"its chat template leaves out the thinking of {described(shown)}: write it into the "
-                        f"content, between {THINK} and {END_THINK}")  # fmt: skip
-
-
-def _not_recognized(shown: Sequence[Message]) -> FieldMistake:
-    return FieldMistake("model", f"its chat template renders the answer of {described(shown)} so that it cannot be "
-                        "recognized: mark it in the template by {% generation %}")  # fmt: skip
-
-
-def _calling(name: str, message: Message) -> Message:
-    """A message whose calls are all of a tool `name`."""
-    calls = [call | {"function": call["function"] | {"name": name}} for call in message.get("tool_calls", ())]
-    return message | ({"tool_calls": calls} if calls else {})
