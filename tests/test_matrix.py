@@ -330,6 +330,7 @@ def check_grpo(folder: Folder) -> None:
         GRPO(**given(folder, rows), **sampled, reward=Term("noise", 1.0, "rllab.rewards:noise", {}, None, False))
     )
     batch = next(grpo.collect(0))
+    grpo._rewards.close()
     begins = [folder.prompt(i) for i in range(2)]
     ends = [greedy(folder.model, ids) for ids in begins]
     assert len({ids[-1] for ids in ends}) == 2 and {row["finish"] for row in grpo.rollouts} == {"stop"}
