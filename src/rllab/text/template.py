@@ -196,7 +196,7 @@ class Template:
             if is_learned(shown[i]) and complete:
                 assert start is not None and end is not None
                 if shown[i]["content"].strip() not in text[start:end] and _MARK not in self._with_mark(shown, i):
-                    raise _not_recognized(shown[: i + 1])
+                    raise not_recognized(shown[: i + 1])
                 learned.append((start, end))
         return Rendered(text, learned, next(s for s in starts if s is not None))
 
