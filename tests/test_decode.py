@@ -65,3 +65,8 @@ def test_large_products_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert products.linear(x.double(), weight.double()).dtype == torch.float64
     frozen = products.linear(x.detach().requires_grad_(), weight.detach())
     frozen.sum().backward()
+    layer = torch.nn.Linear(64, 200)
+    with products.in_linear_layers():
+        batched = layer(x.view(3, 100, 64))
+    torch.testing.assert_close(batched, layer(x).view(3, 100, 200))
+    assert type(batched.grad_fn.next_functions[0][0]).__name__ == "_LinearBackward"  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from rllab.text.attention import Attention
 from rllab.text.kernels import RMSNorm, Rotary, SwiGLU
-from rllab.text.products import linear
+from rllab.text.products import in_linear_layers, linear
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -133,7 +133,8 @@ def _product(modules: list[Any], x: Tensor, order: Tensor | None = None) -> Tens
     Plain layers are computed in one product, modules with adapters one by one.
     """
     if any(type(m) is not nn.Linear for m in modules):
-        made = _concatenated([m(x) for m in modules], -1)
+        with in_linear_layers():
+            made = _concatenated([m(x) for m in modules], -1)
         return made if order is None else made.index_select(-1, order)
     weight = _concatenated([m.weight for m in modules], 0)
     bias = None if modules[0].bias is None else _concatenated([m.bias for m in modules], 0)

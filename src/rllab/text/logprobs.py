@@ -15,7 +15,7 @@ from rllab.text.attention import Attention, Bucketed
 from rllab.text.forward import hidden_states, upcast
 from rllab.text.models import LanguageModel
 from rllab.text.packing import completion_indices
-from rllab.text.products import linear
+from rllab.text.products import in_linear_layers, linear
 
 _LOGITS = 1 << 22  # logits held at once; where there are more, they are recomputed in the backward pass
 _ROUND = 64  # token counts are rounded up to a multiple of it, as the first product of each new shape is slow on a CPU
@@ -76,7 +76,8 @@ def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
             return hidden_states(lm.model, lm.shape, ids, position, attention)[needed]
         return hidden_states(lm.model, lm.shape, ids, position, attention, needed)
     places_NM = completion_indices(batch)
-    hidden_NMD = lm.model.base_model(**_padded(batch, places_NM), use_cache=False).last_hidden_state
+    with in_linear_layers():
+        hidden_NMD = lm.model.base_model(**_padded(batch, places_NM), use_cache=False).last_hidden_state
     return _put_back(hidden_NMD, places_NM, batch["input_ids"].numel())[places]
 
 
@@ -101,7 +102,8 @@ def _logp_of_transformers(lm: LanguageModel, batch: Batch, temperature: float) -
     """Log-probabilities [B * L] from transformers' own forward pass, with one completion a row."""
     places_NM = completion_indices(batch)
     inputs = _padded(batch, places_NM)
-    logits_NMV = lm.model(**inputs, use_cache=False).logits[:, :-1]
+    with in_linear_layers():
+        logits_NMV = lm.model(**inputs, use_cache=False).logits[:, :-1]
     logp_NM = -nn.functional.cross_entropy(
         upcast(_scaled(logits_NMV, temperature)).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
     )

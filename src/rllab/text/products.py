@@ -7,7 +7,7 @@ Axes: T tokens, D input features, F output features.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,27 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
 
 _LEAST = 4_000_000  # floating-point operations, below which the call costs more than is gained
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [T, D] weight^T + bias [T, F], of weight [F, D] and bias [F], as `torch.nn.functional.linear`."""
-    if not _gains(x, weight):
-        return torch.nn.functional.linear(x, weight, bias)
-    return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input [..., D] weight^T + bias [..., F], of weight [F, D] and bias [F], as `torch.nn.functional.linear`."""
+    if not _gains(input, weight):
+        return torch.nn.functional.linear(input, weight, bias)
+    product: Tensor = _Linear.apply(input.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
+    return product if input.ndim == 2 else product.view(*input.shape[:-1], -1)
+
+
+def in_linear_layers() -> AbstractContextManager[object]:
+    """A context in which all linear layers, also in modules of other libraries, compute by `linear` if it gains."""
+    return _LinearLayers() if onednn_is_faster() else nullcontext()
+
+
+class _LinearLayers(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (linear if func is torch.nn.functional.linear else func)(*args, **(kwargs or {}))
 
 
 def addmm(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -52,9 +64,10 @@ class _Linear(Function):
 
 
 def _gains(x: Tensor, weight: Tensor) -> bool:
-    large = 2 * len(x) * weight.numel() >= _LEAST
-    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.ndim == 2
-    return large and plain and not torch.is_autocast_enabled("cpu") and onednn_is_faster()
+    if 2 * x.numel() * weight.shape[0] < _LEAST or x.ndim < 2:  # first, as a decode step asks it for each layer
+        return False
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    return plain and not torch.is_autocast_enabled("cpu") and onednn_is_faster()
 
 
 @contextmanager
