@@ -332,3 +332,10 @@ def test_named_templates_are_chosen_by_the_row() -> None:
     chatml = str(words.chat_template)
     words.chat_template = {"default": chatml.partition("{% endif %}")[2], "tool_use": chatml}
     assert documents(words, [{"messages": TALK}, {"messages": ASKS, "tools": [WEATHER]}]) == expected
+
+
+def test_an_answer_with_two_thoughts_of_which_a_template_keeps_one_is_refused() -> None:
+    twice = [USER[0], {"role": "assistant", "content": "<think>x</think>first<think>y</think>second"}]
+    with pytest.raises(RowMistake, match="so that it cannot be recognized"):
+        documents(tokenizer("qwen3"), [{"messages": twice}])
+    assert documents(tokenizer("qwen2.5"), [{"messages": twice}])

@@ -142,6 +142,9 @@ def test_published_forms_become_the_labs_own(row: dict[str, Any], made: dict[str
         ({"messages": [{"content": "5"}]}, "message 1 of its messages has the role None"),
         ({"messages": ["5"]}, "message 1 of its messages is '5', not an object with role and content"),
         ({"messages": "[]"}, "its messages is empty"),
+        ({"prompt": "2", "completion": "5", "tools": [{"name": "add"}]}, "it has tools, and its prompt is a text"),
+        ({"prompt": [Q, A]}, "its prompt ends with a message of the assistant"),
+        ({"conversations": [{"from": "system", "value": "x"}, *SHAREGPT], "system": "y"}, "another system message"),
         ({"messages": "[{'role': 'user'}]"}, "a list that is no JSON: write it with json.dumps"),
         (
             {"prompt": "2", "completion": "[{'role': 'user', 'content': 'a'}]"},

@@ -69,6 +69,7 @@ def canonical(row: Mapping[str, Any]) -> dict[str, Any]:
         return _with_common_prompt(named)
     if "prompt" not in named:
         return named
+    _check_prompt(named, columns)
     return _with_one_prompt(named, [c for c in columns if c != "prompt"])
 
 
@@ -154,6 +155,8 @@ def _sharegpt(row: dict[str, Any]) -> dict[str, Any]:
     turns = messages_of(row["conversations"], "conversations")
     if row.get("system") and turns[0]["role"] not in BEFORE:
         turns = [_by("system", row["system"], "system"), *turns]
+    elif row.get("system") and turns[0]["content"].strip() != str(row["system"]).strip():
+        raise RowFault("its conversations begin with another system message than its column system: leave out one")
     return {k: v for k, v in row.items() if k != "conversations"} | {"messages": turns}
 
 
@@ -248,6 +251,16 @@ def _check_numbers(row: Mapping[str, Any]) -> None:
             check_number(rank, "one of its ranks")
     if "chosen" in row and "margin" in row:
         check_number(row["margin"], "its margin")
+
+
+def _check_prompt(row: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Checks that a prompt does not end with the assistant, and that texts have no tools, which a template renders."""
+    if not isinstance(row["prompt"], str) and row["prompt"][-1]["role"] == "assistant":
+        raise RowFault("its prompt ends with a message of the assistant, which is not continued: give it as completion")
+    if row.get("tools") in (None, "", "[]", "null", []) or "completions" in columns:
+        return
+    if all(isinstance(row[c], str) for c in columns):
+        raise RowFault("it has tools, and its prompt is a text: write it as a conversation, or leave out the tools")
 
 
 def _with_messages(row: dict[str, Any]) -> dict[str, Any]:

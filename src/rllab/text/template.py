@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from rllab.core.errors import FieldMistake
-from rllab.core.messages import THINK, opening_of
+from rllab.core.messages import END_THINK, THINK, opening_of
 from rllab.text.conversations import (
     Message,
     after_opening,
@@ -195,7 +195,9 @@ class Template:
                 text = text[:end]
             if is_learned(shown[i]) and complete:
                 assert start is not None and end is not None
-                if shown[i]["content"].strip() not in text[start:end] and _MARK not in self._with_mark(shown, i):
+                content, span = shown[i]["content"], text[start:end]
+                lost = content.partition(END_THINK)[2].strip() not in span  # a second thinking, or what is before it
+                if lost or (content.strip() not in span and _MARK not in self._with_mark(shown, i)):
                     raise not_recognized(shown[: i + 1])
                 learned.append((start, end))
         return Rendered(text, learned, next(s for s in starts if s is not None))
