@@ -64,7 +64,7 @@ _ROPE = {
 MEMBERS = {
     "gpt2": Member("GPT-2", {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4}, "gpt2", **_TEXTS),
     "llama3": Member("Llama 3", {"model_type": "llama", **_LLAMA}, "llama3", native=True),
-    "llama3.1": Member("Llama 3.1", {"model_type": "llama", **_LLAMA, "rope_parameters": _ROPE}, "llama3"),
+    "llama3.1": Member("Llama 3.1", {"model_type": "llama", **_LLAMA, "rope_parameters": _ROPE}, "llama3", native=True),
     "mistral": Member("Mistral", {"model_type": "mistral", **_LLAMA, "sliding_window": None}, "mistral", native=True),
     "mistral-window": Member(
         "Mistral 0.1 (sliding window)",

@@ -19,6 +19,7 @@ from rllab.text.kernels import RMSNorm, Rotary, SwiGLU
 from rllab.text.products import in_linear_layers, linear
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # those whose frequencies do not depend on the length
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Shape:
     kv_heads: int  # KV
     width: int  # E
     eps: float  # of RMSNorm
-    theta: float  # base of the rotary embeddings' angles
+    frequencies: tuple[float, ...]  # of the rotary embeddings [E / 2]
+    rope_scale: float  # factor on rotated queries and keys
 
     @staticmethod
     def of(model: PreTrainedModel) -> "Shape | None":
@@ -37,12 +39,14 @@ class Shape:
         c = model.config
         rope = getattr(c, "rope_parameters", None) or {}
         windowed = getattr(c, "use_sliding_window", True) and getattr(c, "sliding_window", None)
-        plain = rope.get("rope_type", "default") == "default" and getattr(c, "hidden_act", "") == "silu"
+        plain = rope.get("rope_type", "default") in ROPE_TYPES and getattr(c, "hidden_act", "") == "silu"
         if c.model_type not in KNOWN or windowed or not plain:
             return None
         width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        theta = rope.get("rope_theta", getattr(c, "rope_theta", 10_000.0))
-        return Shape(c.num_attention_heads, c.num_key_value_heads, width, c.rms_norm_eps, theta)
+        rotary: Any = model.base_model.rotary_emb
+        frequencies = tuple(rotary.inv_freq.float().tolist())
+        heads = c.num_attention_heads, c.num_key_value_heads
+        return Shape(*heads, width, c.rms_norm_eps, frequencies, float(rotary.attention_scaling))
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Rotation:
     """Rotary embeddings of tokens, and the order of features that they need.
 
     The two elements of a rotated pair are adjacent here; in transformers' layout they are E / 2 apart.
-    turn: complex rotations of modulus 1 [T, 1, E / 2]. pairs: the index in transformers' layout of each element of a
+    turn: complex rotations [T, 1, E / 2]. pairs: the index in transformers' layout of each element of a
     head [E]. heads: the same for all queries, keys and values [(H + 2 KV) * E]; values keep their order.
     """
 
@@ -62,13 +66,14 @@ class Rotation:
     def of(shape: Shape, positions: Tensor) -> "Rotation":
         """The rotation of tokens at `positions` [T]."""
         place = torch.arange(shape.width, device=positions.device)
-        # fp32 and this exact formula, as in transformers: at large positions a difference in rounding is visible
-        angle = positions[:, None, None].float() * (1.0 / shape.theta ** (place[::2].float() / shape.width))
+        # fp32, as in transformers: at large positions a difference in rounding is visible
+        angle = positions[:, None, None].float() * torch.tensor(shape.frequencies, device=positions.device)
         pairs = place.view(2, -1).T.flatten()
         turned = shape.heads + shape.kv_heads
         heads = torch.cat([pairs.repeat(turned), place.repeat(shape.kv_heads)]).view(-1, shape.width)
         first = torch.arange(len(heads), device=positions.device)[:, None] * shape.width
-        return Rotation(torch.complex(angle.cos(), angle.sin()), pairs, (heads + first).flatten())
+        turn = torch.complex(angle.cos() * shape.rope_scale, angle.sin() * shape.rope_scale)
+        return Rotation(turn, pairs, (heads + first).flatten())
 
 
 def hidden_states(
