@@ -57,11 +57,12 @@ class Dataset:
         if rank_by:
             self._tables = {s: Groups(table, self._prompt_of) for s, table in self._tables.items()}
         self._drawn = array("b")  # of each row of `train`, the split that its hash draws
+        self._hashes = {s: array("Q") for s in self._tables}  # of each row
         self._check(path)
         every = {s: (s, array("q", range(len(table)))) for s, table in self._tables.items()}
         self._rows: dict[str, tuple[str, array[int]]] = every  # of each split: its table, and its rows there
         self._hold_out()
-        self.fingerprint = self._hash()
+        self.fingerprint = self._fingerprint()
 
     def size(self, split: str) -> int:
         """Returns the number of rows of a split."""
@@ -95,22 +96,17 @@ class Dataset:
 
     def _first_by_hash(self, places: Sequence[int], count: int) -> "tuple[array[int], array[int]]":
         """(the others, the `count` rows with the lowest hashes), for small files; equal rows stay together."""
-        hashes = {i: _sha(self._canonical(self._tables["train"][i])) for i in places}
-        last = sorted(hashes.values())[count - 1]
+        hashes = self._hashes["train"]
+        last = sorted(hashes[i] for i in places)[count - 1]
         held, others = (array("q", (i for i in places if (hashes[i] <= last) is low)) for low in (True, False))
         return (others, held) if others else (held, others)
 
-    def _hash(self) -> str:
-        """A hash of all rows, as of one JSON object of all splits."""
+    def _fingerprint(self) -> str:
+        """A hash of the rows of all splits, in their order."""
         sha = hashlib.sha256()
-        for number, split in enumerate(sorted(self._rows)):
-            sha.update(f"{', ' if number else '{'}{json.dumps(split)}: [".encode())
-            for i in range(self.size(split)):
-                row = Dataset.row(self, i, split)
-                text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
-                sha.update((", " * (i > 0) + text).encode(errors="surrogatepass"))
-            sha.update(b"]")
-        sha.update(b"}")
+        for split, (table, places) in sorted(self._rows.items()):
+            sha.update(f"{split} {len(places)} ".encode())
+            sha.update(array("Q", map(self._hashes[table].__getitem__, places)).tobytes())
         return sha.hexdigest()[:16]
 
     def _check(self, path: str) -> None:
@@ -131,8 +127,10 @@ class Dataset:
                 first = first or form
                 if form != first:
                     raise RowFault(f"it has {form}, and the rows before it have {first}: give all rows one form")
+                text = json.dumps(named, sort_keys=True, default=str)
+                self._hashes[split].append(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
                 if split == "train":
-                    self._drawn.append(SPLITS.index(split_of(_text(named))))
+                    self._drawn.append(SPLITS.index(split_of(text)))
             except RowFault as fault:
                 problems.append(f"{place}: {fault}")
         if problems:
@@ -180,12 +178,3 @@ def _all(tables: Mapping[str, Table]) -> Iterator[tuple[str, str, Any]]:
     for split, table in tables.items():
         for i in range(len(table)):
             yield split, table.place(i), table[i]
-
-
-def _text(row: Mapping[str, Any]) -> str:
-    """A row as text, of which the hash is taken."""
-    return json.dumps(row, sort_keys=True, default=str)
-
-
-def _sha(row: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(_text(row).encode()).digest()
