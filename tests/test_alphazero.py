@@ -27,6 +27,7 @@ from rllab.search.networks import Convolutions, Lines, board_network
 from rllab.search.parallel import search_in_threads, search_threads
 from rllab.search.search import SearchOutput, puct
 from rllab.search.selfplay import OpenGames
+from rllab.stats import wilson
 from rllab.testing import check_algorithm
 
 NAN = np.float32(np.nan)
@@ -318,6 +319,8 @@ def test_strength_is_reported_beside_untrained_players(tmp_path: Any) -> None:
     assert two["against"] == "perfect play" and two["won"] == 0
     (late,) = strength.games(algorithm, 50, [0], 40, perfect_from=7)
     assert late["against"] == "perfect play from 7 stones on" and late["won"] > 20
+    points = late["won"] + late["drawn"] / 2
+    assert late["interval"] == wilson(points, 40)
     (full,) = strength.games(algorithm, 50, [20], 10, opening=9)  # only moves that end the game are left
     assert full != one and full["won"] + full["drawn"] + full["lost"] == 10
     result = CliRunner().invoke(app, ["strength", "run", "--runs", str(tmp_path), "--games", "2", "--predict", "run"])

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from rllab import stats
 
@@ -18,6 +19,84 @@ def test_wilson() -> None:
             assert z == pytest.approx(1.959964, abs=1e-5)
     with pytest.raises(ValueError, match="no share"):
         stats.wilson(3, 2)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 20), (20, 20), (1, 7), (263, 1319)])
+def test_wilson_is_that_of_scipy(successes: int, n: int) -> None:
+    oracle = scipy.stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert stats.wilson(successes, n) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
+
+
+def test_the_clustered_error_is_millers() -> None:
+    """Miller 2024, equation 4, by its double sum over the samples of each item, with equally many samples."""
+    rng = np.random.default_rng(4)
+    score = (rng.random((60, 5)) < rng.random((60, 1))).astype(float)
+    n, mean = score.size, score.mean()
+    independent = ((score - mean) ** 2).sum() / n**2
+    pairs = sum((c[i] - mean) * (c[j] - mean) for c in score for i, j in itertools.permutations(range(5), 2))
+    error = stats.clustered_error(score.tolist())
+    assert error == pytest.approx(math.sqrt(independent + pairs / n**2))
+    low, high = stats.clustered_wilson(score.tolist())
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1) and low < mean < high
+    assert high - low > 1.4 * float(np.subtract(*stats.wilson(score.sum(), n)[::-1]))  # samples of an item are alike
+
+
+@pytest.mark.parametrize("right", [0, 3, 20])
+def test_the_clustered_interval_of_single_samples_is_wilsons(right: int) -> None:
+    single = [[1.0]] * right + [[0.0]] * (20 - right)
+    assert stats.clustered_wilson(single) == pytest.approx(stats.wilson(right, 20))
+    assert stats.clustered_wilson([c * 3 for c in single]) == pytest.approx(stats.wilson(right, 20))  # copied
+    assert stats.clustered_wilson([[1.0, 0.0]] * 20) == pytest.approx(stats.wilson(20, 40))
+
+
+def test_clustered_intervals_cover_the_mean() -> None:
+    rng = np.random.default_rng(5)
+    hits = 0
+    for _ in range(400):
+        items = (rng.random((40, 4)) < rng.beta(8, 1, (40, 1))).astype(float)
+        low, high = stats.clustered_wilson(items.tolist())
+        hits += low < 8 / 9 < high
+    assert 0.92 < hits / 400 < 0.985
+
+
+def test_holm_adjusts_in_steps() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # by hand
+    assert stats.holm([0.6, 0.9]) == [1.0, 1.0] and stats.holm([0.03]) == [0.03] and stats.holm([]) == []
+    rng = np.random.default_rng(6)
+    for _ in range(50):
+        p = rng.random(7) ** 3
+        for level in (0.01, 0.05, 0.3):  # the procedure: reject in order, up to the first that is above level/(m - k)
+            order = np.argsort(p)
+            kept = [i for k, i in enumerate(order) if all(p[order[j]] <= level / (7 - j) for j in range(k + 1))]
+            assert {i for i, q in enumerate(stats.holm(p.tolist())) if q <= level} == set(kept)
+
+
+@pytest.mark.parametrize(("samples", "items"), [(1, 12), (2, 9), (4, 12), (7, 10)])
+def test_the_sign_flip_test_is_that_of_scipy(samples: int, items: int) -> None:
+    rng = np.random.default_rng(samples)
+    d = (rng.binomial(samples, 0.7, items) - rng.binomial(samples, 0.4, items)) / samples
+    oracle = scipy.stats.permutation_test(
+        (d,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    assert 0 < oracle.pvalue < 1 and stats.sign_flip(d, samples) == pytest.approx(float(oracle.pvalue))
+    assert stats.sign_flip(-d, samples) == pytest.approx(stats.sign_flip(d, samples))
+
+
+def test_the_sign_flip_test_of_items_that_changed_is_mcnemars() -> None:
+    for gained, lost in ((450, 50), (8, 1), (5, 5), (0, 0)):
+        d = np.array([1.0] * gained + [-1.0] * lost + [0.0] * 7)
+        assert stats.sign_flip(d, 1) == pytest.approx(stats.mcnemar(gained, lost), rel=1e-6)
+    rough = np.random.default_rng(7).normal(0.02, 0.3, 1300)  # on a grid that is coarser than the differences
+    assert stats.sign_flip(rough, 10**9) == pytest.approx(float(scipy.stats.ttest_1samp(rough, 0).pvalue), rel=0.05)
+    assert stats.sign_flip(np.ones(3000) / 2, 2) > 0
+
+
+def test_columns_are_resampled_together() -> None:
+    values = np.random.default_rng(8).random((50, 3))
+    means = stats.resampled_means(values)
+    assert means.shape == (2000, 3)
+    low, high = np.quantile(means[:, 2] - means[:, 0], [0.025, 0.975])
+    assert (low, high) == pytest.approx(stats.paired_difference(values[:, 0], values[:, 2])[1])
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (8, 1), (5, 5), (134, 185), (450, 50), (3000, 2800)])
@@ -84,6 +163,7 @@ def test_majority_vote() -> None:
     assert stats.majority_vote(["5", "7"], [True, False]) == 0.5
     assert stats.majority_vote([None, None, "5"], [False, False, True]) == 1.0
     assert stats.majority_vote([None], [False]) == 0.0
+    assert stats.most_frequent(["5", None, "7", "7", "5"]) == ["5", "7"] and stats.most_frequent([None]) == []
 
 
 def test_calibration_error() -> None:

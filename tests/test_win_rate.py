@@ -65,7 +65,7 @@ def test_a_run_is_compared_with_its_initial_model(runs: Path) -> None:
     scorers = ("gold", "run:reward-model", f"{runs / 'mine.py'}:first")
     rows = win_rates(runs, "dpo", *(word for name in scorers for word in ("--by", name)))
     assert [(r["model"], r["against"], r["prompts"]) for r in rows] == [("dpo", "began", 6)] * 3
-    assert rows[2]["win_rate"] == 1.0 and rows[2]["interval"] == [1.0, 1.0]
+    assert rows[2]["win_rate"] == 1.0 and rows[2]["interval"] == pytest.approx([0.6097, 1.0], abs=1e-4)
     pairs = play("dpo", "", 6, 0, runs).pairs
     gold = [0.5 + 0.5 * np.sign(a - b) for a, b in (pair.gold for pair in pairs)]
     assert rows[0]["win_rate"] == pytest.approx(np.mean(gold)) and rows[0]["ties"] == np.mean(np.array(gold) == 0.5)
@@ -102,7 +102,7 @@ def test_a_figure_shows_every_row(runs: Path, tmp_path: Path) -> None:
 
 def test_a_model_ties_with_itself_and_other_seeds_draw_other_answers(runs: Path) -> None:
     (row,) = win_rates(runs, "dpo", "--against", "dpo")
-    assert (row["win_rate"], row["ties"], row["interval"]) == (0.5, 1.0, [0.5, 0.5])
+    assert (row["win_rate"], row["ties"]) == (0.5, 1.0) and row["interval"] == pytest.approx([0.1876, 0.8124], abs=1e-4)
     assert win_rates(runs, str(runs / "dpo"), "--against", "dpo") == [row]
     one, two = (play("dpo", "", 6, seed, runs).pairs for seed in (0, 1))
     assert [p.texts for p in one] != [p.texts for p in two]

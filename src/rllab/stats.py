@@ -17,8 +17,11 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 _CHUNK = 4_000_000  # most values that are resampled at once
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     """Returns the Wilson interval of a share; it is accurate for few trials, and near 0 and 1 (Wilson 1927).
+
+    successes: a draw or a tie may count as half a success; the interval is then wider than it has to be, since such
+    trials vary less than those that are won or lost. n: trials, or the effective number of dependent trials.
 
     >>> [round(x, 4) for x in wilson(8, 10)]
     [0.4902, 0.9433]
@@ -30,6 +33,32 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     middle = (share + z * z / (2 * n)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def clustered_error(clusters: Sequence[Sequence[float]]) -> float:
+    """Returns the standard error of the mean over clusters, such as the samples of an item (Miller 2024, equation 4).
+
+    clusters: the values of each cluster. A cluster counts once, by its mean; with equally many values in each this is
+    the mean of all values. For one cluster the error is 0.
+    """
+    means = np.array([sum(values) / len(values) for values in clusters])
+    return float(np.sqrt(((means - means.mean()) ** 2).sum()) / len(means))
+
+
+def clustered_wilson(clusters: Sequence[Sequence[float]], confidence: float = 0.95) -> Interval:
+    """Returns the interval of a share whose trials come in clusters: Wilson's, for the effective number of trials.
+
+    That number is the one for which independent trials have the error of `clustered_error` (Kish 1965, section 8.2;
+    Franco et al. 2019), at least the number of clusters and at most that of trials. Where all clusters are 0 or all are
+    1, it is the number of clusters. With one trial in each cluster this is the Wilson interval.
+
+    clusters: values from 0 to 1 of each cluster, which counts once, by its mean.
+    """
+    share = sum(sum(values) / len(values) for values in clusters) / len(clusters)
+    spread, variance = share * (1 - share), clustered_error(clusters) ** 2
+    most = sum(map(len, clusters)) if spread else len(clusters)
+    size = min(most, spread / variance) if variance else most
+    return wilson(share * size, size, confidence)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -72,6 +101,59 @@ def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) ->
     """
     difference = np.asarray(b, float) - np.asarray(a, float)
     return float(difference.mean()), bootstrap(difference, confidence=confidence)
+
+
+def resampled_means(values: np.ndarray, resamples: int = 2000) -> np.ndarray:
+    """Returns means of columns over rows that are drawn with replacement, [resamples, F]; all columns share the draws.
+
+    values: array of shape [N, F], such as F results on the same N items. The differences of two columns are the
+    bootstrap distribution of their paired difference (Efron and Tibshirani 1993).
+    """
+    rng, n = np.random.default_rng(0), len(values)
+    step, means = max(1, _CHUNK // n), []
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
+        count = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        means.append(count @ np.asarray(values, float) / n)
+    return np.concatenate(means)
+
+
+def sign_flip(differences: np.ndarray, grid: int, cells: int = 20_000) -> float:
+    """Returns the two-sided p-value of a mean difference of pairs: the share of sign changes that give one as large.
+
+    This is the paired permutation test (Fisher 1935, section 21), over all sign changes; for differences of -1, 0 and 1
+    it is McNemar's exact test. It is exact while the absolute differences add up to at most cells/grid; beyond that
+    they are rounded to multiples of their sum/cells.
+
+    differences: array of shape [N], multiples of 1/grid.
+    """
+    size = np.abs(differences).sum()
+    steps = np.rint(differences * min(grid, cells / max(size, 1e-12))).astype(int)
+    chance = np.ones(1)  # of each sum of those differences that are positive after the sign change
+    for step in np.abs(steps[steps != 0]):
+        longer = np.zeros(len(chance) + step)
+        longer[:-step] = chance / 2
+        longer[step:] += chance / 2
+        chance = longer
+    sums = 2 * np.arange(len(chance)) - (len(chance) - 1)
+    as_large = chance[np.abs(sums) >= abs(steps.sum())].sum()
+    return float(np.clip(as_large, np.finfo(float).tiny, 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for several tests, in their order (Holm 1979).
+
+    A rejection of those below 0.05 is wrong anywhere with a probability of at most 0.05.
+
+    >>> [round(x, 6) for x in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, most = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        most = max(most, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = most
+    return adjusted
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -131,15 +213,21 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 if n - correct < k else 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
+def most_frequent(answers: Sequence[Hashable | None]) -> list[Hashable]:
+    """Returns the most frequent answer; several where they are tied, and none where there is no answer.
+
+    answers: one for each sample; None is no answer and has no vote.
+    """
+    votes = Counter(a for a in answers if a is not None)
+    return [a for a, n in votes.items() if n == max(votes.values())]
+
+
 def majority_vote(answers: Sequence[Hashable | None], correct: Sequence[bool]) -> float:
     """Returns the credit for the most frequent answer (Wang et al. 2023): 1 if it is right; tied answers share it.
 
     answers: one for each sample; None is no answer and has no vote. correct: whether each answer is right.
     """
-    votes = Counter(a for a in answers if a is not None)
-    most = max(votes.values(), default=0)
-    right = dict(zip(answers, correct, strict=True))
-    tied = [a for a, n in votes.items() if n == most]
+    tied, right = most_frequent(answers), dict(zip(answers, correct, strict=True))
     return sum(right[a] for a in tied) / len(tied) if tied else 0.0
 
 

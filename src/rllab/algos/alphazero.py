@@ -46,7 +46,7 @@ from rllab.search.networks import board_network
 from rllab.search.parallel import search_in_threads, search_threads
 from rllab.search.search import SearchOutput, gumbel, puct
 from rllab.search.selfplay import OpenGames
-from rllab.stats import bootstrap, wilson
+from rllab.stats import wilson
 
 
 @dataclass(kw_only=True)
@@ -269,8 +269,7 @@ class AlphaZero(Algorithm):
     def headline(self) -> Headline:
         """The share of test positions in which the move keeps the outcome; the score against UCT without an exam."""
         name, each = next(iter(self._measurements("test").items()))
-        interval = wilson(int(each.sum()), len(each)) if name == "keeps" else bootstrap(each)
-        return Headline(f"eval/{name}", float(each.mean()), interval)
+        return Headline(f"eval/{name}", float(each.mean()), wilson(float(each.sum()), len(each)))
 
     def _measurements(self, part: str) -> dict[str, np.ndarray]:
         """The metrics of an evaluation, one entry for each position or game."""

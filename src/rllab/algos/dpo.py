@@ -40,7 +40,7 @@ from torch import Tensor
 from rllab.algos.preference_loss import comparison_loss
 from rllab.core.algorithm import Batch, Context, Headline, Metrics, Outputs, Round
 from rllab.core.ranges import BelowHalf, NotNegative, Positive
-from rllab.stats import bootstrap
+from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.chat import documents
 from rllab.text.evaluation import sample_completions, share
@@ -147,8 +147,8 @@ class DPO(TextAlgorithm):
         """Mean gold score of sampled answers to test prompts; without a gold scorer the share of pairs in order."""
         rows = self.rows.held_out("test", self.headline_rows)
         if not hasattr(self._task, "score"):
-            each = np.array(self._in_order(rows), float)
-            return Headline("eval/accuracy", float(each.mean()), bootstrap(each))
+            right = self._in_order(rows)
+            return Headline("eval/accuracy", sum(right) / len(right), wilson(sum(right), len(right)))
         gold, _, _ = self._sample(rows)
         return Headline("eval/gold", float(gold.mean()), bootstrap(gold))
 

@@ -148,5 +148,5 @@ def _score(player: str, against: str, won: np.ndarray) -> Row:
         "drawn": int((won == 0).sum()),
         "lost": int((won < 0).sum()),
         "score": float((won.mean() + 1) / 2),
-        "interval": bootstrap((won + 1) / 2),
+        "interval": wilson(float((won + 1).sum() / 2), len(won)),
     }

@@ -18,7 +18,7 @@ from rllab.evals.figures import canvas, save
 from rllab.evals.reward import read_reward
 from rllab.evals.run_sampler import RunSampler, initial_model
 from rllab.rewards.scoring import Rewards
-from rllab.stats import bootstrap
+from rllab.stats import wilson
 from rllab.text.models import LanguageModel
 
 GOLD = "gold"  # names the task's own score of an answer, or whether the answer is right
@@ -77,7 +77,7 @@ def result(match: Match, by: str, seed: int, runs: Path) -> dict[str, Any]:
     tokens_P2 = np.array([[len(c.logp) for c in pair.completions] for pair in match.pairs])
     own, other = tokens_P2.mean(0).tolist()
     row = {"model": match.run, "against": match.against, "by": by, "win_rate": float(won.mean())}
-    row |= {"interval": bootstrap(won), "ties": float((won == 0.5).mean()), "prompts": len(won)}
+    row |= {"interval": wilson(float(won.sum()), len(won)), "ties": float((won == 0.5).mean()), "prompts": len(won)}
     return row | {"tokens": own, "tokens_against": other}
 
 
