@@ -10,10 +10,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 
 import pytest
 import yaml
+from test_logs import SAMPLES, entries, eval_log, harness_rows
+from test_score import write
 from typer.testing import CliRunner
 
 from rllab.cli import app
@@ -56,6 +59,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, correct in {"before": "true false", "after": "true true"}.items():
         rows = (RESULT % (i, c) for i, c in enumerate(correct.split()))
         (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+    write(tmp_path / "gold.jsonl", [{"id": n, "target": target} for n, target in enumerate("256")])
+    (tmp_path / "submissions").mkdir()
+    for name in ("ann", "bob"):
+        write(tmp_path / f"submissions/{name}.jsonl", [{"id": n, "completion": f"#### {n + 2}"} for n in range(3)])
+    write(tmp_path / "samples_gsm8k.jsonl", harness_rows("strict-match", "flexible-extract"))
+    eval_log(tmp_path / "log.eval", entries(SAMPLES))
     return tmp_path
 
 
@@ -73,7 +82,7 @@ def command(line: str, folder: Path) -> None:
         if run in line and f"--name {run}" not in line and not (folder / "runs" / run).exists():
             command(f"./lab train {run.removesuffix('-1')} --name {run}", folder)
     line, _, file = line.partition(" > ")
-    words = shlex.split(line)
+    words = [w for word in shlex.split(line) for w in (sorted(glob(word)) if "*" in word else [word])]
     if words[0] == "printf":
         output = words[1].encode().decode("unicode_escape")
     elif words[:2] == ["./lab", "python"]:

@@ -11,8 +11,10 @@ from conftest import read_jsonl
 from forked import call
 
 from rllab.core.errors import Mistake
-from rllab.evals.recordings import Problems, kind_of_targets
-from rllab.evals.score import Scored, compare, score
+from rllab.evals.comparison import compare
+from rllab.evals.problems import Problems
+from rllab.evals.recordings import kind_of_targets
+from rllab.evals.score import Scored, score
 
 KOJIMA = {
     "gsm8k": (10.3867, 40.7127),
@@ -41,9 +43,9 @@ def rllab(*words: object) -> subprocess.CompletedProcess[str]:
 
 def scored(path: Path, scorer: str = "rllab", kind: str | None = None) -> list[Scored]:
     problems = Problems()
-    items, _ = score([path], kind, scorer, problems)
+    (file,), _ = score([path], kind, scorer, problems)
     assert problems.messages() == []
-    return items
+    return file.scored
 
 
 def accuracy(items: list[Scored]) -> float:
@@ -200,15 +202,15 @@ def test_compare_over_different_items(tmp_path: Path) -> None:
         return write(tmp_path / name, [{"id": i, "correct": i < "c"} for i in ids])
 
     problems = Problems()
-    comparison = compare(results("a", "abcd"), results("b", "bcde"), problems)
+    (comparison,) = compare([results("a", "abcd"), results("b", "bcde")], problems)
     assert comparison.items == 3 and len(problems.messages()) == 2
     assert "1 items are in this file alone, such as 'a'" in problems.messages()[0]
     with pytest.raises(Mistake, match="no item in common"):
-        compare(results("a", "ab"), results("b", "cd"), Problems())
+        compare([results("a", "ab"), results("b", "cd")], Problems())
     with pytest.raises(Mistake, match="holds no results"):
-        compare(write(tmp_path / "x", [GOOD]), results("b", "cd"), Problems())
+        compare([write(tmp_path / "x", [GOOD]), results("b", "cd")], Problems())
     repeated = Problems()
-    compare(results("a", "aab"), results("b", "ab"), repeated)
+    compare([results("a", "aab"), results("b", "ab")], repeated)
     assert "comes again" in repeated.messages()[0]
 
 

@@ -1,5 +1,6 @@
 """The application, and what its verbs share: groups, options, and the form of numbers."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -8,9 +9,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from rllab import __version__
 from rllab.core.errors import Mistake
+from rllab.core.messages import visible
 
 if TYPE_CHECKING:
-    from rllab.evals.recordings import Problems
+    from rllab.evals.problems import Problems
 
 GROUPS = TRAIN, LOOK, LANGUAGE, GAMES, SCORE = "Train", "Look", "Language models", "Games", "Score and grade"
 _WRITTEN = (".json", ".jsonl", ".gz")  # endings of files that earlier versions wrote with --json
@@ -87,7 +89,9 @@ def numbers(text: str, option: str) -> list[int]:
 
 
 def report(problems: "Problems") -> None:
-    """Raises a Mistake that lists the problems, if there are any."""
+    """Prints remarks; raises a Mistake that lists the problems, if there are any."""
+    for remark in problems.remarks:
+        print(f"note: {visible(remark)}", file=sys.stderr)
     if problems:
         lines = problems.messages()
         raise Mistake("\n".join([f"{len(problems)} rows or items were left out; the others are above", *lines]))

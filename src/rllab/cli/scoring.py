@@ -9,6 +9,7 @@ import typer
 
 from rllab.cli.app import SCORE, AsJson, Figure, Runs, Writes, app, numbers, report
 from rllab.core.errors import Mistake
+from rllab.core.messages import visible
 
 Base = Annotated[bool, typer.Option("--base", help="Measure the model that its training began with.")]
 verb = partial(app.command, rich_help_panel=SCORE)
@@ -16,39 +17,73 @@ verb = partial(app.command, rich_help_panel=SCORE)
 
 @verb(cls=Writes)
 def score(
-    files: Annotated[list[Path], typer.Argument(help="JSONL with id, question, target, kind and completion.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="JSONL with id, question, target, kind and completion; or logs of evaluations.")
+    ],
+    key: Annotated[
+        str,
+        typer.Option(
+            help="Read the gold from this JSONL with id, target and kind, or from a task, and not from FILES."
+        ),
+    ] = "",
     kind: Annotated[
         str, typer.Option(help="number, choice, yesno, string or latex; by default the kind in each row.")
     ] = "",
     scorer: Annotated[str, typer.Option(help="rllab, kojima, bbh, or your own: mine.py:fn")] = "rllab",
-    out: Annotated[str, typer.Option(help="Write the results to this file: JSONL, one row an item.")] = "",
+    out: Annotated[str, typer.Option(help="Write the results to this file: JSONL, one row a sample.")] = "",
+    csv: Annotated[str, typer.Option(help="With --key: write the ranking of FILES to this file.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Score recorded completions; no model is needed."""
     from rllab.cli.tables import table
-    from rllab.evals.recordings import Problems
-    from rllab.evals.score import disagreements, summaries, write_results
+    from rllab.evals.keys import Key
+    from rllab.evals.problems import Problems
+    from rllab.evals.score import disagreements, write_results
     from rllab.evals.score import score as score_files
+    from rllab.evals.summary import ranked, summaries, write_csv
 
-    problems = Problems()
-    Path(out).parent.mkdir(parents=True, exist_ok=True)  # a folder that may not be written fails before the work
-    scored, label = score_files(files, kind or None, scorer, problems)
+    problems, outputs = Problems(), [Path(o) for o in (out, csv) if o]
+    _check_files(files, key, csv, outputs)
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)  # a folder that may not be written fails before the work
+    gold = Key(key, kind or None) if key else None
+    scored, label = score_files(files, kind or None, scorer, problems, gold)
     if out:
         write_results(Path(out), scored, label)
-    rows = summaries(scored, label)
-    table(rows if as_json else [_in_per_cent(row) for row in rows], as_json)
+    rows = ranked(summaries(scored, label)) if gold else summaries(scored, label)
+    if csv:
+        write_csv(Path(csv), rows)
+    several = any(row["samples"] > row["items"] - row["missing"] for row in rows)
+    table(rows if as_json else [_in_per_cent(row, several) for row in rows], as_json)
     if not as_json:
-        print("\n".join(disagreements(scored)))
+        lines = [f"key: {len(gold)} items ({gold.kinds})"] if gold else []
+        print(visible("\n".join(lines + disagreements(scored))))
     report(problems)
 
 
-def _in_per_cent(row: dict[str, Any]) -> dict[str, str]:
-    """A row of `summaries` for the table."""
+def _check_files(files: list[Path], key: str, csv: str, outputs: list[Path]) -> None:
+    """Raises a Mistake where files are named that cannot be right, such as the key among the submissions."""
+    if csv and not key:
+        raise Mistake("--csv ranks files by the same gold: name it by --key")
+    if key and any(path.resolve() == Path(key).resolve() for path in files):
+        raise Mistake(f"{key} is the key; leave it out of the files that are scored")
+    for output in outputs:
+        if any(output.resolve() == path.resolve() for path in [*files, Path(key)] if str(path) != "."):
+            raise Mistake(f"{output} would overwrite what is scored: name another file")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise Mistake("--out and --csv are the same file: name two")
+
+
+def _in_per_cent(row: dict[str, Any], several: bool) -> dict[str, str]:
+    """A row of `summaries` for the table. several: some items have several samples."""
     low, high = (f"{100 * bound:.1f}" for bound in row["interval"])
-    share = {k: f"{100 * row[k]:.1f}" for k in ("accuracy", "unanswered", "strict", "lenient")}
-    return {
-        "file": row["file"],
-        "items": str(row["items"]),
+    share = {k: f"{100 * row[k]:.1f}" for k in ("accuracy", "unanswered", "strict", "lenient", "majority")}
+    cells = {"rank": str(row["rank"]), "missing": str(row["missing"])} if "rank" in row else {}
+    cells |= {"file": visible(row["file"]), "items": str(row["items"])}
+    if several:
+        cells |= {"samples": str(row["samples"]), "pass@k": f"{100 * row['pass_at_k'][-1]:.1f} (k = {row['k']})"}
+        cells |= {"majority": share["majority"] + f" ({row['ties']} tied)" * bool(row["ties"])}
+    return cells | {
         f"accuracy by {row['scorer']}": f"{share['accuracy']} [{low}, {high}]",
         "no answer": share["unanswered"],
         f"{row['own scorer']}: strict": share["strict"],
@@ -58,9 +93,7 @@ def _in_per_cent(row: dict[str, Any]) -> dict[str, str]:
 
 @verb()
 def compare(
-    what: Annotated[
-        list[str], typer.Argument(help="Two results of rllab score --out; or runs that play a board game.")
-    ],
+    what: Annotated[list[str], typer.Argument(help="Results of rllab score --out; or runs that play a board game.")],
     simulations: Annotated[
         str, typer.Option(help="Simulations of a run's search, several with commas; 0: policy alone.")
     ] = "0,64",
@@ -70,30 +103,36 @@ def compare(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two results, or rate checkpoints by games.
+    """Compare results, or rate checkpoints by games.
 
-    Two files of results: items gained and lost, and whether the difference is more than chance. Runs that play a board
-    game: their checkpoints play each other, rated in Elo.
+    Files of results: for every two, items gained and lost, and whether the difference is more than chance. Runs that
+    play a board game: their checkpoints play each other, rated in Elo.
     """
     files = [w for w in what if Path(w).is_file() or Path(w).suffix in (".jsonl", ".json", ".gz")]
     if not files:
         _ladder(what, runs, numbers(simulations, "simulations"), numbers(uct, "uct"), games, most, as_json)
-    elif len(files) == len(what) == 2:
-        _results(Path(files[0]), Path(files[1]), as_json)
     elif len(files) == len(what):
-        raise Mistake(f"two files of results are compared with one another, got {len(files)}: {', '.join(files)}")
+        _results([Path(file) for file in files], as_json)
     else:
         other = next(w for w in what if w not in files)
-        raise Mistake(f"{files[0]} is a file of results and {other} is none: name two such files, or runs alone")
+        raise Mistake(f"{files[0]} is a file of results and {other} is none: name such files, or runs alone")
 
 
-def _results(a: Path, b: Path, as_json: bool) -> None:
-    from rllab.evals.recordings import Problems
-    from rllab.evals.score import compare as compare_files
+def _results(files: list[Path], as_json: bool) -> None:
+    from rllab.cli.tables import table
+    from rllab.evals.comparison import HOW, compare, table_of
+    from rllab.evals.problems import Problems
 
     problems = Problems()
-    comparison = compare_files(a, b, problems)
-    print(comparison.as_json() if as_json else comparison.as_text(a, b))
+    comparisons = compare(files, problems)
+    if as_json:
+        rows = [c.as_row() for c in comparisons]
+        print(json.dumps(rows if len(rows) > 1 else rows[0]))
+    elif len(comparisons) == 1:
+        print(comparisons[0].as_text())
+    else:
+        table(table_of(comparisons), as_json)
+        print(HOW.format(pairs=len(comparisons), items=comparisons[0].items))
     report(problems)
 
 
@@ -119,7 +158,7 @@ def calibration(
     """Compare a verifier's scores of proofs with human points."""
     from rllab.cli.tables import table
     from rllab.evals.calibration import agreement, bins, contests, draw, read_proofs
-    from rllab.evals.recordings import Problems
+    from rllab.evals.problems import Problems
 
     problems = Problems()
     proofs = read_proofs(files, problems)

@@ -72,13 +72,22 @@ def hub_is_reachable() -> bool:
     return True
 
 
-def read_jsonl(path: Path, fault: Callable[[int, str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(
+    path: Path, fault: Callable[[int, str], None], most: int | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) for each line of a JSONL file, which may be gzipped.
 
-    fault: called with the line number and the message for a line that cannot be read, which is then skipped.
+    fault: called with the line number and the message for a line that cannot be read, which is then skipped. most:
+    bytes of the file, decompressed; a small gzipped file of somebody else's may be very large.
+
+    Raises:
+        OSError: the file cannot be read, or has more than `most` bytes.
     """
-    raw = path.read_bytes()
-    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig", errors="replace")
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        raw = file.read(-1 if most is None else most + 1)
+    if most is not None and len(raw) > most:
+        raise OSError(f"it is larger than {most:,} bytes")
+    text = raw.decode("utf-8-sig", errors="replace")
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

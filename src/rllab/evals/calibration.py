@@ -15,7 +15,7 @@ import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.evals.figures import canvas, save
-from rllab.evals.recordings import Problems, read_rows
+from rllab.evals.problems import Problems, read_rows
 from rllab.stats import bootstrap, calibration_error, pearson, spearman
 
 POINTS = {"IMO": 7, "PB": 7, "CMO": 21, "Putnam": 10}  # most points of a problem, by contest; PB: IMO-ProofBench

@@ -1,20 +1,23 @@
-"""Reads recorded completions: JSONL with `id`, `question`, `target`, `kind` and `completion`, one item a line.
+"""Reads recorded completions: JSONL with `id`, `question`, `target`, `kind` and `completion`, one sample a line.
 
 The columns of the recordings published with 'Large Language Models are Zero-Shot Reasoners' (Kojima et al. 2022) and
-'Challenging BIG-Bench Tasks' (Suzgun et al. 2023) are read too.
+'Challenging BIG-Bench Tasks' (Suzgun et al. 2023) are read too, and the logs of `rllab.evals.logs`.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rllab.answers import KINDS, check_target
 from rllab.core.errors import Mistake
-from rllab.core.files import read_jsonl
 from rllab.core.names import did_you_mean
+from rllab.evals.logs import recorded_rows
+from rllab.evals.problems import Problems
+
+Rows = Sequence[tuple[int, Mapping[str, Any]]]
+"""(line from 1, object) of each line of a file."""
 
 
 @dataclass(frozen=True)
@@ -30,50 +33,43 @@ class Recording:
     question: str
     target: str
     kind: str
-    completion: str
-    answer: str
+    completion: str = ""
+    answer: str = ""
     prompt: str = ""
     line: int = 0
-
-
-class Problems:
-    """Collects what is wrong with lines of files. Lines with the same fault share one message."""
-
-    def __init__(self) -> None:
-        self._lines: dict[tuple[str, str], list[int]] = defaultdict(list)
-        self._notes: list[str] = []
-
-    def note(self, path: Path, fault: str) -> None:
-        """Adds a fault of a whole file."""
-        self._notes.append(f"{path}: {fault}")
-
-    def add(self, path: Path, line: int, fault: str) -> None:
-        """Adds a fault of a line (from 1)."""
-        self._lines[str(path), fault].append(line)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._lines.values())) + len(self._notes)
-
-    def messages(self) -> list[str]:
-        """Returns a message for each fault, `FILE:LINE: fault`, with the first of its lines."""
-        return self._notes + [
-            f"{path}:{lines[0]}: {fault}" + (f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else "")
-            for (path, fault), lines in self._lines.items()
-        ]
 
 
 def read_recordings(path: Path, kind: str | None, problems: Problems) -> list[Recording]:
     """Reads the recordings in a file. A line that cannot be used is left out and added to `problems`.
 
-    kind: of all rows. By default it is the row's own `kind`. For rows without one it is inferred from the targets of
-    all such rows (`kind_of_targets`).
+    kind: see `recordings_of`.
 
     Raises:
-        Mistake: there is no such file, or the kind is unknown.
+        Mistake: the file cannot be read, or the kind is unknown.
+    """
+    return recordings_of(path, recorded_rows(path, problems), kind, problems)
+
+
+def recordings_of(
+    path: Path, rows: Rows, kind: str | None, problems: Problems, completed: bool = True
+) -> list[Recording]:
+    """Returns the recording in each row. A row that cannot be used is left out and added to `problems`.
+
+    kind: of all rows. By default it is the row's own `kind`. For rows without one it is inferred from the targets of
+    all such rows (`kind_of_targets`). completed: the rows have completions; those of a key have none.
+
+    Raises:
+        Mistake: the kind is unknown.
     """
     if kind is not None and kind not in KINDS:
         raise Mistake(f"--kind {kind}: unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
-    recordings = [r for n, row in read_rows(path, problems) if (r := _recording(path, n, row, kind, problems))]
+    recordings = list[Recording]()
+    for n, row in rows:
+        try:
+            recording = replace(_item(row, kind), line=n)
+            recordings.append(completed_by(recording, row) if completed else recording)
+        except ValueError as error:
+            problems.add(path, n, str(error))
     inferred = kind_of_targets([r.target for r in recordings if not r.kind])
     kept = []
     for recording in recordings:
@@ -87,34 +83,39 @@ def read_recordings(path: Path, kind: str | None, problems: Problems) -> list[Re
     return kept
 
 
-def read_rows(path: Path, problems: Problems) -> list[tuple[int, dict[str, Any]]]:
-    """Returns (line from 1, object) of each line of a JSONL file. A line that is no object is added to `problems`.
+def _item(row: Mapping[str, Any], kind: str | None) -> Recording:
+    """Returns a recording with the item of a row: its id, question, target and kind ('' where the row names none)."""
+    ident, target = id_of(row), _text(row, "target")
+    question = _text(row, "question") if "question" in row else ""
+    kind = kind or (_text(row, "kind") if row.get("kind") else "")
+    if kind and kind not in KINDS:
+        raise ValueError(f"the kind {kind!r} is unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
+    return Recording(ident, question, target, kind)
+
+
+def id_of(row: Mapping[str, Any]) -> str | int:
+    """Returns the id of a row, unchanged, so that results can be joined by it; 3.0 is 3.
 
     Raises:
-        Mistake: there is no such file.
+        ValueError: it has none, or one that is neither text nor a number.
     """
-    try:
-        return list(read_jsonl(path, lambda line, fault: problems.add(path, line, fault)))
-    except (FileNotFoundError, IsADirectoryError):
-        raise Mistake(f"{path} is no file; name recordings in JSONL") from None
+    text, ident = _text(row, "id"), row["id"]
+    if isinstance(ident, float):
+        return int(ident) if ident.is_integer() else text
+    return ident if isinstance(ident, int) else text
 
 
-def _recording(path: Path, n: int, row: dict[str, Any], kind: str | None, problems: Problems) -> Recording | None:
-    try:
-        text, answer, prompt = _completion(row)
-        named, target = _text(row, "id"), _text(row, "target")
-        ident = row["id"] if isinstance(row["id"], int) else named  # unchanged, so that results can be joined by it
-        question = _text(row, "question") if "question" in row else ""
-        kind = kind or (_text(row, "kind") if row.get("kind") else "")
-        if kind and kind not in KINDS:
-            raise ValueError(f"the kind {kind!r} is unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
-    except ValueError as error:
-        problems.add(path, n, str(error))
-        return None
-    return Recording(ident, question, target, kind, text, answer, prompt, n)
+def completed_by(item: Recording, row: Mapping[str, Any]) -> Recording:
+    """Returns an item with the completion of a row.
+
+    Raises:
+        ValueError: the row has none, or one that is no text.
+    """
+    text, answer, prompt = _completion(row)
+    return replace(item, completion=text, answer=answer, prompt=prompt)
 
 
-def _completion(row: dict[str, Any]) -> tuple[str, str, str]:
+def _completion(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Returns (the whole text, the part behind the last prompt, that prompt) of a row."""
     if "answer_completion" in row:
         answer = _text(row, "answer_completion")
@@ -130,7 +131,7 @@ def _completion(row: dict[str, Any]) -> tuple[str, str, str]:
     raise ValueError(f"no column 'completion'{did_you_mean('completion', row)}; there are {', '.join(row) or 'none'}")
 
 
-def _text(row: dict[str, Any], name: str) -> str:
+def _text(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
         raise ValueError(f"no column {name!r}{did_you_mean(name, row)}; there are {', '.join(row)}")
     value = row[name]

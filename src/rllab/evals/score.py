@@ -1,35 +1,37 @@
-"""Scores recorded completions, and compares two files of results. No model is needed."""
+"""Scores recorded completions: each sample, by a scorer and by the lab's own. No model is needed."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rllab.answers import GradedAnswer
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
-from rllab.evals.recordings import Problems, read_recordings, read_rows
+from rllab.evals.keys import Key, Submission
+from rllab.evals.problems import Problems
+from rllab.evals.recordings import Recording, read_recordings
 from rllab.evals.scorers import Scorer, find_scorer, rllab
-from rllab.stats import mcnemar, paired_difference, wilson
-
-SIGNIFICANT = 0.05
-OWN = find_scorer("rllab")[1]
 
 
 @dataclass(frozen=True)
 class Scored:
     """A recorded completion, graded by a scorer and by the lab's own scorer.
 
-    graded: by the scorer. own: by the lab's own.
+    sample: its number among the samples of the item, from 0. graded: by the scorer. own: by the lab's own.
     """
 
     file: str
-    id: str | int
+    recording: Recording
+    sample: int
     graded: GradedAnswer
     own: GradedAnswer
+
+    @property
+    def id(self) -> str | int:
+        """The id of the item."""
+        return self.recording.id
 
     @property
     def lenient(self) -> bool:
@@ -43,29 +45,70 @@ class Scored:
 
     def row(self, scorer: str) -> dict[str, Any]:
         """Returns the row of a result file. scorer: its name and version."""
-        row = {"id": self.id, "answer": self.graded.answer, "correct": self.graded.correct}
+        row = {"id": self.id, "sample": self.sample, "answer": self.graded.answer, "correct": self.graded.correct}
         row |= {"reason": self.graded.reason, "scorer": scorer}
         return row | {"strict": self.strict, "lenient": self.lenient, "file": self.file}
 
 
-def score(paths: Sequence[Path], kind: str | None, scorer_name: str, problems: Problems) -> tuple[list[Scored], str]:
-    """Grades all recordings in files. Returns them, and the scorer's name with its version.
+@dataclass(frozen=True)
+class ScoredFile:
+    """The graded samples of a file.
 
-    A row that cannot be used, or on which the scorer fails, is left out and added to `problems`.
+    missing: items of the key without a sample that could be graded; they count as wrong. unknown: rows whose id is not
+    in the key. differing: rows that say of their item what the key does not. faults: lines that were left out.
+    """
+
+    path: Path
+    scored: list[Scored]
+    missing: list[Recording] = field(default_factory=list)
+    unknown: int = 0
+    differing: int = 0
+    faults: int = 0
+
+    def items(self) -> list[list[Scored]]:
+        """Returns the samples of each item that has any."""
+        samples: dict[tuple[str, str, str], list[Scored]] = {}
+        for s in self.scored:
+            samples.setdefault(_item(s.recording), []).append(s)
+        return list(samples.values())
+
+
+def _item(recording: Recording) -> tuple[str, str, str]:
+    """Returns what the samples of an item have in common; in a file of several tasks an id may come twice."""
+    return str(recording.id), recording.question, recording.target
+
+
+def score(
+    paths: Sequence[Path], kind: str | None, scorer_name: str, problems: Problems, key: Key | None = None
+) -> tuple[list[ScoredFile], str]:
+    """Grades all recordings in files. Returns them by file, and the scorer's name with its version.
+
+    A row that cannot be used, or on which the scorer fails, is left out and added to `problems`, and so is a file that
+    cannot be read. key: the gold; without one it stands in the files.
 
     Raises:
         Mistake: a file, the kind or the scorer does not exist, or no row could be scored.
     """
     scorer, label = find_scorer(scorer_name)
-    scored = [s for path in paths for s in _score_file(path, kind, scorer, problems)]
-    if not scored:
+    for path in paths:
+        if not path.is_file():
+            raise Mistake(f"{path} is no file; name recordings in JSONL, or logs")
+        if sum(path.samefile(other) for other in paths) > 1:
+            raise Mistake(f"{path} is named twice; name it once")
+    files = [_score_file(path, kind, scorer, problems, key) for path in paths]
+    if not any(f.scored for f in files):
         raise Mistake("\n".join(["no row could be scored", *problems.messages()]))
-    return scored, label
+    return files, label
 
 
-def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems) -> list[Scored]:
-    scored = []
-    for recording in read_recordings(path, kind, problems):
+def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems, key: Key | None) -> ScoredFile:
+    before, submission = len(problems), Submission()
+    try:
+        submission = key.submission(path, problems) if key else Submission(read_recordings(path, kind, problems))
+    except Mistake as error:
+        problems.note(path, str(error).removeprefix(f"{path}").lstrip(": "))
+    scored, numbers = list[Scored](), dict[tuple[str, str, str], int]()
+    for recording in submission.recordings:
         own = rllab(recording)
         try:
             graded = own if scorer is rllab else scorer(recording)
@@ -74,128 +117,38 @@ def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems
         except Exception as error:  # a user's scorer may raise anything; a failure is reported and never a score
             problems.add(path, recording.line, f"the scorer failed: {type(error).__name__}: {error}")
             continue
-        scored.append(Scored(str(path), recording.id, graded, own))
-    return scored
+        numbers[_item(recording)] = sample = numbers.get(_item(recording), -1) + 1
+        scored.append(Scored(str(path), recording, sample, graded, own))
+    if key:
+        _check_claims(path, submission, scored, problems)
+    faults = len(problems) - before - submission.unknown
+    missing = key.missing(s.id for s in scored) if key else []
+    return ScoredFile(path, scored, missing, submission.unknown, submission.differing, faults)
 
 
-def summaries(scored: Sequence[Scored], scorer: str) -> list[dict[str, Any]]:
-    """Returns a row for each file, of shares: accuracy by the scorer with its Wilson interval, unanswered items, and
-    strict and lenient accuracy by the lab's own scorer.
-    """
-    rows = []
-    for file in dict.fromkeys(s.file for s in scored):
-        items = [s for s in scored if s.file == file]
-        correct = [s.graded.correct for s in items]
-        row = {"file": Path(file).name, "items": len(items), "scorer": scorer, "accuracy": _share(correct)}
-        row |= {"interval": wilson(sum(correct), len(items))}
-        row |= {"unanswered": _share([s.graded.answer is None for s in items]), "own scorer": OWN}
-        rows.append(row | {"strict": _share([s.strict for s in items]), "lenient": _share([s.lenient for s in items])})
-    return rows
+def _check_claims(path: Path, submission: Submission, scored: Sequence[Scored], problems: Problems) -> None:
+    """Reports rows whose own `correct` or `score` is not the grade; it is ignored."""
+    correct = {s.recording.line: s.graded.correct for s in scored}
+    for name in ("correct", "score"):
+        claims = zip(submission.recordings, (row.get(name) for row in submission.rows), strict=True)
+        apart = [r for r, claim in claims if claim in (0, 1) and bool(claim) != correct.get(r.line, bool(claim))]
+        if apart:
+            first = f"id {apart[0].id!r}"
+            problems.remark(path, f"{len(apart)} rows have another `{name}` than their grade, such as {first}")
 
 
-def _share(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags)
-
-
-def disagreements(scored: Sequence[Scored], shown: int = 10) -> list[str]:
+def disagreements(files: Sequence[ScoredFile], shown: int = 10) -> list[str]:
     """Returns lines that name the items which are right by position only, where strict and lenient disagree."""
-    apart = [s for s in scored if s.strict != s.lenient]
+    apart = [s for f in files for s in f.scored if s.strict != s.lenient]
     lines = [f"strict and lenient disagree on {len(apart)} items" + (":" if apart else "")]
-    lines += [f"  {s.id!r}: {s.own.answer!r}, {s.own.reason}" for s in apart[:shown]]
+    lines += [f"  {f'{s.file} ' * (len(files) > 1)}{s.id!r}: {s.own.answer!r}, {s.own.reason}" for s in apart[:shown]]
     return lines + ([f"  and {len(apart) - shown} more; --out FILE has them all"] if len(apart) > shown else [])
 
 
-def write_results(path: Path, scored: Sequence[Scored], scorer: str) -> None:
-    """Writes a result file: JSONL, one row for each item."""
-    write_atomic(path, "".join(json.dumps(s.row(scorer)) + "\n" for s in scored))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two result files A and B over the same items. Accuracies and their difference are shares from 0 to 1.
-
-    scorers: of A and of B, as their files name them. gained: items that only B has right. lost: that only A has right.
-    """
-
-    scorers: tuple[str, str]
-    items: int
-    a: float
-    b: float
-    gained: int
-    lost: int
-    difference: float
-    interval: tuple[float, float]
-    p: float
-
-    @property
-    def verdict(self) -> str:
-        """The conclusion in words."""
-        if self.p >= SIGNIFICANT:
-            return "no clear difference"
-        return f"B is clearly {'better' if self.gained > self.lost else 'worse'} than A"
-
-    def as_json(self) -> str:
-        """Returns the comparison as a JSON object."""
-        return json.dumps(asdict(self) | {"verdict": self.verdict})
-
-    def as_text(self, a: Path, b: Path) -> str:
-        """Returns the comparison as lines for people, in per cent."""
-        low, high = self.interval
-        return "\n".join(
-            [
-                f"A  {100 * self.a:.1f} % by {self.scorers[0]}  {a}",
-                f"B  {100 * self.b:.1f} % by {self.scorers[1]}  {b}",
-                f"over {self.items} items B gained {self.gained} and lost {self.lost}",
-                f"difference {100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points (bootstrap)",
-                f"p = {self.p:.2g} (McNemar, exact): {self.verdict}",
-            ]
-        )
-
-
-def compare(a: Path, b: Path, problems: Problems) -> Comparison:
-    """Compares B with A on the items that both have. Items that only one of them has are added to `problems`.
-
-    Raises:
-        Mistake: a file is no result file, or they share no item.
-    """
-    (in_a, first), (in_b, second) = _results(a, problems), _results(b, problems)
-    shared = [i for i in in_a if i in in_b]
-    if not shared:
-        raise Mistake(f"{a} and {b} have no item in common (the first are {_first(in_a)} and {_first(in_b)})")
-    for path, only in ((a, in_a.keys() - in_b.keys()), (b, in_b.keys() - in_a.keys())):
-        if only:
-            problems.note(path, f"{len(only)} items are in this file alone, such as {min(only)!r}; they are left out")
-    x, y = (np.array([r[i] for i in shared]) for r in (in_a, in_b))
-    gained, lost = int((~x & y).sum()), int((x & ~y).sum())
-    difference, interval = paired_difference(x, y)
-    return Comparison(
-        scorers=(first, second),
-        items=len(shared),
-        a=float(x.mean()),
-        b=float(y.mean()),
-        gained=gained,
-        lost=lost,
-        difference=difference,
-        interval=interval,
-        p=mcnemar(gained, lost),
-    )
-
-
-def _results(path: Path, problems: Problems) -> tuple[dict[str, bool], str]:
-    """Returns {id: correct} of a result file, and the scorers that its rows name."""
-    results, scorers = dict[str, bool](), dict[str, None]()
-    for n, row in read_rows(path, problems):
-        if not isinstance(row.get("correct"), bool) or not isinstance(row.get("id"), (str, int)):
-            problems.add(path, n, "no `id` and `correct` (true or false); compare reads what rllab score --out wrote")
-        elif str(row["id"]) in results:
-            problems.add(path, n, "an id of this file comes again; score each file by itself, then compare")
-        else:
-            results[str(row["id"])] = row["correct"]
-            scorers[str(row.get("scorer", "an unnamed scorer"))] = None
-    if not results:
-        raise Mistake("\n".join([f"{path} holds no results", *problems.messages()]))
-    return results, ", ".join(scorers)
-
-
-def _first(results: dict[str, bool]) -> str:
-    return repr(next(iter(results)))
+def write_results(path: Path, files: Sequence[ScoredFile], scorer: str) -> None:
+    """Writes a result file: JSONL, one row for each sample, and one for each item that is missing."""
+    rows = [s.row(scorer) for f in files for s in f.scored]
+    for f in files:
+        why = GradedAnswer(None, False, "missing: the file has no completion for this id that could be graded")
+        rows += [Scored(str(f.path), item, 0, why, why).row(scorer) for item in f.missing]
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
