@@ -82,7 +82,7 @@ def command(line: str, folder: Path) -> None:
         if run in line and f"--name {run}" not in line and not (folder / "runs" / run).exists():
             command(f"./lab train {run.removesuffix('-1')} --name {run}", folder)
     line, _, file = line.partition(" > ")
-    words = [w for word in shlex.split(line) for w in (sorted(glob(word)) if "*" in word else [word])]
+    words = [w for word in shlex.split(line) for w in sorted(glob(word)) or [word]]
     if words[0] == "printf":
         output = words[1].encode().decode("unicode_escape")
     elif words[:2] == ["./lab", "python"]:
