@@ -2,7 +2,7 @@
 
     RLLAB_DATA=... .venv/bin/python benchmarks/answers.py
 
-The rows are the recorded solutions of GSM8K, labelled by people. The two alternate in one process and one thread.
+The rows are the recorded solutions of GSM8K with their labels. The two alternate in one process and one thread.
 """
 
 import argparse

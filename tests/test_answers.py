@@ -1,4 +1,4 @@
-"""Extraction and grading of answers: tricky formats, human labels, published solutions, and hostile text."""
+"""Extraction and grading of answers: tricky formats, labels, published solutions, and hostile text."""
 
 import itertools
 import random
@@ -41,6 +41,17 @@ HOSTILE += [
     "<|channel|>",
     "*" * 50,
 ]
+HOSTILE += [
+    "Wait, no. ",
+    "it should be ",
+    "#### Step 1",
+    "答案是",
+    "True or False: ",
+    "3万",
+    "1.234,56",
+    "\\sqrt[",
+    "Q: ?\n",
+]
 HOSTILE += ["a " * 300, "1" * 5000, "(((((", ",1" * 400, "A, B " * 60, "yes and " * 40, "\\frac12" * 50, "**1" * 100]
 
 
@@ -54,13 +65,17 @@ def test_there_are_enough_cases() -> None:
     assert 0.3 < sum(c["correct"] for c in cases()) / len(counts) < 0.8
 
 
-@pytest.mark.parametrize("case", cases(), ids=lambda c: f"{c['kind']}: {c['note']}")
-def test_tricky_formats(case: dict[str, Any]) -> None:
-    graded = grade(case["completion"], case["target"], case["kind"])
-    assert graded.correct == case["correct"], graded
+@pytest.mark.parametrize("kind", KINDS)
+def test_tricky_formats(kind: str) -> None:
+    wrong = []
+    for case in cases():
+        if case["kind"] == kind:
+            graded = grade(case["completion"], case["target"], kind)
+            wrong += [(case, graded)] if graded.correct != case["correct"] else []
+    assert wrong == []
 
 
-def test_all_human_labels_of_gsm8ks_recorded_solutions(data: Path) -> None:
+def test_all_labels_of_gsm8ks_recorded_solutions(data: Path) -> None:
     wrong, seen = [], 0
     for row in read_jsonl(data / "gsm8k/example_model_solutions.jsonl"):
         target = row["ground_truth"].rpartition("A:")[2]
@@ -91,7 +106,7 @@ def test_the_older_names_of_grading_work() -> None:
     assert Judgement is GradedAnswer
 
 
-@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.nightly)])
 def test_no_text_raises(count: int) -> None:
     """Mutated texts. Formulas are only extracted; comparing them takes a process."""
     rng, texts = random.Random(0), [c["completion"] for c in cases()]
@@ -190,7 +205,7 @@ def test_targets_of_another_kind_are_refused(kind: str, target: str, fault: str)
         ("two and a half", "2.5"),
         ("five hundred thousand", "500000"),
         ("nine point eight", "9.8"),
-        ("1.234,56", None),
+        ("1.234,56", "1234.56"),
         ("2,74", "2.74"),
         ("5:30", None),
         ("3 + 4", None),

@@ -41,7 +41,7 @@ SMALL |= {r"python tests/weights.py.*": f"python {ROOT}/tests/weights.py cartpol
 SMALL |= {" refine ": " refine --problems 4 --samples 2 "}
 GSM8K = '{"id": "%d", "question": "1 + 1?", "target": "2", "kind": "number", "completion": "It is %d. #### %d"}\n'
 
-RESULT = '{"id": "%d", "answer": "2", "correct": %s, "reason": "", "scorer": "rllab 1"}\n'
+RESULT = '{"id": "%d", "answer": "2", "correct": %s, "reason": "", "scorer": "rllab 2"}\n'
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:

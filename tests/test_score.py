@@ -116,7 +116,7 @@ def test_score_writes_a_row_an_item(tmp_path: Path) -> None:
         ("3", "18", True),
     ]
     assert all(r["reason"] for r in results) and [r["strict"] for r in results] == [True, False, False]
-    assert "66.7 [20.8, 93.9]" in done.stdout and "rllab 1" in done.stdout
+    assert "66.7 [20.8, 93.9]" in done.stdout and "rllab 2" in done.stdout and " number " in done.stdout
     assert "disagree on 1 items" in done.stdout and "'3'" in done.stdout
 
 
@@ -226,6 +226,24 @@ def test_compare_over_different_items(tmp_path: Path) -> None:
 )
 def test_the_kind_is_inferred_from_all_targets_of_a_file(targets: list[str], kind: str) -> None:
     assert kind_of_targets(targets) == kind
+
+
+def test_a_target_that_keeps_the_others_from_a_kind_is_named(tmp_path: Path) -> None:
+    rows = [{"id": i, "target": str(i), "completion": f"The answer is {i}."} for i in range(20)]
+    empty = rllab("score", write(tmp_path / "r.jsonl", [*rows, rows[0] | {"id": 20, "target": " "}]))
+    assert empty.returncode == 2 and "r.jsonl:21: the target is empty" in empty.stderr
+    assert " number " in empty.stdout and "100.0 [" in empty.stdout
+    named = rllab("score", write(tmp_path / "r.jsonl", [*rows, rows[0] | {"id": 20, "target": "many"}]))
+    assert named.returncode == 0 and " string " in named.stdout
+    assert "the target 'many' of line 21 is no number as the others are (1 of 21); --kind number" in named.stderr
+    silent = rllab("score", tmp_path / "r.jsonl", "--kind", "string")
+    assert silent.returncode == 0 and not silent.stderr
+
+
+def test_letters_are_read_only_where_they_are_choices_of_the_row(tmp_path: Path) -> None:
+    row = {"id": 1, "target": "B", "kind": "choice", "completion": "The answer is (B). The answer in kelvin is K."}
+    for extra in ({"choices": ["x", "y", "z"]}, {"question": "Which? (A) x (B) y (C) z"}):
+        assert [s.graded.answer for s in scored(write(tmp_path / "r.jsonl", [row | extra]))] == ["B"]
 
 
 def test_scoring_needs_no_torch(tmp_path: Path) -> None:

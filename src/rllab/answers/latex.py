@@ -4,13 +4,16 @@ import re
 from fractions import Fraction
 
 from rllab.answers import mathverify
-from rllab.answers.number import DANGLING, REFUSED
+from rllab.answers.number import DANGLING, OF_IT, REFUSED
 from rllab.answers.number import placed as number_placed
 from rllab.answers.numerals import Numeral, number, plain
 from rllab.answers.parts import NotCommitted
+from rllab.answers.symbols import as_latex, comparable
 
 _WINDOW = 8000  # characters at the end of a text that are searched for an unmarked formula
 _LONGEST = 1000  # characters; a longer answer is compared as text only
+_MEMBERS = 4  # how many members of a chain of equations are compared, from the last
+_EQUALS = re.compile(r"(?<![<>!\\])=")
 
 _FORMULA = re.compile(
     r"\$\$(.{1,1000}?)\$\$|(?<!\\)\$(.{1,1000}?)(?<!\\)\$|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]", re.S
@@ -23,7 +26,10 @@ _CLOSING = re.compile(r"\s{0,9}I hope (?:it|this) is (?:correct|right)\W*$")
 _SPACING = re.compile(
     r"(?<!\\)\\(?:left|right|displaystyle|,|;|!|:| |quad|qquad)(?![a-zA-Z])|(?<=[^a-zA-Z\\])\s+|\s+(?=[^a-zA-Z])"
 )
-_UNITS = re.compile(r"(?<=[\d})])\s*\\(?:text|mathrm|mbox)\s*\{\s*[^{}]*\}(?:\s*\^\s*\{?\d\}?)?$|\s*\^\s*\{?\\circ\}?$")
+_UNITS = re.compile(
+    r"(?<=[\d})])\s*\\(?:text|mathrm|mbox)\s*\{(?!\s*(?:or|and|if|when|for|where|mod|to|not|is)\b)[^{}]*\}"
+    r"(?:\s*\^\s*\{?\d\}?)?$|\s*\^\s*\{?\\circ\}?$|\s*\\degrees?$"
+)
 _MARKS = re.compile(r"(?<=\d)\\?%$|\\\$|(?<=\d)\{,\}(?=\d)")
 _REPEATING = re.compile(r"(\d{1,20})\.(\d{0,20})\\overline\s*\{(\d{1,20})\}")
 _JOINED = re.compile(r"\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}|(?<=\W)(?:and|or)(?=\W)|;")
@@ -32,11 +38,18 @@ _JOINED = re.compile(r"\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}|(?<=\W)(?:and|or
 def marked(segment: str) -> str | None:
     """Returns the answer in the first sentence behind a mark: a formula behind its verb, or its words or number."""
     text = segment[:2000].strip()
+    if OF_IT.match(text):
+        return None
     if REFUSED.search(text.split("\n")[0]):
         raise NotCommitted("it refuses to answer")
     formula = _FORMULA.match(text)
     end = _first_end(text, formula.end() if formula else 0)
     return _from_sentence(text[:end])
+
+
+def boxed(content: str) -> str | None:
+    """Returns the content of a box; None where it is empty."""
+    return content.strip() or None
 
 
 def placed(part: str) -> str | None:
@@ -92,19 +105,32 @@ def _inside(formula: re.Match[str]) -> str:
 def equal(answer: str, target: str) -> tuple[bool, str]:
     """Returns whether the answer equals the target, and "" or the reason why the two could not be compared.
 
-    math-verify is called only where the two are neither the same text nor both numbers.
+    Of a chain of equations (x = 6/4 = 3/2) every member but a first one with a variable has to equal a target that is
+    no equation. math-verify is called only where the two are neither the same text nor both numbers.
     """
-    plain_answer, plain_target = _plain(answer), _plain(target)
+    plain_answer, plain_target = _plain(as_latex(answer)), _plain(as_latex(target))
     if _key(plain_answer) == _key(plain_target):
         return True, ""
-    if "=" not in plain_target:
-        plain_answer = re.sub(r"^\s*[a-zA-Z]\s*=\s*(?=[^=]+$)", "", plain_answer)
-    a, b = _number(plain_answer), _number(plain_target)
+    if _EQUALS.search(plain_answer) and not _EQUALS.search(plain_target) and len(answer) <= _LONGEST:
+        first, *members = _EQUALS.split(plain_answer)
+        if not re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", first)):
+            members.insert(0, first)
+        if "," not in plain_answer and "\\begin" not in plain_answer:
+            verdicts = [_same(member, plain_target) for member in members[-_MEMBERS:]]
+            return next((v for v in verdicts if not v[0]), (True, ""))
+    return _same(plain_answer, plain_target)
+
+
+def _same(answer: str, target: str) -> tuple[bool, str]:
+    """Compares two formulas; the second value is "" or why they could not be compared."""
+    if why := comparable(answer, target):
+        return False, why
+    a, b = _number(answer), _number(target)
     if a and b:
         return a.same(b), ""
     if max(len(answer), len(target)) > _LONGEST:
         return False, "too long to compare"
-    verdict = mathverify.same(plain_answer, plain_target)
+    verdict = mathverify.same(answer, target)
     return verdict is True, "" if isinstance(verdict, bool) else verdict
 
 

@@ -9,8 +9,10 @@ import json
 import os
 import signal
 import sys
+from typing import Any
 
 MEMORY = 2 << 30  # bytes
+DIGITS = 40  # to which numbers with roots or π are computed
 SECONDS = 0.6  # of processor time for one comparison; most take milliseconds
 
 
@@ -35,12 +37,34 @@ def _end_after(seconds: float) -> None:
 
 
 def same(answer: str, target: str) -> bool:
-    """Returns whether two LaTeX texts are equal by math-verify. It parses them as LaTeX and never runs them as code."""
+    """Returns whether two LaTeX texts are equal by math-verify. It parses them as LaTeX and never runs them as code.
+
+    math-verify compares numbers to six decimals where one is a decimal number, and to an absolute error of 1e-15 else,
+    so that 0.333333 equals 1/3, and 1/2^98 equals 1/2^99. Numbers that it finds equal are therefore compared again.
+    """
     from math_verify import LatexExtractionConfig, parse, verify
 
     latex = [LatexExtractionConfig()]
     gold, own = (parse(f"${text}$", latex, parsing_timeout=None) for text in (target, answer))
-    return bool(gold) and bool(own) and bool(verify(gold, own, allow_set_relation_comp=True, timeout_seconds=None))
+    if not gold or not own or not verify(gold, own, allow_set_relation_comp=True, timeout_seconds=None):
+        return False
+    return _same_number(gold[0], own[0])
+
+
+def _same_number(a: Any, b: Any) -> bool:
+    """Returns whether two sympy objects are equal as numbers: exactly, or to 40 digits where a root or π is in them.
+
+    True for what is no number: sets, matrices, equations, formulas with variables.
+    """
+    from sympy import Expr, Rational, UnevaluatedExpr, nsimplify
+
+    if not all(isinstance(x, Expr) and not x.free_symbols and not x.has(UnevaluatedExpr) for x in (a, b)):
+        return True
+    a, b = (nsimplify(x.doit(), rational=True) for x in (a, b))
+    if isinstance(a, Rational) and isinstance(b, Rational):
+        return bool(a == b)
+    size = max(abs(a.evalf(DIGITS)), abs(b.evalf(DIGITS)))
+    return bool(abs((a - b).evalf(DIGITS)) <= size * Rational(10) ** (2 - DIGITS))
 
 
 def main() -> None:

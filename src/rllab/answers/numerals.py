@@ -8,8 +8,10 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+MYRIADS = dict.fromkeys("万萬만", 10**4) | dict.fromkeys("亿億억", 10**8)
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _UNITS += " seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -18,18 +20,22 @@ _PARTS = {w: i for i, w in enumerate(_ORDINALS.split(), 2)} | {"halve": 2, "four
 _PARTS |= {f"{w}s": i for w, i in _PARTS.items()}
 WORDS = {w: i for i, w in enumerate(_UNITS.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
 
-_UNSIGNED = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,40}(?![\d,])|\d{1,3}(?:'\d{3}){1,40}(?!\d)|\d+(?:_\d{3})*)(?:\.\d+)?|\.\d+"
+_UNSIGNED = r"\d{1,3}(?:\.\d{3}){1,40},\d+(?![.,]?\d)|\d{1,3}(?:\.\d{3}){2,40}(?![.,]?\d)|"  # 1.234,56 and 1.234.567
+_UNSIGNED += r"(?:[1-9]\d{0,2}(?:,\d{3}){1,40}(?![\d,])|\d{1,3}(?:'\d{3}){1,40}(?!\d)|\d+(?:_\d{3})*)(?:\.\d+)?|\.\d+"
 _NUMERAL = re.compile(
-    rf"""(?<![\w.^\\/])(?<!\d:)(?:
+    rf"""(?<![A-Za-z\u00c0-\u052f\d_.^\\/])(?<!\d:)(?<!\d,)(?:
         (?P<whole>\d+)(?:\s+|-|\s+and\s+)(?P<top>\d+)/(?P<bottom>\d+)(?![\d/])
       | (?P<number>{_UNSIGNED})(?:\s?/\s?(?P<over>\d+(?:\.\d+)?)(?!\s*/))?)
     (?:[eE](?P<exponent>[+-]?\d+)(?!\w) | \s*[x×*·]\s*10\s*\^\s*[({{]?\s*(?P<tens>[+-]?\d+)[)}}]?)?
     (?P<percent>\s*(?:%|percent\b|per\ cent\b))?
-    (?:\s*(?P<scale>{"|".join(SCALES)})s?\b|(?P<kilo>k)\b)?""",
+    (?:\s*(?P<scale>{"|".join(SCALES)})s?\b|\s?(?P<myriad>[{"".join(MYRIADS)}])|(?P<kilo>k)\b)?""",
     re.X | re.I,
 )
 _NO_NUMBER = re.compile(r"[:/]\d|\s?\^|,\d")  # behind a number: it is part of a time, a date, a power or a list
 _MINUS_AFTER = re.compile(r"(?:^|[=:(\[{,;]|\b(?:is|are|be|was|equals|to|of))\s*$", re.I)
+# Beside a number: it is part of an expression.
+_NOT_A_UNIT = re.compile(r"[\d+*/=^<>()|!'_\\√∛±∓≥≤≠¬⌊⌋⌈⌉∠∞×÷-]|[\u0370-\u03ff]")
+_POINTS = re.compile(r"\d+\.\d+[.,]")  # thousands are grouped by points
 _GROUPING = str.maketrans("", "", ",'_")
 MAX_DIGITS, MAX_EXPONENT = 300, 300  # limits on what one number may cost; larger ones are not read
 
@@ -54,8 +60,11 @@ _MARKUP = [
         "",
     ),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\(?:times|cdot)\b"), "×"),
+    (re.compile(r"(?<=\d) and (?:a|one)[ -]half\b"), " 1/2"),
+    (re.compile(r"(?<=\d) and (?:a|one)[ -]quarter\b"), " 1/4"),
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "×"),
     (re.compile(r"\\%"), "%"),
+    (re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))"), "°"),
     (re.compile(r"(?<![\d.,])(\d+),(\d\d?)(?![\d,])|(?<![\d.,])(0),(\d+)(?![\d,])"), r"\1\3.\2\4"),  # decimal comma
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\^\s*\{\s*([+-]?\d+)\s*\}"), r"^\1"),
@@ -86,6 +95,7 @@ def tidy(text: str) -> str:
     """Replaces digits, minus signs, spaces and quotes of every script by those of ASCII."""
     if text.isascii():
         return text
+    text = unicodedata.normalize("NFC", text)
     text = _VULGAR.sub(lambda m: " " + unicodedata.normalize("NFKC", m[0]), text)
     text = _RAISED.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
     text = _SPACES.sub(" ", _THIN.sub("", text)).translate(_UNICODE)
@@ -120,16 +130,23 @@ def numerals(text: str) -> Iterator[Numeral]:
 
 
 def _value(m: re.Match[str]) -> Fraction | None:
+    """Returns the value of a numeral; None where it divides by zero or is too large to read."""
     if len(m[0]) > MAX_DIGITS:
         return None
     if m["whole"]:
         return Fraction(int(m["whole"])) + Fraction(int(m["top"]), int(m["bottom"])) if int(m["bottom"]) else None
-    exponent = int(m["exponent"] or m["tens"] or 0)
-    over = Fraction(m["over"]) if m["over"] else Fraction(1)
+    digits = m["number"]
+    if _POINTS.match(digits):
+        digits = digits.replace(".", "").replace(",", ".")
+    digits = digits.translate(_GROUPING)
+    value = Fraction(int(digits) if digits.isdigit() else digits)
+    if not m["over"] and m["exponent"] is m["tens"] is m["scale"] is m["myriad"] is m["kilo"] is None:
+        return value
+    exponent, over = int(m["exponent"] or m["tens"] or 0), Fraction(m["over"] or 1)
     if abs(exponent) > MAX_EXPONENT or not over:
         return None
-    value = Fraction(m["number"].translate(_GROUPING)) / over
-    return value * Fraction(10) ** exponent * SCALES.get((m["scale"] or "").lower(), 1000 if m["kilo"] else 1)
+    scale = SCALES.get((m["scale"] or "").lower(), 1000 if m["kilo"] else 1) * MYRIADS.get(m["myriad"] or "", 1)
+    return value / over * Fraction(10) ** exponent * scale
 
 
 def _sign(text: str, start: int) -> int:
@@ -146,6 +163,7 @@ def _sign(text: str, start: int) -> int:
     return start if text[at - 2 : at - 1].isalpha() else at - 1
 
 
+@lru_cache(4096)  # a target is read for each of its completions
 def number(text: str) -> Numeral | None:
     """Returns the number that a short text is, with its sign, currency or unit; None if it is not one number."""
     if len(text) > MAX_DIGITS:
@@ -158,7 +176,7 @@ def number(text: str) -> Numeral | None:
         words = worded(text)
         return words[0] if len(words) == 1 and not text[: words[0].start].strip(" -minusgatve") else None
     around = text[: numbers[0].start] + text[numbers[0].end :]
-    return numbers[0] if len(numbers) == 1 and not re.search(r"[\d+*/=^<>()-]", around) else None
+    return numbers[0] if len(numbers) == 1 and not _NOT_A_UNIT.search(around) else None
 
 
 def worded(text: str) -> list[Numeral]:

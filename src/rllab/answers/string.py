@@ -3,12 +3,21 @@
 import re
 
 from rllab.answers.numerals import tidy
-from rllab.answers.parts import NotCommitted
 from rllab.answers.yesno import POLAR
 
 _QUOTED = re.compile(r"^[\"'`“]+(.+?)[.,]?[\"'`”]+(?=$|[\s.,;:!])")
-_EITHER = re.compile(r"\W*\w+\W+(?:or|and/or)\W+\w+\W*")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+# A full stop that does not end a sentence: behind an abbreviation, an initial, or before a small letter.
+_SHORT = (
+    "St|Dr|Mr|Ms|Mt|Ft|Jr|Sr|Lt|No|vs|Co|Ch|Eq",
+    "Mrs|Rev|Gen|Col|Sgt|Hon|Ave|Vol|Fig|Inc|Ltd",
+    "Prof|Capt|Bros|Dept",
+)
+_ABBREVIATION = "".join(rf"(?<!\b(?:{words})\.)" for words in _SHORT)
+_SENTENCE = re.compile(rf"(?<=[^\s.][.!?]){_ABBREVIATION}(?<!\b[A-Za-z]\.)\s+(?![a-z])")
+_REASON = re.compile(
+    r"(?<=[^\s,])(?:\s+\(|,? (?:because|since)\b|, (?:as|which|where)\b|, (?:though|although|but|not)\b)"
+)
 
 
 def marked(segment: str) -> str | None:
@@ -17,10 +26,11 @@ def marked(segment: str) -> str | None:
     line = _TEXT.sub(r"\1", line).strip(" *_$")
     if quoted := _QUOTED.match(line):
         return quoted[1]
-    line = re.split(r"(?<=\w)[.!?]\s|\s+\(|,? (?:because|since|as|which|where)\b", line)[0]
-    if _EITHER.fullmatch(line[:60]):
-        raise NotCommitted("two answers")
-    return line.strip(" *_`\"'.") or None
+    line = _REASON.split(_SENTENCE.split(line)[0])[0]
+    return line.strip(" *_`\"'.!") or None
+
+
+boxed = marked
 
 
 def placed(part: str) -> str | None:
@@ -32,7 +42,7 @@ def placed(part: str) -> str | None:
 def bare(text: str) -> str:
     """Removes case, quotes, markdown, the final full stop and repeated spaces."""
     text = _TEXT.sub(r"\1", tidy(text))
-    return " ".join(text.strip(" *_`\"'.$\n\t").split()).casefold()
+    return " ".join(text.strip(" *_`\"'.!$\n\t").split()).casefold()
 
 
 def same_text(answer: str, target: str) -> bool:

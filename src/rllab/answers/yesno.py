@@ -1,4 +1,4 @@
-"""Answers of yes or no; a 'no' that is a determiner ('no doubt') is not an answer."""
+"""Answers of yes or no; a 'no' that is a determiner ('no doubt') is not an answer, and 'not true' is false."""
 
 import itertools
 import re
@@ -7,26 +7,52 @@ from rllab.answers.number import REFUSED, SENTENCE
 from rllab.answers.parts import NotCommitted
 
 POLAR = {"yes": True, "no": False, "true": True, "false": False}
+_OPPOSITE = {"true": "false", "false": "true"}
 _TOKEN = re.compile(r"(?<![\w'-])(yes|no|true|false)(?![\w'-])", re.I)
 _MORE = re.compile(
     r"\s+(?!(?:it|they|he|she|the|this|that|there|because|since|as|you|we|i|not|in|for|a|an|and|or|but|if|so|on|at)\b)\w",
     re.I,
 )
-_ASKED = re.compile(r"\(\s*(?:yes|true)\s*(?:or|/|,)\s*(?:no|false)\s*\)", re.I)
-_BOTH = re.compile(r"\W*(?:\b(?:and|or|but also|as well as)\b|/)\W*", re.I)
+# The question repeated: 'True or False:', 'Yes or No?', '(yes/no)'.
+_PAIR = r"(?:(?:yes|true)\s*(?:or|/|,|\|)\s*(?:no|false)|(?:no|false)\s*(?:or|/|,|\|)\s*(?:yes|true))"
+_ASKED = re.compile(rf"\(\s*{_PAIR}\s*\)|\b{_PAIR}\b[\s*_\"')]*(?:[:?]|\n)", re.I)
+_BOTH = re.compile(r"\W*(?:\b(?:and|or|nor|but also|as well as)\b|[/|+;])\W*|\s?,\s?", re.I)
 _THEN = re.compile(
     r"(?:^|[.!?:;\n—]|\b(?:so|therefore|thus|hence|then|is|answer|say|conclude|would be))[\s,*_\"'(:]*$", re.I
 )
+_NOT = re.compile(
+    r"(?:\b(?:not|never|cannot be|can not be)|n't(?: be)?)\s+"
+    r"(?:(?:be|really|actually|exactly|quite|at all|a)\s+){0,2}[\"'*]*$",
+    re.I,
+)
+_PARTLY = re.compile(
+    r"\b(?:necessarily|entirely|completely|always|fully|strictly|wholly|partly|partially|if|whether|"
+    r"half|maybe|perhaps|hardly|barely|scarcely|nearly|almost|rarely|seldom|far from)\s+[\"'*]*$|"
+    r"\b(?:nobody|no one|no way|not the case|doubt|deny|unlikely|"
+    r"(?:not|n't|wrong|incorrect) (?:to )?(?:think|believe|agree|say|claim))\b[^.,:;\n]*$",
+    re.I,
+)
+_MARKUP = re.compile(r"\\(?:text|textbf|boxed)|[*_`${}]")
 
 
 def _polar(text: str) -> list[tuple[int, int, str]]:
-    """Returns (start, end, word) of each yes or no that is an answer and not a determiner ('no doubt').
+    """Returns (start, end, word) of each yes or no that is an answer. 'Not true' is returned as false.
+
+    A determiner ('no doubt') is left out, and so is a word that the text takes back in part ('not necessarily true').
 
     Raises:
         NotCommitted: the text gives both as alternatives.
     """
-    words = [(m.start(), m.end(), m[1].lower()) for m in _TOKEN.finditer(text)]
-    words = [(s, e, w) for s, e, w in words if not (w == "no" and _MORE.match(text, e))]
+    words = []
+    for m in _TOKEN.finditer(text):
+        word, before = m[1].lower(), text[max(0, m.start() - 40) : m.start()]
+        if (word == "no" and _MORE.match(text, m.end())) or _PARTLY.search(before):
+            continue
+        negated = _NOT.search(before)
+        if negated and word not in _OPPOSITE:
+            continue
+        start = m.start() - len(before) + negated.start() if negated else m.start()
+        words.append((start, m.end(), _OPPOSITE[word] if negated else word))
     for (_, end, one), (start, _, other) in itertools.pairwise(words):
         if POLAR[one] != POLAR[other] and _BOTH.fullmatch(text, end, start):
             raise NotCommitted("yes and no")
@@ -35,18 +61,23 @@ def _polar(text: str) -> list[tuple[int, int, str]]:
 
 def marked(segment: str) -> str | None:
     """Returns the first yes or no in the first sentence behind a mark; None if there is none."""
-    text = segment[:600].lstrip(" \n\t*_")
+    text = _ASKED.sub("", _MARKUP.sub("", segment[:600])).lstrip(" \n\t")
     end = SENTENCE.search(text)
-    words = _polar(text[: end.start()] if end else text)
-    if not words and REFUSED.search(text[: end.start()] if end else text):
+    text = text[: end.start()] if end else text
+    words = _polar(text)
+    if not words and REFUSED.search(text):
         raise NotCommitted("it refuses to answer")
     return words[0][2] if words else None
 
 
+boxed = marked
+
+
 def placed(part: str) -> str | None:
     """Returns the last yes or no of an unmarked text that begins a sentence or ends the text; None if there is none."""
-    text = _ASKED.sub("", re.sub(r"\\(?:text|boxed)|[*_`${}]", "", part)).strip()
+    text = _ASKED.sub("\n", _MARKUP.sub("", part)).strip()
     leading = [word for word in _polar(text) if _leads(text, *word[:2])]
+    leading = [word for word in leading if not text.startswith(" that", word[1])] or leading
     return leading[-1][2] if leading else None
 
 

@@ -79,7 +79,7 @@ def _in_per_cent(row: dict[str, Any], several: bool) -> dict[str, str]:
     low, high = (f"{100 * bound:.1f}" for bound in row["interval"])
     share = {k: f"{100 * row[k]:.1f}" for k in ("accuracy", "unanswered", "strict", "lenient", "majority")}
     cells = {"rank": str(row["rank"]), "missing": str(row["missing"])} if "rank" in row else {}
-    cells |= {"file": visible(row["file"]), "items": str(row["items"])}
+    cells |= {"file": visible(row["file"]), "kind": row["kind"], "items": str(row["items"])}
     if several:
         cells |= {"samples": str(row["samples"]), "pass@k": f"{100 * row['pass_at_k'][-1]:.1f} (k = {row['k']})"}
         cells |= {"majority": share["majority"] + f" ({row['ties']} tied)" * bool(row["ties"])}

@@ -8,9 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from rllab.answers import KINDS, check_target
+from rllab.answers.choice import offered
 from rllab.core.errors import Mistake
 from rllab.core.names import did_you_mean
 from rllab.evals.logs import recorded_rows
@@ -18,6 +20,7 @@ from rllab.evals.problems import Problems
 
 Rows = Sequence[tuple[int, Mapping[str, Any]]]
 """(line from 1, object) of each line of a file."""
+FEW = 0.1  # share of targets of another kind up to which they are reported as exceptions
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Recording:
 
     completion: the whole text behind the question, of the model and of further prompts. answer: the model's text behind
     the last prompt ('Therefore, the answer is'); without further prompts the same as `completion`. prompt: the last
-    prompt, or "". line: in its file, from 1.
+    prompt, or "". line: in its file, from 1. choices: the letters of the choices that its column `choices` or
+    `options`, or else its question lists; "" where there are none.
     """
 
     id: str | int
@@ -37,6 +41,7 @@ class Recording:
     answer: str = ""
     prompt: str = ""
     line: int = 0
+    choices: str = ""
 
 
 def read_recordings(path: Path, kind: str | None, problems: Problems) -> list[Recording]:
@@ -70,7 +75,10 @@ def recordings_of(
             recordings.append(completed_by(recording, row) if completed else recording)
         except ValueError as error:
             problems.add(path, n, str(error))
-    inferred = kind_of_targets([r.target for r in recordings if not r.kind])
+    unnamed = [r for r in recordings if not r.kind and r.target.strip()]
+    inferred = kind_of_targets([r.target for r in unnamed])
+    if inferred == "string" and (why := _exceptions(unnamed)):
+        problems.remark(path, why)
     kept = []
     for recording in recordings:
         recording = replace(recording, kind=recording.kind or inferred)
@@ -90,7 +98,9 @@ def _item(row: Mapping[str, Any], kind: str | None) -> Recording:
     kind = kind or (_text(row, "kind") if row.get("kind") else "")
     if kind and kind not in KINDS:
         raise ValueError(f"the kind {kind!r} is unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
-    return Recording(ident, question, target, kind)
+    listed = row.get("choices", row.get("options"))
+    choices = ascii_uppercase[: len(listed)] if isinstance(listed, (list, dict)) else offered(question)
+    return Recording(ident, question, target, kind, choices=choices)
 
 
 def id_of(row: Mapping[str, Any]) -> str | int:
@@ -148,6 +158,19 @@ def kind_of_targets(targets: Sequence[str]) -> str:
     """
     kinds = ("number", "yesno", "choice")
     return next((kind for kind in kinds if all(_is_target(target, kind) for target in targets)), "string")
+
+
+def _exceptions(recordings: Sequence[Recording]) -> str:
+    """Returns a message where few targets keep all others from being of one kind, with its line; else ""."""
+    for kind in KINDS[:-2]:
+        others = [r for r in recordings if not _is_target(r.target, kind)]
+        if len(others) <= max(1, FEW * len(recordings)) and len(recordings) > 2:
+            return (
+                f"its kind is taken to be string, since the target {others[0].target!r} of line {others[0].line} is no "
+                f"{kind} as the others are ({len(others)} of {len(recordings)}); --kind {kind} reports such rows and "
+                f"scores the others, --kind string scores all as text"
+            )
+    return ""
 
 
 def _is_target(target: str, kind: str) -> bool:

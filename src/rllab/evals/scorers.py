@@ -19,7 +19,7 @@ Scorer = Callable[[Recording], GradedAnswer]
 
 def rllab(recording: Recording) -> GradedAnswer:
     """Grades by the policy of `rllab.answers`."""
-    return grade(recording.completion, recording.target, recording.kind)
+    return grade(recording.completion, recording.target, recording.kind, recording.choices)
 
 
 def kojima(recording: Recording) -> GradedAnswer:

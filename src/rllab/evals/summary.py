@@ -41,7 +41,9 @@ def _summary(file: ScoredFile, name: str, scorer: str, own: str) -> Row:
         return sum(sum(f) / len(f) for f in flags) / whole
 
     correct = [[float(s.graded.correct) for s in item] for item in items]
-    row = {"file": name, "items": whole, "samples": len(file.scored), "scorer": scorer, "accuracy": share(correct)}
+    kinds = ", ".join(dict.fromkeys(s.recording.kind for s in file.scored))
+    row = {"file": name, "kind": kinds, "items": whole, "samples": len(file.scored), "scorer": scorer}
+    row |= {"accuracy": share(correct)}
     correct_or_missing = correct + [[0.0]] * absent
     row |= {"interval": clustered_wilson(correct_or_missing), "standard_error": clustered_error(correct_or_missing)}
     row |= {"unanswered": share([[s.graded.answer is None for s in item] for item in items]), "own scorer": own}

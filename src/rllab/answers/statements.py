@@ -1,0 +1,173 @@
+"""Finds the statements of an answer: boxes, GSM8K's `####`, 'the answer is', and what withdraws them."""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Statement(NamedTuple):
+    """A place that announces an answer. how: by which mark. text: what stands behind the mark. start: where it begins,
+    as an offset in characters. boxed: the text is the whole content of a box.
+    """
+
+    how: str
+    text: str
+    start: int
+    boxed: bool = False
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=\w)")
+_BOXES = 30  # how many boxes of a text are read, from the last
+_PHRASES = 200  # how many 'the answer is' of a text are read, from the last
+_WORD = re.compile(r"[^\s$.,;]{1,40}")
+_BETWEEN = re.compile(r"(?:[$\\()\[\]{}\s,;/.]|or|and|quad|qquad|text)*", re.I)
+
+_HASHES = re.compile(r"####[ \t]*([^\n]*)")
+# Markdown headings of the fourth level: '#### Step 2', '#### 1. Eggs', '#### (c) Mode', '#### 2 Multiply it by'.
+_HEADING = re.compile(r"[*_\s]*(?:\(?(?:\d{1,2}|[A-Za-z]|[ivx]{1,4})[.):]\s+\S|[A-Za-z]{2,}\b|\d+ [A-Z][a-z]+ \w)")
+_ALONE = re.compile(r"[*_\s]*(?:yes|no|true|false)[*_.!\s]*", re.I)
+
+_ANSWERS = (
+    r"\b(?:answers?|ans|antwort|respuesta|réponse|risposta|resposta|ответ)\b|"
+    r"\b(?:correct|right|best|closest|nearest|only|final|appropriate|suitable|likely|accurate) (?:option|choice)\b"
+)
+_IS = (
+    r"(?:\bis\b|\bare\b|\bwas\b|\bequals?\b|\b(?:would|will|should|must|has to|could|might) be\b|\bbecomes\b|"
+    r"\bcomes (?:out )?to\b|\b(?:seems|appears) to be\b|\b(?:ist|es|est|è|lautet)\b|[:=]|->|→|⟹)"
+)
+# Verbs behind 'answer' with which a sentence says something else of the answer than what it is.
+_OTHER_VERB = (
+    r"\b(?:assumes?|means|depends|requires?|represents|makes|uses?|implies|shows|comes from|relies|follows|choices|"
+    r"options|we|you)\b"
+)
+_ANSWER_IS = re.compile(
+    rf"(?:{_ANSWERS})(?:[*_\s]*(?=\n)|(?:(?!{_OTHER_VERB})[^\n.!?:=]){{0,80}}?[\s*_]{{0,3}}{_IS})"
+    rf"(?:[\s*_]{{0,9}}(?:{_IS}|[:]))?[\s*_:]*"
+    r"|(?:答案|答え|正解|정답|답)[\s*_]*(?:[是为為はは은는]|应该是|應該是|:)[\s*_:]*"
+    r"|^[ \t*]*A\s*:[\s*]*",
+    re.I | re.M,
+)
+# Before 'answer': the sentence is about the answer, or about another one.
+_ABOUT = (
+    r"checks?|checking|verify|verifies|verifying|confirms?|validate|explains?|justify|supports?|affects?|changes?",
+    r"to (?:find|get|obtain|determine|calculate|compute|reach|write|express|give)",
+    r"of|about|an|any|no|other|another|wrong|incorrect|possible|alternative|remaining|previous",
+)
+_DETERMINERS = r"(?:(?:the|this|that|my|our|your|its|final|correct|right|possible|potential|plausible|wrong)\s+){0,3}"
+_about = re.compile(rf"\b(?:{'|'.join(_ABOUT)})\s+{_DETERMINERS}$", re.I)
+_CONDITION = re.compile(r"[^.\n]{0,80}\bif\b", re.I)
+_IF = re.compile(r"\bif\b[^.\n]*$", re.I)
+_WOULD = re.compile(r"\b(?:would|could|might) be[\s*_:]*$", re.I)
+_NOT = re.compile(
+    r"[\s*_]*(?:definitely |certainly |clearly |simply |just )?not\b(?! (?:known|clear|given|certain|sure|possible))",
+    re.I,
+)
+_BUT = re.compile(r"[^.\n]{0,60}?\bbut (?:rather |instead )?", re.I)
+
+_NEW = r"(?=[-$(\d]|(?-i:[A-Z])(?=[\s.,!)]|$))"  # a number or a letter follows
+_REALLY = r"(?:actually |really |instead |in fact |have |rather ){0,2}"
+_SUBJECT = r"(?:it|that|this|the (?:answer|result|total|correct \w+))"
+_WITHDRAWN = (  # what withdraws the statements before it
+    r"\b(?:wait|hold on|hmm|oops|actually|sorry)\b[\s,.!;:-]{1,4}(?:(?:actually|but)\s)?(?:"
+    r"no(?=[\s]{0,2}[,.!;:\n-]|$)|that(?:'s| is| was) (?:not (?:right|correct|true)|wrong|incorrect|a mistake)|"
+    r"I (?:made|forgot|misread|miscalculated|missed|was wrong|mixed|need to correct)|scratch that)",  # 'wait, no'
+    rf"\bno,? wait\b|,? (?:hmm,? |no,? )?actually,? {_NEW}|(?<=[\w)]), no, {_NEW}",  # 'hmm, actually 15', '12, no, 15'
+    r"\bscratch that\b|\bI take that back\b|\bcorrection\s?:|\bI made an? (?:mistake|error)\b|\bmake that\b",
+    rf"\bI (?:meant|mean)\b|\bon second thought\b|\bactually,? {_SUBJECT}(?:'s| (?:is|should|must|would|was)\b)",
+    rf"\b{_SUBJECT} should {_REALLY}(?:be|been) (?!noted|noticed|clear|\w+ed\b)",  # 'it should be 15'
+)
+_withdrawn = re.compile("|".join(_WITHDRAWN), re.I)
+_REPLACED = (  # in a correction, what announces the new answer
+    rf"\b(?:should|must|has to|would|ought to) {_REALLY}(?:be|been)\b\s*",
+    r"\b(?:it|that)(?:'s| is)(?: actually)?\s|\bactually\b,?\s|\b(?:meant|mean|make that|correction)\b\s?:?\s",
+)
+_replaced = re.compile("|".join(_REPLACED), re.I)
+
+
+def statements(text: str, corrected: bool = False) -> Iterator[Statement]:
+    """Yields the statements of an answer in a text, those of stronger marks first and the last of a mark first.
+
+    corrected: the text corrects an earlier statement; 'it should be 15' is a statement, too.
+    """
+    yield from _boxes(text)
+    yield from _hashes(text)
+    yield from _phrases(text)
+    if corrected:
+        for m in reversed(list(_replaced.finditer(text))):
+            yield Statement("corrected", text[m.end() :], m.start())
+
+
+def corrections(text: str, start: int = 0) -> int:
+    """Returns where the last correction at or behind `start` begins, as an offset in characters; 0 without one."""
+    return max((m.start() for m in _withdrawn.finditer(text, start)), default=0)
+
+
+def open_box(text: str) -> bool:
+    """Returns whether the text is cut off inside its only box."""
+    return "boxed" in text and _BOX.search(text) is not None and not any(True for _ in _closed_boxes(text))
+
+
+def _boxes(text: str) -> Iterator[Statement]:
+    boxes = list(_closed_boxes(text))
+    if boxes:
+        yield Statement("in a box", _last_box(text, boxes), boxes[-1][0], True)
+    for start, _, content in reversed(boxes[:-1]):
+        yield Statement("in a box", content, start, True)
+
+
+def _closed_boxes(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yields (start, end, content) of each of the last closed boxes."""
+    for m in [*_BOX.finditer(text)][-_BOXES:]:
+        if text[m.end()] != "{":
+            word = _WORD.match(text, m.end())
+            yield m.start(), word.end() if word else m.end(), word[0] if word else ""
+        elif end := _closing(text, m.end()):
+            yield m.start(), end, text[m.end() + 1 : end - 1]
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Returns the place behind the brace that closes the one at `start`, or None."""
+    depth = 0
+    for at in range(start, min(len(text), start + 2000)):
+        depth += (text[at] == "{") - (text[at] == "}")
+        if not depth:
+            return at + 1
+    return None
+
+
+def _last_box(text: str, boxes: list[tuple[int, int, str]]) -> str:
+    """Returns the content of the last box, joined with preceding boxes that only 'or' or 'and' separates from it."""
+    contents = [boxes[-1][2]]
+    for (_, end, content), (start, _, _) in zip(reversed(boxes[:-1]), reversed(boxes), strict=False):
+        if content == contents[0] or not _BETWEEN.fullmatch(text[end:start]):
+            break
+        contents.insert(0, content)
+    return re.sub(r"(?<!\\)\$", "", " or ".join(contents))
+
+
+def _hashes(text: str) -> Iterator[Statement]:
+    """Yields the lines behind `####` that are no headings: nothing follows them, or they are no words or label."""
+    lines = [m for m in reversed(list(_HASHES.finditer(text))) if m[1].strip()]
+    headings = [m for m in lines if _HEADING.match(m[1]) and not _ALONE.fullmatch(m[1])]
+    for m in lines:
+        if m not in headings:
+            yield Statement("behind ####", m[1].strip(), m.start())
+    if headings and not text[headings[0].end() :].strip():
+        yield Statement("behind ####", headings[0][1].strip(), headings[0].start())
+
+
+def _phrases(text: str) -> Iterator[Statement]:
+    """Yields what stands behind 'the answer is', without sentences that say something else of an answer."""
+    for m in reversed(deque(_ANSWER_IS.finditer(text), _PHRASES)):
+        rest = text[m.end() : m.end() + 2000]
+        if _about.search(text[max(0, m.start() - 60) : m.start()]):
+            continue
+        if _WOULD.search(m[0]) and (_CONDITION.match(rest) or _IF.search(text[max(0, m.start() - 200) : m.start()])):
+            continue
+        if _NOT.match(rest):
+            but = _BUT.match(rest)
+            if but is None:
+                continue
+            rest = rest[but.end() :]
+        yield Statement("behind 'the answer is'", rest, m.start())
