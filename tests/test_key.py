@@ -40,7 +40,7 @@ def gold(tmp_path: Path) -> Path:
 
 def scored(gold: Path, *paths: Path, kind: str | None = None) -> tuple[list[dict[str, Any]], Problems]:
     problems = Problems()
-    files, label = score(paths, kind, "rllab", problems, Key(str(gold), kind))
+    files, label = score(paths, kind, "rllab", problems, Key(str(gold), kind, problems))
     return ranked(summaries(files, label)), problems
 
 
@@ -133,18 +133,22 @@ def test_one_bad_file_does_not_harm_the_others(gold: Path, tmp_path: Path) -> No
 )
 def test_a_key_with_a_fault_scores_nobody(rows: list[Any], fault: str, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="nothing is scored, since the key has faults") as error:
-        Key(str(write(tmp_path / "gold.jsonl", rows)), None)
+        Key(str(write(tmp_path / "gold.jsonl", rows)), None, Problems())
     assert fault in str(error.value)
 
 
 def test_the_kind_of_a_key(tmp_path: Path) -> None:
+    problems = Problems()
+    rows = [{"id": i, "target": "many" if i == 7 else str(i)} for i in range(20)]
+    assert Key(str(write(tmp_path / "gold.jsonl", rows)), None, problems).kinds == "string"
+    assert "the target 'many' of line 8 is no number as the others are" in problems.remarks[0] and not problems
     rows = [
         {"id": 1, "target": "B", "kind": ""},
         {"id": 2, "target": "(C)"},
         {"id": 3, "target": "7", "kind": "number"},
     ]
-    assert Key(str(write(tmp_path / "gold.jsonl", rows)), None).kinds == "choice, number"
-    assert Key(str(tmp_path / "gold.jsonl"), "string").kinds == "string"
+    assert Key(str(write(tmp_path / "gold.jsonl", rows)), None, Problems()).kinds == "choice, number"
+    assert Key(str(tmp_path / "gold.jsonl"), "string", Problems()).kinds == "string"
 
 
 @pytest.mark.parametrize(
@@ -215,6 +219,14 @@ def test_an_answer_on_which_a_scorer_fails_is_wrong(
     assert done.returncode == 2 and "the scorer failed: AssertionError" in done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["accuracy"], row["missing"], row["faults"], row["items"]) == (0.25, 15, 15, 20)
+
+
+def test_many_samples_and_endless_ids_are_no_trouble(gold: Path, tmp_path: Path) -> None:
+    rows = [json.dumps({"id": 0, "completion": "0" if i % 4 else "1"}) for i in range(6_000)]
+    rows += [json.dumps({"id": "x" * 10**6, "completion": "0"}), json.dumps({"id": {"y" * 10**6: 1}})]
+    (row,), problems = scored(gold, write(tmp_path / "s.jsonl", rows))
+    assert row["k"] == len(row["pass_at_k"]) == 6_000 and row["pass_at_k"][1501] == pytest.approx(1 / 20)
+    assert row["majority"] == 1 / 20 and len(problems) == 2 and max(map(len, problems.messages())) < 600
 
 
 def test_names_of_files_stay_apart(gold: Path, tmp_path: Path) -> None:

@@ -208,9 +208,15 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     >>> pass_at_k(5, 2, 1), pass_at_k(5, 2, 4)
     (0.4, 1.0)
     """
+    return float(pass_curve(n, correct, k)[-1])
+
+
+def pass_curve(n: int, correct: int, k: int) -> np.ndarray:
+    """Returns pass@1 to pass@K for K = k, [K], each as by `pass_at_k`, in time that is linear in K."""
     if not 0 <= correct <= n or not 1 <= k <= n:
         raise ValueError(f"pass@{k} of {n} samples with {correct} right")
-    return 1.0 if n - correct < k else 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+    drawn = np.arange(k)
+    return 1 - np.cumprod(np.maximum(n - correct - drawn, 0) / (n - drawn))
 
 
 def most_frequent(answers: Sequence[Hashable | None]) -> list[Hashable]:

@@ -46,7 +46,7 @@ def score(
     _check_files(files, key, csv, outputs)
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)  # a folder that may not be written fails before the work
-    gold = Key(key, kind or None) if key else None
+    gold = Key(key, kind or None, problems) if key else None
     scored, label = score_files(files, kind or None, scorer, problems, gold)
     if out:
         write_results(Path(out), scored, label)

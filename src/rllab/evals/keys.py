@@ -37,8 +37,10 @@ class Submission:
 class Key:
     """The items of a key by id, each as a recording without a completion."""
 
-    def __init__(self, name: str, kind: str | None) -> None:
+    def __init__(self, name: str, kind: str | None, remarks: Problems) -> None:
         """Reads a key: a JSONL file with `id`, `target` and maybe `kind`, or a task named as in a recipe.
+
+        kind: see `recordings_of`. remarks: receives what is noteworthy of the key and no fault.
 
         Raises:
             Mistake: there is no such file or task, or any row is broken or repeats an id.
@@ -51,9 +53,8 @@ class Key:
         for item in recordings_of(path, rows, kind, problems, completed=False):
             if (first := self._items.get(str(item.id))) is not None:
                 problems.add(path, item.line, f"the id {item.id!r} is in line {first.line} already")
-            if not item.target.strip():
-                problems.add(path, item.line, "the target is empty")
             self._items[str(item.id)] = item
+        remarks.remarks += problems.remarks
         if problems or not self._items:
             faults = problems.messages() or [f"{name}: it has no rows"]
             raise Mistake("\n".join(["nothing is scored, since the key has faults", *faults]))
@@ -120,7 +121,7 @@ class Key:
     def _differences(self, item: Recording, row: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """Yields (column, its value, the key's) of what a row says of its item and the key does not."""
         gold, own = self._rows[item.line], row.get("target")
-        for name in ("question", "choices"):
+        for name in ("question", "choices", "options"):
             if name in row and name in gold and row[name] != gold[name]:
                 yield name, row[name], gold[name]
         if row.get("kind") not in (None, "", item.kind):

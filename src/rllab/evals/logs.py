@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import Mistake
-from rllab.evals.problems import Problems, read_rows
+from rllab.evals.problems import MOST, Problems, read_rows
 
 Row = dict[str, Any]
 MOST_OF_A_SAMPLE = 64 * 2**20  # bytes
@@ -90,6 +90,8 @@ def _content(content: str | list[Row], sample: Row) -> str:
 
 def _whole_log(path: Path) -> Row | None:
     """Returns the log of Inspect that a JSON file is; None for another file."""
+    if path.stat().st_size > MOST:
+        return None
     try:
         log = json.loads(path.read_bytes())
     except (ValueError, RecursionError):  # the answer to the question: it is JSONL, or is read as such and reported

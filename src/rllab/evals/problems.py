@@ -21,15 +21,15 @@ class Problems:
 
     def note(self, path: Path, fault: str, count: int = 1) -> None:
         """Adds a fault of a whole file. count: how many rows or items are left out by it."""
-        self._notes.append((f"{path}: {fault}", count))
+        self._notes.append((f"{path}: {_clip(fault)}", count))
 
     def remark(self, path: Path, text: str) -> None:
         """Adds what the reader of a result should know although nothing was left out; it is no fault."""
-        self.remarks.append(f"{path}: {text}")
+        self.remarks.append(f"{path}: {_clip(text)}")
 
     def add(self, path: Path, line: int, fault: str) -> None:
         """Adds a fault of a line (from 1)."""
-        self._lines[str(path), fault].append(line)
+        self._lines[str(path), _clip(fault)].append(line)
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values())) + sum(count for _, count in self._notes)
@@ -40,6 +40,11 @@ class Problems:
             f"{path}:{lines[0]}: {fault}" + (f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else "")
             for (path, fault), lines in self._lines.items()
         ]
+
+
+def _clip(text: str) -> str:
+    """Returns a message at a length that can be read, whatever the file holds that it quotes."""
+    return text if len(text) <= 400 else f"{text[:390]}..."
 
 
 def read_rows(path: Path, problems: Problems) -> list[tuple[int, dict[str, Any]]]:

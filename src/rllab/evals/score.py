@@ -141,7 +141,10 @@ def disagreements(files: Sequence[ScoredFile], shown: int = 10) -> list[str]:
     """Returns lines that name the items which are right by position only, where strict and lenient disagree."""
     apart = [s for f in files for s in f.scored if s.strict != s.lenient]
     lines = [f"strict and lenient disagree on {len(apart)} items" + (":" if apart else "")]
-    lines += [f"  {f'{s.file} ' * (len(files) > 1)}{s.id!r}: {s.own.answer!r}, {s.own.reason}" for s in apart[:shown]]
+    lines += [
+        f"  {f'{s.file} ' * (len(files) > 1)}{s.id!r}: {str(s.own.answer)[:80]!r}, {s.own.reason[:200]}"
+        for s in apart[:shown]
+    ]
     return lines + ([f"  and {len(apart) - shown} more; --out FILE has them all"] if len(apart) > shown else [])
 
 

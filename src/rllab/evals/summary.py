@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rllab.answers.numerals import number
 from rllab.answers.string import bare
 from rllab.answers.yesno import POLAR
@@ -14,7 +16,7 @@ from rllab.core.files import write_atomic
 from rllab.core.messages import visible
 from rllab.evals.score import Scored, ScoredFile
 from rllab.evals.scorers import find_scorer
-from rllab.stats import clustered_error, clustered_wilson, majority_vote, most_frequent, pass_at_k
+from rllab.stats import clustered_error, clustered_wilson, majority_vote, most_frequent, pass_curve
 
 Row = dict[str, Any]
 COLUMNS = "rank file items samples missing unknown differing faults accuracy low high standard_error unanswered strict"
@@ -60,8 +62,8 @@ def _passes(correct: Sequence[Sequence[float]], whole: int) -> Row:
     """Returns `k` and `pass_at_k`; the estimate depends on the numbers of samples and of right ones only."""
     k = min(map(len, correct), default=1)
     kinds = Counter((len(c), round(sum(c))) for c in correct)
-    estimates = [sum(m * pass_at_k(n, right, i) for (n, right), m in kinds.items()) / whole for i in range(1, k + 1)]
-    return {"k": k, "pass_at_k": estimates}
+    estimates = sum((m * pass_curve(n, right, k) for (n, right), m in kinds.items()), np.zeros(k)) / whole
+    return {"k": k, "pass_at_k": estimates.tolist()}
 
 
 def _vote(scored: Scored) -> Hashable | None:
