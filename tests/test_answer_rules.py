@@ -117,6 +117,8 @@ def test_a_correction_withdraws_what_stands_before_it() -> None:
                     continue
                 assert grade(first + correction, new, kind).correct, first + correction
                 assert not grade(first + correction, old, kind).correct, first + correction
+    for denied in ("The answer is 12? No.", "The answer is 12. That is wrong.", "I doubt that the answer is 12."):
+        assert not grade(denied, "12", "number").correct, denied
     assert extract("The answer is 12. Wait, no.", "number").how == "its answer is withdrawn"
     assert grade(
         "The answer is 12. Wait, let me check: 3 * 4 = 12. It should be noted that 12 > 3.", "12", "number"

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from rllab.answers import choice, latex, number, numerals, string, yesno
+from rllab.answers.corrections import corrections, denial
 from rllab.answers.numerals import tidy
 from rllab.answers.parts import NotCommitted, final_part, run_ons
-from rllab.answers.statements import corrections, open_box, statements
+from rllab.answers.statements import open_box, statements
 
 READERS = {"number": number, "choice": choice, "yesno": yesno, "string": string, "latex": latex}
 KINDS = tuple(READERS)
@@ -140,15 +141,22 @@ def _read(text: str, reader: ModuleType, choices: str, tagged: bool = False, cor
         value = (reader.boxed if statement.boxed else reader.marked)(statement.text)
         if value is None or (choices and value not in choices):
             continue
+        if at := denial(statement.text):
+            return _withdrawn(statement.text[at:], reader, choices)
         if at := corrections(text, statement.start + 1):
-            answer = _read(text[at:], reader, choices, corrected=True)
-            return answer if answer.text is not None else Answer(None, "its answer is withdrawn")
+            return _withdrawn(text[at:], reader, choices)
         return Answer(value, statement.how, True)
     if cut:
         raise NotCommitted("cut off before its answer")
     if tagged and not _SENTENCES.search(text.strip()) and (value := reader.marked(text)) is not None:
         return Answer(value, "in an answer tag", True)
     return _by_position(text, reader, choices, tagged)
+
+
+def _withdrawn(text: str, reader: ModuleType, choices: str) -> Answer:
+    """Returns the answer of the text that withdraws another one."""
+    answer = _read(text, reader, choices, corrected=True)
+    return answer if answer.text is not None else Answer(None, "its answer is withdrawn")
 
 
 def _by_position(text: str, reader: ModuleType, choices: str, tagged: bool) -> Answer:

@@ -10,9 +10,15 @@ _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\b\s?|[*_`${}\"]|\\(
 # A letter in parentheses, or a bare one that stands for itself: no part of a word, a formula or a unit behind a number.
 _LETTER = re.compile(
     r"(?<![A-Za-z0-9'\\])(?:(\()([A-Za-z])(\))|(?<![\d.] )(\(?)([A-Za-z])(\)?))(?![A-Za-z0-9'_^=])(?!-[A-Za-z])"
-    r"(?! ?[=^·<>] ?\w)(?! ?[+/] ?\d)"
+    r"(?!\.[A-Za-z])(?!\+\+)(?! ?[=^·<>] ?\w)(?! ?[+/] ?\d)"
 )
 _ENDS = re.compile(r"\s{0,9}(?:[).:,;]|$)")
+# Before a letter: it is a part of a name, as in 'vitamin C'.
+_NAME = re.compile(
+    r"\b(?:vitamin|plan|type|group|class|grade|figure|table|hepatitis|section|appendix|team|vector|point|line|angle|event|"
+    r"box|company|person|country|city|state|phase|factor|protein|case|sample|model)s? $",
+    re.I,
+)
 _NAMED = re.compile(r"\b(?:option|choice) $", re.I)
 # Behind a bare 'A' or 'I' that is a word: 'A good estimate', 'I think'.
 _WORD = re.compile(
@@ -43,7 +49,7 @@ _END = re.compile(
     r"(?<=\b[A-Z])\.(?=\s[A-Z][a-z]+\s)|[\n。！]"
 )
 _FORMULA = re.compile(r"(?<![A-Za-z])[A-Za-z]\s?=\s")
-_ALONE = re.compile(r"\W{0,9}([A-Za-z])\W{0,9}")
+_ALONE = re.compile(r"\W{0,9}([A-Za-z])[^\w+#]{0,9}")
 _LEADS = re.compile(r"\W{0,9}(?:([A-J])(?:\s?[).:,](?=\s|$)|\s*\n)|([a-j])(?:\s?\)(?=\s|$)|\s*\n))")
 _REASON = re.compile(r"\s*(?:because|since|as)\b")
 _LISTED = re.compile(r"^\W{0,9}([A-Za-z])\s?[).:]\s", re.M)
@@ -153,6 +159,8 @@ def _is_word(text: str, m: re.Match[str], letter: str, enclosed: bool, before: s
     """Returns whether a letter is a word ('a', 'I') or a variable, and no choice."""
     if enclosed:
         return False
+    if _NAME.search(before):
+        return True
     if letter.islower():
         named = _NAMED.search(before) is not None
         return not named and bool(len(before) > 9 or before.strip(" (\n") or not _ENDS.match(text, m.end()))

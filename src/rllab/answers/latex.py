@@ -136,7 +136,8 @@ def _same(answer: str, target: str) -> tuple[bool, str]:
 
 def _number(latex: str) -> Numeral | None:
     """Returns the number that a formula is; None where the formula contains a letter or is no number."""
-    return None if re.search(r"[A-Za-z]", plain(latex)) else number(latex)
+    listed = re.search(r"\d,\d{1,2}(?!\d)", latex)  # '1,2' is two numbers
+    return None if listed or re.search(r"[A-Za-z]", plain(latex)) else number(latex)
 
 
 def _plain(latex: str) -> str:

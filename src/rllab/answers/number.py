@@ -15,7 +15,7 @@ REFUSED = re.compile(
     r"\b(?:unknown|not (?:known|clear|given|enough|sure|certain|possible|determin)|(?:cannot|can't|can not|could not) "
     r"(?:be|solve|answer|determine|find|tell|say)|unable to|impossible|undetermined|indeterminate|unclear|insufficient|"
     r"none of|depend(?:s|ent|ing) (?:on|upon)|it depends|(?:hard|difficult|too early) to (?:say|tell|know|determine)|"
-    r"inconclusive|ambiguous|debatable|up for debate)\b",
+    r"inconclusive|ambiguous|doubt that|debatable|up for debate)\b",
     re.I,
 )
 # Behind 'the answer is': words with which the sentence says something else of the answer.
@@ -40,7 +40,11 @@ _LABEL = re.compile(
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _FACTORIAL = re.compile(r"(?<=[\d)}])!(?=\s*(?:\$|\\[)\]]|[}+*/^=]))")
 _SYMBOL = re.compile(r"\\(?:pi|sqrt|infty|theta|[ln]?log|ln|e)\b|[√π∞∛]")
-_DIFFERENT = re.compile(r"(?:\b(?:more|less|fewer|greater|larger|smaller|other|over|under) than|\bnot)\s\W*$", re.I)
+_DIFFERENT = re.compile(
+    r"\b(?:(?:more|less|fewer|greater|larger|smaller|other|over|under) than|not|never|no longer|anything but|neither|"
+    r"nor)\s\W*$",
+    re.I,
+)
 _REMARK = re.compile(r"\s\((?!(?:or|maybe|perhaps)\b)[^()\n]*\)[\s.]*$")
 _COMPUTED = re.compile(r"\b(?:sum|difference|product|average|mean|quotient|remainder)\b", re.I)
 _NEAR = 160  # characters behind a mark within which its number stands

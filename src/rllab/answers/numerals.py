@@ -46,10 +46,17 @@ _UNICODE |= {c: chr(c - 0xFEE0) for c in range(0xFF01, 0xFF5F)}
 _UNICODE |= {ord(c): q for cs, q in (("‘’‛′", "'"), ("“”„‟″«»", '"')) for c in cs}
 _THIN = re.compile("(?<=\\d)[\u00a0\u2007\u2008\u2009\u202f](?=\\d{3}(?!\\d))")
 _SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f]")
+_DIGIT = re.compile(r"(?![0-9])\d")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([\d.,]+)\s*\}|(\d))\s*(?:\{\s*([\d.,]+)\s*\}|(\d))")
 _MARKUP = [
+    (
+        re.compile(
+            r"\\[dt]?frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
+        ),
+        r" \1/\2",
+    ),
     (re.compile(r"<<[^<>]*>>"), ""),  # GSM8K's calculator marks
     (re.compile(r"(?<=[\d)])(?:\*\*| \*\* )(?=[\d(])"), "^"),
     (re.compile(r"\b(?:minus|negative) (?=[$.\d])", re.I), "-"),
@@ -99,9 +106,7 @@ def tidy(text: str) -> str:
     text = _VULGAR.sub(lambda m: " " + unicodedata.normalize("NFKC", m[0]), text)
     text = _RAISED.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
     text = _SPACES.sub(" ", _THIN.sub("", text)).translate(_UNICODE)
-    if text.isascii():
-        return text
-    return "".join(str(d) if (d := unicodedata.decimal(c, None)) is not None else c for c in text)
+    return text if text.isascii() else _DIGIT.sub(lambda m: str(unicodedata.decimal(m[0])), text)
 
 
 def plain(text: str) -> str:

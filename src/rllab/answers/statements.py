@@ -1,9 +1,11 @@
-"""Finds the statements of an answer: boxes, GSM8K's `####`, 'the answer is', and what withdraws them."""
+"""Finds the statements of an answer: boxes, GSM8K's `####` and 'the answer is' in a text."""
 
 import re
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from rllab.answers.corrections import replacements
 
 
 class Statement(NamedTuple):
@@ -29,9 +31,10 @@ _HEADING = re.compile(r"[*_\s]*(?:\(?(?:\d{1,2}|[A-Za-z]|[ivx]{1,4})[.):]\s+\S|[
 _ALONE = re.compile(r"[*_\s]*(?:yes|no|true|false)[*_.!\s]*", re.I)
 
 _ANSWERS = (
-    r"\b(?:answers?|ans|antwort|respuesta|réponse|risposta|resposta|ответ)\b|"
-    r"\b(?:correct|right|best|closest|nearest|only|final|appropriate|suitable|likely|accurate) (?:option|choice)\b"
+    r"answers?|ans|antwort|respuesta|réponse|risposta|resposta|ответ|my (?:choice|pick|selection)|"
+    r"(?:correct|right|best|closest|nearest|only|final|appropriate|suitable|likely|accurate) (?:option|choice)"
 )
+_KEYS = re.compile(rf"{_ANSWERS}|答|正解|정답|답|a[ \t]?:")  # in lower case, where a phrase may begin
 _IS = (
     r"(?:\bis\b|\bare\b|\bwas\b|\bequals?\b|\b(?:would|will|should|must|has to|could|might) be\b|\bbecomes\b|"
     r"\bcomes (?:out )?to\b|\b(?:seems|appears) to be\b|\b(?:ist|es|est|è|lautet)\b|[:=]|->|→|⟹)"
@@ -42,11 +45,11 @@ _OTHER_VERB = (
     r"options|we|you)\b"
 )
 _ANSWER_IS = re.compile(
-    rf"(?:{_ANSWERS})(?:[*_\s]*(?=\n)|(?:(?!{_OTHER_VERB})[^\n.!?:=]){{0,80}}?[\s*_]{{0,3}}{_IS})"
+    rf"\b(?:{_ANSWERS})\b(?:[*_\s]*(?=\n)|(?:(?!{_OTHER_VERB})[^\n.!?:=]){{0,80}}?[\s*_]{{0,3}}{_IS})"
     rf"(?:[\s*_]{{0,9}}(?:{_IS}|[:]))?[\s*_:]*"
     r"|(?:答案|答え|正解|정답|답)[\s*_]*(?:[是为為はは은는]|应该是|應該是|:)[\s*_:]*"
-    r"|^[ \t*]*A\s*:[\s*]*",
-    re.I | re.M,
+    r"|\bA\s*:[\s*]*",
+    re.I,
 )
 # Before 'answer': the sentence is about the answer, or about another one.
 _ABOUT = (
@@ -56,6 +59,12 @@ _ABOUT = (
 )
 _DETERMINERS = r"(?:(?:the|this|that|my|our|your|its|final|correct|right|possible|potential|plausible|wrong)\s+){0,3}"
 _about = re.compile(rf"\b(?:{'|'.join(_ABOUT)})\s+{_DETERMINERS}$", re.I)
+_DOUBTED = re.compile(
+    r"\b(?:doubt|deny|(?:do|does|did)(?: not|n't) (?:think|believe|say|mean)|not (?:true|the case)|false|wrong|if)"
+    r"(?: that| to say(?: that)?)? (?:the |my |our )?(?:(?:final|correct|right) )?$",
+    re.I,
+)
+_LINE = re.compile(r"(?:^|\n)[ \t*]*$")  # before 'A:'
 _CONDITION = re.compile(r"[^.\n]{0,80}\bif\b", re.I)
 _IF = re.compile(r"\bif\b[^.\n]*$", re.I)
 _WOULD = re.compile(r"\b(?:would|could|might) be[\s*_:]*$", re.I)
@@ -64,25 +73,6 @@ _NOT = re.compile(
     re.I,
 )
 _BUT = re.compile(r"[^.\n]{0,60}?\bbut (?:rather |instead )?", re.I)
-
-_NEW = r"(?=[-$(\d]|(?-i:[A-Z])(?=[\s.,!)]|$))"  # a number or a letter follows
-_REALLY = r"(?:actually |really |instead |in fact |have |rather ){0,2}"
-_SUBJECT = r"(?:it|that|this|the (?:answer|result|total|correct \w+))"
-_WITHDRAWN = (  # what withdraws the statements before it
-    r"\b(?:wait|hold on|hmm|oops|actually|sorry)\b[\s,.!;:-]{1,4}(?:(?:actually|but)\s)?(?:"
-    r"no(?=[\s]{0,2}[,.!;:\n-]|$)|that(?:'s| is| was) (?:not (?:right|correct|true)|wrong|incorrect|a mistake)|"
-    r"I (?:made|forgot|misread|miscalculated|missed|was wrong|mixed|need to correct)|scratch that)",  # 'wait, no'
-    rf"\bno,? wait\b|,? (?:hmm,? |no,? )?actually,? {_NEW}|(?<=[\w)]), no, {_NEW}",  # 'hmm, actually 15', '12, no, 15'
-    r"\bscratch that\b|\bI take that back\b|\bcorrection\s?:|\bI made an? (?:mistake|error)\b|\bmake that\b",
-    rf"\bI (?:meant|mean)\b|\bon second thought\b|\bactually,? {_SUBJECT}(?:'s| (?:is|should|must|would|was)\b)",
-    rf"\b{_SUBJECT} should {_REALLY}(?:be|been) (?!noted|noticed|clear|\w+ed\b)",  # 'it should be 15'
-)
-_withdrawn = re.compile("|".join(_WITHDRAWN), re.I)
-_REPLACED = (  # in a correction, what announces the new answer
-    rf"\b(?:should|must|has to|would|ought to) {_REALLY}(?:be|been)\b\s*",
-    r"\b(?:it|that)(?:'s| is)(?: actually)?\s|\bactually\b,?\s|\b(?:meant|mean|make that|correction)\b\s?:?\s",
-)
-_replaced = re.compile("|".join(_REPLACED), re.I)
 
 
 def statements(text: str, corrected: bool = False) -> Iterator[Statement]:
@@ -94,13 +84,7 @@ def statements(text: str, corrected: bool = False) -> Iterator[Statement]:
     yield from _hashes(text)
     yield from _phrases(text)
     if corrected:
-        for m in reversed(list(_replaced.finditer(text))):
-            yield Statement("corrected", text[m.end() :], m.start())
-
-
-def corrections(text: str, start: int = 0) -> int:
-    """Returns where the last correction at or behind `start` begins, as an offset in characters; 0 without one."""
-    return max((m.start() for m in _withdrawn.finditer(text, start)), default=0)
+        yield from (Statement("corrected", text[end:], start) for start, end in replacements(text))
 
 
 def open_box(text: str) -> bool:
@@ -159,9 +143,14 @@ def _hashes(text: str) -> Iterator[Statement]:
 
 def _phrases(text: str) -> Iterator[Statement]:
     """Yields what stands behind 'the answer is', without sentences that say something else of an answer."""
-    for m in reversed(deque(_ANSWER_IS.finditer(text), _PHRASES)):
+    lower = text.lower()
+    keys = deque(_KEYS.finditer(lower if len(lower) == len(text) else text), _PHRASES)
+    for m in filter(None, (_ANSWER_IS.match(text, key.start()) for key in reversed(keys))):
         rest = text[m.end() : m.end() + 2000]
-        if _about.search(text[max(0, m.start() - 60) : m.start()]):
+        before = text[max(0, m.start() - 60) : m.start()]
+        if (m[0][1:].lstrip().startswith(":") and not _LINE.search(before)) or _about.search(before):
+            continue
+        if _DOUBTED.search(before):
             continue
         if _WOULD.search(m[0]) and (_CONDITION.match(rest) or _IF.search(text[max(0, m.start() - 200) : m.start()])):
             continue

@@ -28,10 +28,13 @@ _LEFT_OUT = {
     "words that limit it": re.compile(
         r"\\(?:text|mathrm|mbox)\s*\{\s*(?:,|(?:or|at|more|less|fewer|not|if|mod|about)\b)"
     ),
+    "a modulus": re.compile(r"\\[bp]?mod(?![A-Za-z])"),
     "an approximation": re.compile(r"\\(?:approx|simeq|cong)(?![A-Za-z])|≈"),
-    "a sign of two values": re.compile(r"\\(?:pm|mp)(?![A-Za-z])"),
 }
 _STRANGE = re.compile(r"[^\x00-\x7f£€¥₹₽₩¢\u2E80-\u9FFF\uAC00-\uD7AF\u0600-\u0E7F]")  # units may be in any script
+
+_TEXT = re.compile(r"\\[A-Za-z]+(?:\s*\{[^{}\\]*[A-Za-z]{2,}[^{}\\]*\})?")  # commands, and words in their braces
+_NAMES = re.compile(r"[A-BD-Zabd-z]")  # variables; C and c are constants of integration
 
 
 def as_latex(text: str) -> str:
@@ -53,5 +56,8 @@ def comparable(answer: str, target: str) -> str:
     for what, pattern in _LEFT_OUT.items():
         if bool(pattern.search(answer)) != bool(pattern.search(target)):
             return f"only one of them has {what}"
+    names = [set(_NAMES.findall(_TEXT.sub("", formula))) for formula in (answer, target)]
+    if names[0] != names[1] and {n.lower() for n in names[0]} == {n.lower() for n in names[1]}:
+        return "their variables differ in case"
     strange = set(_STRANGE.findall(answer)) ^ set(_STRANGE.findall(target))
     return f"only one of them has {min(strange)!r}" if strange else ""

@@ -47,9 +47,9 @@ _MEASURES = (
     r"miles?|m|met(?:er|re)s?|[ck]m|(?:centi|kilo)met(?:er|re)s?|lbs?|pounds?|oz|ounces?|k?g|(?:kilo)?grams?|tons?|"
     r"dollars?|bucks|euros?|cents?|gallons?|quarts?|pints?|cups?|l|lit(?:er|re)s?|degrees?|dozen)"
 )
-_WORD = r"\s?(?!(?:in|of|on|at|per|for|from|by|to|with|out|after|before|is|are|was|or|as|but|so|not)\b)[A-Za-z]+\.?"
+_WORD = r"[ ]?(?!(?:in|of|on|at|per|for|from|by|to|with|out|after|before|is|are|was|or|as|but|so|not)\b)[A-Za-z]+\.?"
 _TWO_PARTS = (  # of one quantity
-    rf"\s?{_MEASURES}\b\.?,?\s+(?:and\s+)?\$?\d",  # 5 feet 3 inches
+    rf"[ ]?{_MEASURES}\b\.?,?[ ]+(?:and\s+)?\$?\d",  # 5 feet 3 inches
     rf"(?:{_WORD}){{1,2}},?\s+and\s+\$?\d",  # 4 red and 4 blue
     r"['\"]\s?\d",  # 5'3"
 )

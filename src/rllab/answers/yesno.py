@@ -15,7 +15,9 @@ _MORE = re.compile(
 )
 # The question repeated: 'True or False:', 'Yes or No?', '(yes/no)'.
 _PAIR = r"(?:(?:yes|true)\s*(?:or|/|,|\|)\s*(?:no|false)|(?:no|false)\s*(?:or|/|,|\|)\s*(?:yes|true))"
-_ASKED = re.compile(rf"\(\s*{_PAIR}\s*\)|\b{_PAIR}\b[\s*_\"')]*(?:[:?]|\n)", re.I)
+_ASKED = re.compile(
+    rf"\(\s*{_PAIR}\s*\)|\b{_PAIR}\b[\s*_\"')]*(?:[:?]|\n|->|→|=>|\.\s+(?=(?:yes|no|true|false)\b))", re.I
+)
 _BOTH = re.compile(r"\W*(?:\b(?:and|or|nor|but also|as well as)\b|[/|+;])\W*|\s?,\s?", re.I)
 _THEN = re.compile(
     r"(?:^|[.!?:;\n—]|\b(?:so|therefore|thus|hence|then|is|answer|say|conclude|would be))[\s,*_\"'(:]*$", re.I
@@ -27,9 +29,9 @@ _NOT = re.compile(
 )
 _PARTLY = re.compile(
     r"\b(?:necessarily|entirely|completely|always|fully|strictly|wholly|partly|partially|if|whether|"
-    r"half|maybe|perhaps|hardly|barely|scarcely|nearly|almost|rarely|seldom|far from)\s+[\"'*]*$|"
-    r"\b(?:nobody|no one|no way|not the case|doubt|deny|unlikely|"
-    r"(?:not|n't|wrong|incorrect) (?:to )?(?:think|believe|agree|say|claim))\b[^.,:;\n]*$",
+    r"not \w+ly|n't \w+ly|half|maybe|perhaps|hardly|barely|scarcely|nearly|almost|rarely|seldom|far from)\s+[\"'*]*$|"
+    r"\b(?:nobody|no one|no way|not the case|(?<!no )doubt|deny|unlikely|"
+    r"(?:not|n't|wrong|incorrect|false) (?:to )?(?:think|believe|agree|say|claim))\b[^.,:;\n]*$",
     re.I,
 )
 _MARKUP = re.compile(r"\\(?:text|textbf|boxed)|[*_`${}]")
