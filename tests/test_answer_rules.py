@@ -41,6 +41,7 @@ VALUES = r"""
 30000: 3万  30 thousand  3e4
 -4: -4  −4  - 4  minus 4  negative 4  -$4
 """
+SIGNS = r"+ - * / ^ _ | & ~ @ # ; : × ÷ · • ∘ ⊕ ⊗ ∧ ∨ ≡ ≅ ∝ ² √ ° -- ][ \cdot \times \over \pm \le \mod \quad < > ≤"
 SEVERAL = {
     "choice": "A, B  (A)(B)  A or B  AB  (A)/(B)  A B C  A or possibly B  A+B  both A and B  either A or B  A & B  A|B",
     "yesno": "yes/no  yes or no  Yes, no  no and yes  both yes and no  neither yes nor no  maybe yes, maybe no  yes|no",
@@ -59,6 +60,16 @@ def test_an_expression_is_never_paid_for_a_number_in_it(place: str) -> None:
         numbers = {*re.findall(r"\d+(?:\.\d+)?", expression), "3", "4", "5", "6"}
         paid += [(text, n) for n in numbers if grade(text, n, "number").correct]
     assert paid == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_two_numbers_with_symbols_between_them_are_never_paid(place: str) -> None:
+    texts = [place.format(f"{one}{sign}{two}") for sign in SIGNS.split() for one, two in ((18, 7), (7, 18), (25, 50))]
+    texts += [
+        t.replace(sign, f" {sign} ")
+        for t, sign in zip(texts, (s for s in SIGNS.split() for _ in range(3)), strict=True)
+    ]
+    assert [(t, gold) for t in texts for gold in ("7", "18", "25", "50") if grade(t, gold, "number").correct] == []
 
 
 @pytest.mark.parametrize("place", PLACES[:-1])

@@ -143,6 +143,7 @@ def _number(latex: str) -> Numeral | None:
 def _plain(latex: str) -> str:
     """Removes dollar signs, units and percent signs, and writes a comma for 'and' between two answers."""
     latex = latex.strip().strip("$").strip().rstrip(".")
+    latex = re.sub(r"\\mathrm\s*\{\s*([ei])\s*\}", r" \1 ", latex)
     latex = _MARKS.sub("", _UNITS.sub("", latex))
     latex = _REPEATING.sub(_repeating, re.sub(r"\\[dt]frac", r"\\frac", latex))
     return _JOINED.sub(",", latex)

@@ -27,13 +27,16 @@ OF_IT = re.compile(
     re.I,
 )
 _OR = re.compile(r"\W*(?:[a-z]+\W+){0,2}?\b(?:or|versus|vs)\b\W*(?:[a-z]+\W+){0,2}?$", re.I)
-_TO = re.compile(r"(?:\s*(?:to|through|and|,|;|~)|\s*-|\s*\.\.+)\s*(?:maybe|about|even)?\s*$", re.I)
+_TO = re.compile(r"(?:\s*(?:to|through|and|by|versus|then|less|,|;|~)|\s*-|\s*\.\.+)\s*(?:maybe|about|even)?\s*$", re.I)
 DANGLING = re.compile(
     r"(?:[=+*×÷<(\[{,:/-]|\b(?:is|are|was|the|a|an|and|so|of|for|to|with|by|then|therefore|thus|hence|she|he|we|they|it|"
     r"that|which|in|on|at|from|as|be|will|has|have|had|or|than|because|since|if|when|how|each|per|this|his|her|their))\s*$",
     re.I,
 )
 _SPACED = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d/])")
+# Between two numbers: they are apart. With symbols alone between them they are one expression.
+_APART = re.compile(r"[^\W\d_]{2}|[^\x00-\u02ff\W]|[=≈\n:(]|[.!?,;]\s|->|→|⇒")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _LABEL = re.compile(
     r"(?:^|\n)[ \t]*(?:[*#-]+\s?)?(?:step|part|case|day|example|\()?\s?(\d+)\s?[.):]\s+(?=\S)|\bstep (\d+)", re.I
 )
@@ -82,6 +85,9 @@ def boxed(content: str) -> str | None:
     """
     content = re.sub(r"!\s*$", r"\\factorial ", content)
     value = marked(content)
+    numbers = list(numerals(_SPACED.sub(lambda m: m[0].replace(" ", ""), plain(content))))
+    if value is not None and not all(n.same(numbers[0]) for n in numbers) and not re.search(r"[=≈(]|\\approx", content):
+        raise NotCommitted("several numbers in one box")
     if value is None and re.search(r"\d|\\(?!text)[a-z]|^\W*[A-Za-z]\W*$", content):
         raise NotCommitted("an expression, not a number")
     return value
@@ -128,7 +134,8 @@ def _alone(text: str, numbers: list[Numeral], chosen: Numeral) -> None:
         raise NotCommitted("a quantity of two parts")
     for left, right in zip(numbers[max(0, at - 1) : at + 1], numbers[max(1, at) : at + 2], strict=False):
         between = text[left.end : right.start]
-        if not left.same(right) and len(between) < 40 and (_OR.fullmatch(between) or _TO.fullmatch(between)):
+        near = len(between) < 40 and (_OR.fullmatch(between) or _TO.fullmatch(between))
+        if not left.same(right) and (near or not _APART.search(_COMMAND.sub("", between))):
             raise NotCommitted(f"two answers: {text[left.start : right.end]}")
     if re.search(r"\b(?:between|either)\s*$", text[: chosen.start], re.I):
         raise NotCommitted("two answers")

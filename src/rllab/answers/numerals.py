@@ -66,6 +66,7 @@ _MARKUP = [
         ),
         "",
     ),
+    (re.compile(r"\\q?quad(?![A-Za-z])"), "  "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(?<=\d) and (?:a|one)[ -]half\b"), " 1/2"),
     (re.compile(r"(?<=\d) and (?:a|one)[ -]quarter\b"), " 1/4"),

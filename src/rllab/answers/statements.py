@@ -55,7 +55,7 @@ _ANSWER_IS = re.compile(
 _ABOUT = (
     r"checks?|checking|verify|verifies|verifying|confirms?|validate|explains?|justify|supports?|affects?|changes?",
     r"to (?:find|get|obtain|determine|calculate|compute|reach|write|express|give)",
-    r"of|about|an|any|no|other|another|wrong|incorrect|possible|alternative|remaining|previous",
+    r"of|about|in|behind|an|any|no|other|another|wrong|incorrect|possible|alternative|remaining|previous",
 )
 _DETERMINERS = r"(?:(?:the|this|that|my|our|your|its|final|correct|right|possible|potential|plausible|wrong)\s+){0,3}"
 _about = re.compile(rf"\b(?:{'|'.join(_ABOUT)})\s+{_DETERMINERS}$", re.I)
@@ -67,7 +67,7 @@ _DOUBTED = re.compile(
 _LINE = re.compile(r"(?:^|\n)[ \t*]*$")  # before 'A:'
 _CONDITION = re.compile(r"[^.\n]{0,80}\bif\b", re.I)
 _IF = re.compile(r"\bif\b[^.\n]*$", re.I)
-_WOULD = re.compile(r"\b(?:would|could|might) be[\s*_:]*$", re.I)
+_WOULD = re.compile(r"\b(?:would|could|might|will) be[\s*_:]*$", re.I)
 _NOT = re.compile(
     r"[\s*_]*(?:definitely |certainly |clearly |simply |just )?not\b(?! (?:known|clear|given|certain|sure|possible))",
     re.I,

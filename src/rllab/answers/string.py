@@ -16,7 +16,7 @@ _SHORT = (
 _ABBREVIATION = "".join(rf"(?<!\b(?:{words})\.)" for words in _SHORT)
 _SENTENCE = re.compile(rf"(?<=[^\s.][.!?]){_ABBREVIATION}(?<!\b[A-Za-z]\.)\s+(?![a-z])")
 _REASON = re.compile(
-    r"(?<=[^\s,])(?:\s+\(|,? (?:because|since)\b|, (?:as|which|where)\b|, (?:though|although|but|not)\b)"
+    r"(?<=[^\s,])(?:\s+\((?=\w)|,? (?:because|since)\b|, (?:as|which|where)\b|, (?:though|although|but|not)\b)"
 )
 
 

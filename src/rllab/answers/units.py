@@ -20,8 +20,8 @@ _BEHIND_IT = (  # it belongs to an expression
     r"\s?[\u0370-\u03ff√∞∛∑∫×÷·±≤≥<>≠∓]",  # 5π, 5 √2, 5 ≤ x
     rf"{_GLUED}|\s[b-fi-ln-z](?![\w'.])",  # 5x, 5 y
     r"\((?![A-Za-z]{3,})|\s?\((?=[^)]{0,20}[-+*/^][^)]{0,20}\)\s?[=*/^+-])",  # 5(x), 5 (x + 1) =
-    r"\s?:\s?\d|\s\^|_[\w{]|!(?=\S)",  # 5 : 3, 5 ^2, 5_2, 5!x
-    rf"[ \t]*(?:\\q?quad)?[ \t]+[-+]?\d|,\s?[-+]?(?:{_COMMAND}|∞)|[)}}]+[(\dA-Za-z^]",  # 3 4 5, (4, \infty), (4)(3)
+    r"\s?-+\s?(?![-\s*]|[A-Za-z]{2}|$)|\s?:\s?\d|\s\^|_[\w{]|!(?=[^\s!])",  # 5-x, 5 : 3, 5 ^2, 5_2, 5!x
+    rf"[ \t]+[-+]?\d|,\s?[-+]?(?:{_COMMAND}|∞)|[)}}]+[(\dA-Za-z^]",  # 3 4 5, (4, \infty), (4)(3)
     r"\s+(?:squared|cubed|mod|modulo|factorial|choose|to the power)\b|(?<=%|t)\sof\s",  # 4 squared, 4% of 50
     r"\s(?:plus|minus|times|over|(?:divided|multiplied) by|(?:more|less|fewer) than)\s(?:[b-z]\b|\d)",  # 4 over x
     r"\s?(?:[A-Za-z]+\s?)?[+*&]\s?[\w\\]",  # 4 m + 2, 4 & 5
@@ -38,7 +38,7 @@ _BEFORE_IT = (  # it belongs to an expression
     r"(?<![A-Za-z])[A-Za-z]\s?[-+/]\s?$|[)}]\s?[-+*/^×·÷]\s?$|\w\s?[*^×·÷]\s?$|\w \+ $",  # 2x - 5, (y)/5, cost + 5
     r"\d[ \t]+[-+]?$|[)\d]\($|[-+*/^]\s?\($|(?:\\infty|∞)\s?,\s?$",  # 3 4 5, 4(3), -(4), (-\infty, 4)
     r"\d\s:\s?$|\w\s?&\s?$|(?:%|percent)\sof\s\$?$",  # 4 : 5, 4 & 5, 4% of 50
-    r"\b(?:\w\s(?:plus|minus|times|over)|(?:divided|multiplied) by)\s$",  # x plus 4
+    r"(?:(?:\d|\b\w)\s(?:plus|minus|times|over|choose)|\b(?:divided|multiplied) by)\s$",  # x plus 4
     r"\b(?:log|ln|mod|sqrt|sin|cos|tan|twice|thrice|[a-z]*(?:half|third|quarter|root|square|cube|factorial|logarithm|"
     r"reciprocal|opposite|double|multiples?|divisors?|factors?) of(?: the)?(?: number)?)\s+$",  # the square root of 4
 )
