@@ -9,6 +9,7 @@ import pytest
 
 from rllab.answers import extract, grade
 from rllab.answers.choice import offered
+from rllab.answers.numerals import number
 
 PLACES = ["The answer is {}.", "\\boxed{{{}}}", "Answer: {}", "#### {}", "<answer>{}</answer>", "Finally we get {}"]
 
@@ -87,6 +88,39 @@ def test_several_answers_are_never_paid(kind: str) -> None:
     if kind == "latex":
         texts = [t for t in texts if "boxed" in t]
     assert [(t, gold) for t in texts for gold in GOLD[kind] if grade(t, gold, kind).correct] == []
+
+
+DRESSES = [
+    "The final answer is \\boxed{%s}.",
+    "**Answer: %s** ✅",
+    "### Final Answer\n\n**$%s**",
+    "So the answer is \\(%s\\).",
+    "Therefore:\n\\[ \\textbf{%s} \\]",
+    "#### %s",
+    "$$\\boxed{\\text{Total: } %s \\text{ dollars}}$$",
+    "Thus: $x = \\mathbf{%s}$",
+    "The answer is $\\underline{%s}$.",
+    "答案是 %s。",
+    "Answer: %s\n\nLet me verify: 3 + 4 = 7 ✓",
+    "= %s",
+    "She earned **%s dollars**.",
+    "Final answer:\n```\n%s\n```",
+    "The answer is %s🎉",
+]
+
+
+def test_published_answers_are_read_in_the_dress_of_many_models(data: Path) -> None:
+    missed = []
+    for i, line in enumerate((data / "gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines()):
+        solution, _, target = json.loads(line)["answer"].partition("####")
+        text = f"{solution}\n{DRESSES[i % len(DRESSES)] % target.strip()}"
+        missed += [] if grade(text, target, "number").correct else [text[-80:]]
+    assert missed == []
+    for line in (data / "math500/math500.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if number(row["answer"]) and not grade(row["solution"], row["answer"], "number").correct:
+            missed.append(row["answer"])
+    assert missed == []
 
 
 def test_every_letter_is_read_and_the_pronoun_is_not() -> None:

@@ -5,7 +5,8 @@ import re
 # LaTeX commands that may stand beside a number and leave it that number.
 _HARMLESS = (
     r"(?:degree|quad|qquad|text|textbf|mathrm|mathbf|rm|bf|displaystyle|left|right|approx|implies|Rightarrow|"
-    r"Longrightarrow|rightarrow|therefore|to|end|begin|large|Large|huge|euro|pounds|yen|checkmark|blacksquare|square)"
+    r"Longrightarrow|rightarrow|therefore|to|end|begin|large|Large|huge|euro|pounds|yen|checkmark|blacksquare|square|underline|"
+    r"textit|emph|bm|textnormal|longrightarrow|iff|because|space)"
 )
 _COMMAND = rf"\\(?!{_HARMLESS}(?![A-Za-z]))[A-Za-z]+"
 # Units that may be glued to a number ('5kg'); other short letters behind a number are variables ('5x').
@@ -14,6 +15,7 @@ _UNITS = (
     r"mph|kph|kWh|k?cal|cc|am|pm|AM|PM|st|nd|rd|th|EUR|USD|GBP)"
 )
 _GLUED = rf"(?!(?:{_UNITS}(?![A-Za-z\d])|[A-Za-z]{{4,}}))[A-Za-z]"
+_OTHER_SCRIPTS = r"\u2E80-\uFFFF\u00b5\u0600-\u0E7F\u2600-\u27bf\U0001f300-\U0001faff"  # 5元, and emoji
 
 _BEHIND_IT = (  # it belongs to an expression
     rf"\s*{_COMMAND}",  # 5\pi, 5 \sqrt{2}
@@ -27,7 +29,7 @@ _BEHIND_IT = (  # it belongs to an expression
     r"\s?(?:[A-Za-z]+\s?)?[+*&]\s?[\w\\]",  # 4 m + 2, 4 & 5
     r"\.\\|…|\.{2,}\s?\d",  # 0.\overline{3}, 0.33…, 4..6
     r"\\[^\sA-Za-z%$,;:!()\[\]]",  # \{5\}x
-    r"[^\s.,;:!?)\]}'\"%°*_`$€£¥/\\A-Za-z(\u2E80-\uFFFF\u00b5\u0600-\u0E7F-]",  # any other symbol; CJK may follow
+    rf"[^\s.,;:!?)\]}}'\"%°*_`$€£¥/\\A-Za-z({_OTHER_SCRIPTS}-]",  # any other symbol
 )
 _BEFORE_IT = (  # it belongs to an expression
     # \sqrt{5, \sqrt[3, \frac{x}{5, \log_2 5
