@@ -6,15 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import venv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from test_rewards import rewards, scores_of
 
+from rllab.core.errors import MachineFault
 from rllab.rewards.code import code, program
-from rllab.sandbox import confine
+from rllab.sandbox import confine, supervisor
 from rllab.sandbox.program import guards, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the sandbox needs fork and limits on resources")
@@ -220,6 +223,29 @@ def probe(*expressions: str) -> list[str]:
     """What each expression gives in a program: its value, or the name of its exception."""
     lines = [f"try: print({e})\nexcept BaseException as error: print(type(error).__name__)\n" for e in expressions]
     return run("import os, socket, time\n" + "".join(lines), seconds=8).printed.splitlines()
+
+
+def test_python_may_be_installed_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also below /tmp, which a program has as its home."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        venv.create(folder, symlinks=True)
+        monkeypatch.setattr("rllab.sandbox.program.sys.executable", f"{folder}/bin/python")
+        outcome = run("open('mine', 'w').write('2')\ndef f(): return int(open('mine').read())", ["assert f() == 2"])
+    assert outcome.passed == [True], outcome.complained
+
+
+def test_a_sandbox_that_cannot_be_made_is_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> bool:
+        raise OSError("No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(confine, "adopts_orphans", lambda: True)
+    monkeypatch.setattr(confine, "new_spaces", full)
+    with pytest.raises(SystemExit, match="refused: its file system cannot be made") as error:
+        supervisor._supervise({"stdin": ""})
+    monkeypatch.setattr("rllab.sandbox.program._START", f"import sys; sys.exit({str(error.value)!r})")
+    with pytest.raises(MachineFault, match=r"cannot be made \(No space left on device\)"):
+        run("", ["assert True"])
 
 
 def test_a_program_has_no_rights(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def _new_root() -> bool:
             _MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes)
         ):
             return False
-    os.mkdir(root + HOME)
+    os.makedirs(root + HOME, exist_ok=True)  # it exists where Python is installed below it
     os.chmod(root + HOME, 0o1777)
     os.symlink(HOME, root + "/dev/shm")
     os.chroot(root)

@@ -48,7 +48,10 @@ def _supervise(request: dict[str, Any]) -> dict[str, Any]:
     adopts, number = confine.adopts_orphans(), os.getpid()
     printed, complained, doubted = (_file() for _ in range(3))
     given = _file(request["stdin"])
-    apart = confine.new_spaces()
+    try:
+        apart = confine.new_spaces()
+    except OSError as error:  # no fault of the program, which has not begun
+        sys.exit(f"refused: its file system cannot be made ({error})")
     confine.hide_memory()
     ours, theirs = socket.socketpair()
     (verdicts, verdict_out), (states, state_out) = os.pipe(), os.pipe()
