@@ -48,7 +48,7 @@ SEVERAL = {
     "yesno": "yes/no  yes or no  Yes, no  no and yes  both yes and no  neither yes nor no  maybe yes, maybe no  yes|no",
     "string": "Paris or London  Paris, London  Paris/London  Paris; London  Paris and London",
     "latex": r"3, 5  3 \text{ or } 5  \{3,5\}  (3,5)  3 \le x \le 5  3;5  x=3=5  3:5  3\quad 5  5 \text{ or more}  "
-    r"\pm 5  5'  5_3  5\ldots",
+    r"\pm 5  5'  5_3  5\ldots  5\mathrm{2}  5\textbf{2}",
 }
 GOLD = {"choice": "AB", "yesno": ("yes", "no"), "string": ("Paris", "London"), "latex": "35"}
 

@@ -27,7 +27,7 @@ _SPACING = re.compile(
     r"(?<!\\)\\(?:left|right|displaystyle|,|;|!|:| |quad|qquad)(?![a-zA-Z])|(?<=[^a-zA-Z\\])\s+|\s+(?=[^a-zA-Z])"
 )
 _UNITS = re.compile(
-    r"(?<=[\d})])\s*\\(?:text|mathrm|mbox)\s*\{(?!\s*(?:or|and|if|when|for|where|mod|to|not|is)\b)[^{}]*\}"
+    r"(?<=[\d})])\s*\\(?:text|mathrm|mbox)\s*\{(?!\s*(?:or|and|if|when|for|where|mod|to|not|is)\b)[^{}\d]*\}"
     r"(?:\s*\^\s*\{?\d\}?)?$|\s*\^\s*\{?\\circ\}?$|\s*\\degrees?$"
 )
 _MARKS = re.compile(r"(?<=\d)\\?%$|\\\$|(?<=\d)\{,\}(?=\d)")

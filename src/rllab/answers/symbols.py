@@ -24,6 +24,7 @@ _LEFT_OUT = {
     "an index behind a number": re.compile(r"(?<=\d)\s*_"),
     "an ellipsis": re.compile(r"\\[lcdv]?dots|\.\.\."),
     "a relation without a left side": re.compile(r"^\s*\\?(?:[<>≤≥]|leq?|geq?|lt|gt|neq?|approx|sim)(?![A-Za-z])"),
+    "digits in another font": re.compile(r"\d\s*\\(?:text|math)[a-z]*\s*\{\s*\d"),
     "a question mark": re.compile(r"\?"),
     "words that limit it": re.compile(
         r"\\(?:text|mathrm|mbox)\s*\{\s*(?:,|(?:or|at|more|less|fewer|not|if|mod|about)\b)"
