@@ -359,7 +359,8 @@ def hangs(completions):
     while True: pass
 """
 CALLER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 from pathlib import Path
 from rllab.core.nodes import compose
 from rllab.core.typed import Reader
