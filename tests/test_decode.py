@@ -1,12 +1,20 @@
 """The fast paths of a CPU: attention of the decode step, and fp32 products by oneDNN."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from families import tokenizer
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from rllab.text import products
 from rllab.text.attention import KVCache
 from rllab.text.decode_attention import DecodeCache
+from rllab.text.logprobs import next_token_logp
+from rllab.text.lora import Lora
+from rllab.text.models import new_model
+from rllab.text.open import add_adapters
+from rllab.text.packing import Document, pack
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "width", "threads"), [(4, 4, 32, 1), (6, 2, 10, 1), (4, 1, 64, 2)])
@@ -66,7 +74,27 @@ def test_large_products_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = products.linear(x.detach().requires_grad_(), weight.detach())
     frozen.sum().backward()
     layer = torch.nn.Linear(64, 200)
-    with products.in_linear_layers():
+    with products.in_linear_layers(x.device):
         batched = layer(x.view(3, 100, 64))
     torch.testing.assert_close(batched, layer(x).view(3, 100, 200))
     assert type(batched.grad_fn.next_functions[0][0]).__name__ == "_LinearBackward"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_layers_with_adapters_are_recomputed_as_they_were(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gradient checkpointing, in both forward passes."""
+    monkeypatch.setattr(products, "_LEAST", 0)
+    shape = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    made = new_model(shape | {"intermediate_size": 48}, tokenizer("mistral"))
+    lm = add_adapters(made, Lora(r=4))
+    lm = lm if native else replace(lm, shape=None)
+    batch, _ = pack([Document([5, 6, 7], [[8, 9, 10], [11, 12]])], 16)
+    weights = [p for p in lm.part.parameters() if p.requires_grad]
+    torch.nn.init.normal_(weights[1].data)
+    plain = torch.autograd.grad(next_token_logp(lm, batch).sum(), weights)
+    lm.enable_gradient_checkpointing()
+    again = torch.autograd.grad(next_token_logp(lm, batch).sum(), weights)
+    for a, b in zip(plain, again, strict=True):
+        torch.testing.assert_close(a, b)
+    assert max(float(a.abs().max()) for a in plain) > 0

@@ -19,9 +19,8 @@ from rllab.evals.problems import MOST, Problems, read_rows
 Row = dict[str, Any]
 MOST_OF_A_SAMPLE = 64 * 2**20  # bytes
 MOST_OF_A_LOG = 4 * 2**30  # bytes of all samples together
-_ZSTANDARD = (
-    93  # this method of compression is written by Inspect from 0.3.180 on, and is new to zipfile in Python 3.14
-)
+# A method of compression, which Inspect writes from 0.3.180 on, and zipfile reads from Python 3.14 on.
+_ZSTANDARD = 93
 _HARNESS = {"doc_id", "resps", "filter"}  # columns of lm-evaluation-harness
 
 

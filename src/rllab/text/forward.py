@@ -138,7 +138,7 @@ def _product(modules: list[Any], x: Tensor, order: Tensor | None = None) -> Tens
     Plain layers are computed in one product, modules with adapters one by one.
     """
     if any(type(m) is not nn.Linear for m in modules):
-        with in_linear_layers():
+        with in_linear_layers(x.device):
             made = _concatenated([m(x) for m in modules], -1)
         return made if order is None else made.index_select(-1, order)
     weight = _concatenated([m.weight for m in modules], 0)

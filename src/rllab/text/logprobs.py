@@ -5,6 +5,7 @@ completions, M tokens of the longest with its prompt.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
             return hidden_states(lm.model, lm.shape, ids, position, attention)[needed]
         return hidden_states(lm.model, lm.shape, ids, position, attention, needed)
     places_NM = completion_indices(batch)
-    with in_linear_layers():
+    with _fast_layers(lm):
         hidden_NMD = lm.model.base_model(**_padded(batch, places_NM), use_cache=False).last_hidden_state
     return _put_back(hidden_NMD, places_NM, batch["input_ids"].numel())[places]
 
@@ -102,12 +103,18 @@ def _logp_of_transformers(lm: LanguageModel, batch: Batch, temperature: float) -
     """Log-probabilities [B * L] from transformers' own forward pass, with one completion a row."""
     places_NM = completion_indices(batch)
     inputs = _padded(batch, places_NM)
-    with in_linear_layers():
+    with _fast_layers(lm):
         logits_NMV = lm.model(**inputs, use_cache=False).logits[:, :-1]
     logp_NM = -nn.functional.cross_entropy(
         upcast(_scaled(logits_NMV, temperature)).transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
     )
     return _put_back(logp_NM, places_NM[:, :-1], batch["input_ids"].numel())
+
+
+def _fast_layers(lm: LanguageModel) -> AbstractContextManager[object]:
+    """`in_linear_layers`, unless transformers recomputes layers in the backward pass, which is outside of it."""
+    recomputed = any(getattr(module, "gradient_checkpointing", False) for module in lm.model.modules())
+    return nullcontext() if recomputed else in_linear_layers(lm.model.device)
 
 
 def _padded(batch: Batch, places_NM: Tensor) -> dict[str, Tensor]:

@@ -28,9 +28,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product if input.ndim == 2 else product.view(*input.shape[:-1], -1)
 
 
-def in_linear_layers() -> AbstractContextManager[object]:
-    """A context in which all linear layers, also in modules of other libraries, compute by `linear` if it gains."""
-    return _LinearLayers() if onednn_is_faster() else nullcontext()
+def in_linear_layers(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which all linear layers, also in modules of other libraries, compute by `linear` if it gains.
+
+    A checkpointed forward pass must enter it inside: it is not there when the pass is recomputed.
+    """
+    return _LinearLayers() if device.type == "cpu" and onednn_is_faster() else nullcontext()
 
 
 class _LinearLayers(TorchFunctionMode):
