@@ -119,6 +119,21 @@ def resampled_means(values: np.ndarray, resamples: int = 2000) -> np.ndarray:
     return np.concatenate(means)
 
 
+def share_intervals(values: np.ndarray, confidence: float = 0.95, resamples: int = 2000) -> np.ndarray:
+    """Returns the interval of the mean of each column over rows, [F, 2], by resampling rows. Columns share draws.
+
+    A column of zeros and ones has Wilson's interval instead, and so has one whose values are all equal: resampling
+    would give an interval without width, however few the rows are.
+
+    values: array of shape [N, F], from 0 to 1, such as F shares on the same N items.
+    """
+    values, tail = np.asarray(values, float), (1 - confidence) / 2
+    bounds: np.ndarray = np.quantile(resampled_means(values, resamples), [tail, 1 - tail], axis=0).T
+    for column in np.flatnonzero(np.all((values == 0) | (values == 1), 0) | (np.ptp(values, 0) < 1e-12)):
+        bounds[column] = wilson(float(np.clip(values[:, column].sum(), 0, len(values))), len(values), confidence)
+    return bounds
+
+
 def sign_flip(differences: np.ndarray, grid: int, cells: int = 20_000) -> float:
     """Returns the two-sided p-value of a mean difference of pairs: the share of sign changes that give one as large.
 
