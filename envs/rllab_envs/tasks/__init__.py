@@ -1,5 +1,8 @@
 """Verifiable text tasks (`rllab.core.protocols.Task`). A bare task name in a recipe is an attribute of this module."""
 
+from typing import Any
+
+from rllab.core.errors import Mistake
 from rllab_envs.tasks.calculator import Calculator as calculator
 from rllab_envs.tasks.countdown import Countdown as countdown
 from rllab_envs.tasks.dataset import Dataset as dataset
@@ -41,3 +44,20 @@ __all__ = [
     "verification",
     "verifiers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Refuses benchmarks by name where a recipe names a task.
+
+    Raises:
+        Mistake: a benchmark has this name, or it is the file of a definition.
+        AttributeError: there is no such task.
+    """
+    from rllab_envs.tasks.definitions import is_benchmark
+
+    if is_benchmark(name):
+        raise Mistake(
+            f"{name} is a benchmark, whose rows are for tests alone: train on another task, and evaluate with "
+            f"rllab eval MODEL --task {name}"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,9 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def row_rng(salt: int, split: str, index: int) -> np.random.Generator:
-    """Returns the random generator of a row."""
+def row_rng(salt: int | str, split: str, index: int) -> np.random.Generator:
+    """Returns the random generator of a row. A text as salt is a secret: its hash counts, of 256 bits."""
+    salt = salt if isinstance(salt, int) else int.from_bytes(hashlib.sha256(salt.encode()).digest(), "little")
     return np.random.Generator(np.random.PCG64([salt, _number(split), index]))
+
+
+def permutation(text: str, count: int) -> list[int]:
+    """Returns an order of `count` things, which is a function of the text."""
+    order: list[int] = np.random.Generator(np.random.PCG64(_number(text))).permutation(count).tolist()
+    return order
 
 
 def split_of(text: str) -> str:

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -25,6 +26,7 @@ from rllab.core.files import hub_is_reachable
 
 SPLITS = ("train", "validation", "test")
 IN_MEMORY = 64 << 20  # bytes of a file, up to which it is held in memory
+_HALF = re.compile(rb"\\u[dD]")  # the escape of half of a character in UTF-16
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -53,6 +55,11 @@ class Table:
         part = bisect_right(self._ends, index)
         name, rows = self._parts[part]
         return name, rows, index - (self._ends[part] - len(rows))
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Returns one table of the rows of several."""
+    return Table([part for table in tables for part in table._parts])
 
 
 class Groups(Table):
@@ -156,33 +163,37 @@ class BrokenLine:
         self.fault = fault
 
 
-def read(path: str, config: str | None) -> dict[str, Table]:
+def read(path: str, config: str | None, split: str = "train", records: str = "") -> dict[str, Table]:
     """Returns the rows of each split of a file, a folder, or a dataset of the hub.
+
+    split: the one that a folder must hold. records: the key of the list of rows in a file that is one JSON object.
 
     Raises:
         FieldMistake: there is no such file or dataset, or it cannot be read.
     """
     folder = Path(path)
     if folder.is_file():
-        return {"train": Table([(str(folder), _rows(folder))])}
+        return {"train": Table([(str(folder), _rows(folder, records))])}
     if folder.is_dir():
         files = {s: sorted(p for p in folder.iterdir() if p.name.split(".")[0].split("-")[0] == s) for s in SPLITS}
-        if not files["train"]:
-            raise FieldMistake("task", f"{path} has no file named train, such as train.jsonl or train-00000.parquet")
+        if not files[split]:
+            raise FieldMistake("task", f"{path} has no file named {split}, as {split}.jsonl or {split}-00000.parquet")
         return {s: Table([(str(f), _rows(f)) for f in own]) for s, own in files.items()}
     if folder.suffix in (*ENDINGS, ".gz") or path.startswith((".", "/")):
         raise FieldMistake("task", f"no such file: {path}")
     return {s: Table([(f"{path}, {s}", rows)]) for s, rows in _hub(path, config).items() if s in SPLITS}
 
 
-def _rows(file: Path) -> Sequence[Any]:
+def _rows(file: Path, records: str = "") -> Sequence[Any]:
     ending = Path(file.name.removesuffix(".gz")).suffix
     if ending not in ENDINGS:
         raise FieldMistake("task", f"{file}: rows are read from {', '.join(ENDINGS)}")
     try:
         if ending == ".parquet":
             return _parquet(file)
-        return _listed(file) if ending == ".json" and _is_list(file) else Lines(file)
+        if records or (ending == ".json" and _is_list(file)):
+            return _listed(file, records)
+        return Lines(file)
     except (OSError, EOFError, ValueError, csv.Error) as error:  # gzip raises an EOFError for a file that is cut off
         raise FieldMistake("task", f"{file} cannot be read: {_first_line(error)}") from None
 
@@ -205,16 +216,22 @@ def _is_list(file: Path) -> bool:
         return raw.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
 
 
-def _listed(file: Path) -> list[Any]:
+def _listed(file: Path, records: str) -> list[Any]:
     with _raw(file) as raw:
         source = raw.read()
-    rows: list[Any] = json.loads(source.decode("utf-8-sig"), object_pairs_hook=_object)
-    return [_row(row, source) for row in rows]
+    rows: Any = json.loads(source.decode("utf-8-sig"), object_pairs_hook=_object)
+    if records:
+        rows = rows.get(records) if isinstance(rows, dict) else None
+        if not isinstance(rows, list):
+            raise ValueError(f"it is no JSON object with a list of rows under {records!r}")
+    halves = _HALF.search(source) is not None
+    return [_row(row, halves) for row in rows]
 
 
 def _parsed(line: bytes) -> Any:
     try:
-        return _row(json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object), line)
+        value = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
+        return _row(value, _HALF.search(line) is not None)
     except UnicodeDecodeError:
         return BrokenLine("this line is not UTF-8: save the file in that encoding")
     except _Repeated as error:
@@ -236,11 +253,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _row(value: Any, source: bytes) -> Any:
-    """A row, or a BrokenLine. source: bytes of JSON that hold it."""
+def _row(value: Any, halves: bool) -> Any:
+    """A row, or a BrokenLine. halves: whether its JSON may hold halves of characters in UTF-16."""
     if not isinstance(value, dict):
         return BrokenLine("this is not a JSON object")
-    if b"\\ud" not in source and b"\\uD" not in source:
+    if not halves:
         return value
     try:
         json.dumps(value, ensure_ascii=False).encode()
