@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from rllab.control.episodes import play
 from rllab.control.masks import action_mask
 from rllab.control.networks import load_weights
-from rllab.control.replay import Replay, memory_bytes, replay_bytes
+from rllab.control.replay import Replay, replay_bytes
 from rllab.control.spec import EnvSpec, refuse_state
 from rllab.control.vector import Envs
 from rllab.control.wrapped import Statistics
 from rllab.core.algorithm import Algorithm, Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake, Interrupted
 from rllab.core.games import named_game
+from rllab.core.machine import memory_bytes
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
 from rllab.core.rules import checked_game

@@ -3,11 +3,7 @@
 Axes: B transitions of a minibatch, N environments, K frames of an image.
 """
 
-import math
-import os
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,17 +149,6 @@ def replay_bytes(rows: int, obs: np.ndarray, action: np.ndarray) -> int:
     frames, height, width = frame_shape(shape)
     new = frames // shape[0] if len(shape) == 4 else 3 if frames == 3 else 1
     return rows * (own + 16 * frames + height * width * new)
-
-
-def memory_bytes() -> float:
-    """The memory of this machine, or of the container; infinity where it is not known."""
-    sizes = [math.inf]
-    with suppress(ValueError, OSError, AttributeError):
-        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(ValueError, OSError):  # "max" stands for no limit
-            sizes.append(int(Path(limit).read_text()))
-    return min(sizes)
 
 
 def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -1,9 +1,11 @@
 """The machine and the versions of packages, as env.json of a run and `rllab doctor` record them."""
 
+import math
 import os
 import platform
 import re
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,3 +41,14 @@ def processor() -> str:
     model = re.search(r"model name\s*: (.*)", text)
     wide = next((w for w in ("amx_tile", "avx512f", "avx2", "asimd") if w in text), "")
     return f"{model[1] if model else platform.machine()} {wide}".strip()
+
+
+def memory_bytes() -> float:
+    """The memory of this machine, or of the container; infinity where it is not known."""
+    sizes = [math.inf]
+    with suppress(ValueError, OSError, AttributeError):
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(ValueError, OSError):  # "max" stands for no limit
+            sizes.append(int(Path(limit).read_text()))
+    return min(sizes)

@@ -21,15 +21,17 @@ GROWTH = 16  # tokens by which a cache grows at least; unused room is copied whe
 class Packed:
     """Attention in padded rows [B, L] with a boolean mask [B, 1, L, L], True where a query sees a key.
 
-    real: which positions of the rows hold a token [B, L]; tokens are in that order. cache: if given, it keeps the keys
-    and values of each layer.
+    real: which positions of the rows hold a token [B, L]; tokens are in that order. mask: None for causal attention,
+    where the padding of each row is at its end. cache: if given, it keeps the keys and values of each layer.
     """
 
-    def __init__(self, real: Tensor, mask: Tensor, cache: "KVCache | None" = None) -> None:
+    def __init__(self, real: Tensor, mask: Tensor | None, cache: "KVCache | None" = None) -> None:
         self.shape, self.cache = real.shape, cache
         self.places = real.flatten().nonzero().squeeze(1)
         self.tokens = (real.flatten().cumsum(0) - 1).clamp(min=0)  # padding repeats a token; no token sees it
-        self.bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+        self.bias = None
+        if mask is not None:
+            self.bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (

@@ -39,15 +39,13 @@ class _Layer:
 
 
 class Decoder:
-    """The decode step of a model whose weights do not change while it is used.
+    """The decode step of a model whose weights do not change while it is used. `begin` comes before the first step.
 
-    prompts: the cache of P prompts. rows: the prompt of each sequence [N]. most: the most new tokens.
+    longest: the most tokens of a sequence with its prompt.
     """
 
-    def __init__(self, model: PreTrainedModel, shape: Shape, prompts: KVCache, rows: Tensor, most: int) -> None:
+    def __init__(self, model: PreTrainedModel, shape: Shape, longest: int) -> None:
         body: Any = model.model
-        self._cache = DecodeCache(prompts, rows)
-        longest = int(prompts.lengths.max()) + most
         self._shape, self._body, self._lm_head = shape, body, model.lm_head
         rotation = Rotation.of(shape, torch.arange(longest))
         self._turns = rotation.turn
@@ -61,6 +59,10 @@ class Decoder:
         known = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in weights)
         known = known and not torch.is_autocast_enabled("cpu") and all(map(_can_be_merged, linear_modules))
         return known and sum(p.nbytes for p in weights) <= _MOST
+
+    def begin(self, prompts: KVCache, rows: Tensor) -> None:
+        """Begins a batch behind P prompts. rows: the prompt of each sequence [N]."""
+        self._cache = DecodeCache(prompts, rows)
 
     def select(self, kept: Tensor) -> None:
         """Keeps only the sequences `kept` [M], in that order."""

@@ -4,7 +4,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from rllab.core.algorithm import Batch
-from rllab.core.errors import FieldMistake
+from rllab.core.errors import FieldMistake, Mistake
 from rllab.text.attention import Packed
 from rllab.text.folders import sentencepiece_file
 from rllab.text.forward import Shape, hidden_states
@@ -41,6 +41,7 @@ class LanguageModel:
 
     name: a folder or a name on the hub that it was loaded from. shape: settings of the native forward pass
     (`rllab.text.forward`); None where transformers' own is used. new_tokens: those whose embeddings are new weights.
+    generation_config: whether the model's generation config has a say in what ends a completion.
     """
 
     model: PreTrainedModel
@@ -49,6 +50,7 @@ class LanguageModel:
     shape: Shape | None = None
     adapters: "Adapters | None" = None
     new_tokens: Sequence[int] = ()
+    generation_config: bool = True
 
     @property
     def part(self) -> nn.Module:
@@ -60,9 +62,9 @@ class LanguageModel:
         """The tokens that end a completion.
 
         They are those of the model's generation config, the tokenizer's eos_token, and what ends a turn in its chat
-        template.
+        template. `without_generation_config` takes those of the model's config in place of the first.
         """
-        config, tokenizer = getattr(self.model, "generation_config", None), self.tokenizer
+        config, tokenizer = self._generation_config or self.model.config, self.tokenizer
         ends = Template(tokenizer, {}).end_tokens if tokenizer.chat_template is not None else ()
         own = [tokenizer.convert_tokens_to_ids(end) for end in ends]
         return frozenset([*as_list(getattr(config, "eos_token_id", None)), *as_list(tokenizer.eos_token_id), *own])
@@ -70,8 +72,11 @@ class LanguageModel:
     @cached_property
     def stop_texts(self) -> tuple[str, ...]:
         """The texts that end a completion: `stop_strings` of the generation config, and `turn_ends`."""
-        config = getattr(self.model, "generation_config", None)
-        return (*as_list(getattr(config, "stop_strings", None)), *self.turn_ends)
+        return (*as_list(getattr(self._generation_config, "stop_strings", None)), *self.turn_ends)
+
+    @property
+    def _generation_config(self) -> Any:
+        return getattr(self.model, "generation_config", None) if self.generation_config else None
 
     @property
     def width(self) -> int:
@@ -123,6 +128,20 @@ class LanguageModel:
             config = deepcopy(self.model.generation_config)
             config.eos_token_id = sorted(self.stop_ids) if len(self.stop_ids) > 1 else min(self.stop_ids)
             config.save_pretrained(folder)
+
+
+def without_generation_config(lm: LanguageModel) -> LanguageModel:
+    """The model, whose completions end as its tokenizer, its chat template and its config say.
+
+    For evaluations: a generation config comes with the weights, and may hold any stop token, text or setting.
+    """
+    return replace(lm, generation_config=False)
+
+
+def not_finite(name: str) -> Mistake:
+    """The error that a model's outputs are not numbers."""
+    return Mistake(f"{name or 'the model'}: its outputs are not numbers (NaN): its weights are damaged or its training "
+                   "diverged; take an earlier checkpoint, or save it again")  # fmt: skip
 
 
 def as_list(value: Any) -> list[Any]:

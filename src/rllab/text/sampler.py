@@ -3,11 +3,12 @@
 A prompt is computed once for all of its samples, keys and values are cached, and finished sequences are dropped from
 the batch. A completion ends with any of the model's stop tokens, or where its text holds a stop text. The random
 numbers of a completion are a function of its row and sample alone, so the other sequences of the batch do not change
-it.
+it, up to rounding.
 
 Axes: N sequences, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from rllab.core.errors import Mistake
 from rllab.core.messages import opening_of
 from rllab.text.attention import KVCache, Packed
+from rllab.text.batches import Cost, batches
 from rllab.text.decode import Decoder
 from rllab.text.forward import Shape, hidden_states
-from rllab.text.models import LanguageModel
+from rllab.text.models import LanguageModel, not_finite
 
 _DROP_BELOW = 0.8  # finished sequences are dropped below this fraction of unfinished ones, as it copies the cache
 Uniforms = Callable[[int, int], np.ndarray]
@@ -65,51 +68,112 @@ def generate(
     samples: int = 1,
     uniforms: Uniforms | None = None,
     at_once: int = 1024,
+    limits: Sequence[int] | None = None,
+    done: Callable[[Completion], None] | None = None,
 ) -> list[Completion]:
-    """`samples` completions of each prompt, in the order of the prompts; `at_once` of them in a batch.
+    """`samples` completions of each prompt, in the order of the prompts.
 
-    uniforms: required where the temperature is above 0. Models that the native forward pass does not support run in
-    transformers' `generate`, by the same rule for choosing tokens.
+    They are sampled in one batch, or in several that are sorted by length, if there are more than `at_once` or the
+    memory would not hold them (`rllab.text.batches`). uniforms: required where the temperature is above 0. limits: the
+    most new tokens of each prompt's completions, where that is less than `max_new_tokens`. done: is called with each
+    completion as soon as it ends.
+
+    Models that the native forward pass does not support run in transformers' `generate`, by the same rule for choosing
+    tokens.
+
+    Raises:
+        Mistake: a prompt has no tokens, or the model's outputs are not numbers.
+        ValueError: a limit is less than 1.
     """
+    limits = [min(sampling.max_new_tokens, n) for n in limits or [sampling.max_new_tokens] * len(prompts)]
+    _check(prompts, limits)
     completions = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
-    size = max(1, at_once // samples)
-    for first in range(0, len(prompts), size):
-        some, part = prompts[first : first + size], completions[first * samples : (first + size) * samples]
+    lengths = [(len(p), limit) for p, limit in zip(prompts, limits, strict=True)]
+    decode = _decoder(lm, max((a + b for a, b in lengths), default=0))
+    shared = isinstance(decode, Decoder)
+    cost = Cost.of(lm.model, native=decode is not None, shared=shared, greedy=not sampling.temperature)
+    for places in batches(cost, [lengths[c.row] for c in completions], [c.row for c in completions], at_once):
+        part = [completions[i] for i in places]
         drawn = [uniforms(c.row, c.sample) for c in part] if uniforms else []
         numbers = torch.tensor(np.array(drawn), device=lm.model.device) if drawn else None
-        if lm.shape is None:
-            _transformers(lm, some, sampling, samples, part, numbers)
+        batch = _Batch(lm, prompts, sampling, part, limits, done)
+        if decode is None:
+            _transformers(lm, batch, sampling, numbers)
         else:
-            _native(lm, lm.shape, some, sampling, samples, part, numbers)
+            _native(lm, decode, batch, sampling, numbers)
     return completions
 
 
+def _check(prompts: Sequence[list[int]], limits: Sequence[int]) -> None:
+    if empty := [i for i, prompt in enumerate(prompts) if not prompt]:
+        raise Mistake(f"prompt {empty[0] + 1} of {len(prompts)} has no tokens, and a model needs one to begin")
+    if min(limits, default=1) < 1:
+        raise ValueError("a completion needs room for one token")
+
+
+def _decoder(lm: LanguageModel, longest: int) -> "Decoder | _ForwardPass | None":
+    """What computes a token of each sequence; None where transformers' `generate` samples."""
+    if lm.shape is None:
+        return None
+    return (Decoder if Decoder.fits(lm.model) else _ForwardPass)(lm.model, lm.shape, longest)
+
+
 def _native(
-    lm: LanguageModel,
-    shape: Shape,
-    prompts: Sequence[list[int]],
-    sampling: Sampling,
-    samples: int,
-    completions: list[Completion],
-    numbers: Tensor | None,
+    lm: LanguageModel, decode: "Decoder | _ForwardPass", batch: "_Batch", sampling: Sampling, numbers: Tensor | None
 ) -> None:
-    """Fills in the completions with the native forward pass. numbers: uniforms [N, max_new_tokens]."""
-    ends, (cache, logits) = _Ends(lm, sampling.stop), _prefill(lm, shape, prompts)
-    rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(samples)
-    logits, alive = logits[rows], torch.arange(len(completions), device=logits.device)
-    make = Decoder if Decoder.fits(lm.model) else _ForwardPass
-    decode = make(lm.model, shape, cache, rows, sampling.max_new_tokens)
+    """Fills in a batch with the native forward pass. numbers: uniforms [N, max_new_tokens]."""
+    cache, logits = _prefill(lm, batch.prompts)
+    rows = torch.tensor(batch.prompt_of, device=logits.device)
+    logits, alive = logits[rows], torch.arange(len(rows), device=logits.device)
+    decode.begin(cache, rows)
     for step in range(sampling.max_new_tokens):
         chosen, logp = choose_tokens(logits, sampling, None if numbers is None else numbers[alive, step])
-        _append([completions[i] for i in alive.tolist()], chosen, logp, ends)
-        unfinished = [i for i, row in enumerate(alive.tolist()) if not completions[row].finished]
-        if not unfinished or step + 1 == sampling.max_new_tokens:
+        unfinished = batch.append(alive.tolist(), chosen, logp)
+        if not unfinished:
             break
         if len(unfinished) < _DROP_BELOW * len(alive):
             kept = torch.tensor(unfinished, device=logits.device)
             alive, chosen = alive[kept], chosen[kept]
             decode.select(kept)
         logits = decode(chosen)
+
+
+class _Batch:
+    """Completions that are sampled at the same time.
+
+    prompts: their prompts, each once. prompt_of: the index in `prompts` of each completion.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        completions: list[Completion],
+        limits: Sequence[int],
+        done: Callable[[Completion], None] | None,
+    ) -> None:
+        places = {row: i for i, row in enumerate(dict.fromkeys(c.row for c in completions))}
+        self.prompts, self.prompt_of = [prompts[row] for row in places], [places[c.row] for c in completions]
+        self._completions, self._limits = completions, [limits[c.row] for c in completions]
+        self._name, self._ends, self._done = lm.name, _Ends(lm, sampling.stop), done
+        self.over = [False] * len(completions)
+
+    def append(self, places: list[int], chosen: Tensor, logp: Tensor) -> list[int]:
+        """Appends a token [N] to each of N completions that is not over; returns which of the N go on."""
+        each = logp.tolist()
+        if math.isnan(sum(each)):
+            raise not_finite(self._name)
+        for place, token, p in zip(places, chosen.tolist(), each, strict=True):
+            completion = self._completions[place]
+            if not self.over[place]:
+                completion.ids.append(token)
+                completion.logp.append(p)
+                completion.finished = self._ends(completion.ids)
+                self.over[place] = completion.finished or len(completion.ids) == self._limits[place]
+                if self.over[place] and self._done is not None:
+                    self._done(completion)
+        return [i for i, place in enumerate(places) if not self.over[place]]
 
 
 class _Ends:
@@ -140,25 +204,16 @@ def completion_text(
     return opening_of(prompt) + cut.removesuffix(end)
 
 
-def _append(completions: list[Completion], chosen: Tensor, logp: Tensor, ends: _Ends) -> None:
-    """Appends the next token [N] to each unfinished completion."""
-    for completion, token, p in zip(completions, chosen.tolist(), logp.tolist(), strict=True):
-        if not completion.finished:
-            completion.ids.append(token)
-            completion.logp.append(p)
-            completion.finished = ends(completion.ids)
-
-
-def _prefill(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> tuple[KVCache, Tensor]:
+def _prefill(lm: LanguageModel, prompts: Sequence[list[int]]) -> tuple[KVCache, Tensor]:
     """The cache of the prompts' keys and values, and the logits [N, V] of their next tokens."""
     device = lm.model.device
+    assert lm.shape is not None
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     cache = KVCache(len(prompts), device)
     position = torch.arange(int(lengths.max()), device=device)
     real = position < lengths[:, None]
-    mask = (position[:, None] >= position).expand(len(prompts), 1, -1, -1)
     ids = torch.tensor([token for p in prompts for token in p], device=device)
-    hidden = hidden_states(lm.model, shape, ids, position.expand_as(real)[real], Packed(real, mask, cache))
+    hidden = hidden_states(lm.model, lm.shape, ids, position.expand_as(real)[real], Packed(real, None, cache))
     cache.lengths = lengths
     return cache, lm.model.lm_head(hidden[lengths.cumsum(0) - 1])
 
@@ -166,8 +221,11 @@ def _prefill(lm: LanguageModel, shape: Shape, prompts: Sequence[list[int]]) -> t
 class _ForwardPass:
     """The same as `Decoder` by the forward pass, for models that `Decoder` does not fit."""
 
-    def __init__(self, model: PreTrainedModel, shape: Shape, prompts: KVCache, rows: Tensor, most: int) -> None:
-        self._model, self._shape, self._cache = model, shape, prompts
+    def __init__(self, model: PreTrainedModel, shape: Shape, longest: int) -> None:
+        self._model, self._shape = model, shape
+
+    def begin(self, prompts: KVCache, rows: Tensor) -> None:
+        self._cache = prompts
         prompts.select(rows)
 
     def select(self, kept: Tensor) -> None:
@@ -182,28 +240,19 @@ class _ForwardPass:
         return logits
 
 
-def _transformers(
-    lm: LanguageModel,
-    prompts: Sequence[list[int]],
-    sampling: Sampling,
-    samples: int,
-    completions: list[Completion],
-    numbers: Tensor | None,
-) -> None:
+def _transformers(lm: LanguageModel, batch: _Batch, sampling: Sampling, numbers: Tensor | None) -> None:
     """The same with transformers' `generate`, for any architecture. A logits processor forces our choice of tokens."""
-    longest = max(map(len, prompts))
-    repeated = [p for p in prompts for _ in range(samples)]
+    longest = max(map(len, batch.prompts))
+    repeated = [batch.prompts[i] for i in batch.prompt_of]
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in repeated], device=lm.model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in repeated], device=lm.model.device)
-    ends, over = _Ends(lm, sampling.stop), min(lm.stop_ids)
+    places, over = list(range(len(repeated))), min(lm.stop_ids)
 
     def force(so_far: Tensor, logits: Tensor) -> Tensor:
         step = so_far.shape[1] - longest
         chosen, logp = choose_tokens(logits.float(), sampling, None if numbers is None else numbers[:, step])
-        _append(completions, chosen, logp, ends)
-        for place, completion in enumerate(completions):
-            if completion.finished:
-                chosen[place] = over  # any token that ends the sequence for `generate`
+        batch.append(places, chosen, logp)
+        chosen[torch.tensor(batch.over, device=chosen.device)] = over  # any token that ends it for `generate`
         return torch.full_like(logits, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
     config = GenerationConfig(  # type: ignore[no-untyped-call]

@@ -1,0 +1,86 @@
+"""Batches of sequences that are sampled at the same time: sorted by length, and small enough for the memory.
+
+Sequences of similar length pad each other little. How many go into a batch depends on the model and on the size of the
+machine's memory, not on what is free at the moment, so that a repeated run has the same batches, and the same bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedModel
+
+from rllab.core.machine import memory_bytes
+
+_SHARE = 0.25  # of the memory, for what a batch needs beside the weights
+_COPIES = 2.5  # of the cached keys and values, while the cache grows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The bytes that sampling needs beside the weights.
+
+    cached: keys and values of a token, in all layers. computed: activations of a prompt's token, in one layer. chosen:
+    logits of a sequence, and what is computed of them. native: whether each prompt is computed once, and without a
+    mask. shared: whether the samples of a prompt read one cache of it. limit: the most bytes of a batch.
+    """
+
+    cached: float
+    computed: float
+    chosen: float
+    native: bool
+    shared: bool
+    limit: float
+
+    @staticmethod
+    def of(model: PreTrainedModel, *, native: bool, shared: bool, greedy: bool) -> "Cost":
+        """The cost of sampling from a model. greedy: at temperature 0."""
+        config, embeddings = model.config.get_text_config(), cast(Any, model.get_input_embeddings()).weight
+        heads = getattr(config, "num_attention_heads", 1)
+        head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        features = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        memory, size = memory_bytes(), embeddings.element_size()
+        if embeddings.device.type == "cuda":
+            memory = torch.cuda.get_device_properties(embeddings.device).total_memory
+        return Cost(
+            cached=2 * config.num_hidden_layers * kv_heads * head * size * _COPIES,
+            computed=(3 * features + 8 * config.hidden_size) * size,
+            chosen=len(embeddings) * (12 if greedy else 48),
+            native=native,
+            shared=shared,
+            limit=memory * _SHARE,
+        )
+
+    def bytes(self, prompts: int, sequences: int, longest: int, new: int) -> float:
+        """The bytes of a batch whose longest prompt has `longest` tokens, for up to `new` tokens of each sequence."""
+        cached = (prompts if self.shared else sequences) * longest + sequences * new
+        computed = (prompts if self.native else sequences) * longest
+        mask = 0 if self.native else 4 * sequences * longest**2
+        return cached * self.cached + computed * self.computed + mask + sequences * self.chosen
+
+
+def batches(cost: Cost, lengths: Sequence[tuple[int, int]], rows: Sequence[int], at_once: int) -> list[list[int]]:
+    """Splits sequences into batches of at most `at_once` that the memory holds; returns the indices of each batch.
+
+    lengths: (the tokens of its prompt, its most new tokens) of each sequence. rows: the number of its prompt. Where one
+    batch holds all, they stay in their order; else those with the longest prompts come first.
+    """
+    if not rows:
+        return []
+    longest, new = (max(each) for each in zip(*lengths, strict=True))
+    if len(rows) <= at_once and cost.bytes(len(set(rows)), len(rows), longest, new) <= cost.limit:
+        return [list(range(len(rows)))]
+    split, prompts = list[list[int]](), set[int]()
+    for i in sorted(range(len(rows)), key=lambda i: -lengths[i][0]):
+        if split and len(split[-1]) < at_once:
+            longest, new = lengths[split[-1][0]][0], max(new, lengths[i][1])
+            count = len(prompts) + (rows[i] not in prompts)
+            if cost.bytes(count, len(split[-1]) + 1, longest, new) <= cost.limit:
+                split[-1].append(i)
+                prompts.add(rows[i])
+                continue
+        split.append([i])
+        prompts, new = {rows[i]}, lengths[i][1]
+    return split
