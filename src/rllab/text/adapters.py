@@ -137,7 +137,7 @@ class Adapters(nn.Module):
         config = self.peft.peft_config["default"]
         config.base_model_name_or_path = self.base
         config.save_pretrained(str(folder))
-        record = {"base": self.base, "content": content_hash(self.base)}
+        record = {"base": self.base, "content": weights_hash(self.base)}
         write_atomic(folder / "base.json", json.dumps(record, indent=1))
 
     def largest_change(self, model: PreTrainedModel, ids: Tensor) -> float:
@@ -235,7 +235,7 @@ def base_of(folder: Path) -> str:
                            f"hf download {base} --revision {revision} --local-dir base, and name that folder in "
                            "adapter_config.json as base_model_name_or_path, with revision null")  # fmt: skip
     if record.is_file():
-        wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], content_hash(base)
+        wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], weights_hash(base)
         if wanted and now and wanted != now:
             raise FieldMistake("model", f"{folder}: these adapters were trained on other weights than {base} now holds")
     return str(base)
@@ -357,7 +357,7 @@ def _peft_warnings() -> Iterator[None]:
         yield
 
 
-def content_hash(base: str) -> str:
+def weights_hash(base: str) -> str:
     """A hash of the weights and config in a local model folder; '' for a name that is no folder here."""
     folder, digest = Path(base), hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder.is_dir() else []:

@@ -1,6 +1,5 @@
 """What a model folder, or a model on the hub, names and holds, without opening the model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 from transformers.utils.hub import cached_file
 
-from rllab.core.files import hub_is_reachable
+from rllab.core.errors import FieldMistake
+from rllab.core.files import hub_is_reachable, read_json
 
-_ADAPTERS = "adapter_config.json"
+ADAPTERS = "adapter_config.json"
 _FILES = ["adapter_model.safetensors", "*.json", "*.jinja", "tokenizer.model"]  # of adapters
 
 
@@ -22,7 +22,7 @@ def hub_options(name: str) -> dict[str, Any]:
 
 def adapter_folder(name: str) -> Path | None:
     """The folder of adapters, on this machine or in the hub's cache; None for a whole model."""
-    config = _file(name, _ADAPTERS, **hub_options(name))
+    config = _file(name, ADAPTERS, **hub_options(name))
     if config is None or Path(name).is_dir():
         return config and Path(name)
     return Path(snapshot_download(name, allow_patterns=_FILES, **hub_options(name)))
@@ -30,8 +30,8 @@ def adapter_folder(name: str) -> Path | None:
 
 def stored_dtype(name: str) -> torch.dtype:
     """The dtype of the weights of a model, or of the base of adapters, by its config; fp32 where that gives none."""
-    if config := _file(name, _ADAPTERS, **hub_options(name)):
-        return stored_dtype(_base(config))
+    if config := _file(name, ADAPTERS, **hub_options(name)):
+        return stored_dtype(base_name(config))
     dtype = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(name)).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
@@ -43,8 +43,8 @@ def sentencepiece_file(name: str) -> Path | None:
     """
     if own := _file(name, "tokenizer.model", local_files_only=True):
         return own
-    config = _file(name, _ADAPTERS, local_files_only=True)
-    return sentencepiece_file(_base(config)) if config else None
+    config = _file(name, ADAPTERS, local_files_only=True)
+    return sentencepiece_file(base_name(config)) if config else None
 
 
 def _file(name: str, file: str, **options: Any) -> Path | None:
@@ -59,5 +59,13 @@ def _file(name: str, file: str, **options: Any) -> Path | None:
     return Path(cached) if cached else None
 
 
-def _base(config: Path) -> str:
-    return str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+def base_name(config: Path) -> str:
+    """The name of the base of adapters, by their adapter_config.json.
+
+    Raises:
+        FieldMistake: it names none.
+    """
+    name = read_json(config).get("base_model_name_or_path")
+    if not name:
+        raise FieldMistake("model", f"{config}: its base_model_name_or_path names no base")
+    return str(name)

@@ -5,13 +5,20 @@ Weights are read from safetensors only, and no code that came with a model is ru
 
 import importlib.util
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from rllab.core.errors import FieldMistake
@@ -41,15 +48,16 @@ def load_base(
     Raises:
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
-    _check_folder(name)
+    check_folder(name)
     more: dict[str, Any] = hub_options(name) | ({} if head == "lm" else {"num_labels": 1})
-    if quantize:
-        more |= _quantized()
+    more |= (_quantized() if quantize else {}) | _generation_config(name)
     written_in = tokenizer or name
     words = load_tokenizer(written_in)
     foreign = words.chat_template is not None and words.chat_template != CHAT
-    with checked_template(words, written_in) if foreign else nullcontext(), _as_mistakes(name), quietly():
-        model = HEADS[head].from_pretrained(name, use_safetensors=True, trust_remote_code=False, dtype=dtype, **more)
+    with checked_template(words, written_in) if foreign else nullcontext(), as_mistakes(name), quietly():
+        more |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+        model, loading = HEADS[head].from_pretrained(name, dtype=dtype, **more)
+    _check_weights(name, model, sorted(loading["missing_keys"]), head)
     model.config.pad_token_id = words.pad_token_id
     new_tokens = range(model.get_input_embeddings().weight.shape[0], len(words))
     if new_tokens and not grow:
@@ -67,14 +75,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     Raises:
         FieldMistake: there is none, or it cannot be used.
     """
-    with _as_mistakes(name), quietly():
+    with as_mistakes(name), quietly():
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub_options(name))
     _check_tokenizer(name, tokenizer)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return tokenizer
 
 
-def _check_folder(name: str) -> None:
+def check_folder(name: str) -> None:
     """Raises a FieldMistake that names what a model folder lacks."""
     folder = Path(name)
     quantized = name if name.endswith(".gguf") else next(iter(sorted(map(str, folder.glob("*.gguf")))), "")
@@ -100,6 +108,27 @@ def _check_folder(name: str) -> None:
         raise FieldMistake("model", f"{name} cannot be loaded: {why}; save it with safe_serialization=True")
 
 
+def _check_weights(name: str, model: PreTrainedModel, missing: list[str], head: Head) -> None:
+    """Raises a FieldMistake where weights are missing, which transformers draws at random. A reward head may be new."""
+    if head == "reward":
+        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
+    if missing:
+        more = f" and {len(missing) - 1} others" if missing[1:] else ""
+        raise FieldMistake("model", f"{name} cannot be loaded: its weights lack {missing[0]}{more}")
+
+
+def _generation_config(name: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` where the generation config of a model cannot be read, and so is ignored."""
+    try:
+        GenerationConfig.from_pretrained(name, **hub_options(name))
+    except OSError:  # there is none, or it is not JSON: transformers ignores it, too
+        return {}
+    except Exception as error:
+        warnings.warn(f"{name}: its generation_config.json is ignored: {_reason(name, error)}", stacklevel=2)
+        return {"generation_config": GenerationConfig()}  # type: ignore[no-untyped-call]
+    return {}
+
+
 def _quantized() -> dict[str, Any]:
     """Arguments of `from_pretrained` for 4-bit weights (QLoRA, Dettmers et al. 2023).
 
@@ -119,7 +148,7 @@ def _quantized() -> dict[str, Any]:
 
 
 @contextmanager
-def _as_mistakes(name: str) -> Iterator[None]:
+def as_mistakes(name: str) -> Iterator[None]:
     """Turns any error of transformers into a FieldMistake of the field `model`."""
     try:
         yield
@@ -138,6 +167,12 @@ def _reason(name: str, error: Exception) -> str:
     if unknown:
         head = "reward head" if "Classification" in unknown[2] else "head for next tokens"
         return f"transformers has no {head} for {unknown[1]} models ({unknown[2]}); take another architecture"
+    if "backend tokenizer" in str(error):
+        return "it has no tokenizer.json; save its tokenizer in the same folder"
+    if type(error).__name__ == "SafetensorError":
+        return f"a safetensors file is damaged ({lines[0]}); copy or download it again"
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights have other shapes than its config.json says"
     if "trust_remote_code" in str(error):
         return "it needs code that came with it, and such code is not run here"
     return lines[0]
@@ -160,6 +195,8 @@ def quietly() -> Iterator[None]:
 def _check_tokenizer(name: str, tokenizer: Any) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise FieldMistake("model", f"{name}: its tokenizer has no tokenizer.json; only fast tokenizers are read")
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # transformers makes one without words
+        raise FieldMistake("model", f"{name}: it has no tokenizer.json; save its tokenizer in the same folder")
     if tokenizer.eos_token_id is None:
         raise FieldMistake("model", f"{name}: its tokenizer has no eos_token, so no completion could end; set it in "
                            "tokenizer_config.json")  # fmt: skip
