@@ -141,6 +141,7 @@ def pickled(folder: Path) -> None:
 
 
 LOOPS = "".join(f"{{% for a{i} in range(99999) %}}" for i in range(6)) + "x" + "{% endfor %}" * 6
+ENDLESS = write("chat_template.jinja", LOOPS)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +154,15 @@ LOOPS = "".join(f"{{% for a{i} in range(99999) %}}" for i in range(6)) + "x" + "
         (weights(lambda state: state[WEIGHT].fill_(torch.nan)), "its outputs are not numbers"),
         (weights(lambda state: state[WEIGHT].fill_(torch.inf)), "its outputs are not numbers"),
         (pickled, "its weights are pickled"),
-        (write("chat_template.jinja", LOOPS), "its chat template does not end within 1 seconds"),
+        (ENDLESS, "its chat template does not end within 1 seconds"),
         (write("config.json", "{"), "config.json"),
     ],
 )
 def test_a_model_that_cannot_be_evaluated_is_refused_in_one_line(
     change: Change, fault: str, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(template, "DEADLINE", 1.0)
+    if change is ENDLESS:
+        monkeypatch.setattr(template, "DEADLINE", 1.0)
     change(model)
     with pytest.raises(Mistake) as error:
         content_hash(str(model))
