@@ -1,4 +1,4 @@
-"""Batches of sequences that are sampled at the same time: sorted by length, and small enough for the memory.
+"""Batches of sequences that are computed at the same time: sorted by length, and small enough for the memory.
 
 Sequences of similar length pad each other little. How many go into a batch depends on the model and on the size of the
 machine's memory, not on what is free at the moment, so that a repeated run has the same batches, and the same bits.
@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rllab.core.machine import memory_bytes
+from rllab.text.packing import Document
 
 _SHARE = 0.25  # of the memory, for what a batch needs beside the weights
 _COPIES = 2.5  # of the cached keys and values, while the cache grows
@@ -19,7 +20,7 @@ _COPIES = 2.5  # of the cached keys and values, while the cache grows
 
 @dataclass(frozen=True)
 class Cost:
-    """The bytes that sampling needs beside the weights.
+    """The bytes that sampling, and log-likelihoods, need beside the weights.
 
     cached: keys and values of a token, in all layers. computed: activations of a prompt's token, in one layer. chosen:
     logits of a sequence, and what is computed of them. native: whether each prompt is computed once, and without a
@@ -84,3 +85,31 @@ def batches(cost: Cost, lengths: Sequence[tuple[int, int]], rows: Sequence[int],
         split.append([i])
         prompts, new = {rows[i]}, lengths[i][1]
     return split
+
+
+def document_batches(cost: Cost, documents: Sequence[Document], at_once: int) -> list[list[int]]:
+    """Splits documents into batches of at most `at_once` that the memory holds; returns the indices of each batch.
+
+    Where one batch holds all, they stay in their order; else the longest come first.
+    """
+    order = list(range(len(documents)))
+    if order and len(order) <= at_once and _bytes(cost, documents) <= cost.limit:
+        return [order]
+    split = list[list[int]]()
+    for i in sorted(order, key=lambda i: -documents[i].size):
+        more = [*split[-1], i] if split else []
+        if more and len(more) <= at_once and _bytes(cost, [documents[j] for j in more]) <= cost.limit:
+            split[-1].append(i)
+        else:
+            split.append([i])
+    return split
+
+
+def _bytes(cost: Cost, documents: Sequence[Document]) -> float:
+    """The bytes of a forward pass on documents. The native one computes a prompt once, and few logits at a time."""
+    completions = [c for d in documents for c in d.completions]
+    most, longest = max(map(len, completions)), max(map(len, completions)) + max(len(d.prompt) for d in documents)
+    if cost.native:
+        mask = 0 if len(completions) == len(documents) else 4 * len(completions) * most * longest
+        return sum(d.size for d in documents) * cost.computed + mask
+    return len(completions) * longest * (cost.computed + cost.chosen + 4 * longest)

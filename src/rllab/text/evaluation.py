@@ -9,9 +9,11 @@ import torch
 
 from rllab.answers import check_target, grade
 from rllab.core.errors import FieldMistake
+from rllab.text.batches import Cost, document_batches
 from rllab.text.chat import documents, prompt_texts
+from rllab.text.continuations import continuation_ids
 from rllab.text.logprobs import next_token_logp
-from rllab.text.models import LanguageModel
+from rllab.text.models import LanguageModel, not_finite
 from rllab.text.packing import Document, pack, sum_per_completion
 from rllab.text.rows import truncate
 from rllab.text.sampler import Sampling, Uniforms
@@ -88,17 +90,49 @@ def held_out_nll(lm: LanguageModel, rows: Sequence[Row], length: int) -> np.ndar
     return np.array(each)
 
 
-@torch.inference_mode()
 def log_likelihoods(lm: LanguageModel, rows: Sequence[dict[str, Any]]) -> list[np.ndarray]:
-    """log p(completion | prompt), in nats, of each row's C completions [C], without their end-of-text token."""
-    per_row = []
-    for first in range(0, len(rows), _AT_ONCE):
-        some = [_without_end(d) for d in documents(lm.tokenizer, rows[first : first + _AT_ONCE])]
+    """log p(completion | prompt), in nats, of each row's C completions [C], without their end-of-text token.
+
+    The prompt of several completions is computed once.
+
+    Raises:
+        Mistake: the model's outputs are not numbers.
+    """
+    return _sums(lm, [_without_end(d) for d in documents(lm.tokenizer, rows)])
+
+
+def continuation_log_likelihoods(
+    lm: LanguageModel, prefixes: Sequence[Sequence[int]], continuations: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
+    """log p(continuation | prefix), in nats, of the C continuations [C] of each prefix of token ids.
+
+    A continuation is tokenized as it is in the whole text. Where the tokenizer joins the prefix's last characters with
+    the begin of a continuation, these characters are a part of all continuations of that prefix, and the prefix ends
+    before them (`rllab.text.continuations`). So values of the same prefix can be compared.
+
+    Raises:
+        Mistake: the model's outputs are not numbers.
+        ValueError: a prefix or a continuation is empty.
+    """
+    each = (continuation_ids(lm.tokenizer, p, texts) for p, texts in zip(prefixes, continuations, strict=True))
+    return _sums(lm, [Document(prefix, ids) for prefix, ids in each])
+
+
+@torch.inference_mode()
+def _sums(lm: LanguageModel, documents: Sequence[Document]) -> list[np.ndarray]:
+    """The sums of the log-probabilities of learned tokens, of each document's C completions [C]."""
+    sums = [np.empty(0)] * len(documents)
+    cost = Cost.of(lm.model, native=lm.shape is not None, shared=True, greedy=True)
+    for indices in document_batches(cost, documents, _AT_ONCE):
+        some = [documents[i] for i in indices]
         batch, places = pack(some, max(_LENGTH, *(d.size for d in some)))
         batch = {k: v.to(lm.model.device) for k, v in batch.items()}
-        sums = sum_per_completion(next_token_logp(lm, batch), batch).double().cpu().numpy()
-        per_row += [sums[row, at : at + len(d.completions)] for d, (row, at) in zip(some, places, strict=True)]
-    return per_row
+        each = sum_per_completion(next_token_logp(lm, batch), batch).double().cpu().numpy()
+        if not np.isfinite(each).all():
+            raise not_finite(lm.name)
+        for i, (row, at) in zip(indices, places, strict=True):
+            sums[i] = each[row, at : at + len(documents[i].completions)]
+    return sums
 
 
 def _without_end(document: Document) -> Document:
