@@ -14,11 +14,12 @@ from pathlib import Path
 
 from metrics import metrics_page
 from results import tables
+from rllab_envs.tasks.definitions import FOLDER, read_definition
 from settings import settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
-PAGES = ("README.md", "docs/architecture.md", "docs/language-models.md", "docs/results.md")
+PAGES = ("README.md", "docs/architecture.md", "docs/benchmarks.md", "docs/language-models.md", "docs/results.md")
 
 
 def tree(*roots: str) -> str:
@@ -43,10 +44,25 @@ def methods(file: str, *names: str) -> str:
     return "\n".join(["```python", lines[owner.lineno - 1], "\n\n".join(parts), "```"])
 
 
+def benchmarks() -> str:
+    """A table of the bundled benchmarks, a line a definition."""
+    lines = ["| name | rows | answers | hub | examples | twin | set |", "|---|---|---|---|---|---|---|"]
+    for path in sorted(FOLDER.glob("*.yaml")):
+        whole = read_definition(path)
+        each = [whole.of(subset) for subset in whole.subsets] or [whole]
+        name = f"`{path.stem}`" + (f", {len(each)} tasks `{path.stem}_...`" if whole.subsets else "")
+        rows, kinds = sum(d.rows or 0 for d in each), ", ".join(sorted({str(d.kind) for d in each}))
+        hub = whole.sources()[1]
+        marks = ["yes" if value else "" for value in (whole.exemplars, any(d.twin for d in each))]
+        lines.append(f"| {name} | {rows} | {kinds} | {hub.path if hub else ''} | {' | '.join(marks)} | {whole.about} |")
+    return "\n".join(lines)
+
+
 def pages() -> dict[Path, str]:
     """The pages with their generated parts written anew."""
     parts = tables() | {"tree": tree("src/rllab", "envs/rllab_envs")}
     parts |= {"models": importlib.import_module("matrix").table()}
+    parts |= {"benchmarks": benchmarks()}
     parts |= {"dqn": methods("src/rllab/algos/dqn.py", "collect", "loss")}
     texts = {}
     for page in (ROOT / name for name in PAGES):

@@ -84,6 +84,18 @@ def test_the_right_choice_is_not_always_the_first(data: Path) -> None:
     assert choices == [next(a for a, s in example["target_scores"].items() if s) for example in examples]
 
 
+@pytest.mark.parametrize("name", [n for n in names() if find_definition(n)[0].exemplars])
+def test_exemplars_are_right_and_not_in_the_test(name: str, data: Path) -> None:
+    task = open_benchmark(name)
+    assert len(task.exemplars) == (3 if name in BBH else {"aqua": 4, "commonsenseqa": 7}.get(name, 8))
+    kind = task.row(0, "test")["kind"]
+    questions = {row["question"] for row in rows_of(task)}
+    for e in task.exemplars:
+        target = check_target(e["answer"], kind)
+        assert grade(f"{e['chain']} The answer is {e['answer']}.", target, kind).correct
+        assert e["question"] not in questions and e["chain"] and "answer is" not in e["chain"]
+
+
 def test_a_set_of_the_hub_is_read_in_its_own_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders in the form of the hub's sets stand for them; the bundled definitions name their columns."""
     import datasets

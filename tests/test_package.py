@@ -41,6 +41,11 @@ def test_wheel_brings_the_exam_of_games(wheel: zipfile.ZipFile) -> None:
     assert files and set(files) <= set(wheel.namelist())
 
 
+def test_wheel_brings_the_definitions_of_benchmarks(wheel: zipfile.ZipFile) -> None:
+    files = [p.relative_to(ROOT / "envs").as_posix() for p in (ROOT / "envs/rllab_envs/benchmarks").rglob("*.yaml")]
+    assert len(files) > 15 and set(files) <= set(wheel.namelist())
+
+
 def test_wheel_trains_its_own_recipes(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -6,15 +6,15 @@ It may call the calculator several times or not at all. A call is parsed, and ne
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rllab.core.errors import FieldMistake
-from rllab.core.ranges import Count, Natural, Share
+from rllab.core.ranges import Count, Share
 from rllab_envs.tasks.arithmetic import parse, value
-from rllab_envs.tasks.draws import one, row_rng, split_of
+from rllab_envs.tasks.draws import Salt, one, row_rng, split_of
 from rllab_envs.tasks.problems import SIZES, check_range
 
 _CALL = re.compile(r"<calc>([^<]*)</calc>")
@@ -32,7 +32,7 @@ class Calculator:
         FieldMistake: a setting is out of range.
     """
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
     terms: tuple[Count, Count] = (2, 3)
     digits: Count = 3
     calls: Share = 0.4

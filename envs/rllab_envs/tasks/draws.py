@@ -5,9 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rllab.core.ranges import Natural
 
-def row_rng(salt: int | str, split: str, index: int) -> np.random.Generator:
-    """Returns the random generator of a row. A text as salt is a secret: its hash counts, of 256 bits."""
+Salt = Natural | str
+"""Draws other problems of the same difficulty. A text is a secret: problems that it draws do not tell it."""
+
+
+def row_rng(salt: Salt, split: str, index: int) -> np.random.Generator:
+    """Returns the random generator of a row. Of a text as salt the hash counts, of 256 bits."""
     salt = salt if isinstance(salt, int) else int.from_bytes(hashlib.sha256(salt.encode()).digest(), "little")
     return np.random.Generator(np.random.PCG64([salt, _number(split), index]))
 

@@ -17,7 +17,7 @@ Exemplar = dict[str, str]
 _KEYS = ("question", "chain", "answer")
 _FORM = "{question, chain, answer}"
 _EXAMPLE = re.compile(
-    r"^Q: (?P<question>.*?)\nA: Let's think step by step\.\n(?P<chain>.*?)\s*So the answer is (?P<answer>[^\n]*)\.$",
+    r"^Q: (?P<question>.*?)\nA: Let's think step by step\.\s+(?P<chain>.*?)\s*So the answer is (?P<answer>[^\n]*)\.$",
     re.M | re.S,
 )
 

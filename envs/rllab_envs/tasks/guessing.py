@@ -7,13 +7,13 @@ about half of the numbers. Halving has to be learned from the reward.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from rllab.core.ranges import Count, Natural
-from rllab_envs.tasks.draws import row_rng, split_of
+from rllab.core.ranges import Count
+from rllab_envs.tasks.draws import Salt, row_rng, split_of
 from rllab_envs.tasks.problems import SIZES, check_range
 
 Message = dict[str, str]
@@ -30,7 +30,7 @@ class Guessing:
         FieldMistake: a setting is out of range.
     """
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
     numbers: Count = 31
     guesses: Count = 5
     largest: Count = 99

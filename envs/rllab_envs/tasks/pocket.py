@@ -10,13 +10,13 @@ problem is in two splits. Another `salt` draws other problems of the same diffic
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from rllab.core.ranges import Natural, NotNegative, Share
-from rllab_envs.tasks.draws import one, row_rng, split_of
+from rllab.core.ranges import NotNegative, Share
+from rllab_envs.tasks.draws import Salt, one, row_rng, split_of
 from rllab_envs.tasks.tickets import Tickets
 
 Style = Literal["direct", "think", "free"]
@@ -51,7 +51,7 @@ class Pocket:
     to fine-tune on: 'Ana florps 5.' is `20 + 10 = 30`.
     """
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
     styles: tuple[NotNegative, NotNegative, NotNegative] = (0.02, 0.85, 0.13)
     free_thinks: Share = 0.4
     tickets: Share = 0.12

@@ -4,11 +4,11 @@ Training labels are noisy, like those of people. Held-out labels are in gold ord
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from rllab.core.ranges import Natural, NotNegative
-from rllab_envs.tasks.draws import row_rng
+from rllab.core.ranges import NotNegative
+from rllab_envs.tasks.draws import Salt, row_rng
 from rllab_envs.tasks.tickets import Tickets, score, unaligned_reply
 
 SIZES = {"train": 2000, "validation": 300, "test": 1000}
@@ -24,7 +24,7 @@ class TicketPreferences:
         ValueError: answers is out of range.
     """
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
     answers: int = 2
     noise: NotNegative = 0.08
 
@@ -42,7 +42,7 @@ class TicketPreferences:
         With more than two answers it has `completions` and `ranks` in place of `chosen` and `rejected`.
         """
         ticket = Tickets(salt=self.salt).row(index, split)
-        rng = row_rng(self.salt + 1, split, index)
+        rng = row_rng(self.salt + 1 if isinstance(self.salt, int) else f"{self.salt}, replies", split, index)
         replies: dict[float, str] = {}
         while len(replies) < self.answers:  # no two replies have the same score
             reply = unaligned_reply(rng, ticket["problem"])

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from rllab.core.errors import FieldMistake
-from rllab.core.ranges import Natural, NotNegative, Share
-from rllab_envs.tasks.draws import row_rng, split_of
+from rllab.core.ranges import NotNegative, Share
+from rllab_envs.tasks.draws import Salt, row_rng, split_of
 from rllab_envs.tasks.published import here
 
 Style = Literal["direct", "think", "free"]
@@ -64,7 +64,7 @@ class Problems(ABC):
     kind: ClassVar[str]
     ask: ClassVar[str] = "End with #### and the answer."
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
     styles: tuple[NotNegative, NotNegative, NotNegative] = (0.03, 0.82, 0.15)
     free_thinks: Share = 0.4
 
@@ -81,7 +81,9 @@ class Problems(ABC):
         return SIZES[split]
 
     def row(self, index: int, split: str) -> dict[str, Any]:
-        """Returns a row: `prompt` and `completion` (conversations), `style`, `target`, `kind`, `chain`, `columns`.
+        """Returns a row: `question`, `prompt` and `completion` (conversations), `style`, `target`, `kind`, `chain`.
+
+        Beside these it has the problem's columns.
 
         Raises:
             FieldMistake: the settings allow so few problems that none belongs to the split.
@@ -92,6 +94,7 @@ class Problems(ABC):
         thinks = style == "think" or (style == "free" and rng.random() < self.free_thinks)
         reply = _reply(problem.chain if thinks else "", problem.answer)
         return {
+            "question": problem.text,
             "prompt": [{"role": "user", "content": f"{problem.text} {self.ask}"}],
             "completion": [{"role": "assistant", "content": reply}],
             "style": style,
@@ -151,14 +154,23 @@ class PublishedProblems(Problems):
     def _published(self) -> dict[str, list[Problem]]:
         if not self.path:
             return {}
-        file = Path(self.path) if Path(self.path).is_file() else Path(here(self.path, self.path))
-        if not file.is_file():
-            raise FieldMistake("task", f"no such file: {self.path}, neither here nor below RLLAB_DATA")
-        problems = self.read(file)
+        problems = self.read(published_file(self.path))
         return {split: [p for p in problems if p.split == split] for split in SIZES}
 
     def _problem(self, rng: np.random.Generator, index: int, split: str) -> Problem:
         return self._published[split][index] if self.path else super()._problem(rng, index, split)
+
+
+def published_file(path: str) -> Path:
+    """Returns a file in the working directory, or else below RLLAB_DATA.
+
+    Raises:
+        FieldMistake: there is no such file.
+    """
+    file = Path(path) if Path(path).is_file() else Path(here(path, path))
+    if not file.is_file():
+        raise FieldMistake("task", f"no such file: {path}, neither here nor below RLLAB_DATA")
+    return file
 
 
 def pieces(*texts: str) -> list[str]:

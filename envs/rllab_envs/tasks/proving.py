@@ -5,13 +5,13 @@ of a split is a function of i; the split of a problem is a function of its text.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rllab.core.errors import FieldMistake
-from rllab.core.ranges import Natural, Share
+from rllab.core.ranges import Share
 from rllab_envs.tasks import derivations
 from rllab_envs.tasks.derivations import (
     REFINE,
@@ -27,7 +27,7 @@ from rllab_envs.tasks.derivations import (
     with_gap,
     written,
 )
-from rllab_envs.tasks.draws import row_rng
+from rllab_envs.tasks.draws import Salt, row_rng
 from rllab_envs.tasks.problems import SIZES
 
 GRADES = (1.0, 0.5, 0.0)
@@ -45,7 +45,7 @@ class Proving:
         FieldMistake: a setting is out of range.
     """
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
     slips: Share = 0.1
     refine: Share = 0.4
 
@@ -106,7 +106,7 @@ class Verification:
     calculate.
     """
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
     proving: Share = 0.0
 
     def size(self, split: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from rllab.core.errors import FieldMistake
 from rllab.core.messages import after_thinking
 from rllab.core.names import did_you_mean
-from rllab_envs.tasks.draws import row_rng, split_of
+from rllab_envs.tasks.draws import Salt, row_rng, split_of
 from rllab_envs.tasks.problems import SIZES
 from rllab_envs.tasks.scorers import Scorer
 
@@ -30,7 +30,7 @@ class ReasoningGym:
         FieldMistake: reasoning-gym is not installed, or has no such dataset or setting.
     """
 
-    def __init__(self, *, dataset: str, settings: dict[str, Any] | None = None, salt: int = 0) -> None:
+    def __init__(self, *, dataset: str, settings: dict[str, Any] | None = None, salt: Salt = 0) -> None:
         self._dataset, self._settings, self._salt = dataset, settings or {}, salt
         self._seeds: dict[tuple[str, int], int] = {}  # of rows that were drawn before; drawing one can take long
         _drawn(dataset, self._settings, 0)

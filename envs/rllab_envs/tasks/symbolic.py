@@ -7,6 +7,7 @@ was trained on; without one it does not.
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +16,14 @@ import numpy as np
 from rllab.core.errors import FieldMistake
 from rllab.core.ranges import Count
 from rllab_envs.tasks.pocket import NAMES
-from rllab_envs.tasks.problems import Problem, Problems, PublishedProblems, check_range, pieces
+from rllab_envs.tasks.problems import Problem, Problems, PublishedProblems, check_range, pieces, published_file
 
 MORE_NAMES = "Abe Ada Alex Amy Anouk Astrid Beth Bob Boris Carl Chloe Clive Craig Cyd Daphne Derek Doug Edith Emil Enzo"
 MORE_NAMES += " Faith Felix Fritz Gareth Greg Heidi Hugh Ingrid Iris Jack Jeff Josef Juliet Kurt Lars Liv Luc Mark Max"
 MORE_NAMES += " Moritz Nadia Naomi Ned Olaf Otis Paul Piotr Rachel Ralph Rick Ruth Ryan Sarah Scott Sue Taj Tim Tony"
 MORE_NAMES += " Ulf Vic Viv Wendy Wolf Xi Yusuf Zach Zoe"
 _QUOTED = re.compile(r'"([^"]+)"')
+_FLIPS = re.compile(r"(?:up|coin)\. (\S+) (?:flips|does not flip) the")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +33,32 @@ class LastLetters(PublishedProblems):
     names: the fewest and the most names. path: a JSON file of `examples` with `question` and `answer`, such as
     `last_letters/last_letters.json` (Kojima et al. 2022). In 15 of its 500 rows a double name counts as one word, and
     the answer is not the last letters of the words. These rows keep their answers and have no chain of thought.
+    like: such a file; its names are drawn anew, with its wording.
     """
 
     kind: ClassVar[str] = "string"
 
     names: tuple[Count, Count] = (2, 4)
+    like: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("names", self.names, 1, 20)
+        _check_pool(self.like, self._pool, self.names[1])
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """Draws different names, each equally likely."""
-        names = _some(rng, [*NAMES.split(), *MORE_NAMES.split()], self.names)
-        text = f'Take the last letters of the words in "{" ".join(names)}" and concatenate them.'
+        names = _some(rng, self._pool, self.names)
+        which = "each" if self.like else "the"
+        text = f'Take the last letters of {which} words in "{" ".join(names)}" and concatenate them.'
         return _last_letters(text, "".join(name[-1] for name in names))
+
+    @cached_property
+    def _pool(self) -> list[str]:
+        if not self.like:
+            return [*NAMES.split(), *MORE_NAMES.split()]
+        single = [p.text for p in self.read(published_file(self.like)) if p.chain]  # without double names
+        return list(dict.fromkeys(name for text in single for name in text.split('"')[1].split()))
 
     def read(self, file: Path) -> list[Problem]:
         """Reads the problems of a file.
@@ -54,11 +67,21 @@ class LastLetters(PublishedProblems):
             FieldMistake: the file has another form.
         """
         try:
-            examples = json.loads(file.read_text(encoding="utf-8"))["examples"]
-            return [_last_letters(str(e["question"]), str(e["answer"])) for e in examples]
+            return [_last_letters(question, answer) for question, answer in _examples(file)]
         except (KeyError, TypeError, ValueError):
             wanted = "a JSON object with `examples`, each a `question` with names in quotes and an `answer`"
             raise FieldMistake("task", f"{file}: expected {wanted}") from None
+
+
+def _examples(file: Path) -> list[tuple[str, str]]:
+    """(question, answer) of the examples of a JSON file."""
+    examples = json.loads(file.read_text(encoding="utf-8"))["examples"]
+    return [(str(e["question"]), str(e["answer"])) for e in examples]
+
+
+def _check_pool(like: str, pool: list[str], most: int) -> None:
+    if len(pool) < most:
+        raise FieldMistake("task", f"like: {like} has {len(pool)} names, and {most} are drawn at most")
 
 
 def _last_letters(question: str, answer: str) -> Problem:
@@ -80,21 +103,24 @@ def _last_letters(question: str, answer: str) -> Problem:
 class CoinFlip(Problems):
     """Whether a coin still lies heads up after some people did or did not flip it (Wei et al. 2022).
 
-    people: the fewest and the most people.
+    people: the fewest and the most people. like: a published file, such as `coin_flip/coin_flip.json` (Kojima et al.
+    2022), whose names are drawn anew and whose wording is used.
     """
 
     kind: ClassVar[str] = "yesno"
 
     people: tuple[Count, Count] = (2, 4)
+    like: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("people", self.people, 1, 20)
+        _check_pool(self.like, self._pool, self.people[1])
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """Draws people who each flip the coin with probability 1/2."""
         up, sentences, chain, flips = "heads", [], [], 0
-        for name in _some(rng, NAMES.split(), self.people):
+        for name in _some(rng, self._pool, self.people):
             if rng.random() < 0.5:
                 up, flips = "tails" if up == "heads" else "heads", flips + 1
                 sentences.append(f"{name} flips the coin.")
@@ -102,14 +128,29 @@ class CoinFlip(Problems):
             else:
                 sentences.append(f"{name} does not flip the coin.")
                 chain.append(f"{name} does not, still {up}")
-        text = " ".join(["A coin is heads up.", *sentences, "Is the coin still heads up?"])
+        text = " ".join(["A coin is heads up.", *sentences, "Is the coin still heads up?", *self._note])
         answer = "yes" if up == "heads" else "no"
         return Problem(text, " ; ".join(chain), answer, columns={"steps": len(sentences), "flips": flips})
 
     def words(self) -> list[str]:
         """Returns every word that a text of this task can contain."""
         vocabulary = "A coin is heads up. flips the it , now tails does not flip still Is ? ; yes no <think> </think>"
-        return [*pieces(vocabulary, self.ask), *NAMES.split()]
+        return [*pieces(vocabulary, self.ask, *self._note), *self._pool]
+
+    @property
+    def _note(self) -> list[str]:
+        return ['Note that "flip" here means "reverse".'] if self.like else []
+
+    @cached_property
+    def _pool(self) -> list[str]:
+        if not self.like:
+            return NAMES.split()
+        file = published_file(self.like)
+        try:
+            text = " ".join(question for question, _ in _examples(file))
+        except (KeyError, TypeError, ValueError):
+            raise FieldMistake("task", f"{file}: expected a JSON object with `examples` with `question`") from None
+        return list(dict.fromkeys(_FLIPS.findall(text)))
 
 
 @dataclass(frozen=True, kw_only=True)

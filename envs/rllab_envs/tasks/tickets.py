@@ -8,13 +8,12 @@ Row i of a split is a function of i; the split of a ticket is a function of its 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from rllab.core.ranges import Natural
-from rllab_envs.tasks.draws import one, row_rng, split_of
+from rllab_envs.tasks.draws import Salt, one, row_rng, split_of
 
 ITEMS = ["kettle", "lamp", "phone", "chair", "radio", "watch", "jacket", "printer", "camera", "clock", "fan", "desk"]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -39,7 +38,7 @@ SIZES = {"train": 100_000, "validation": 200, "test": 500}
 class Tickets:
     """The task; `salt` draws other tickets and replies."""
 
-    salt: Natural = 0
+    salt: Salt = field(default=0, repr=False)
 
     def size(self, split: str) -> int:
         """Returns the number of rows of a split: `train`, `validation` or `test`."""
