@@ -32,7 +32,8 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     share, shrink = successes / n, 1 + z * z / n
     middle = (share + z * z / (2 * n)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # at the ends the bounds are exact: rounding would put 0 of n outside its interval
+    return max(0.0, middle - half) if successes else 0.0, min(1.0, middle + half) if successes < n else 1.0
 
 
 def clustered_error(clusters: Sequence[Sequence[float]]) -> float:

@@ -46,22 +46,6 @@ def samples(
         print(visible(json.dumps(sample, ensure_ascii=False)) if as_json else shown(sample) + "\n")
 
 
-@verb("eval")
-def evaluate(
-    model: ModelName,
-    file: Annotated[Path, typer.Argument(help="JSONL with prompt, choices and answer; or with text.")],
-    runs: Runs = Path("runs"),
-    as_json: AsJson = False,
-) -> None:
-    """Measure perplexity, or multiple choice by log-likelihood."""
-    from rllab.cli.tables import values
-    from rllab.core.load import model_folder
-    from rllab.evals.likelihood import evaluate_file
-    from rllab.text.open import open_model
-
-    values(evaluate_file(open_model(model_folder(model, runs)), file), as_json)
-
-
 @verb()
 def merge(
     model: ModelName,

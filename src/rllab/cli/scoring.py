@@ -93,7 +93,7 @@ def _in_per_cent(row: dict[str, Any], several: bool) -> dict[str, str]:
 
 @verb()
 def compare(
-    what: Annotated[list[str], typer.Argument(help="Results of rllab score --out; or runs that play a board game.")],
+    what: Annotated[list[str], typer.Argument(help="Results of score or eval --out; or runs that play a board game.")],
     simulations: Annotated[
         str, typer.Option(help="Simulations of a run's search, several with commas; 0: policy alone.")
     ] = "0,64",

@@ -163,10 +163,11 @@ class Reader:
     def _sequence(self, node: yaml.Node, origin: Any, args: tuple[Any, ...], key: str) -> Any:
         if not isinstance(node, yaml.SequenceNode):
             return self.note(node, key, f"expected a list, as in [a, b], got {plain(node)!r}")
-        if origin is tuple and len(args) != len(node.value):
+        if any_length := origin is list or args[-1] is Ellipsis:
+            args = args[:1] * len(node.value)
+        if not any_length and len(args) != len(node.value):
             return self.note(node, key, f"expected {len(args)} values, got {len(node.value)}")
-        kinds = args if origin is tuple else args * len(node.value)
-        return origin([self.read(n, t, f"{key}[{i}]") for i, (n, t) in enumerate(zip(node.value, kinds, strict=True))])
+        return origin([self.read(n, t, f"{key}[{i}]") for i, (n, t) in enumerate(zip(node.value, args, strict=True))])
 
     def _mapping(self, node: yaml.Node, type_: Any, key: str) -> Any:
         if not isinstance(node, yaml.MappingNode):

@@ -1,4 +1,4 @@
-"""Compares results of `rllab score --out` in pairs, on the items that all of them have."""
+"""Compares results of `rllab score --out` and `rllab eval --out` in pairs, on the items that all of them have."""
 
 import math
 from collections.abc import Sequence
@@ -159,7 +159,7 @@ def table_of(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
 
 
 def read_results(path: Path, problems: Problems) -> list[Result]:
-    """Reads the results in a file that `rllab score --out` wrote, one for each file that was scored.
+    """Reads the results in a file: one for each file that was scored, or for each model and style of an evaluation.
 
     Raises:
         Mistake: the file cannot be read, or holds no results.
@@ -168,9 +168,10 @@ def read_results(path: Path, problems: Problems) -> list[Result]:
     for n, row in read_rows(path, problems):
         ident, correct, sample = row.get("id"), row.get("correct"), row.get("sample", 0)
         if not isinstance(correct, bool) or not isinstance(ident, (str, int)) or not isinstance(sample, int):
-            problems.add(path, n, "no `id` and `correct` (true or false); compare reads what rllab score --out wrote")
+            problems.add(path, n, "no `id` and `correct` (true or false), as score --out and eval --out write them")
             continue
-        samples = items.setdefault(str(row.get("file", "")), {}).setdefault(str(ident), {})
+        ident = f"{row['task']} {ident}" if "task" in row else str(ident)
+        samples = items.setdefault(str(row.get("file", "")), {}).setdefault(ident, {})
         if sample in samples:
             problems.add(path, n, "an id of this file comes again; `sample` numbers the samples of an id")
             continue

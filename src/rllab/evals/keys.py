@@ -15,7 +15,7 @@ from rllab.core.errors import Mistake
 from rllab.core.names import find, is_data
 from rllab.evals.logs import recorded_rows
 from rllab.evals.problems import Problems, read_rows
-from rllab.evals.recordings import Recording, completed_by, id_of, recordings_of
+from rllab.evals.recordings import Recording, completed_by, id_of, recordings_of, source_of
 
 Row = dict[str, Any]
 
@@ -85,7 +85,7 @@ class Key:
                 unknown.append(id_of(row))
                 continue
             try:
-                recordings.append(completed_by(replace(item, line=n), row))
+                recordings.append(completed_by(replace(item, line=n, source=source_of(row)), row))
             except ValueError as error:
                 problems.add(path, n, str(error))
                 continue

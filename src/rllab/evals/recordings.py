@@ -30,7 +30,8 @@ class Recording:
     completion: the whole text behind the question, of the model and of further prompts. answer: the model's text behind
     the last prompt ('Therefore, the answer is'); without further prompts the same as `completion`. prompt: the last
     prompt, or "". line: in its file, from 1. choices: the letters of the choices that its column `choices` or
-    `options`, or else its question lists; "" where there are none.
+    `options`, or else its question lists; "" where there are none. source: of a transcript of `rllab eval`, its model
+    and style, of which a file may hold several.
     """
 
     id: str | int
@@ -42,6 +43,7 @@ class Recording:
     prompt: str = ""
     line: int = 0
     choices: str = ""
+    source: str = ""
 
 
 def read_recordings(path: Path, kind: str | None, problems: Problems) -> list[Recording]:
@@ -100,7 +102,12 @@ def _item(row: Mapping[str, Any], kind: str | None) -> Recording:
         raise ValueError(f"the kind {kind!r} is unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
     listed = row.get("choices", row.get("options"))
     choices = ascii_uppercase[: len(listed)] if isinstance(listed, (list, dict)) else offered(question)
-    return Recording(ident, question, target, kind, choices=choices)
+    return Recording(ident, question, target, kind, choices=choices, source=source_of(row))
+
+
+def source_of(row: Mapping[str, Any]) -> str:
+    """Returns the model and style of a transcript; "" of other rows."""
+    return str(row.get("file", "")) if "style" in row else ""
 
 
 def id_of(row: Mapping[str, Any]) -> str | int:

@@ -67,15 +67,15 @@ class ScoredFile:
 
     def items(self) -> list[list[Scored]]:
         """Returns the samples of each item that has any."""
-        samples: dict[tuple[str, str, str], list[Scored]] = {}
+        samples: dict[tuple[str, ...], list[Scored]] = {}
         for s in self.scored:
             samples.setdefault(_item(s.recording), []).append(s)
         return list(samples.values())
 
 
-def _item(recording: Recording) -> tuple[str, str, str]:
+def _item(recording: Recording) -> tuple[str, ...]:
     """Returns what the samples of an item have in common; in a file of several tasks an id may come twice."""
-    return str(recording.id), recording.question, recording.target
+    return str(recording.id), recording.question, recording.target, recording.source
 
 
 def score(
@@ -95,19 +95,20 @@ def score(
             raise Mistake(f"{path} is no file; name recordings in JSONL, or logs")
         if sum(path.samefile(other) for other in paths) > 1:
             raise Mistake(f"{path} is named twice; name it once")
-    files = [_score_file(path, kind, scorer, problems, key) for path in paths]
+    files = [part for path in paths for part in _score_file(path, kind, scorer, problems, key)]
     if not any(f.scored for f in files):
         raise Mistake("\n".join(["no row could be scored", *problems.messages()]))
     return files, label
 
 
-def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems, key: Key | None) -> ScoredFile:
+def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems, key: Key | None) -> list[ScoredFile]:
+    """Returns the grades of a file; of transcripts of several models and styles those of each."""
     before, submission = len(problems), Submission()
     try:
         submission = key.submission(path, problems) if key else Submission(read_recordings(path, kind, problems))
     except Mistake as error:
         problems.note(path, str(error).removeprefix(f"{path}").lstrip(": "))
-    scored, numbers = list[Scored](), dict[tuple[str, str, str], int]()
+    scored, numbers = list[Scored](), dict[tuple[str, ...], int]()
     for recording in submission.recordings:
         own = rllab(recording)
         try:
@@ -118,12 +119,24 @@ def _score_file(path: Path, kind: str | None, scorer: Scorer, problems: Problems
             problems.add(path, recording.line, f"the scorer failed: {type(error).__name__}: {error}")
             continue
         numbers[_item(recording)] = sample = numbers.get(_item(recording), -1) + 1
-        scored.append(Scored(str(path), recording, sample, graded, own))
+        scored.append(Scored(recording.source or str(path), recording, sample, graded, own))
     if key:
         _check_claims(path, submission, scored, problems)
     faults = len(problems) - before - submission.unknown
-    missing = key.missing(s.id for s in scored) if key else []
-    return ScoredFile(path, scored, missing, submission.unknown, submission.differing, faults)
+    parts = dict[str, list[Scored]]()
+    for s in scored:
+        parts.setdefault(s.file, []).append(s)
+    return [
+        ScoredFile(
+            Path(name) if len(parts) > 1 else path,
+            part,
+            key.missing(s.id for s in part) if key else [],
+            submission.unknown,
+            submission.differing,
+            faults,
+        )
+        for name, part in (parts or {str(path): scored}).items()
+    ]
 
 
 def _check_claims(path: Path, submission: Submission, scored: Sequence[Scored], problems: Problems) -> None:

@@ -52,7 +52,7 @@ def _summary(file: ScoredFile, name: str, scorer: str, own: str) -> Row:
     row |= {"strict": share([[s.strict for s in i] for i in items])}
     row |= {"lenient": share([[s.lenient for s in i] for i in items])}
     row |= {"missing": absent, "unknown": file.unknown, "differing": file.differing, "faults": file.faults}
-    votes = [[_vote(s) for s in item] for item in items]
+    votes = [[vote(s) for s in item] for item in items]
     majority = [majority_vote(v, [s.graded.correct for s in i]) for v, i in zip(votes, items, strict=True)]
     row |= _passes(correct, whole) | {"majority": sum(majority) / whole}
     return row | {"ties": sum(len(most_frequent(v)) > 1 for v in votes)}
@@ -66,7 +66,7 @@ def _passes(correct: Sequence[Sequence[float]], whole: int) -> Row:
     return {"k": k, "pass_at_k": estimates.tolist()}
 
 
-def _vote(scored: Scored) -> Hashable | None:
+def vote(scored: Scored) -> Hashable | None:
     """Returns an answer in the form in which votes are counted: equal numbers, letters and words are one answer."""
     answer, kind = scored.graded.answer, scored.recording.kind
     if answer is None:

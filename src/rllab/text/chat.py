@@ -73,6 +73,11 @@ def reply_ids(
     return _Encoder(tokenizer).continuation(before, after)
 
 
+def ids_behind(tokenizer: PreTrainedTokenizerFast, before: str, text: str) -> list[int]:
+    """The token ids of a text behind another text."""
+    return _Encoder(tokenizer).continuation(before, text)
+
+
 def documents(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[Document]:
     """The token ids of each row: its prompt and its completions.
 

@@ -1,0 +1,134 @@
+"""The verb that evaluates models on tasks."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from rllab.cli.app import LANGUAGE, AsJson, Figure, Runs, Writes, app
+from rllab.core.errors import Mistake
+from rllab.core.messages import visible
+
+
+@app.command("eval", cls=Writes, rich_help_panel=LANGUAGE)
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Runs (RUN, RUN@STEP, RUN@*, run:NAME), folders, names on the hub."),
+    ],
+    task: Annotated[
+        list[str], typer.Option(help="A benchmark, a task as in a recipe, or a file: gsm8k, mine.yaml, mine.jsonl.")
+    ],
+    style: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="How the model is asked: direct, zero-shot-cot, mine.yaml, '{name: budget, extensions: 2}'; several "
+            "with commas. By default what fits the task."
+        ),
+    ] = None,
+    samples: Annotated[
+        Optional[int], typer.Option(help="Replies to each item, sampled at temperature 0.7.", min=1)  # noqa: UP045
+    ] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="Of the replies; 0: the likeliest tokens.")] = None,  # noqa: UP045
+    max_new_tokens: Annotated[Optional[int], typer.Option(help="Most tokens of a reply.", min=1)] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(help="The first items of each task.", min=1)] = None,  # noqa: UP045
+    salt: Annotated[str, typer.Option(help="A secret: ask a generated twin of the task, of equal difficulty.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the samples.", min=0)] = 0,
+    cache: Annotated[bool, typer.Option(help="Read replies that were sampled before.")] = True,
+    out: Annotated[str, typer.Option(help="Write the transcripts to this file: JSONL, one row a reply.")] = "",
+    figure: Figure = "",
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate language models on tasks, directly or with reasoning.
+
+    A row for each model, task and style. Replies are kept, so that the same command goes on where it was stopped.
+    """
+    from rllab.evals.evaluation import Plan, checkpoints, evaluate
+    from rllab.evals.items import expand, open_items
+    from rllab.evals.replies import cache_folder
+    from rllab.evals.style import read_style
+
+    changes = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    tasks = [open_items(name, limit, salt) for name in expand(task)]
+    styles = [read_style(name, changes) for name in _named(style or [_fitting(tasks)])]
+    path = Path(out) if out else None
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    folder, faults, rows = cache_folder() if cache else None, list[str](), list[dict[str, Any]]()
+    plan = Plan(checkpoints(models, runs), tasks, styles, runs, folder, path, seed, _say)
+    outcomes = []
+    for outcome in evaluate(plan, faults):
+        outcomes.append(outcome)
+        rows.append(outcome.row())
+        if as_json:
+            print(json.dumps(rows[-1]), flush=True)
+    if not as_json:
+        show(outcomes, rows)
+    if figure:
+        from rllab.evals.outcome_figure import draw
+
+        draw(rows, Path(figure))
+    if faults:
+        raise Mistake("\n".join(faults))
+
+
+def _say(line: str) -> None:
+    print(visible(line), file=sys.stderr)
+
+
+def _named(styles: list[str]) -> list[str]:
+    """The names of styles: those with commas between them, and settings in braces as they are."""
+    return [name.strip() for word in styles for name in ([word] if "{" in word else word.split(",")) if name.strip()]
+
+
+def _fitting(tasks: list[Any]) -> str:
+    """The style of tasks where none is named."""
+    if all(t.texts for t in tasks):
+        return "perplexity"
+    return "choice" if all(t.items and all(i.complete for i in t.items) for t in tasks) else "direct"
+
+
+def show(outcomes: list[Any], rows: list[dict[str, Any]]) -> None:
+    """Prints a table, the curves of its rows, and the items on which strict and lenient reading disagree."""
+    from rllab.cli.tables import table, values
+    from rllab.evals.score import disagreements
+
+    graded = [row for row in rows if row.get("accuracy") is not None]
+    for row in rows:
+        if row.get("accuracy") is None:
+            values({k: v for k, v in row.items() if v is not None and k not in ("decoding",)}, as_json=False)
+    if not graded:
+        return
+    several = any(row["k"] > 1 for row in graded)
+    table([_in_per_cent(row, several) for row in graded], as_json=False)
+    for row in graded:
+        if "curve" in row:
+            print(f"\n{visible(row['model'])} on {row['task']}, {row['style']}")
+            table([_point(point) for point in row["curve"]], as_json=False)
+    files = [outcome.file(outcome.style.points[-1]) for outcome in outcomes if outcome.asked]
+    print(visible("\n".join(disagreements(files))))
+
+
+def _in_per_cent(row: dict[str, Any], several: bool) -> dict[str, str]:
+    share = {k: f"{100 * row[k]:.1f}" for k in ("accuracy", "unanswered", "truncated", "majority", "strict")}
+    cells = {"model": visible(row["model"]), "task": row["task"], "style": row["style"], "items": str(row["items"])}
+    cells |= {f"accuracy by {row['scorer']}": _accuracy(row), "no answer": share["unanswered"]}
+    cells |= {"cut off": share["truncated"], "tokens": f"{row['tokens']:.1f}", "strict": share["strict"]}
+    if several:
+        cells |= {"pass@k": f"{100 * row['pass_at_k'][-1]:.1f} (k = {row['k']})"}
+        cells |= {"majority": share["majority"] + f" ({row['ties']} tied)" * bool(row["ties"])}
+    return cells
+
+
+def _point(point: dict[str, Any]) -> dict[str, str]:
+    cells = {"budget": str(point["budget"]), "extensions": str(point["extensions"]), "accuracy": _accuracy(point)}
+    return cells | {"tokens": f"{point['tokens']:.1f}", "cut off": f"{100 * point['truncated']:.1f}"}
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{100 * row['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

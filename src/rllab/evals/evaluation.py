@@ -1,0 +1,163 @@
+"""Evaluates models on tasks in styles.
+
+A model that cannot be opened or asked is reported, and the others are evaluated. Transcripts are written as soon as
+their batch is complete.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rllab.core.checkpoint import Checkpoints
+from rllab.core.errors import Mistake
+from rllab.core.files import write_atomic
+from rllab.core.load import model_folder
+from rllab.core.run import find_run
+from rllab.evals.asking import ask
+from rllab.evals.items import Items
+from rllab.evals.likelihood import perplexity
+from rllab.evals.outcome import Outcome, Row
+from rllab.evals.prompts import has_styles, prompts
+from rllab.evals.replies import Replies
+from rllab.evals.style import Style
+from rllab.text.identity import content_hash
+from rllab.text.models import LanguageModel
+from rllab.text.open import open_model
+
+Say = Callable[[str], None]
+_EVERY = 5.0  # seconds between two lines of progress
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated: each model on each task in each style.
+
+    runs: the folder of the runs. cache: the folder of the cache; None for none. out: the file of transcripts. say:
+    receives lines of progress and remarks.
+    """
+
+    models: Sequence[str]
+    tasks: Sequence[Items]
+    styles: Sequence[Style]
+    runs: Path
+    cache: Path | None
+    out: Path | None
+    seed: int
+    say: Say
+
+
+def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
+    """Yields the outcome of each model, task and style. What fails is added to `faults`, and the rest goes on."""
+    outcomes = list[Outcome]()
+    with ExitStack() as files:
+        log = files.enter_context(open(plan.out, "w", encoding="utf-8")) if plan.out else None
+
+        def write(rows: Sequence[Row]) -> None:
+            if log is not None:
+                log.write("".join(json.dumps(row) + "\n" for row in rows))
+                log.flush()
+
+        for model in plan.models:
+            try:
+                lm, content = _open(model, plan.runs)
+            except Mistake as error:
+                faults.append(f"{model}: {error}")
+                continue
+            for task in plan.tasks:
+                for style in plan.styles:
+                    try:
+                        outcome = _evaluate(lm, Outcome(model, task, style, content), plan, write)
+                    except Mistake as error:
+                        faults.append(f"{model}, {task.name}, {style.name}: {error}")
+                        continue
+                    outcomes.append(outcome)
+                    yield outcome
+    if plan.out and not faults:  # in the order of the items; what a fault cut short stays as it was written
+        rows = (row for outcome in outcomes for row in outcome.transcripts())
+        write_atomic(plan.out, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def checkpoints(words: Sequence[str], runs: Path) -> list[str]:
+    """Returns the names of models, with each `RUN@*` replaced by the run's checkpoints, `RUN@STEP`.
+
+    Raises:
+        Mistake: there is no such run, or it has no checkpoint.
+    """
+    names = list[str]()
+    for word in words:
+        match = re.fullmatch(r"(.+)@\*", word)
+        if match is None:
+            names.append(word)
+            continue
+        folder = find_run(match[1], runs)
+        steps = Checkpoints(folder.path / "checkpoints").steps()
+        if not steps:
+            raise Mistake(f"{folder.path} has no checkpoint yet; rllab train resumes the run")
+        names += [f"{match[1]}@{step}" for step in steps]
+    return list(dict.fromkeys(names))
+
+
+def _open(name: str, runs: Path) -> tuple[LanguageModel, str]:
+    """Returns a model on the fastest device, and the hash of its content.
+
+    What its generation config says of sampling and of stop tokens does not count.
+    """
+    folder, cuda = model_folder(name, runs), torch.cuda.is_available()
+    if Path(folder).is_file():
+        raise Mistake("it is a file; name a task's file by --task")
+    content = content_hash(folder)
+    lm = open_model(folder, dtype=torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float32)
+    if cuda:
+        torch.nn.Module.to(lm.model, "cuda")
+    return lm, content
+
+
+def _evaluate(lm: LanguageModel, outcome: Outcome, plan: Plan, write: Callable[[Sequence[Row]], None]) -> Outcome:
+    task, style, begin = outcome.task, outcome.style, time.monotonic()
+    if style.measure == "perplexity":
+        outcome.measured = _perplexity(lm, task)
+        outcome.seconds = time.monotonic() - begin
+        return outcome
+    if not task.items:
+        raise Mistake(f"{task.name} has texts without answers; --style perplexity measures them")
+    replies = Replies(lm, outcome.content, plan.cache, plan.seed)
+    name, told = f"{outcome.model}, {task.name}, {style.name}", begin
+    for batch in ask(replies, task, style):
+        write(outcome.add(batch))
+        outcome.sampled, outcome.cached, now = replies.sampled, replies.cached, time.monotonic()
+        done, whole = len({str(a.item.id) for a in outcome.asked}), len(task.items)
+        if now - told > _EVERY and done < whole:
+            plan.say(f"{name}: {done} of {whole} items, {(now - begin) / done * (whole - done):.0f} s left")
+            told = now
+    outcome.seconds = time.monotonic() - begin
+    for remark in _remarks(lm, outcome):
+        plan.say(f"note: {name}: {remark}")
+    return outcome
+
+
+def _perplexity(lm: LanguageModel, task: Items) -> Row:
+    rows = task.texts or [dict(item.row) for item in task.items]
+    if not all("text" in row or "completion" in row for row in rows):
+        raise Mistake(f"{task.name} has no texts: rows with `text`, or with `prompt` and `completion`")
+    measured = perplexity(lm, rows)
+    nothing = dict.fromkeys(("accuracy", "interval", "unanswered", "truncated"))
+    return {"items": measured.pop("rows")} | nothing | {"tokens": measured.pop("tokens") / len(rows)} | measured
+
+
+def _remarks(lm: LanguageModel, outcome: Outcome) -> Iterator[str]:
+    """Yields what the reader of the result should know."""
+    too_long = list(dict.fromkeys(str(a.item.id) for a in outcome.asked if a.too_long))
+    if too_long:
+        yield (f"{len(too_long)} items are longer than the model's context and count as wrong, such as {too_long[0]!r}")
+    unknown = lm.tokenizer.unk_token_id
+    if unknown is not None and has_styles(lm):
+        given = prompts(lm, outcome.style, outcome.task)
+        some = [i for i, p in zip(outcome.task.items, given, strict=True) if unknown in p.ids]
+        if some:
+            yield f"{len(some)} prompts have words that the tokenizer does not know, such as that of {some[0].id!r}"

@@ -1,0 +1,63 @@
+"""Draws outcomes: accuracy over tokens of reasoning, over samples, or of each model and style."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rllab.evals import scaling
+from rllab.evals.figures import canvas, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = dict[str, Any]
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draws the rows of outcomes: their curves over the budget; else those over the samples; else bars.
+
+    path: .svg, .png or .pdf.
+
+    Raises:
+        Mistake: matplotlib is not installed, or does not write such files.
+    """
+    rows = [row for row in rows if row.get("accuracy") is not None]
+    if curves := [row for row in rows if "curve" in row]:
+        figure, (axes,) = canvas((6, 4))
+        for row in curves:
+            _curve(axes, _label(row, rows), row["curve"])
+        axes.set_xscale("symlog", linthresh=8)
+        axes.set_xlabel("tokens of reasoning and answer, mean")
+        axes.legend(fontsize="small")
+    elif several := {_label(row, rows): row["scaling"] for row in rows if "scaling" in row}:
+        scaling.draw(several, path)
+        return
+    else:
+        figure, (axes,) = canvas((max(4, 0.8 * len(rows)), 4))
+        values, labels = [row["accuracy"] for row in rows], [_label(row, rows).replace(", ", "\n") for row in rows]
+        axes.bar(range(len(rows)), values, color="C0", alpha=0.7, yerr=_errors(rows), capsize=3)
+        axes.set_xticks(range(len(rows)), labels, fontsize="small")
+    axes.set_ylabel("accuracy, 95 % interval")
+    axes.set_ylim(0, 1.02)
+    save(figure, path)
+
+
+def _curve(axes: "Axes", label: str, points: Sequence[Row]) -> None:
+    tokens, accuracy = [p["tokens"] for p in points], [p["accuracy"] for p in points]
+    axes.errorbar(tokens, accuracy, yerr=_errors(points), marker="o", markersize=3, capsize=2, label=label)
+    for point in points:
+        if point["extensions"]:
+            axes.annotate(f"+{point['extensions']}", (point["tokens"], point["accuracy"]), fontsize="small")
+
+
+def _errors(rows: Sequence[Row]) -> np.ndarray:
+    """Returns the distances of the bounds from the accuracies, [2, N]."""
+    return np.abs(np.array([row["interval"] for row in rows]).T - np.array([row["accuracy"] for row in rows]))
+
+
+def _label(row: Row, rows: Sequence[Row]) -> str:
+    """Returns what tells a row from the others."""
+    keys = [k for k in ("model", "task", "style") if len({r[k] for r in rows}) > 1] or ["model", "style"]
+    return ", ".join(str(row[k]) for k in keys)

@@ -1,0 +1,322 @@
+"""`rllab eval`: prompts, stages, budgets, choices, the cache, transcripts, and what it refuses."""
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+import pytest
+import torch
+from conftest import read_jsonl
+from forked import Program, call
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rllab.cli import app
+from rllab.core.errors import Mistake
+from rllab.evals.asking import ask
+from rllab.evals.items import open_items
+from rllab.evals.replies import Call, Replies
+from rllab.evals.style import names, read_style
+from rllab.text.open import open_model
+from rllab.text.sampler import Sampling
+
+SHORT = {"max_new_tokens": 12}
+
+
+def result(*words: str, cwd: Path) -> dict[str, Any]:
+    """The object that the command prints, in a process of its own."""
+    done = call("-m", "rllab", "eval", *words, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+class Here:
+    """The command in this process, in a folder. `rows` are the objects that it printed, `err` its messages."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys, self.err = capsys, ""
+        monkeypatch.chdir(folder)
+
+    def __call__(self, *words: str, verb: str = "eval") -> list[Any]:
+        try:
+            app([verb, *words, "--json"], standalone_mode=False)
+        finally:
+            out, self.err = self._capsys.readouterr()
+            self.rows = [json.loads(line) for line in out.splitlines()]
+        return self.rows
+
+
+@pytest.fixture
+def here(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    return Here(place, capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def place(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with models (`chat`; `plain`, which has no chat template) and tasks."""
+    folder = tmp_path_factory.mktemp("eval")
+    for name in ("chat", "plain"):
+        shutil.copytree(qwen, folder / name)
+    (folder / "plain" / "chat_template.jinja").unlink()
+    rows = [
+        {"id": f"q{i}", "question": f"What is {i} plus {3 * i % 7}?" + " Think." * (i % 5), "kind": "number"}
+        | {"target": str(i + 3 * i % 7)}
+        for i in range(100)
+    ]
+    write(folder / "sums.jsonl", rows)
+    listed = [
+        {"id": i, "question": f"Which is {i}? Answer Choices: (A) {i + 1} (B) {i} (C) {i + 2}", "kind": "choice"}
+        | {"target": "B", "choices": [str(i + 1), str(i), str(i + 2)]}
+        for i in range(6)
+    ]
+    write(folder / "listed.jsonl", listed)
+    cloze = [
+        {"prompt": f"May {i}: How", "choices": [" many", " clips sell", " April"], "answer": i % 3} for i in range(7)
+    ]
+    write(folder / "cloze.jsonl", cloze)
+    write(folder / "texts.jsonl", [{"text": "How many clips did Natalia sell?"}, {"text": "48 + 24 = 72"}])
+    return folder
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def generated(folder: Path, ids: list[int], tokens: int) -> list[int]:
+    """The greedy continuation by transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    whole = model.generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False)
+    return list(whole[0, len(ids) :].tolist())
+
+
+def test_two_stages_are_those_of_the_paper(place: Path) -> None:
+    lm, task = open_model(str(place / "plain")), open_items(str(place / "sums.jsonl"), 3)
+    style = read_style("zero-shot-cot", {"max_new_tokens": 10, "answer_tokens": 5})
+    (batch,) = ask(Replies(lm, "", None), task, style)
+    tokenizer = AutoTokenizer.from_pretrained(place / "plain")
+    for asked in batch:
+        prompt = f"Q: {asked.item.question}\nA: Let's think step by step."
+        ids = tokenizer(prompt)["input_ids"]
+        chain = generated(place / "plain", ids, 10)
+        assert asked.prompt + asked.reasoning == prompt + tokenizer.decode(chain)
+        assert asked.trigger == "\nTherefore, the answer (arabic numerals) is" and not asked.finished
+        second = ids + chain + tokenizer(asked.trigger)["input_ids"]
+        assert asked.answer == tokenizer.decode(generated(place / "plain", second, 5))
+        assert asked.tokens == 15
+
+
+def test_a_chat_model_gets_messages(place: Path) -> None:
+    lm, task = open_model(str(place / "chat")), open_items(str(place / "sums.jsonl"), 1)
+    (batch,) = ask(Replies(lm, "", None), task, read_style("zero-shot-cot", SHORT))
+    assert batch[0].prompt == "<|im_start|>user\nWhat is 0 plus 0?<|im_end|>\n<|im_start|>assistant\n"
+    assert batch[0].reasoning.startswith("Let's think step by step.")
+
+
+def test_examples_are_turns(place: Path) -> None:
+    shots = [{"question": "What is 1 plus {question}?", "chain": "I add.", "answer": "2"}]
+    row = {"id": 0, "question": "What is 2 plus 2?", "target": "4", "kind": "number", "exemplars": shots}
+    write(place / "shots.jsonl", [row])
+    task = open_items(str(place / "shots.jsonl"))
+    expected = {
+        (
+            "plain",
+            "few-shot-cot",
+        ): "Q: What is 1 plus {question}?\nA: I add. The answer is 2.\n\nQ: What is 2 plus 2?\nA:",
+        ("chat", "few-shot-direct"): "<|im_start|>user\nWhat is 1 plus {question}?<|im_end|>\n<|im_start|>assistant\n"
+        "The answer is 2.<|im_end|>\n<|im_start|>user\nWhat is 2 plus 2?<|im_end|>\n<|im_start|>assistant\n",
+    }
+    for (model, style), prompt in expected.items():
+        (batch,) = ask(Replies(open_model(str(place / model)), "", None), task, read_style(style, SHORT))
+        assert batch[0].prompt == prompt
+
+
+def test_budgets_cut_the_same_reasoning(place: Path) -> None:
+    lm, task = open_model(str(place / "plain")), open_items(str(place / "sums.jsonl"), 4)
+    style = read_style("{name: budget, budgets: [0, 4, 12], extensions: 1, answer_tokens: 3}")
+    (batch,) = ask(Replies(lm, "", None), task, style)
+    by_point = {(a.item.id, a.budget, a.extensions): a for a in batch}
+    assert len(by_point) == 4 * 4
+    for item in task.items:
+        none, four, twelve, extended = (by_point[item.id, *point] for point in ((0, 0), (4, 0), (12, 0), (12, 1)))
+        assert none.reasoning == " Let's think step by step." and none.tokens <= 3
+        assert twelve.reasoning.startswith(four.reasoning) and four.tokens <= 7
+        if not twelve.finished:  # reasoning that was cut off is not extended
+            assert extended == type(extended)(**(vars(twelve) | {"extensions": 1}))
+
+
+def test_reasoning_that_ended_is_extended(place: Path) -> None:
+    lm, task = open_model(str(place / "plain")), open_items(str(place / "sums.jsonl"), 4)
+    first = next(ask(Replies(lm, "", None), task, read_style("zero-shot-cot", SHORT)))[0]
+    stop = first.reasoning.removeprefix(" Let's think step by step.")[3:5]  # a text that the model writes
+    style = read_style(f"{{name: budget, budgets: [40], extensions: 2, extend: ' Wait', stop: [{json.dumps(stop)}]}}")
+    points = {
+        a.extensions: a
+        for batch in ask(Replies(lm, "", None), task, style)
+        for a in batch
+        if a.item.id == task.items[0].id
+    }
+    assert points[0].finished and stop not in points[0].reasoning
+    assert points[1].reasoning.startswith(points[0].reasoning + " Wait") and points[1].tokens > points[0].tokens
+    assert points[2].reasoning.startswith(points[1].reasoning)
+
+
+def log_likelihood(folder: Path, prompt: str, text: str) -> float:
+    """log p(text | prompt) by transformers alone."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    before, ids = tokenizer(prompt)["input_ids"], tokenizer(text)["input_ids"]
+    with torch.no_grad():
+        logp = model(torch.tensor([before + ids])).logits[0].log_softmax(-1)
+    return float(sum(logp[len(before) + i - 1, token] for i, token in enumerate(ids)))
+
+
+@pytest.mark.parametrize(
+    ("file", "begin"), [("listed.jsonl", " Among A through C, the answer is"), ("cloze.jsonl", "")]
+)
+def test_choices_are_compared_by_log_likelihood(file: str, begin: str, place: Path, here: Here) -> None:
+    (row,) = here("plain", "--task", file, "--style", "choice", "--out", "choices.jsonl")
+    rows, right = read_jsonl(place / "choices.jsonl"), 0
+    for source, sample in zip(read_jsonl(place / file), rows, strict=True):
+        texts = [" A", " B", " C"] if begin else source["choices"]
+        prompt = f"Q: {source['question']}\nA:{begin}" if begin else source["prompt"]
+        logp = [log_likelihood(place / "plain", prompt, text) for text in texts]
+        assert sample["logp"] == pytest.approx(logp, abs=1e-4)
+        right += logp.index(max(logp)) == (1 if begin else source["answer"])
+        assert sample["correct"] == (logp.index(max(logp)) == (1 if begin else source["answer"]))
+    assert row["accuracy"] == pytest.approx(right / len(rows)) and row["unanswered"] == 0
+    assert row["by_chance"] == pytest.approx(1 / 3)
+
+
+def test_every_item_has_an_answer_behind_its_reasoning(here: Here) -> None:
+    (row,) = here("chat", "--task", "listed.jsonl", "--style", "{name: cot-then-choice, max_new_tokens: 6}")
+    assert row["unanswered"] == 0 and row["items"] == 6 and row["tokens"] <= 6
+
+
+def test_texts_are_measured(here: Here) -> None:
+    (row,) = here("chat", "--task", "texts.jsonl")
+    assert row["style"] == "perplexity" and row["items"] == 2 and row["accuracy"] is None and row["perplexity"] > 1
+
+
+def test_what_scripts_rely_on(place: Path, here: Here) -> None:
+    """One object a model, task and style; the transcripts are scored and compared."""
+    words = ["chat", "plain", "--task", "sums.jsonl", "--style", "direct,zero-shot-cot", "--limit", "10"]
+    objects = here(*words, "--max-new-tokens", "8", "--out", "out.jsonl")
+    assert [(o["model"], o["style"]) for o in objects] == [
+        (model, style) for model in ("chat", "plain") for style in ("direct", "zero-shot-cot")
+    ]
+    for row in objects:
+        assert row["task"] == "sums.jsonl" and row["items"] == 10 and 0 <= row["accuracy"] <= 1
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1] and row["interval"][1] > row["interval"][0]
+        assert 0 <= row["unanswered"] <= 1 and 0 <= row["truncated"] <= 1 and 1 <= row["tokens"] <= 8 + 32
+    transcripts = read_jsonl(place / "out.jsonl")
+    assert [r["id"] for r in transcripts[:10]] == [f"q{i}" for i in range(10)] and len(transcripts) == 40
+    assert {"prompt", "completion", "answer", "target", "correct", "score", "tokens", "finish"} <= transcripts[0].keys()
+    (scored,) = here("out.jsonl", verb="score")
+    assert [s["accuracy"] for s in scored] == [o["accuracy"] for o in objects]
+    (compared,) = here("out.jsonl", verb="compare")
+    assert len(compared) == 6 and compared[0]["items"] == 10
+    assert compared[0]["a"] == objects[0]["accuracy"] and compared[0]["b"] == objects[1]["accuracy"]
+
+
+def test_what_was_sampled_is_not_sampled_again(place: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLLAB_HOME", str(place / "home"))
+    words = ["--task", "sums.jsonl", "--style", "direct"]
+    assert here("chat", *words, "--limit", "60")[0]["sampled"] == 60
+    (whole,) = here("chat", *words)
+    assert (whole["sampled"], whole["cached"]) == (40, 60)
+    assert here("plain", *words)[0]["cached"] == 0  # no answer is shared with a model of another template
+    (again,) = here("chat", *words)
+    assert again["sampled"] == 0 and again["accuracy"] == whole["accuracy"]
+    assert here("chat", *words, "--no-cache")[0]["sampled"] == 100
+
+
+def test_killed_at_any_moment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLLAB_HOME", str(place / "killed"))
+    words = ["chat", "--task", "sums.jsonl", "--style", "direct", "--max-new-tokens", "150", "--temperature", "1"]
+    program = Program(["-m", "rllab", "eval", *words], cwd=place, env=dict(os.environ))
+    end = time.monotonic() + 60
+    while not (lines := sum(f.read_bytes().count(b"\n") for f in (place / "killed").rglob("*.jsonl"))):
+        assert time.monotonic() < end and program.poll() is None
+        time.sleep(0.01)
+    program.send_signal(SIGKILL)
+    program.communicate(timeout=60)
+    (file,) = (place / "killed").rglob("*.jsonl")
+    lines = file.read_bytes().count(b"\n")
+    file.write_bytes(file.read_bytes() + b'{"key": "torn')
+    row = result(*words, cwd=place)
+    assert (row["cached"], row["sampled"]) == (lines, 100 - lines)
+    assert result(*words, cwd=place)["cached"] == 100
+
+
+def test_two_models_never_share_a_reply(place: Path, tmp_path: Path) -> None:
+    lm, calls = open_model(str(place / "chat")), [Call((1, 2, 3), sample, 6) for sample in range(3)]
+    one = Replies(lm, "one", tmp_path)
+    replies = one(calls, Sampling(temperature=1.0))
+    assert one.sampled == 3 and len({tuple(r.ids) for r in replies}) > 1
+    for content, settings in (("other", {}), ("one", {"top_p": 0.5}), ("one", {"stop": ("x",)})):
+        other = Replies(lm, content, tmp_path)
+        other(calls, Sampling(**({"temperature": 1.0} | settings)))
+        assert other.cached == 0
+    more = Replies(lm, "one", tmp_path)
+    again = more([*calls, Call((1, 2, 3), 3, 6), Call((1, 2, 3), 0, 5)], Sampling(temperature=1.0))
+    assert (more.cached, more.sampled) == (3, 2) and again[:3] == replies
+
+
+def test_samples_are_voted_on(place: Path, here: Here) -> None:
+    words = ["chat", "--task", "sums.jsonl", "--style", "direct", "--samples", "4", "--limit", "12", "--out", "s.jsonl"]
+    (row,) = here(*words)
+    assert row["decoding"]["temperature"] == 0.7 and row["k"] == 4 and len(row["pass_at_k"]) == 4
+    assert row["sampled"] == 48 and len(row["scaling"]["majority"]) == 4
+    assert {(r["id"], r["sample"]) for r in read_jsonl(place / "s.jsonl")} == {
+        (f"q{i}", k) for i in range(12) for k in range(4)
+    }
+
+
+def test_items_longer_than_the_context_count_as_wrong(place: Path, here: Here) -> None:
+    questions = ["How many?", "How many? " * 5000, "How many?"]
+    items = [{"id": i, "question": q, "target": "1", "kind": "number"} for i, q in enumerate(questions)]
+    write(place / "long.jsonl", items)
+    rows = here("chat", "--task", "long.jsonl", "--style", "direct,zero-shot-cot", "--out", "o.jsonl")
+    assert "1 items are longer than the model's context" in here.err
+    for row in rows:
+        assert row["too_long"] == 1 and row["items"] == 3 and row["unanswered"] >= 1 / 3
+    assert [r["finish"] == "too long" for r in read_jsonl(place / "o.jsonl")[:3]] == [False, True, False]
+
+
+def test_what_is_wrong_with_one_model_hides_no_other(here: Here) -> None:
+    with pytest.raises(Mistake, match="nowhere/model"):
+        here("nowhere/model", "chat", "--task", "sums.jsonl", "--limit", "2")
+    assert [row["model"] for row in here.rows] == ["chat"]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--task", "nothing"], "nothing"),
+        (["--task", "none.jsonl"], "none.jsonl"),
+        (["--task", "texts.jsonl", "--style", "direct"], "has texts without answers"),
+        (["--task", "sums.jsonl", "--style", "choice"], "item 'q0' of sums.jsonl has no choices to compare"),
+        (["--task", "sums.jsonl", "--style", "few-shot-cot"], "the task sums.jsonl has no examples"),
+        (["--task", "sums.jsonl", "--style", "drect"], "no style 'drect'; did you mean 'direct'?"),
+        (["--task", "sums.jsonl", "--style", "{name: direct, replay: a}"], "command line: --style"),
+        (["--task", "sums.jsonl", "--style", "mine.yaml"], "mine.yaml: message: unknown placeholder {qestion}"),
+        (["--task", "sums.jsonl", "--samples", "2", "--temperature", "0"], "0 gives the same reply each time"),
+        (["--task", "sums.jsonl", "--salt", "x"], "salt"),
+        (["sums.jsonl", "--task", "sums.jsonl"], "sums.jsonl: it is a file; name a task's file by --task"),
+        (["--task", "guessing"], "it replies to the model"),
+    ],
+)
+def test_mistakes_are_named(words: list[str], fault: str, place: Path, here: Here) -> None:
+    (place / "mine.yaml").write_text('message: "{qestion} {question}"\n')
+    with pytest.raises(Mistake, match=re.escape(fault)):
+        here("chat", *words)
+
+
+def test_the_labs_own_styles_are_sound() -> None:
+    for name in names():
+        assert read_style(name).name == name
+    with pytest.raises(Mistake, match="trigger: a style with budgets"):
+        read_style("{name: direct, budgets: [1]}")
