@@ -35,6 +35,7 @@ SMALL = {r"--games \d+": "--games 2", r"--best-of \d+": "--best-of 2", r"simulat
 SMALL |= {
     r"--simulations \d+": "--simulations 4",
     " winrate ": " winrate --prompts 4 ",
+    " eval ": " eval --limit 4 ",
     " verify ": " verify --rows 4 ",
 }
 SMALL |= {r"python tests/weights.py.*": f"python {ROOT}/tests/weights.py cartpole"}

@@ -315,6 +315,29 @@ def test_mistakes_are_named(words: list[str], fault: str, place: Path, here: Her
         here("chat", *words)
 
 
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"text": ""}', ":1: its columns are text; expected id, question, target and kind; or text"),
+        ('{"prompt": "a", "choices": ["b"], "answer": 0}', ":1: expected a prompt and 2 to 26 choices"),
+        ('{"prompt": "a", "choices": ["b", "c"], "answer": "B"}', ":1: answer is 'B'; expected the place"),
+        (
+            '{"text": "a"}\n{"prompt": "a", "choices": ["b", "c"], "answer": 0}',
+            ":2: has choices where others have none",
+        ),
+        ("nonsense", ":1: this line is not JSON"),
+        ("", "has no rows"),
+        ('{"id": 1, "question": "a", "target": "x", "kind": "number"}', "'x'"),
+        ('{"id": 1, "question": "a", "target": "1", "kind": "nmber"}', "nmber"),
+        ('{"id": 1, "target": "1", "kind": "number"}', "question"),
+    ],
+)
+def test_broken_rows_are_refused(line: str, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(line + "\n")
+    with pytest.raises(Mistake, match=re.escape(fault)):
+        open_items(str(tmp_path / "rows.jsonl"))
+
+
 def test_the_labs_own_styles_are_sound() -> None:
     for name in names():
         assert read_style(name).name == name

@@ -1,4 +1,4 @@
-"""Language models in use: chat, samples, merge, perplexity and multiple choice, from the command line."""
+"""Language models in use: chat, samples, merge and perplexity, from the command line."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from rllab.core.errors import Mistake
 from rllab.core.messages import after_thinking, last_text, thinks, visible
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
-from rllab.evals.likelihood import evaluate_file, multiple_choice, perplexity
+from rllab.evals.likelihood import perplexity
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 
@@ -135,49 +135,12 @@ def reference(lm: LanguageModel, prompt: str, completion: str) -> float:
     return float(sum(logp[len(ids[0]) + i - 1, token] for i, token in enumerate(ids[1])))
 
 
-def test_multiple_choice_and_perplexity(run: Path, tmp_path: Path) -> None:
+def test_perplexity(run: Path) -> None:
     lm = open_model(str(run / "checkpoints" / "00000004"))
     texts = [pocket().row(i, "test")["prompt"][0]["content"] for i in range(40)]
-    choices = ["books", "cups and books and cups", "keys ."]
-    rows = [{"prompt": t, "choices": choices, "answer": i % 3} for i, t in enumerate(texts)]
-    result = multiple_choice(lm, rows)
-    each = [[reference(lm, t, c) for c in choices] for t in texts]
-    assert result["accuracy"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(each)) / 40
-    by_byte = [[p / len(c) for p, c in zip(e, choices, strict=True)] for e in each]
-    assert (
-        result["accuracy_by_byte"] == sum(max(range(3), key=e.__getitem__) == i % 3 for i, e in enumerate(by_byte)) / 40
-    )
     completed = [{"prompt": t, "completion": "books ."} for t in texts]
     nats = -sum(reference(lm, t, "books .") for t in texts)
     measured = perplexity(lm, completed)
     assert measured["nats_per_token"] == pytest.approx(nats / 80, rel=1e-4)
     assert measured["bits_per_byte"] == pytest.approx(nats / math.log(2) / (40 * 7), rel=1e-4)
     assert perplexity(lm, [{"text": t} for t in texts])["tokens"] > 400
-
-
-@pytest.mark.parametrize(
-    ("line", "fault"),
-    [
-        ('{"text": ""}', ":1: its columns are text; expected text, or"),
-        ('{"prompt": "a", "choices": ["b"], "answer": 0}', ":1: expected a prompt and two choices"),
-        ('{"prompt": "a", "choices": ["b", "c"], "answer": "B"}', ":1: answer is 'B'; expected the place"),
-        (
-            '{"text": "a"}\n{"prompt": "a", "choices": ["b", "c"], "answer": 0}',
-            ":2: has choices where others have none",
-        ),
-        ("nonsense", ":1: this line is not JSON"),
-        ("", "has no rows"),
-    ],
-)
-def test_broken_rows_are_refused(line: str, fault: str, run: Path, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text(line + "\n")
-    done = rllab("eval", str(run / "checkpoints" / "00000004"), "rows.jsonl", cwd=tmp_path)
-    assert done.returncode == 2 and fault in done.stderr
-
-
-def test_eval_from_the_command_line(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"text": "Ana has 20 books ."}\n')
-    done = rllab("eval", "small", "rows.jsonl", "--json", "--runs", str(run.parent), cwd=tmp_path)
-    assert json.loads(done.stdout)["rows"] == 1, done.stderr
-    with pytest.raises(Mistake, match="no such file"):
-        evaluate_file(open_model(str(run / "checkpoints" / "00000004")), tmp_path / "none.jsonl")

@@ -27,7 +27,7 @@ from rllab.evals.prompts import has_styles, prompts
 from rllab.evals.replies import Replies
 from rllab.evals.style import Style
 from rllab.text.identity import content_hash
-from rllab.text.models import LanguageModel
+from rllab.text.models import LanguageModel, without_generation_config
 from rllab.text.open import open_model
 
 Say = Callable[[str], None]
@@ -115,7 +115,7 @@ def _open(name: str, runs: Path) -> tuple[LanguageModel, str]:
     lm = open_model(folder, dtype=torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float32)
     if cuda:
         torch.nn.Module.to(lm.model, "cuda")
-    return lm, content
+    return without_generation_config(lm), content
 
 
 def _evaluate(lm: LanguageModel, outcome: Outcome, plan: Plan, write: Callable[[Sequence[Row]], None]) -> Outcome:
@@ -127,14 +127,14 @@ def _evaluate(lm: LanguageModel, outcome: Outcome, plan: Plan, write: Callable[[
     if not task.items:
         raise Mistake(f"{task.name} has texts without answers; --style perplexity measures them")
     replies = Replies(lm, outcome.content, plan.cache, plan.seed)
-    name, told = f"{outcome.model}, {task.name}, {style.name}", begin
+    name, reported = f"{outcome.model}, {task.name}, {style.name}", begin
     for batch in ask(replies, task, style):
         write(outcome.add(batch))
         outcome.sampled, outcome.cached, now = replies.sampled, replies.cached, time.monotonic()
         done, whole = len({str(a.item.id) for a in outcome.asked}), len(task.items)
-        if now - told > _EVERY and done < whole:
+        if now - reported > _EVERY and done < whole:
             plan.say(f"{name}: {done} of {whole} items, {(now - begin) / done * (whole - done):.0f} s left")
-            told = now
+            reported = now
     outcome.seconds = time.monotonic() - begin
     for remark in _remarks(lm, outcome):
         plan.say(f"note: {name}: {remark}")

@@ -54,7 +54,8 @@ def _curve(axes: "Axes", label: str, points: Sequence[Row]) -> None:
 
 def _errors(rows: Sequence[Row]) -> np.ndarray:
     """Returns the distances of the bounds from the accuracies, [2, N]."""
-    return np.abs(np.array([row["interval"] for row in rows]).T - np.array([row["accuracy"] for row in rows]))
+    bounds, accuracy = np.array([row["interval"] for row in rows]), np.array([row["accuracy"] for row in rows])
+    return np.asarray(np.abs(bounds.T - accuracy))
 
 
 def _label(row: Row, rows: Sequence[Row]) -> str:

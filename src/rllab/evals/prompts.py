@@ -34,7 +34,7 @@ class Prompt:
 
 def has_styles(lm: LanguageModel) -> bool:
     """Whether the model's chat template is the lab's own, which has the styles direct, think and free."""
-    return lm.tokenizer.chat_template == CHAT
+    return bool(lm.tokenizer.chat_template == CHAT)
 
 
 def prompts(lm: LanguageModel, style: Style, task: Items) -> list[Prompt]:
@@ -72,8 +72,9 @@ def _row(lm: LanguageModel, style: Style, task: Items, item: Item) -> dict[str, 
         last = filled(style.turn, {"message": message, "reply": ""}).rstrip(" ")
         each = [filled(style.turn, {"message": asked, "reply": reply}) for asked, reply in turns]
         return {"prompt": "\n\n".join([*([task.instruction] if task.instruction else []), *each, last])}
-    said = [{"role": role, "content": t} for turn in turns for role, t in zip(("user", "assistant"), turn, strict=True)]
-    messages = [*said, {"role": "user", "content": message}]
+    roles = ("user", "assistant")
+    messages = [{"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True)]
+    messages.append({"role": "user", "content": message})
     if task.instruction:
         messages[0] = messages[0] | {"content": f"{task.instruction}\n\n{messages[0]['content']}"}
     return {"prompt": messages, "style": style.template_style}

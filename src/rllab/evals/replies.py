@@ -125,7 +125,7 @@ def cache_folder() -> Path:
 def _words(ids: Sequence[int]) -> list[int]:
     """Returns a hash of token ids as the words of a seed."""
     digest = hashlib.sha256(np.array(ids, "<i8").tobytes()).digest()
-    return np.frombuffer(digest, "<u4").tolist()
+    return [int(word) for word in np.frombuffer(digest, "<u4")]
 
 
 def _read(file: Path) -> dict[str, Reply]:

@@ -42,7 +42,7 @@ class ByKind:
 
     def of(self, kind: str) -> str:
         """Returns the text for a kind."""
-        return getattr(self, kind, "") or self.default
+        return str(getattr(self, kind, "")) or self.default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def read_style(named: str, changes: Mapping[str, Any] | None = None) -> Style:
     for key, value in settings.items():
         value.start_mark = yaml.Mark(source, 0, 0, 0, None, 0)  # where messages say that it is set
         put(node, key, value)
-    style = reader.read(node, Style, "")
+    style: Style = reader.read(node, Style, "")
     reader.raise_mistakes()
     if style.samples > 1 and not style.temperature and "temperature" not in settings:
         style = replace(style, temperature=TEMPERATURE)
