@@ -22,7 +22,7 @@ from rllab.evals.items import open_items
 from rllab.evals.replies import Call, Replies
 from rllab.evals.style import names, read_style
 from rllab.text.open import open_model
-from rllab.text.sampler import Sampling
+from rllab.text.sampler import Sampling, generate
 
 SHORT = {"max_new_tokens": 12}
 
@@ -343,3 +343,13 @@ def test_the_labs_own_styles_are_sound() -> None:
         assert read_style(name).name == name
     with pytest.raises(Mistake, match="trigger: a style with budgets"):
         read_style("{name: direct, budgets: [1]}")
+
+
+def test_a_prompt_with_less_room_than_others(place: Path) -> None:
+    """What ended at its own limit is computed on with the others for a while, beyond its own length."""
+    lm = open_model(str(place / "plain"))
+    prompts, limits, ended = [[5] * 90, *([n] * 4 for n in range(6, 15))], [3] + [60] * 9, list[int]()
+    whole = generate(lm, prompts, Sampling(max_new_tokens=60), limits=limits, done=lambda c: ended.append(c.row))
+    for completion, prompt, limit in zip(whole, prompts, limits, strict=True):
+        assert completion.ids == generate(lm, [prompt], Sampling(max_new_tokens=limit))[0].ids
+    assert sorted(ended) == list(range(10)) and ended[0] == 0

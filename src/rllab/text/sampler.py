@@ -89,7 +89,8 @@ def generate(
     _check(prompts, limits)
     completions = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
     lengths = [(len(p), limit) for p, limit in zip(prompts, limits, strict=True)]
-    decode = _decoder(lm, max((a + b for a, b in lengths), default=0))
+    # a completion that has ended is computed on with the others until it is dropped
+    decode = _decoder(lm, max(map(len, prompts), default=0) + max(limits, default=0))
     shared = isinstance(decode, Decoder)
     cost = Cost.of(lm.model, native=decode is not None, shared=shared, greedy=not sampling.temperature)
     for places in batches(cost, [lengths[c.row] for c in completions], [c.row for c in completions], at_once):
