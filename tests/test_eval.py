@@ -1,89 +1,24 @@
 """`rllab eval`: prompts, stages, budgets, choices, the cache, transcripts, and what it refuses."""
 
 import json
-import os
 import re
-import shutil
-import time
 from pathlib import Path
-from signal import SIGKILL
-from typing import Any
 
 import pytest
 import torch
 from conftest import read_jsonl
-from forked import Program, call
+from evaluated import Here, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rllab.cli import app
 from rllab.core.errors import Mistake
 from rllab.evals.asking import ask
 from rllab.evals.items import open_items
-from rllab.evals.replies import Call, Replies
-from rllab.evals.style import names, read_style
+from rllab.evals.replies import Replies
+from rllab.evals.style import names, of_kind, read_style
 from rllab.text.open import open_model
 from rllab.text.sampler import Sampling, generate
 
 SHORT = {"max_new_tokens": 12}
-
-
-def result(*words: str, cwd: Path) -> dict[str, Any]:
-    """The object that the command prints, in a process of its own."""
-    done = call("-m", "rllab", "eval", *words, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
-
-
-class Here:
-    """The command in this process, in a folder. `rows` are the objects that it printed, `err` its messages."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self._capsys, self.err = capsys, ""
-        monkeypatch.chdir(folder)
-
-    def __call__(self, *words: str, verb: str = "eval") -> list[Any]:
-        try:
-            app([verb, *words, "--json"], standalone_mode=False)
-        finally:
-            out, self.err = self._capsys.readouterr()
-            self.rows = [json.loads(line) for line in out.splitlines()]
-        return self.rows
-
-
-@pytest.fixture
-def here(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
-    return Here(place, capsys, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def place(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with models (`chat`; `plain`, which has no chat template) and tasks."""
-    folder = tmp_path_factory.mktemp("eval")
-    for name in ("chat", "plain"):
-        shutil.copytree(qwen, folder / name)
-    (folder / "plain" / "chat_template.jinja").unlink()
-    rows = [
-        {"id": f"q{i}", "question": f"What is {i} plus {3 * i % 7}?" + " Think." * (i % 5), "kind": "number"}
-        | {"target": str(i + 3 * i % 7)}
-        for i in range(100)
-    ]
-    write(folder / "sums.jsonl", rows)
-    listed = [
-        {"id": i, "question": f"Which is {i}? Answer Choices: (A) {i + 1} (B) {i} (C) {i + 2}", "kind": "choice"}
-        | {"target": "B", "choices": [str(i + 1), str(i), str(i + 2)]}
-        for i in range(6)
-    ]
-    write(folder / "listed.jsonl", listed)
-    cloze = [
-        {"prompt": f"May {i}: How", "choices": [" many", " clips sell", " April"], "answer": i % 3} for i in range(7)
-    ]
-    write(folder / "cloze.jsonl", cloze)
-    write(folder / "texts.jsonl", [{"text": "How many clips did Natalia sell?"}, {"text": "48 + 24 = 72"}])
-    return folder
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def generated(folder: Path, ids: list[int], tokens: int) -> list[int]:
@@ -221,50 +156,6 @@ def test_what_scripts_rely_on(place: Path, here: Here) -> None:
     assert compared[0]["a"] == objects[0]["accuracy"] and compared[0]["b"] == objects[1]["accuracy"]
 
 
-def test_what_was_sampled_is_not_sampled_again(place: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RLLAB_HOME", str(place / "home"))
-    words = ["--task", "sums.jsonl", "--style", "direct"]
-    assert here("chat", *words, "--limit", "60")[0]["sampled"] == 60
-    (whole,) = here("chat", *words)
-    assert (whole["sampled"], whole["cached"]) == (40, 60)
-    assert here("plain", *words)[0]["cached"] == 0  # no answer is shared with a model of another template
-    (again,) = here("chat", *words)
-    assert again["sampled"] == 0 and again["accuracy"] == whole["accuracy"]
-    assert here("chat", *words, "--no-cache")[0]["sampled"] == 100
-
-
-def test_killed_at_any_moment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RLLAB_HOME", str(place / "killed"))
-    words = ["chat", "--task", "sums.jsonl", "--style", "direct", "--max-new-tokens", "150", "--temperature", "1"]
-    program = Program(["-m", "rllab", "eval", *words], cwd=place, env=dict(os.environ))
-    end = time.monotonic() + 60
-    while not (lines := sum(f.read_bytes().count(b"\n") for f in (place / "killed").rglob("*.jsonl"))):
-        assert time.monotonic() < end and program.poll() is None
-        time.sleep(0.01)
-    program.send_signal(SIGKILL)
-    program.communicate(timeout=60)
-    (file,) = (place / "killed").rglob("*.jsonl")
-    lines = file.read_bytes().count(b"\n")
-    file.write_bytes(file.read_bytes() + b'{"key": "torn')
-    row = result(*words, cwd=place)
-    assert (row["cached"], row["sampled"]) == (lines, 100 - lines)
-    assert result(*words, cwd=place)["cached"] == 100
-
-
-def test_two_models_never_share_a_reply(place: Path, tmp_path: Path) -> None:
-    lm, calls = open_model(str(place / "chat")), [Call((1, 2, 3), sample, 6) for sample in range(3)]
-    one = Replies(lm, "one", tmp_path)
-    replies = one(calls, Sampling(temperature=1.0))
-    assert one.sampled == 3 and len({tuple(r.ids) for r in replies}) > 1
-    for content, settings in (("other", {}), ("one", {"top_p": 0.5}), ("one", {"stop": ("x",)})):
-        other = Replies(lm, content, tmp_path)
-        other(calls, Sampling(**({"temperature": 1.0} | settings)))
-        assert other.cached == 0
-    more = Replies(lm, "one", tmp_path)
-    again = more([*calls, Call((1, 2, 3), 3, 6), Call((1, 2, 3), 0, 5)], Sampling(temperature=1.0))
-    assert (more.cached, more.sampled) == (3, 2) and again[:3] == replies
-
-
 def test_samples_are_voted_on(place: Path, here: Here) -> None:
     words = ["chat", "--task", "sums.jsonl", "--style", "direct", "--samples", "4", "--limit", "12", "--out", "s.jsonl"]
     (row,) = here(*words)
@@ -284,12 +175,6 @@ def test_items_longer_than_the_context_count_as_wrong(place: Path, here: Here) -
     for row in rows:
         assert row["too_long"] == 1 and row["items"] == 3 and row["unanswered"] >= 1 / 3
     assert [r["finish"] == "too long" for r in read_jsonl(place / "o.jsonl")[:3]] == [False, True, False]
-
-
-def test_what_is_wrong_with_one_model_hides_no_other(here: Here) -> None:
-    with pytest.raises(Mistake, match="nowhere/model"):
-        here("nowhere/model", "chat", "--task", "sums.jsonl", "--limit", "2")
-    assert [row["model"] for row in here.rows] == ["chat"]
 
 
 @pytest.mark.parametrize(
@@ -353,3 +238,16 @@ def test_a_prompt_with_less_room_than_others(place: Path) -> None:
     for completion, prompt, limit in zip(whole, prompts, limits, strict=True):
         assert completion.ids == generate(lm, [prompt], Sampling(max_new_tokens=limit))[0].ids
     assert sorted(ended) == list(range(10)) and ended[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("recorded", "kind"),
+    [("gsm8k", "number"), ("commonsensqa", "choice"), ("strategyqa", "yesno"), ("last_letters", "string")],
+)
+def test_triggers_are_those_of_the_paper(recorded: str, kind: str, data: Path) -> None:
+    folder = data / "recorded_zero_shot_cot"
+    two, one = (read_jsonl(folder / f"{recorded}.{mode}.jsonl")[0] for mode in ("zero_shot_cot", "zero_shot"))
+    trigger = of_kind(read_style("zero-shot-cot").trigger, kind, "ABCDE")
+    assert trigger.strip() == two["answer_prompt"].strip()
+    reply = of_kind(read_style("direct").reply, kind, "ABCDE")
+    assert one["completion_with_trigger"].strip().startswith(reply)

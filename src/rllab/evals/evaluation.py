@@ -67,7 +67,7 @@ def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
             try:
                 lm, content = _open(model, plan.runs)
             except Mistake as error:
-                faults.append(f"{model}: {error}")
+                faults.append(str(error) if str(error).startswith(model) else f"{model}: {error}")
                 continue
             for task in plan.tasks:
                 for style in plan.styles:
