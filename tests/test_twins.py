@@ -11,6 +11,7 @@ import pytest
 import rllab_envs.tasks as tasks
 from rllab_envs.tasks.benchmark import names, open_benchmark
 from rllab_envs.tasks.definitions import find_definition
+from rllab_envs.tasks.redrawn import Arithmetic, Brackets, Lies, Swaps, Words
 from rllab_envs.tasks.symbolic import CoinFlip, LastLetters
 
 from rllab.answers import grade
@@ -24,16 +25,59 @@ def rows_of(task: Any) -> list[dict[str, Any]]:
     return [task.row(i, "test") for i in range(task.size("test"))]
 
 
-def coin_flips(row: dict[str, Any]) -> int:
-    return len(re.findall(r" flips the coin\.", row["question"]))
+# A solver of each benchmark with a twin, and what makes a question easy or hard.
 
 
-def last_letters(row: dict[str, Any]) -> int:
-    return sum(letter in "aeiou" for letter in row["target"].lower())
+def flipped(question: str) -> tuple[str, Any]:
+    flips = len(re.findall(r" flips the coin\.", question))
+    return "no" if flips % 2 else "yes", flips
 
 
-# Of each benchmark with a twin: what makes a row easy or hard.
-DIFFICULTY: dict[str, Callable[[dict[str, Any]], Any]] = {"coin_flip": coin_flips, "last_letters": last_letters}
+def last_letters(question: str) -> tuple[str, Any]:
+    answer = "".join(word[-1] for word in question.split('"')[1].split())
+    return answer, sum(letter in "aeiou" for letter in answer)
+
+
+def lies(question: str) -> tuple[str, Any]:
+    honest = dict[str, bool]()
+    for name, other, verb in re.findall(r"(\w+) (?:says (\w+) )?(tells|lies)", question):
+        honest[name] = (verb == "tells") == honest.get(other, True)
+    return "yes" if honest[question.split()[-4]] else "no", len(honest)
+
+
+def arithmetic(question: str) -> tuple[str, Any]:
+    return str(eval(question.rstrip(" ="))), len(question.split())  # of numbers and signs that the test knows
+
+
+def brackets(question: str) -> tuple[str, Any]:
+    left = question.partition("Input: ")[2]
+    depth = [1 if bracket in "([{<" else -1 for bracket in left.split()]
+    while (shorter := re.sub(r"\( \) ?|\[ \] ?|\{ \} ?|< > ?", "", left)) != left:
+        left = shorter
+    return " ".join(")]}>"["([{<".index(b)] for b in reversed(left.split())), tuple(depth)
+
+
+def words(question: str) -> tuple[str, Any]:
+    listed = question.partition("List: ")[2].split()
+    return " ".join(sorted(listed)), len(listed)
+
+
+def swapped(question: str) -> tuple[str, Any]:
+    start, _, swaps = question.partition("First, ")
+    held = dict(
+        re.findall(r"([A-Z]\w+) (?:has a|is playing|gets|is dancing with) (.+?)(?=, and|, [A-Z]|\.[ \n])", start)
+    )
+    for one, other in re.findall(r"([A-Z]\w+) and ([A-Z]\w+) (?:swap|trade|switch)", swaps):
+        held[one], held[other] = held[other], held[one]
+    asked = held[re.findall(r"At the end of the \w+, (\w+)", swaps)[0]]
+    letter = re.findall(rf"\((\w)\) {re.escape(asked)}", swaps)[0]
+    return letter, (start.split(".")[-2 if start.endswith(". ") else -1], swaps.count(" and "), len(held))
+
+
+SOLVERS: dict[str, Callable[[str], tuple[str, Any]]] = {
+    "coin_flip": flipped, "last_letters": last_letters, "bbh_web_of_lies": lies, "bbh_word_sorting": words,
+    "bbh_multistep_arithmetic_two": arithmetic, "bbh_dyck_languages": brackets, "shuffled_objects": swapped,
+} | {f"bbh_tracking_shuffled_objects_{n}_objects": swapped for n in ("three", "five", "seven")}  # fmt: skip
 
 
 def distance(first: list[Any], second: list[Any]) -> float:
@@ -43,26 +87,39 @@ def distance(first: list[Any], second: list[Any]) -> float:
 
 
 def test_every_twin_is_tested() -> None:
-    assert set(TWINS) == set(DIFFICULTY)
+    assert set(TWINS) == set(SOLVERS)
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_twin_has_the_wording_and_difficulty_of_its_benchmark(name: str, data: Path) -> None:
     published, twin, other = rows_of(open_benchmark(name)), open_benchmark(name, SECRET), open_benchmark(name, "other")
     drawn, again = rows_of(twin), rows_of(other)
-    questions = [{row["question"] for row in rows} for rows in (published, drawn, again)]
-    assert len(published) == len(drawn) == len(questions[1]) and not (questions[0] | questions[2]) & questions[1]
-    assert drawn == rows_of(open_benchmark(name, SECRET)) and twin.fingerprint != other.fingerprint
-    assert [row["id"] for row in drawn] == list(range(len(drawn))) and twin.size("train") == 0
+    assert len(published) == len(drawn) and twin.size("train") == 0 and twin.fingerprint != other.fingerprint
+    assert drawn == rows_of(open_benchmark(name, SECRET)) and [r["id"] for r in drawn] == list(range(len(drawn)))
+    solved = [[SOLVERS[name](r["question"]) for r in rows] for rows in (published, drawn, again)]
+    for rows, answers in zip((published, drawn, again), solved, strict=True):
+        wrong = [r for r, (answer, _) in zip(rows, answers, strict=True) if answer != r["target"]]
+        assert len(wrong) <= (15 if rows is published and name == "last_letters" else 0)  # of double names
+    for rows, answers in zip((drawn, again), solved[1:], strict=True):
+        assert distance([steps for _, steps in solved[0]], [steps for _, steps in answers]) < 0.1
+        if len({r["target"] for r in published}) < 10:
+            assert distance([r["target"] for r in published], [r["target"] for r in rows]) < 0.15
+    questions = [{r["question"] for r in rows} for rows in (published, drawn, again)]
+    assert len((questions[0] | questions[2]) & questions[1]) <= 0.1 * len(drawn) * (name == "bbh_dyck_languages")
     for row in drawn:
         assert row.keys() == published[0].keys() and row["prompt"][0]["content"] == row["question"]
-        assert grade(f"The answer is {row['target']}.", row["target"], row["kind"]).correct
-    measure = DIFFICULTY[name]
-    for rows in (drawn, again):
-        assert distance([measure(r) for r in published], [measure(r) for r in rows]) < 0.1
-        for answer in ("yes", "no"):
-            shares = [sum(r["target"] == answer for r in each) / len(each) for each in (published, rows)]
-            assert abs(shares[0] - shares[1]) < 0.1
+        letters = "ABCDEFG"[: len(row.get("choices", []))]
+        assert all(f"({a}) {c}" in row["question"] for a, c in zip(letters, row.get("choices", []), strict=True))
+        assert grade(f"The answer is {row['target']}.", row["target"], row["kind"], letters).correct
+
+
+def test_questions_of_another_form_are_not_redrawn(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "Is it?", "target": "yes", "kind": "yesno"}\n')
+    for redrawn in (Arithmetic, Brackets, Lies, Swaps, Words):
+        with pytest.raises(FieldMistake, match=r"row 0 of .*mine.jsonl has another form: 'Is it\?'"):
+            redrawn(of=str(file), salt=SECRET).row(0, "test")
+        assert redrawn(of=str(file)).size("train") == 0
 
 
 def test_a_benchmark_without_a_twin_takes_no_salt(tmp_path: Path) -> None:
