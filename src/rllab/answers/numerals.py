@@ -50,33 +50,44 @@ _DIGIT = re.compile(r"(?![0-9])\d")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([\d.,]+)\s*\}|(\d))\s*(?:\{\s*([\d.,]+)\s*\}|(\d))")
+# What is removed around numbers: (in lower case, one of which a text has where the pattern matches; pattern; by what).
 _MARKUP = [
     (
+        ("frac",),
         re.compile(
             r"\\[dt]?frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
         ),
         r" \1/\2",
     ),
-    (re.compile(r"<<[^<>]*>>"), ""),  # GSM8K's calculator marks
-    (re.compile(r"(?<=[\d)])(?:\*\*| \*\* )(?=[\d(])"), "^"),
-    (re.compile(r"\b(?:minus|negative) (?=[$.\d])", re.I), "-"),
+    (("<<",), re.compile(r"<<[^<>]*>>"), ""),  # GSM8K's calculator marks
+    (("**",), re.compile(r"(?<=[\d)])(?:\*\*| \*\* )(?=[\d(])"), "^"),
+    (("minus ", "negative "), re.compile(r"\b(?:minus|negative) (?=[$.\d])", re.I), "-"),
     (
+        ("**", "__", *"`\\$€£¥₹₽₩¢", "usd"),
         re.compile(
             r"\*\*|__|`|\\[()\[\],;:! ]|\\(?:left|right|displaystyle|boxed|fbox)\b|(?:\bUS)?\\?[$€£¥₹₽₩¢]|\bUSD\b"
         ),
         "",
     ),
-    (re.compile(r"\\q?quad(?![A-Za-z])"), "  "),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"(?<=\d) and (?:a|one)[ -]half\b"), " 1/2"),
-    (re.compile(r"(?<=\d) and (?:a|one)[ -]quarter\b"), " 1/4"),
-    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "×"),
-    (re.compile(r"\\%"), "%"),
-    (re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))"), "°"),
-    (re.compile(r"(?<![\d.,])(\d+),(\d\d?)(?![\d,])|(?<![\d.,])(0),(\d+)(?![\d,])"), r"\1\3.\2\4"),  # decimal comma
-    (re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\^\s*\{\s*([+-]?\d+)\s*\}"), r"^\1"),
-    (re.compile(r"(?<![\w*])\*(?=[\d.$+-]{0,20}\d[\w.,%]{0,20}\*)|(?<=\d)\*(?!\s*[\d(])"), ""),  # *18* in italics
+    (("\\q",), re.compile(r"\\q?quad(?![A-Za-z])"), "  "),
+    (("{,}",), re.compile(r"\{,\}"), ","),
+    (("half",), re.compile(r"(?<=\d) and (?:a|one)[ -]half\b"), " 1/2"),
+    (("quarter",), re.compile(r"(?<=\d) and (?:a|one)[ -]quarter\b"), " 1/4"),
+    (("\\times", "\\cdot"), re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "×"),
+    (("\\%",), re.compile(r"\\%"), "%"),
+    (("\\circ",), re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))"), "°"),
+    (
+        (",",),
+        re.compile(r"(?<![\d.,])(\d+),(\d\d?)(?![\d,])|(?<![\d.,])(0),(\d+)(?![\d,])"),  # decimal comma
+        r"\1\3.\2\4",
+    ),
+    (("\\",), re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox)\s*\{([^{}]*)\}"), r" \1 "),
+    (("^",), re.compile(r"\^\s*\{\s*([+-]?\d+)\s*\}"), r"^\1"),
+    (
+        ("*",),
+        re.compile(r"(?<![\w*])\*(?=[\d.$+-]{0,20}\d[\w.,%]{0,20}\*)|(?<=\d)\*(?!\s*[\d(])"),  # *18* in italics
+        "",
+    ),
 ]
 
 
@@ -114,8 +125,13 @@ def plain(text: str) -> str:
     """Removes currency signs, emphasis and LaTeX commands around numbers from a tidy text."""
     if "\\" in text and "frac" in text:
         text = _FRACTION.sub(_fraction, text)
-    for pattern, by in _MARKUP:
-        text = pattern.sub(by, text)
+    lower = text.lower()
+    for needles, pattern, by in _MARKUP:
+        for needle in needles:
+            if needle in lower:
+                text = pattern.sub(by, text)
+                lower = text.lower()
+                break
     return text
 
 

@@ -63,7 +63,7 @@ def _polar(text: str) -> list[tuple[int, int, str]]:
 
 def marked(segment: str) -> str | None:
     """Returns the first yes or no in the first sentence behind a mark; None if there is none."""
-    text = _ASKED.sub("", _MARKUP.sub("", segment[:600])).lstrip(" \n\t")
+    text = _without_question(segment[:600], "").lstrip(" \n\t")
     end = SENTENCE.search(text)
     text = text[: end.start()] if end else text
     words = _polar(text)
@@ -77,10 +77,18 @@ boxed = marked
 
 def placed(part: str) -> str | None:
     """Returns the last yes or no of an unmarked text that begins a sentence or ends the text; None if there is none."""
-    text = _ASKED.sub("\n", _MARKUP.sub("", part)).strip()
+    text = _without_question(part, "\n").strip()
     leading = [word for word in _polar(text) if _leads(text, *word[:2])]
     leading = [word for word in leading if not text.startswith(" that", word[1])] or leading
     return leading[-1][2] if leading else None
+
+
+def _without_question(text: str, by: str) -> str:
+    """Replaces the repeated question ('True or False:') in a text without markup."""
+    text = _MARKUP.sub("", text)
+    lower = text.lower()  # few texts have both words; the pattern is slow
+    both = ("yes" in lower or "true" in lower) and ("no" in lower or "false" in lower)
+    return _ASKED.sub(by, text) if both else text
 
 
 def _leads(text: str, start: int, end: int) -> bool:
