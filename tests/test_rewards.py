@@ -90,6 +90,9 @@ def test_known_rewards() -> None:
     assert accuracy([[{"role": "assistant", "content": "#### 5"}]], ["5"], ["number"]) == [1.0]
     assert accuracy(["#### 5", "#### 5", "x"], ["5"] * 3, ["number"] * 3, [False, True, None]) == [0.0, 1.0, None]
     assert accuracy(["#### 5"]) == [None]
+    choices = [["red", "blue"], ["red", "blue", "green", "pink", "grey", "tan"], None]
+    answers = ["The answer is B. The answer is F."] * 3  # F is a choice of the second row, and may be one of the third
+    assert accuracy(answers, ["B"] * 3, ["choice"] * 3, choices=choices) == [1.0, 0.0, 0.0]
     assert brevity([[1] * 16, [1] * 100], tokens=64) == [0.75, 0.0]
     assert soft_overlong([[1] * n for n in (80, 90, 100, 200)], tokens=100, buffer=20) == [0.0, -0.5, -1.0, -1.0]
     assert format(["<think> a </think> 5", "5", "<think> a", "<think> a </think>", "<think><think></think> 5"]) == [
@@ -99,6 +102,9 @@ def test_known_rewards() -> None:
     assert repetition(["a b c d", "a b a b a b", "a"], words=2) == [0.0, -0.6, 0.0]
     lengths = {"tokens": 100, "right": (1.0, 0.5), "wrong": (-1.0, -0.5)}
     each = cosine_length(["5", "5", "5", "6"], [[], [1] * 50, [1] * 300, []], ["5"] * 4, ["number"] * 4, **lengths)  # type: ignore[arg-type]
+    answers = ["The answer is B. The answer is F."] * 2
+    both = cosine_length(answers, [[], []], ["B"] * 2, ["choice"] * 2, [["red", "blue"], None], **lengths)  # type: ignore[arg-type]
+    assert both[0] > 0 > both[1]
     assert each == pytest.approx([1.0, 0.75, 0.5, -1.0])
 
 

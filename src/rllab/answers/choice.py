@@ -2,7 +2,9 @@
 
 import itertools
 import re
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any, NamedTuple
 
 from rllab.answers.parts import NotCommitted
 
@@ -83,6 +85,11 @@ def offered(question: str) -> str:
     for m in _OFFERED.finditer(question):
         count += m[1] == chr(ord("A") + count)
     return "".join(chr(ord("A") + i) for i in range(count)) if count > 1 else ""
+
+
+def letters(choices: Sequence[Any] | Mapping[str, Any] | None) -> str:
+    """Returns the letters of the choices in a row's column `choices`, such as "ABCD" of four; "" where it has none."""
+    return ascii_uppercase[: len(choices)] if isinstance(choices, (list, tuple, dict)) else ""
 
 
 def boxed(content: str) -> str | None:

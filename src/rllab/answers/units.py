@@ -25,7 +25,8 @@ _BEHIND_IT = (  # it belongs to an expression
     r"\s?-+\s?(?![-\s*]|[A-Za-z]{2}|$)|\s?:\s?\d|\s\^|_[\w{]|!(?=[^\s!])",  # 5-x, 5 : 3, 5 ^2, 5_2, 5!x
     rf"[ \t]+[-+]?\d|,\s?[-+]?(?:{_COMMAND}|∞)|[)}}]+[(\dA-Za-z^]",  # 3 4 5, (4, \infty), (4)(3)
     r"\s+(?:squared|cubed|mod|modulo|factorial|choose|to the power)\b|(?<=%|t)\sof\s",  # 4 squared, 4% of 50
-    r"\s(?:plus|minus|times|over|(?:divided|multiplied) by|(?:more|less|fewer) than)\s(?:[b-z]\b|\d)",  # 4 over x
+    r"\s(?:plus|minus|times|over|(?:divided|multiplied) by|(?:more|less|fewer) than|(?:taken |subtracted )?from|"
+    r"added to|into|off)\s(?:[b-z]\b|\d)",  # 4 over x, 9 from 38
     r"\s?(?:[A-Za-z]+\s?)?[+*&]\s?[\w\\]",  # 4 m + 2, 4 & 5
     r"\.\\|…|\.{2,}\s?\d",  # 0.\overline{3}, 0.33…, 4..6
     r"\\[^\sA-Za-z%$,;:!()\[\]]",  # \{5\}x
@@ -40,7 +41,8 @@ _BEFORE_IT = (  # it belongs to an expression
     r"(?<![A-Za-z])[A-Za-z]\s?[-+/]\s?$|[)}]\s?[-+*/^×·÷]\s?$|\w\s?[*^×·÷]\s?$|\w \+ $",  # 2x - 5, (y)/5, cost + 5
     r"\d[ \t]+[-+]?$|[)\d]\($|[-+*/^]\s?\($|(?:\\infty|∞)\s?,\s?$",  # 3 4 5, 4(3), -(4), (-\infty, 4)
     r"\d\s:\s?$|\w\s?&\s?$|(?:%|percent)\sof\s\$?$",  # 4 : 5, 4 & 5, 4% of 50
-    r"(?:(?:\d|\b\w)\s(?:plus|minus|times|over|choose)|\b(?:divided|multiplied) by)\s$",  # x plus 4
+    r"(?:(?:\d|\b\w)\s(?:plus|minus|times|over|choose|(?:taken |subtracted )?from|added to|into|off)|"
+    r"\b(?:divided|multiplied) by)\s$",  # x plus 4, 9 from 38
     r"\b(?:log|ln|mod|sqrt|sin|cos|tan|twice|thrice|[a-z]*(?:half|third|quarter|root|square|cube|factorial|logarithm|"
     r"reciprocal|opposite|double|multiples?|divisors?|factors?) of(?: the)?(?: number)?)\s+$",  # the square root of 4
 )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rllab.answers import grade
+from rllab.answers.choice import letters
 from rllab.core.messages import last_text
 from rllab.core.ranges import Count
 
@@ -34,6 +35,7 @@ def cosine_length(
     completion_ids: Sequence[Sequence[int]],
     target: Sequence[str],
     kind: Sequence[str],
+    choices: Sequence[Any] | None = None,
     *,
     tokens: Count,  # length from which the second value holds
     right: tuple[float, float] = (1.0, 0.5),  # rewards of a correct answer at length 0 and at `tokens`
@@ -43,9 +45,9 @@ def cosine_length(
 
     With the defaults a short correct answer scores more than a long one, and a long wrong one more than a short one.
     """
-    scores = []
-    for text, ids, answer, of in zip(map(last_text, completions), completion_ids, target, kind, strict=True):
-        short, long = right if grade(text, answer, of).correct else wrong
+    scores, listed = [], choices or [None] * len(completions)
+    for text, ids, answer, of, texts in zip(completions, completion_ids, target, kind, listed, strict=True):
+        short, long = right if grade(last_text(text), answer, of, letters(texts)).correct else wrong
         share = min(1.0, len(ids) / tokens)
         scores.append(long + (short - long) * (1.0 + math.cos(math.pi * share)) / 2.0)
     return scores

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rllab.answers import check_target, grade
+from rllab.answers.choice import letters
 from rllab.core.errors import FieldMistake
 from rllab.text.batches import Cost, document_batches
 from rllab.text.chat import documents, prompt_texts
@@ -52,7 +53,7 @@ def is_correct(task: Any, row: Row, completion: str) -> bool:
     """Whether a completion is a correct answer to a row, by the task's own `correct` or else by `rllab.answers`."""
     if hasattr(task, "correct"):
         return bool(task.correct(row, completion))
-    return grade(completion, str(row["target"]), row["kind"]).correct
+    return grade(completion, str(row["target"]), row["kind"], letters(row.get("choices"))).correct
 
 
 def check_targets(task: Any, rows: Sequence[Row]) -> None:
