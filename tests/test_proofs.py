@@ -19,6 +19,7 @@ from rllab.core.stages import resolve_models
 from rllab.core.trainer import train
 from rllab.evals.proofs import balanced_accuracy, refine, verify
 from rllab.rewards.self_verification import BETA, read_evaluation
+from rllab.stats import wilson
 
 ROW = {"problem": "Start with 12. Add 5. Double.", "start": 12, "moves": [["+", 5], ["*", 2]]}
 PROBLEM = Problem(12, (Step("+", 5), Step("*", 2)))
@@ -115,7 +116,7 @@ def test_verification_is_counted_by_steps_and_grades() -> None:
 
     sampler: Any = Lenient(rows)
     whole = verify(sampler, 30)[-1]
-    assert whole["accuracy"] == pytest.approx(1 / 3) and whole["interval"] == pytest.approx((1 / 3, 1 / 3))
+    assert whole["accuracy"] == pytest.approx(1 / 3) and whole["interval"][0] < 0.3 < 0.36 < whole["interval"][1]
     assert whole["wrong"] == whole["gaps"] == 0.0 and whole["R_V"] == pytest.approx((1 + 0.5) / 3)
     table = verify(sampler, 30)
     assert [r["steps"] for r in table] == [1, 2, 3, 4, 5, "all"] and table[0]["gaps"] is None
@@ -135,6 +136,13 @@ def test_balanced_accuracy_gives_a_rare_class_full_weight() -> None:
     value, interval = balanced_accuracy([0.0] * 90 + [1.0] * 10, [True] * 90 + [False] * 5 + [True] * 5)
     assert value == pytest.approx(0.75) and interval[0] < 0.65 < 0.85 < interval[1]
     assert balanced_accuracy([1.0, 1.0], [True, False])[0] == 0.5
+    assert balanced_accuracy([1.0] * 20, [True] * 20) == (1.0, pytest.approx(wilson(20, 20)))  # one class: Wilson's own
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        right = [*(rng.random(12) < 0.95), *(rng.random(30) < 0.8)]
+        low, high = balanced_accuracy([0.0] * 12 + [1.0] * 30, right)[1]
+        hits += low < (0.95 + 0.8) / 2 < high
+    assert 0.92 < hits / 400 < 0.99
 
 
 def as_json(*words: object) -> Any:

@@ -11,7 +11,7 @@ import scipy.optimize
 
 from rllab.core.errors import Mistake
 from rllab.evals.scaling import MOST, NoPowerLaw, draw, majority_curve, power_law, scaling
-from rllab.stats import majority_vote, pass_curve, share_intervals, wilson
+from rllab.stats import majority_vote, pass_curve, share_interval, share_intervals, wilson
 
 
 def enumerated(votes: list[str | None], correct: list[bool], k: int) -> float:
@@ -142,5 +142,6 @@ def test_intervals_of_shares() -> None:
     bounds = share_intervals(values)
     assert bounds[0] == pytest.approx(wilson(20, 20)) and bounds[1] == pytest.approx(wilson(0, 20))
     assert bounds[2] == pytest.approx(wilson(10, 20)) and bounds[3] == pytest.approx(wilson(10, 20))
+    assert share_interval(values[:, 0]) == pytest.approx(wilson(20, 20))
     half = 1.96 * values[:, 4].std() / math.sqrt(20)
     assert bounds[4] == pytest.approx(values[:, 4].mean() + np.array([-half, half]), abs=0.02)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import rllab
 from rllab import algos
 from rllab.cli import app
-from rllab.cli.results import result
+from rllab.cli.results import bracketed, result
 from rllab.core.errors import Mistake, RllabError
 from rllab.core.ranges import Range
 from rllab.core.recipe import Optim, Settings, load_recipe, recipe_names
@@ -188,3 +188,8 @@ def test_a_name_on_the_hub_is_one_line_without_a_network(
     result = CliRunner().invoke(app, words)
     assert isinstance(result.exception, Mistake) and len(str(result.exception).splitlines()) == 1, result.exception
     assert not capfd.readouterr().err, "the libraries' own lines"
+
+
+def test_an_interval_without_width_is_no_interval() -> None:
+    assert bracketed((0.25, 1.5)) == "[0.25, 1.5]" and bracketed([0.123456789, 1], 3) == "[0.123, 1]"
+    assert bracketed((500.0, 500.0)) == "(all measured values are equal: no interval)"

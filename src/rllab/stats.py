@@ -135,6 +135,12 @@ def share_intervals(values: np.ndarray, confidence: float = 0.95, resamples: int
     return bounds
 
 
+def share_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Returns the interval of the mean of values from 0 to 1, [N], as of a column by `share_intervals`."""
+    low, high = share_intervals(np.asarray(values, float)[:, None], confidence)[0]
+    return float(low), float(high)
+
+
 def sign_flip(differences: np.ndarray, grid: int, cells: int = 20_000) -> float:
     """Returns the two-sided p-value of a mean difference of pairs: the share of sign changes that give one as large.
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllab.cli.progress import train_to_end
-from rllab.cli.results import result
+from rllab.cli.results import bracketed, result
 from rllab.cli.tables import table
 from rllab.core.algorithm import Algorithm
 from rllab.core.load import load_run
@@ -56,11 +56,10 @@ def capstones(runs: Path, stop: Stop, smoke: bool) -> None:
 def _learnt(run: RunFolder) -> dict[str, Any]:
     """A run's row in the table."""
     headline, (expected, *_) = run.status()["headline"], run.status()["expect"]
-    low, high = headline["interval"]
     return {
         "run": run.path.name,
         "measured": headline["name"],
-        "value": f"{headline['value']:.3g} [{low:.3g}, {high:.3g}]",
+        "value": f"{headline['value']:.3g} {bracketed(headline['interval'], 3)}",
         "expected": f"{expected['wanted']}: {'met' if expected['met'] else 'missed'}",
         "minutes": f"{run.metrics.last()['time/total'] / 60:.1f}",
     }

@@ -1,5 +1,6 @@
 """What became of runs: the result of one, and its row in the table of all. Reads JSON alone, without torch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rllab.core.errors import Mistake
@@ -14,12 +15,17 @@ def result(run: RunFolder) -> str:
         reached = ", ".join(f"{metric} {value}" for metric, value in settings["until"].items())
         parts[0] += f" of {settings['total_steps']}, since `until` is reached ({reached})"
     if headline := status["headline"]:
-        low, high = headline["interval"]
-        parts.append(f"{headline['name']} {headline['value']:.6g} [{low:.6g}, {high:.6g}]")
+        parts.append(f"{headline['name']} {headline['value']:.6g} {bracketed(headline['interval'])}")
     for e in status["expect"]:
         missed = "not measured" if e["value"] is None else f"missed, {e['value']:.6g}"
         parts.append(f"{e['metric']} expected {e['wanted']}: {'met' if e['met'] else missed}")
     return "; ".join(parts)
+
+
+def bracketed(interval: Sequence[float], digits: int = 6) -> str:
+    """An interval as text. Where resampling found none, since all values are equal, it says so."""
+    low, high = interval
+    return f"[{low:.{digits}g}, {high:.{digits}g}]" if low < high else "(all measured values are equal: no interval)"
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _asked_for(
 
 def _print_results(results: "list[RunFolder]", as_json: bool) -> None:
     """Prints the result of finished runs, and of several seeds their mean and median. Only rank 0 prints."""
-    from rllab.cli.results import result
+    from rllab.cli.results import bracketed, result
 
     if os.environ.get("RANK", "0") != "0":
         return
@@ -128,9 +128,8 @@ def _print_results(results: "list[RunFolder]", as_json: bool) -> None:
 
         from rllab.stats import bootstrap
 
-        low, high = bootstrap(np.array(values))
-        mean, median = np.mean(values), np.median(values)
-        print(f"over {len(values)} seeds: mean {mean:.6g} [{low:.6g}, {high:.6g}], median {median:.6g}")
+        interval = bracketed(bootstrap(np.array(values)))
+        print(f"over {len(values)} seeds: mean {np.mean(values):.6g} {interval}, median {np.median(values):.6g}")
 
 
 @verb()

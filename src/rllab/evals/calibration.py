@@ -16,7 +16,7 @@ import numpy as np
 from rllab.core.errors import Mistake
 from rllab.evals.figures import canvas, save
 from rllab.evals.problems import Problems, read_rows
-from rllab.stats import bootstrap, calibration_error, pearson, spearman
+from rllab.stats import calibration_error, pearson, share_interval, spearman
 
 POINTS = {"IMO": 7, "PB": 7, "CMO": 21, "Putnam": 10}  # most points of a problem, by contest; PB: IMO-ProofBench
 
@@ -88,7 +88,7 @@ def bins(proofs: Sequence[GradedProof], count: int = 10) -> list[Row]:
     """Returns a row for each of `count` score ranges of equal width that holds a proof. Score 1 is in the last range.
 
     `verifier` is the mean score in the range. `human` is the mean share of the points, and `interval` its interval by
-    resampling proofs.
+    resampling proofs; where all have all points or none it is Wilson's.
     """
     which = [min(int(p.score * count), count - 1) for p in proofs]
     rows = []
@@ -97,7 +97,7 @@ def bins(proofs: Sequence[GradedProof], count: int = 10) -> list[Row]:
         shares = np.array([p.share for p in own])
         row = {"score": (place / count, (place + 1) / count), "proofs": len(own)}
         row |= {"verifier": float(np.mean([p.score for p in own])), "human": float(shares.mean())}
-        rows.append(row | {"interval": bootstrap(shares)})
+        rows.append(row | {"interval": share_interval(shares)})
     return rows
 
 

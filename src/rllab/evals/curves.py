@@ -127,7 +127,9 @@ def _draw_group(axes: "Axes", label: str, curves: list[list[tuple[float, float]]
         [float(np.mean(at[x])) for x in shared],
         np.array([bootstrap(np.array(at[x])) for x in shared]).reshape(-1, 2).T,
     )
-    (line,) = axes.plot(shared, means, marker=".", label=f"{label}, mean of {len(curves)} seeds, 95 % interval")
+    (line,) = axes.plot(
+        shared, means, marker=".", label=f"{label}, mean of {len(curves)} seeds, 95 % interval where they differ"
+    )
     axes.fill_between(shared, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for curve in curves:
         axes.plot(*zip(*curve, strict=True), color=line.get_color(), alpha=0.3, linewidth=0.7)

@@ -12,7 +12,7 @@ import numpy as np
 from rllab.evals.over_optimisation import expected_best
 from rllab.evals.run_sampler import Row, RunSampler
 from rllab.rewards.self_verification import read_evaluation, read_proof, verifier_reward
-from rllab.stats import Interval, paired_difference, stratified_bootstrap
+from rllab.stats import Interval, paired_difference, wilson
 
 
 def verify(sampler: RunSampler, count: int) -> list[Row]:
@@ -40,15 +40,17 @@ def verify(sampler: RunSampler, count: int) -> list[Row]:
 
 
 def balanced_accuracy(classes: Sequence[float], right: Sequence[bool]) -> tuple[float, Interval]:
-    """Returns the mean over classes of the share that is right, and its interval by resampling within each class.
+    """Returns the mean over classes of the share that is right, and its interval.
+
+    The interval is recovered from Wilson's interval of each class (Zou and Donner 2008, equation 5).
 
     classes, right: [n], the class of each item and whether its prediction is right (Brodersen et al. 2010).
     """
-    each = [
-        np.array([ok for c, ok in zip(classes, right, strict=True) if c == of], float) for of in sorted(set(classes))
-    ]
-    weights = np.concatenate([np.full(len(some), 1 / len(some) / len(each)) for some in each])
-    return float(np.concatenate(each) @ weights), stratified_bootstrap(each, lambda drawn: drawn @ weights)
+    each = [[ok for c, ok in zip(classes, right, strict=True) if c == of] for of in sorted(set(classes))]
+    shares = np.array([sum(some) / len(some) for some in each])
+    low, high = np.array([wilson(sum(some), len(some)) for some in each]).T
+    value, below, above = shares.mean(), *(np.sqrt(((shares - bound) ** 2).sum()) / len(each) for bound in (low, high))
+    return float(value), (float(value - below), float(value + above))
 
 
 def _share(each: Sequence[bool]) -> float | None:

@@ -18,7 +18,7 @@ from rllab.core.load import load_run
 from rllab.core.protocols import Exam
 from rllab.search.match import OPENING, Player, match, perfect_player, play_out, same_rules, solved_from, uct_player
 from rllab.search.outside import make_outsider, match_outside
-from rllab.stats import bootstrap, wilson
+from rllab.stats import share_interval, wilson
 
 Row = dict[str, Any]
 AT_ONCE = 1024  # positions searched at once, which bounds the memory of their trees
@@ -91,8 +91,12 @@ def _grade(name: str, exam: Exam, player: Player) -> Row:
 def _row(player: str, exam: Exam, keeps: np.ndarray, best: np.ndarray) -> Row:
     """keeps, best [B]: whether each move keeps the outcome and is best, or the probability of that."""
     whole = len(keeps)
-    interval = wilson(int(keeps.sum()), whole) if keeps.dtype == bool else bootstrap(keeps)
-    row = {"player": player, "keeps": float(keeps.mean()), "interval": interval, "best": float(best.mean())}
+    row = {
+        "player": player,
+        "keeps": float(keeps.mean()),
+        "interval": share_interval(keeps),
+        "best": float(best.mean()),
+    }
     bounds = np.quantile(exam.stones, [0, 1 / 3, 2 / 3, 1]).astype(int)
     for low, high in zip([bounds[0], bounds[1] + 1, bounds[2] + 1], bounds[1:], strict=True):
         row[f"{low}-{high} stones"] = float(keeps[(exam.stones >= low) & (exam.stones <= high)].mean())
