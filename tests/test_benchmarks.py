@@ -76,6 +76,17 @@ def test_questions_and_targets_are_those_of_recorded_transcripts(name: str, data
     assert ours == {(row["question"], row["target"].replace(",", "")) for row in recorded}
 
 
+def test_a_missing_prompt_is_told_when_it_is_asked_for(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bbh").mkdir()
+    (tmp_path / "bbh/navigate.json").symlink_to(data / "bbh/navigate.json")
+    monkeypatch.setenv("RLLAB_DATA", str(tmp_path))
+    task = open_benchmark("bbh_navigate")
+    with pytest.raises(FieldMistake, match=r"no file bbh/navigate.cot_prompt.txt in .* or below RLLAB_DATA"):
+        _ = task.exemplars
+
+
 def test_the_right_choice_is_not_always_the_first(data: Path) -> None:
     targets = [row["target"] for row in rows_of(open_benchmark("date_understanding"))]
     assert all(30 < targets.count(letter) < 100 for letter in "ABCDEF")
@@ -87,6 +98,9 @@ def test_the_right_choice_is_not_always_the_first(data: Path) -> None:
 @pytest.mark.parametrize("name", [n for n in names() if find_definition(n)[0].exemplars])
 def test_exemplars_are_right_and_not_in_the_test(name: str, data: Path) -> None:
     task = open_benchmark(name)
+    if name in BBH:
+        prompt = (data / f"bbh/{name.removeprefix('bbh_')}.cot_prompt.txt").read_text()
+        assert prompt.startswith(f"{prompt.partition('-----')[0]}-----\n{task.instruction}\n\nQ: ")
     assert len(task.exemplars) == (3 if name in BBH else {"aqua": 4, "commonsenseqa": 7}.get(name, 8))
     kind = task.row(0, "test")["kind"]
     questions = {row["question"] for row in rows_of(task)}

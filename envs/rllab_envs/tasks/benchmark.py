@@ -32,6 +32,7 @@ class Benchmark:
     question has no instruction on the form of the answer, and lists the choices; the prompt is the question as a
     conversation.
 
+    instruction: what all questions ask for, to stand before them in a prompt; mostly "".
     folder: where the definition lies, and where its local file is looked for before RLLAB_DATA. name: for messages.
     is_plain: it is a file of rows as above without a definition; `id` may be missing, and `exemplars` may be a column.
 
@@ -41,6 +42,7 @@ class Benchmark:
 
     def __init__(self, definition: Definition, folder: Path, name: str, *, is_plain: bool = False) -> None:
         self._definition, self._folder, self._name, self._is_plain = definition, folder, name, is_plain
+        self.instruction = definition.instruction
         self._source, table = self._read()
         self._rows = self._checked(table)
         self._own_exemplars = _exemplars(table, name) if is_plain else []

@@ -81,6 +81,7 @@ class Subset(Columns):
     """What differs in one of several sets that a definition describes."""
 
     rows: Count | None = None
+    instruction: str | None = None
     kind: Kind | None = None
     kinds: dict[str, Kind] = field(default_factory=dict)
     twin: Generator | None = None
@@ -90,17 +91,18 @@ class Subset(Columns):
 class Definition(Columns):
     """A benchmark.
 
-    about: the paper, and where the set is published. rows: how many there are. kind: of the answers; without it each
-    row has a column `kind`. kinds: of rows that differ, by their number from 0, such as those whose choices are listed
-    wrongly. exemplars: a file with the examples of a few-shot prompt, see `rllab_envs.tasks.exemplars`. twin: a
-    generated task of equal wording and difficulty. subsets: several sets by name, which stands for {subset} in paths,
-    config and exemplars.
+    about: the paper, and where the set is published. rows: how many there are. instruction: what the questions ask for,
+    in a prompt before them. kind: of the answers; without it each row has a column `kind`. kinds: of rows that differ,
+    by their number from 0, such as those whose choices are listed wrongly. exemplars: a file with the examples of a
+    few-shot prompt, see `rllab_envs.tasks.exemplars`. twin: a generated task of equal wording and difficulty. subsets:
+    several sets by name, which stands for {subset} in paths, config and exemplars.
     """
 
     about: str = ""
     local: Source | str | None = None
     hub: Source | str | None = None
     rows: Count | None = None
+    instruction: str = ""
     kind: Kind | None = None
     kinds: dict[str, Kind] = field(default_factory=dict)
     exemplars: str = ""

@@ -32,6 +32,7 @@ class Twin:
             raise Mistake("the salt of a twin is a text that is not empty, or a number from 0")
         self._generator, self._size = definition.twin(salt=salt), definition.rows
         self._definition, self._folder, self._name = definition, folder, name
+        self.instruction = definition.instruction
 
     @cached_property
     def exemplars(self) -> list[Exemplar]:

@@ -55,16 +55,28 @@ class Item:
 class Items:
     """The items of a task.
 
-    texts: rows of a file that has texts in place of items. exemplars: examples with `question`, `chain` and `answer`.
-    instruction: stands before all of them.
+    texts: rows of a file that has texts in place of items.
     """
 
     name: str
     items: list[Item] = field(default_factory=list)
     texts: list[dict[str, Any]] = field(default_factory=list)
-    exemplars: Sequence[Mapping[str, str]] = ()
-    instruction: str = ""
     task: Any = None
+
+    @property
+    def exemplars(self) -> Sequence[Mapping[str, str]]:
+        """The task's examples, with `question`, `chain` and `answer`. They are read when a style needs them.
+
+        Raises:
+            Mistake: the file that holds them is not here, or is broken.
+        """
+        examples: Sequence[Mapping[str, str]] = getattr(self.task, "exemplars", ())
+        return examples
+
+    @property
+    def instruction(self) -> str:
+        """What the task's questions ask for; it stands before them."""
+        return str(getattr(self.task, "instruction", ""))
 
     def grade(self, item: Item, text: str) -> GradedAnswer:
         """Returns the grade of a completion: by the task itself if it can, else by `rllab.answers`."""
@@ -97,8 +109,7 @@ def open_items(name: str, limit: int | None = None, salt: str = "") -> Items:
         raise Mistake(f"--task {name}: it has no rows of the split {SPLIT!r}")
     graded = hasattr(task, "correct")
     items = [_item(f"--task {name}: row {i}", i, row, graded) for i, row in enumerate(rows)]
-    examples, instruction = getattr(task, "exemplars", ()), getattr(task, "instruction", "")
-    return Items(name, items, exemplars=examples, instruction=instruction, task=task)
+    return Items(name, items, task=task)
 
 
 def expand(names: Sequence[str]) -> list[str]:
