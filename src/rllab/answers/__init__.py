@@ -28,7 +28,7 @@ from rllab.answers.statements import open_box, statements
 
 READERS = {"number": number, "choice": choice, "yesno": yesno, "string": string, "latex": latex}
 KINDS = tuple(READERS)
-VERSION = "2"
+VERSION = "3"
 _NO_WORD = re.compile(r"[\W_]")
 _SENTENCES = re.compile(r"[.!?;]\s|\n")
 # The end of a text that only leads to the question that it repeats.

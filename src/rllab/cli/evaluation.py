@@ -38,6 +38,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the samples.", min=0)] = 0,
     cache: Annotated[bool, typer.Option(help="Read replies that were sampled before.")] = True,
     out: Annotated[str, typer.Option(help="Write the transcripts to this file: JSONL, one row a reply.")] = "",
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Change the reasoning, and tell whether the answers depend on it.")
+    ] = False,
     figure: Figure = "",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -54,12 +57,15 @@ def evaluate(
     changes = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     changes = {k: v for k, v in changes.items() if v is not None}
     tasks = [open_items(name, limit, salt) for name in expand(task)]
-    styles = [read_style(name, changes) for name in _named(style or [_fitting(tasks)])]
+    styles = [read_style(name, changes) for name in _named(style or ["audit" if audit else _fitting(tasks)])]
     path = Path(out) if out else None
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
     folder, faults, rows = cache_folder() if cache else None, list[str](), list[dict[str, Any]]()
     plan = Plan(checkpoints(models, runs), tasks, styles, runs, folder, path, seed, _say)
+    if audit:
+        _audit(plan, faults, figure, as_json)
+        return
     outcomes = []
     for outcome in evaluate(plan, faults):
         outcomes.append(outcome)
@@ -70,6 +76,25 @@ def evaluate(
         show(outcomes, rows)
     if figure:
         from rllab.evals.outcome_figure import draw
+
+        draw(rows, Path(figure))
+    if faults:
+        raise Mistake("\n".join(faults))
+
+
+def _audit(plan: Any, faults: list[str], figure: str, as_json: bool) -> None:
+    from rllab.cli.audits import show
+    from rllab.evals.audit import audits
+
+    rows = []
+    for result in audits(plan, faults):
+        rows.append(result.row())
+        if as_json:
+            print(json.dumps(rows[-1]), flush=True)
+    if rows and not as_json:
+        show(rows)
+    if figure and rows:
+        from rllab.evals.audit_figure import draw
 
         draw(rows, Path(figure))
     if faults:

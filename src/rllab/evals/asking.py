@@ -91,35 +91,48 @@ def ask(replies: Replies, task: Items, style: Style) -> Iterator[list[Asked]]:
     Raises:
         Mistake: the task does not fit the style, or the model's chat template fails.
     """
+    for given in batches(replies, task, style):
+        yield _batch(replies, style, given)
+
+
+def batches(replies: Replies, task: Items, style: Style) -> Iterator[list[tuple[Item, Prompt]]]:
+    """Yields items with their prompts in batches, the longest prompts first.
+
+    Raises:
+        Mistake: the task does not fit the style, or the model's chat template fails.
+    """
     given = prompts(replies.lm, style, task)
     order = sorted(range(len(given)), key=lambda i: -len(given[i].ids))
     size = max(1, AT_ONCE // style.samples)
     for first in range(0, len(order), size):
-        yield _batch(replies, style, [(task.items[i], given[i]) for i in order[first : first + size]])
+        yield [(task.items[i], given[i]) for i in order[first : first + size]]
 
 
-def _batch(replies: Replies, style: Style, given: Sequence[tuple[Item, Prompt]]) -> list[Asked]:
+def reasoned(
+    replies: Replies, style: Style, given: Sequence[tuple[Item, Prompt]]
+) -> tuple[list[Chain], list[tuple[Item, Prompt]]]:
+    """Returns (the reasoning of each sample of each item, the items that have no room in the model's context)."""
     most = [_room(replies.lm, style, prompt) for _, prompt in given]
-    asked = [
-        Asked(item, 0, *point, prompt.text, too_long=True)
-        for (item, prompt), limit in zip(given, most, strict=True)
-        for point in style.points
-        if limit is None
-    ]
     chains = [
         Chain(item, prompt, sample, limit, [])
         for (item, prompt), limit in zip(given, most, strict=True)
         if limit is not None
         for sample in range(style.samples)
     ]
-    chains = _continued(replies, style, chains)
+    too_long = [each for each, limit in zip(given, most, strict=True) if limit is None]
+    return continued(replies, style, chains), too_long
+
+
+def _batch(replies: Replies, style: Style, given: Sequence[tuple[Item, Prompt]]) -> list[Asked]:
+    chains, too_long = reasoned(replies, style, given)
+    asked = [Asked(item, 0, *p, prompt.text, too_long=True) for item, prompt in too_long for p in style.points]
     asked += [_asked(replies.lm, style.points[-1], chain) for chain in chains if not chain.prompt.staged]
     chains = [chain for chain in chains if chain.prompt.staged]
     for extensions in range(style.extensions + 1):
         if extensions:
-            chains = _continued(replies, style, chains, style.extend)
+            chains = continued(replies, style, chains, style.extend)
         points = [point for point in style.points if point[1] == extensions]
-        asked += _answered(replies, style, [(point, chain.cut(point[0])) for point in points for chain in chains])
+        asked += answered(replies, style, [(point, chain.cut(point[0])) for point in points for chain in chains])
     return asked
 
 
@@ -136,7 +149,7 @@ def _room(lm: LanguageModel, style: Style, prompt: Prompt) -> int | None:
     return limit if limit > 0 or (limit == 0 and prompt.staged) else None
 
 
-def _continued(replies: Replies, style: Style, chains: Sequence[Chain], extend: str = "") -> list[Chain]:
+def continued(replies: Replies, style: Style, chains: Sequence[Chain], extend: str = "") -> list[Chain]:
     """Returns chains with what the model samples behind them, where they are finished and have tokens left.
 
     extend: text that goes before it.
@@ -202,7 +215,7 @@ def _asked(lm: LanguageModel, point: tuple[int, int], chain: Chain) -> Asked:
     )
 
 
-def _answered(replies: Replies, style: Style, chains: Sequence[tuple[tuple[int, int], Chain]]) -> list[Asked]:
+def answered(replies: Replies, style: Style, chains: Sequence[tuple[tuple[int, int], Chain]]) -> list[Asked]:
     """Returns the replies with the answers that the model gives behind each reasoning."""
     lm, asked, prefixes = replies.lm, [_asked(replies.lm, *each) for each in chains], list[list[int]]()
     for _, chain in chains:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -31,7 +32,16 @@ from rllab.text.models import LanguageModel, without_generation_config
 from rllab.text.open import open_model
 
 Say = Callable[[str], None]
+Write = Callable[[Sequence[Row]], None]
+Kind = TypeVar("Kind", bound="HasTranscripts")
 _EVERY = 5.0  # seconds between two lines of progress
+
+
+class HasTranscripts(Protocol):
+    """What a model reached, as rows of transcripts."""
+
+    def transcripts(self) -> Iterator[Row]:
+        """Yields the transcripts in the order of the task's items."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,22 @@ class Plan:
 
 def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
     """Yields the outcome of each model, task and style. What fails is added to `faults`, and the rest goes on."""
-    outcomes = list[Outcome]()
+
+    def outcome(lm: LanguageModel, model: str, task: Items, style: Style, content: str, write: Write) -> Outcome:
+        return _evaluate(lm, Outcome(model, task, style, content), plan, write)
+
+    yield from each_model(plan, faults, outcome)
+
+
+def each_model(
+    plan: Plan, faults: list[str], measure: Callable[[LanguageModel, str, Items, Style, str, Write], Kind]
+) -> Iterator[Kind]:
+    """Yields what `measure` returns of each model, task and style. What fails is added to `faults`.
+
+    measure: receives the model, its name, the task, the style, the hash of the model's content, and what writes
+    transcripts.
+    """
+    outcomes = list[Kind]()
     with ExitStack() as files:
         log = files.enter_context(open(plan.out, "w", encoding="utf-8")) if plan.out else None
 
@@ -72,7 +97,7 @@ def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
             for task in plan.tasks:
                 for style in plan.styles:
                     try:
-                        outcome = _evaluate(lm, Outcome(model, task, style, content), plan, write)
+                        outcome = measure(lm, model, task, style, content, write)
                     except Mistake as error:
                         faults.append(f"{model}, {task.name}, {style.name}: {error}")
                         continue
@@ -118,7 +143,23 @@ def _open(name: str, runs: Path) -> tuple[LanguageModel, str]:
     return without_generation_config(lm), content
 
 
-def _evaluate(lm: LanguageModel, outcome: Outcome, plan: Plan, write: Callable[[Sequence[Row]], None]) -> Outcome:
+class Progress:
+    """Tells how many of the items are done, and the time that is left. whole: the number of items."""
+
+    def __init__(self, name: str, whole: int, say: Say) -> None:
+        self._name, self._whole, self._say = name, whole, say
+        self._begin = self._last = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        """Tells it, every few seconds."""
+        now = time.monotonic()
+        if now - self._last > _EVERY and done < self._whole:
+            left = (now - self._begin) / max(done, 1) * (self._whole - done)
+            self._say(f"{self._name}: {done} of {self._whole} items, {left:.0f} s left")
+            self._last = now
+
+
+def _evaluate(lm: LanguageModel, outcome: Outcome, plan: Plan, write: Write) -> Outcome:
     task, style, begin = outcome.task, outcome.style, time.monotonic()
     if style.measure == "perplexity":
         outcome.measured = _perplexity(lm, task)
@@ -127,14 +168,12 @@ def _evaluate(lm: LanguageModel, outcome: Outcome, plan: Plan, write: Callable[[
     if not task.items:
         raise Mistake(f"{task.name} has texts without answers; --style perplexity measures them")
     replies = Replies(lm, outcome.content, plan.cache, plan.seed)
-    name, reported = f"{outcome.model}, {task.name}, {style.name}", begin
+    name = f"{outcome.model}, {task.name}, {style.name}"
+    progress = Progress(name, len(task.items), plan.say)
     for batch in ask(replies, task, style):
         write(outcome.add(batch))
-        outcome.sampled, outcome.cached, now = replies.sampled, replies.cached, time.monotonic()
-        done, whole = len({str(a.item.id) for a in outcome.asked}), len(task.items)
-        if now - reported > _EVERY and done < whole:
-            plan.say(f"{name}: {done} of {whole} items, {(now - begin) / done * (whole - done):.0f} s left")
-            reported = now
+        outcome.sampled, outcome.cached = replies.sampled, replies.cached
+        progress.tell(len({str(a.item.id) for a in outcome.asked}))
     outcome.seconds = time.monotonic() - begin
     for remark in _remarks(lm, outcome):
         plan.say(f"note: {name}: {remark}")

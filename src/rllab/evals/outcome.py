@@ -49,7 +49,7 @@ class Outcome:
 
     def add(self, asked: Sequence[Asked]) -> list[Row]:
         """Adds replies and grades them. Returns their transcripts."""
-        scored = [_scored(self.task, self.label(a), a) for a in asked]
+        scored = [score_of(self.task, self.label(a), a) for a in asked]
         self.asked += asked
         self.scored += scored
         return [self._transcript(a, s) for a, s in zip(asked, scored, strict=True)]
@@ -124,7 +124,8 @@ class Outcome:
         return row | scored.row(self.scorer)
 
 
-def _scored(task: Items, file: str, asked: Asked) -> Scored:
+def score_of(task: Items, file: str, asked: Asked) -> Scored:
+    """Returns a reply with its grade. file: names where it comes from."""
     item, choice = asked.item, bool(asked.scores)
     answer = item.choices[int(np.argmax(asked.scores))] if choice and item.kind == "yesno" else ""
     if choice and item.kind == "choice":
