@@ -1,19 +1,28 @@
 """The verb that evaluates models on tasks."""
 
 import json
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from rllab.cli.app import LANGUAGE, AsJson, Figure, Runs, Writes, app
-from rllab.core.errors import Mistake
+from rllab.core.errors import Mistake, Stopped
 from rllab.core.messages import visible
+from rllab.core.stop import Stop
+
+if TYPE_CHECKING:
+    from rllab.evals.evaluation import Plan
+    from rllab.evals.items import Items
+    from rllab.evals.outcome import Outcome
 
 
 @app.command("eval", cls=Writes, rich_help_panel=LANGUAGE)
-def evaluate(
+def evaluation(
     models: Annotated[
         list[str],
         typer.Argument(help="Runs (RUN, RUN@STEP, RUN@*, run:NAME), folders, names on the hub."),
@@ -49,56 +58,63 @@ def evaluate(
 
     A row for each model, task and style. Replies are kept, so that the same command goes on where it was stopped.
     """
-    from rllab.evals.evaluation import Plan, checkpoints, evaluate
+    stop = Stop()
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # every reply that has ended is kept already: nothing is waited for
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    from rllab.evals.evaluation import Plan, checkpoints
     from rllab.evals.items import expand, open_items
     from rllab.evals.replies import cache_folder
     from rllab.evals.style import read_style
 
-    changes = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
-    changes = {k: v for k, v in changes.items() if v is not None}
+    given = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
+    changes = {name: value for name, value in given.items() if value is not None}
     tasks = [open_items(name, limit, salt) for name in expand(task)]
     styles = [read_style(name, changes) for name in _named(style or ["audit" if audit else _fitting(tasks)])]
-    path = Path(out) if out else None
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    folder, faults, rows = cache_folder() if cache else None, list[str](), list[dict[str, Any]]()
-    plan = Plan(checkpoints(models, runs), tasks, styles, runs, folder, path, seed, _say)
+    if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)  # a folder that may not be written fails before the work
+    kept = cache_folder() if cache else None
+    plan = Plan(checkpoints(models, runs), tasks, styles, runs, kept, Path(out) if out else None, seed, _say, stop)
     if audit:
-        _audit(plan, faults, figure, as_json)
-        return
-    outcomes = []
-    for outcome in evaluate(plan, faults):
-        outcomes.append(outcome)
-        rows.append(outcome.row())
-        if as_json:
-            print(json.dumps(rows[-1]), flush=True)
-    if not as_json:
-        show(outcomes, rows)
-    if figure:
+        from rllab.cli.audits import show as show_audits
+        from rllab.evals.audit import audits
+        from rllab.evals.audit_figure import draw as draw_audits
+
+        _run(plan, audits, lambda _, rows: show_audits(rows), draw_audits, figure, as_json)
+    else:
+        from rllab.evals.evaluation import evaluate
         from rllab.evals.outcome_figure import draw
 
-        draw(rows, Path(figure))
-    if faults:
-        raise Mistake("\n".join(faults))
+        _run(plan, evaluate, show, draw, figure, as_json)
 
 
-def _audit(plan: Any, faults: list[str], figure: str, as_json: bool) -> None:
-    from rllab.cli.audits import show
-    from rllab.evals.audit import audits
-
-    rows = []
-    for result in audits(plan, faults):
-        rows.append(result.row())
-        if as_json:
-            print(json.dumps(rows[-1]), flush=True)
+def _run(
+    plan: "Plan",
+    measure: Callable[["Plan", list[str]], Iterator[Any]],
+    show: Callable[[list[Any], list[dict[str, Any]]], None],
+    draw: Callable[[list[dict[str, Any]], Path], None],
+    figure: str,
+    as_json: bool,
+) -> None:
+    """Evaluates, and shows what was reached, also where a part failed or a stop was requested."""
+    outcomes, rows, faults = list[Any](), list[dict[str, Any]](), list[str]()
+    stopped: Stopped | None = None
+    try:
+        for outcome in measure(plan, faults):
+            outcomes.append(outcome)
+            rows.append(outcome.row())
+            if as_json:
+                print(json.dumps(rows[-1]), flush=True)
+    except KeyboardInterrupt:
+        stopped = Stopped("the same command samples what is missing")
+    except Stopped as error:
+        stopped = error
     if rows and not as_json:
-        show(rows)
-    if figure and rows:
-        from rllab.evals.audit_figure import draw
-
+        show(outcomes, rows)
+    if rows and figure:
         draw(rows, Path(figure))
-    if faults:
-        raise Mistake("\n".join(faults))
+    if stopped or faults:
+        raise stopped or Mistake("\n".join(faults))
 
 
 def _say(line: str) -> None:
@@ -110,14 +126,14 @@ def _named(styles: list[str]) -> list[str]:
     return [name.strip() for word in styles for name in ([word] if "{" in word else word.split(",")) if name.strip()]
 
 
-def _fitting(tasks: list[Any]) -> str:
+def _fitting(tasks: list["Items"]) -> str:
     """The style of tasks where none is named."""
     if all(t.texts for t in tasks):
         return "perplexity"
     return "choice" if all(t.items and all(i.complete for i in t.items) for t in tasks) else "direct"
 
 
-def show(outcomes: list[Any], rows: list[dict[str, Any]]) -> None:
+def show(outcomes: list["Outcome"], rows: list[dict[str, Any]]) -> None:
     """Prints a table, the curves of its rows, and the items on which strict and lenient reading disagree."""
     from rllab.cli.tables import table, values
     from rllab.evals.score import disagreements

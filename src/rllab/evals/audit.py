@@ -69,7 +69,7 @@ def audits(plan: Plan, faults: list[str]) -> Iterator[Audit]:
 
     def audit(lm: LanguageModel, model: str, task: Items, style: Style, content: str, write: Write) -> Audit:
         result, begin = Audit(model, task, style, content), time.monotonic()
-        replies = Replies(lm, content, plan.cache, plan.seed)
+        replies = Replies(lm, content, plan.cache, plan.seed, plan.stop)
         progress = Progress(f"{model}, {task.name}, {style.name}", len(task.items), plan.say)
         for chains, too_long in interventions.audit(replies, task, style, plan.seed):
             result.chains += chains

@@ -20,6 +20,7 @@ from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
 from rllab.core.load import model_folder
 from rllab.core.run import find_run
+from rllab.core.stop import Stop
 from rllab.evals.asking import ask
 from rllab.evals.items import Items
 from rllab.evals.likelihood import perplexity
@@ -49,7 +50,7 @@ class Plan:
     """What is evaluated: each model on each task in each style.
 
     runs: the folder of the runs. cache: the folder of the cache; None for none. out: the file of transcripts. say:
-    receives lines of progress and remarks.
+    receives lines of progress and remarks. stop: a request to stop.
     """
 
     models: Sequence[str]
@@ -60,10 +61,15 @@ class Plan:
     out: Path | None
     seed: int
     say: Say
+    stop: Stop
 
 
 def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
-    """Yields the outcome of each model, task and style. What fails is added to `faults`, and the rest goes on."""
+    """Yields the outcome of each model, task and style. What fails is added to `faults`, and the rest goes on.
+
+    Raises:
+        Stopped: a stop was requested. The same command samples what is missing.
+    """
 
     def outcome(lm: LanguageModel, model: str, task: Items, style: Style, content: str, write: Write) -> Outcome:
         return _evaluate(lm, Outcome(model, task, style, content), plan, write)
@@ -167,7 +173,7 @@ def _evaluate(lm: LanguageModel, outcome: Outcome, plan: Plan, write: Write) -> 
         return outcome
     if not task.items:
         raise Mistake(f"{task.name} has texts without answers; --style perplexity measures them")
-    replies = Replies(lm, outcome.content, plan.cache, plan.seed)
+    replies = Replies(lm, outcome.content, plan.cache, plan.seed, plan.stop)
     name = f"{outcome.model}, {task.name}, {style.name}"
     progress = Progress(name, len(task.items), plan.say)
     for batch in ask(replies, task, style):

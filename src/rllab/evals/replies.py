@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from rllab.core.errors import Stopped
 from rllab.core.files import read_jsonl
+from rllab.core.stop import Stop
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, generate
 
@@ -44,21 +46,27 @@ class Reply:
 class Replies:
     """The replies of a model. sampled, cached: how many were sampled, and how many read from the cache.
 
-    content: the hash of the model's content. folder: of the cache; None to sample everything anew.
+    content: the hash of the model's content. folder: of the cache; None to sample everything anew. stop: a request to
+    stop, which is obeyed when a reply has ended.
     """
 
-    def __init__(self, lm: LanguageModel, content: str, folder: Path | None, seed: int = 0) -> None:
+    def __init__(
+        self, lm: LanguageModel, content: str, folder: Path | None, seed: int = 0, stop: Stop | None = None
+    ) -> None:
         self.lm, self.sampled, self.cached = lm, 0, 0
-        self._content, self._folder, self._seed = content, folder, seed
+        self._content, self._folder, self._seed, self._stop = content, folder, seed, stop
         self._known: dict[str, dict[str, Reply]] = {}  # by the decoding, by key
 
     def __call__(self, calls: Sequence[Call], sampling: Sampling) -> list[Reply]:
-        """Returns the reply to each call. The most new tokens are those of the call, not of `sampling`."""
+        """Returns the reply to each call. The most new tokens are those of the call, not of `sampling`.
+
+        Raises:
+            Stopped: a stop was requested. What was sampled is in the cache.
+        """
         file, known = self._file(sampling)
         keys = [self._key(call, sampling.temperature > 0) for call in calls]
         missing = {key: call for key, call in zip(keys, calls, strict=True) if key not in known}
         self.cached += len(calls) - len(missing)
-        self.sampled += len(missing)
         by_prompt = defaultdict[tuple[tuple[int, ...], int], list[tuple[int, str]]](list)
         for key, call in missing.items():
             by_prompt[call.prompt, call.limit].append((call.sample, key))
@@ -89,6 +97,9 @@ class Replies:
             key = samples[completion.row][completion.sample][1]
             known[key] = Reply(completion.ids, completion.finished)
             log.write(json.dumps({"key": key, "ids": completion.ids, "finished": completion.finished}).encode() + b"\n")
+            self.sampled += 1
+            if self._stop:
+                raise Stopped(f"by {self._stop.reason}; the same command samples what is missing")
 
         generate(
             self.lm,
