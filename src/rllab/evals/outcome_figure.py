@@ -28,7 +28,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         figure, (axes,) = canvas((6, 4))
         for row in curves:
             _curve(axes, _label(row, rows), row["curve"])
-        axes.set_xscale("symlog", linthresh=8)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("tokens of reasoning and answer, mean")
         axes.legend(fontsize="small")
     elif several := {_label(row, rows): row["scaling"] for row in rows if "scaling" in row}:
@@ -45,11 +46,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _curve(axes: "Axes", label: str, points: Sequence[Row]) -> None:
-    tokens, accuracy = [p["tokens"] for p in points], [p["accuracy"] for p in points]
+    tokens, accuracy = [max(1, p["tokens"]) for p in points], [p["accuracy"] for p in points]
     axes.errorbar(tokens, accuracy, yerr=_errors(points), marker="o", markersize=3, capsize=2, label=label)
     for point in points:
         if point["extensions"]:
-            axes.annotate(f"+{point['extensions']}", (point["tokens"], point["accuracy"]), fontsize="small")
+            axes.annotate(f"+{point['extensions']}", (max(1, point["tokens"]), point["accuracy"]), fontsize="small")
 
 
 def _errors(rows: Sequence[Row]) -> np.ndarray:
