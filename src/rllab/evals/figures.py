@@ -25,12 +25,16 @@ def canvas(inches: tuple[float, float], panels: int = 1) -> "tuple[Figure, list[
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure as .svg, .png or .pdf.
+    """Writes a figure as .svg, .png or .pdf. The same figure has the same bytes.
 
     Raises:
         Mistake: matplotlib does not write such files.
     """
+    import matplotlib
+
+    same = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
     try:
-        figure.savefig(path)
+        with matplotlib.rc_context({"svg.hashsalt": "rllab"}):
+            figure.savefig(path, **same)
     except ValueError as error:
         raise Mistake(f"--figure {path}: {error}") from None
