@@ -1,7 +1,7 @@
 """Figures of evaluations. Only these need matplotlib."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rllab.core.errors import Mistake
 
@@ -32,9 +32,9 @@ def save(figure: "Figure", path: Path) -> None:
     """
     import matplotlib
 
-    same = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
+    undated: dict[str, Any] | None = {"Date": None} if path.suffix == ".svg" else None
     try:
         with matplotlib.rc_context({"svg.hashsalt": "rllab"}):
-            figure.savefig(path, **same)
+            figure.savefig(path, metadata=undated)
     except ValueError as error:
         raise Mistake(f"--figure {path}: {error}") from None
