@@ -15,6 +15,7 @@ from rllab.evals.comparison import compare
 from rllab.evals.problems import Problems
 from rllab.evals.recordings import kind_of_targets
 from rllab.evals.score import Scored, score
+from rllab.stats import wilson
 
 KOJIMA = {
     "gsm8k": (10.3867, 40.7127),
@@ -263,3 +264,16 @@ def test_the_docs_scorer_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write(tmp_path / "r.jsonl", [GOOD, GOOD | {"id": "2", "completion": "17"}])
     done = rllab("score", "r.jsonl", "--scorer", "mine.py:fn")
     assert done.returncode == 0 and "50.0" in done.stdout, done.stderr
+
+
+def test_equal_results_leave_their_difference_uncertain(tmp_path: Path) -> None:
+    """Twenty items that both have right do not show that the two are equally good."""
+    row = {"answer": "2", "correct": True, "reason": "", "scorer": "rllab"}
+    a, b, c = (tmp_path / f"{name}.jsonl" for name in "abc")
+    write(a, [row | {"id": i} for i in range(20)])
+    write(b, [row | {"id": i} for i in range(20)])
+    write(c, [row | {"id": i, "correct": False} for i in range(20)])
+    bound = wilson(0, 20)[1]
+    assert json.loads(rllab("compare", a, b, "--json").stdout)["interval"] == pytest.approx((-bound, bound))
+    low, high = json.loads(rllab("compare", c, a, "--json").stdout)["interval"]
+    assert low == pytest.approx(1 - bound * 2**0.5) and high == 1.0

@@ -12,7 +12,7 @@ import numpy as np
 from rllab.core.errors import Mistake
 from rllab.core.messages import visible
 from rllab.evals.problems import Problems, read_rows
-from rllab.stats import holm, mcnemar, resampled_means, sign_flip
+from rllab.stats import holm, mcnemar, resampled_means, sign_flip, wilson
 
 SIGNIFICANT = 0.05
 MCNEMAR, SIGN_FLIP = "McNemar, exact", "paired permutation"
@@ -117,6 +117,8 @@ def _pair(
     single = set(np.abs(difference)) <= {0.0, 1.0}
     grid = math.lcm(*{len(results[x].items[i]) for x in (a, b) for i in ids})
     low, high = np.quantile(means[:, b] - means[:, a], [0.025, 0.975])
+    if np.ptp(difference) == 0:  # resampling equal differences gives an interval without width
+        low, high = _recovered(gained, lost, len(ids), float(difference.mean()))
     return Comparison(
         names=(results[a].name, results[b].name),
         scorers=(results[a].scorer, results[b].scorer),
@@ -131,6 +133,13 @@ def _pair(
         p=(p := mcnemar(gained, lost) if single else sign_flip(difference, grid)),
         p_holm=p,
     )
+
+
+def _recovered(gained: int, lost: int, n: int, difference: float) -> tuple[float, float]:
+    """Returns an interval of a difference from Wilson's of the gains and of the losses (Zou and Donner 2008)."""
+    (gain_low, gain_high), (loss_low, loss_high), gain, loss = wilson(gained, n), wilson(lost, n), gained / n, lost / n
+    below, above = math.hypot(gain - gain_low, loss_high - loss), math.hypot(gain_high - gain, loss - loss_low)
+    return max(-1.0, difference - below), min(1.0, difference + above)
 
 
 def _note_other_items(results: Sequence[Result], shared: Sequence[str], problems: Problems) -> None:

@@ -8,11 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 from rllab.answers import KINDS, check_target
-from rllab.answers.choice import offered
+from rllab.answers.choice import letters, offered
 from rllab.core.errors import Mistake
 from rllab.core.names import did_you_mean
 from rllab.evals.logs import recorded_rows
@@ -100,8 +99,7 @@ def _item(row: Mapping[str, Any], kind: str | None) -> Recording:
     kind = kind or (_text(row, "kind") if row.get("kind") else "")
     if kind and kind not in KINDS:
         raise ValueError(f"the kind {kind!r} is unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
-    listed = row.get("choices", row.get("options"))
-    choices = ascii_uppercase[: len(listed)] if isinstance(listed, (list, dict)) else offered(question)
+    choices = letters(row.get("choices", row.get("options"))) or offered(question)
     return Recording(ident, question, target, kind, choices=choices, source=source_of(row))
 
 
