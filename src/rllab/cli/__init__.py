@@ -1,5 +1,6 @@
 """The command `rllab`. Each verb imports what it needs when it runs, which keeps `rllab --help` fast."""
 
+import gc
 import os
 import sys
 import warnings
@@ -19,6 +20,7 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)).isatty():
             setattr(sys, name, Screen(stream))
+    gc.set_threshold(10_000, 20, 50)  # torch and transformers make a million objects that stay: a second is saved
     sys.path.insert(0, "")  # modules of the working directory can be named, as under `python -m`
     plain = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *where: (
@@ -32,4 +34,6 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(error.exit_code)  # torch's threads can turn an ordinary exit into an abort
+    finally:
+        gc.freeze()  # else all of them are searched for garbage at the exit, for another second
     sys.exit(0)

@@ -23,6 +23,7 @@ from rllab.core.stop import Stop
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, generate
 
+_ON_CPU, _ON_GPU = 64, 1024  # sequences in a batch; a processor's cache holds no more activations
 VERSION = 1  # of the sampler's choice of tokens; another one makes the replies in the cache another's
 
 
@@ -107,6 +108,7 @@ class Replies:
             sampling,
             count,
             uniforms if sampling.temperature else None,
+            at_once=_ON_CPU if self.lm.model.device.type == "cpu" else _ON_GPU,
             limits=[limit for _, limit in prompts],
             done=keep,
         )
