@@ -84,6 +84,25 @@ def test_each_completion_is_handed_out_when_it_ends(lm: LanguageModel) -> None:
         assert limited.finished == (limited.ids[-1] in lm.stop_ids) and len(limited.ids) <= limits[free.row]
 
 
+def test_a_completion_that_ended_stays_in_its_batch_beyond_its_limit(lm: LanguageModel) -> None:
+    short = Sampling(max_new_tokens=12)
+    limits = [1 if n == 60 else 12 for n in LENGTHS]
+    free = generate(lm, PROMPTS, short)
+    assert [c.ids for c in generate(lm, PROMPTS, short, limits=limits)] == [c.ids[: limits[c.row]] for c in free]
+
+
+def test_a_prompt_near_the_end_of_the_context() -> None:
+    torch.manual_seed(0)
+    settings = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    lm = new_model(settings, tokenizer_for(Pocket()))  # each of its positions has an embedding
+    prompts = [p[:30] for p in PROMPTS]
+    limits = [32 - len(p) for p in prompts]
+    completions = generate(lm, prompts, Sampling(max_new_tokens=20), limits=limits)
+    for row, c in enumerate(completions):
+        assert c.ids == generate(lm, [prompts[row]], Sampling(max_new_tokens=min(20, limits[row])))[0].ids
+    assert {len(c.ids) for c in completions} >= {2, 20}
+
+
 def test_what_ended_before_an_interruption_is_kept(lm: LanguageModel) -> None:
     kept = list[Completion]()
 

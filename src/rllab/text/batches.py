@@ -4,6 +4,7 @@ Sequences of similar length pad each other little. How many go into a batch depe
 machine's memory, not on what is free at the moment, so that a repeated run has the same batches, and the same bits.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,7 +25,8 @@ class Cost:
 
     cached: keys and values of a token, in all layers. computed: activations of a prompt's token, in one layer. chosen:
     logits of a sequence, and what is computed of them. native: whether each prompt is computed once, and without a
-    mask. shared: whether the samples of a prompt read one cache of it. limit: the most bytes of a batch.
+    mask. shared: whether the samples of a prompt read one cache of it. limit: the most bytes of a batch. context: the
+    most tokens of a sequence, also of one that has ended, where each position has weights of its own.
     """
 
     cached: float
@@ -33,6 +35,7 @@ class Cost:
     native: bool
     shared: bool
     limit: float
+    context: float = math.inf
 
     @staticmethod
     def of(model: PreTrainedModel, *, native: bool, shared: bool, greedy: bool) -> "Cost":
@@ -47,15 +50,21 @@ class Cost:
             memory = torch.cuda.get_device_properties(embeddings.device).total_memory
         return Cost(
             cached=2 * config.num_hidden_layers * kv_heads * head * size * _COPIES,
-            computed=(3 * features + 8 * config.hidden_size) * size,
+            computed=(4 * features + 20 * config.hidden_size) * size,  # measured
             chosen=len(embeddings) * (12 if greedy else 48),
             native=native,
             shared=shared,
             limit=memory * _SHARE,
+            context=math.inf if native else getattr(config, "max_position_embeddings", None) or math.inf,
         )
 
     def bytes(self, prompts: int, sequences: int, longest: int, new: int) -> float:
-        """The bytes of a batch whose longest prompt has `longest` tokens, for up to `new` tokens of each sequence."""
+        """The bytes of a batch whose longest prompt has `longest` tokens, for up to `new` tokens of each sequence.
+
+        Infinite where a sequence that has ended would grow beyond the context while the others go on.
+        """
+        if longest + new > self.context:
+            return math.inf
         cached = (prompts if self.shared else sequences) * longest + sequences * new
         computed = (prompts if self.native else sequences) * longest
         mask = 0 if self.native else 4 * sequences * longest**2
