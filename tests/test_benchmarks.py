@@ -101,7 +101,8 @@ def test_exemplars_are_right_and_not_in_the_test(name: str, data: Path) -> None:
     if name in BBH:
         prompt = (data / f"bbh/{name.removeprefix('bbh_')}.cot_prompt.txt").read_text()
         assert prompt.startswith(f"{prompt.partition('-----')[0]}-----\n{task.instruction}\n\nQ: ")
-    assert len(task.exemplars) == (3 if name in BBH else {"aqua": 4, "commonsenseqa": 7}.get(name, 8))
+    count = {"aqua": 4, "commonsenseqa": 7, "last_letters": 4}.get(name, 8)
+    assert len(task.exemplars) == (3 if name in BBH else count)
     kind = task.row(0, "test")["kind"]
     questions = {row["question"] for row in rows_of(task)}
     for e in task.exemplars:
@@ -172,12 +173,15 @@ def written(folder: Path, definition: str, *rows: Any) -> str:
 
 
 def test_a_definition_of_ones_own(tmp_path: Path) -> None:
-    subsets = "subsets:\n  easy: {}\n  hard: {target: other, kind: yesno}\n"
+    subsets = "kinds: {0: number}\nsubsets:\n  easy: {}\n  hard: {target: other, kinds: {0: yesno}}\n"
     mine = written(tmp_path, DEFINITION + subsets, {"problem": "1 + 1?", "answer": "1,002.0", "other": True})
     assert expand(mine) == [f"{mine}:easy", f"{mine}:hard"]
     assert [open_benchmark(f"{mine}:{s}").row(0, "test")["target"] for s in ("easy", "hard")] == ["1002", "yes"]
     with pytest.raises(Mistake, match=r"mine.yaml:medium is no benchmark; there are .*mine.yaml:easy, "):
         open_benchmark(f"{mine}:medium")
+    written(tmp_path, DEFINITION, {"problem": 10**400, "answer": -(10**400)})
+    assert open_benchmark(mine).row(0, "test")["question"] == "1" + "0" * 400
+    written(tmp_path, DEFINITION + subsets, {"problem": "1 + 1?", "answer": "1,002.0", "other": True})
     first = open_benchmark(f"{mine}:easy")
     assert first.fingerprint == open_benchmark(f"{mine}:easy").fingerprint
     written(tmp_path, DEFINITION + subsets, {"problem": "1 + 1?", "answer": "2", "other": True})
@@ -209,6 +213,7 @@ GOOD = {"problem": "1 + 1?", "answer": 2}
         (DEFINITION.replace("{problem}", "{problem"), [GOOD], "mine.yaml:3: question: '{problem': names columns"),
         (DEFINITION.replace("local: rows.jsonl", ""), [GOOD], "local or hub: name the file"),
         (DEFINITION + "hub: {path: a/b, split: dev}", [GOOD], "split: train, validation, test, or several"),
+        (DEFINITION + "!!x hub: a/b", [GOOD], "mine.yaml:6: !!x is not a value of a recipe"),
         (DEFINITION + "twin: {name: coin_flip}", [GOOD], "rows: must be set beside a twin"),
         (DEFINITION + "twin: {name: coinflip}", [GOOD], "mine.yaml:6: twin: .*did you mean 'coin_flip'"),
         (CHOICES, [GOOD | {"c": ["1", "3"]}], "is 2: no letter"),

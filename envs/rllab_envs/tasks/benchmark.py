@@ -106,7 +106,7 @@ class Benchmark:
                 row = self._row(table[i], i)
                 before = places.setdefault(row["id"], table.place(i))
                 if before != table.place(i):
-                    raise RowFault(f"its id {row['id']!r} is that of {before}, too")
+                    raise RowFault(f"its id {shown(row['id'])} is that of {before}, too")
                 rows.append(row)
             except RowFault as fault:
                 problems.append(f"{table.place(i)}: {fault}")

@@ -135,7 +135,7 @@ def _letter(value: Any, choices: Sequence[str]) -> str:
         named |= {letter[1]} & set(letters)
     if len(named) != 1:
         fault = f"it names {' and '.join(sorted(named))}" if named else "no letter, number from 0 or text of a choice"
-        raise RowFault(f"its target is {shown(value)}: {fault}; the choices are {', '.join(choices)}")
+        raise RowFault(f"its target is {shown(value)}: {fault}; the choices are {shown(list(choices))}")
     return named.pop()
 
 

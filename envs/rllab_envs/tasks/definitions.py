@@ -128,7 +128,7 @@ class Definition(Columns):
     def of(self, subset: str) -> "Definition":
         """Returns the definition of a subset."""
         own = self.subsets[subset]
-        given = {f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) is not None}
+        given = {f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) not in (None, {})}
         local, hub = (_renamed(source, subset) for source in (self.local, self.hub))
         exemplars = self.exemplars.replace("{subset}", subset)
         return replace(self, subsets={}, local=local, hub=hub, exemplars=exemplars, **given)

@@ -6,8 +6,8 @@ learning; `weight` remains in the row. Every function raises a RowFault where a 
 """
 
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +38,7 @@ def completion_of(value: Any, column: str) -> str | list[dict[str, Any]]:
 
 def text_of(value: Any, column: str, blank: bool = False) -> str:
     """A text; numbers become texts. blank: whether it may be empty."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:  # not NaN
         return str(value)
     if not isinstance(value, str):
         raise RowFault(f"its {column} is {shown(value)}, not a text")
@@ -130,7 +130,7 @@ def _calls(value: Any, where: str) -> list[dict[str, Any]]:
 
 def check_number(value: Any, what: str) -> None:
     """Checks that a value is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise RowFault(f"{what} is {shown(value)}, not a number")
 
 

@@ -68,7 +68,9 @@ def _values(node: yaml.Node, above: tuple[yaml.Node, ...]) -> Iterator[tuple[yam
         yield node, ""
         for child in node.value:
             key, value = child if isinstance(child, tuple) else (None, child)
-            if key is not None and not isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode):
+                yield from _values(key, (*above, node))
+            elif key is not None:
                 yield key, "a key is a list or a mapping; a name is expected"
             yield from _values(value, (*above, node))
 
