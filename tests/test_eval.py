@@ -112,7 +112,8 @@ def log_likelihood(folder: Path, prompt: str, text: str) -> float:
     ("file", "begin"), [("listed.jsonl", " Among A through C, the answer is"), ("cloze.jsonl", "")]
 )
 def test_choices_are_compared_by_log_likelihood(file: str, begin: str, place: Path, here: Here) -> None:
-    (row,) = here("plain", "--task", file, "--style", "choice", "--out", "choices.jsonl")
+    (row,) = here("plain", "--task", file, "--style", "choice", "--max-new-tokens", "9", "--out", "choices.jsonl")
+    assert row["tokens"] == row["truncated"] == 0  # it has no reasoning
     rows, right = read_jsonl(place / "choices.jsonl"), 0
     for source, sample in zip(read_jsonl(place / file), rows, strict=True):
         texts = [" A", " B", " C"] if begin else source["choices"]
@@ -189,6 +190,10 @@ def test_items_longer_than_the_context_count_as_wrong(place: Path, here: Here) -
         (["--task", "sums.jsonl", "--style", "{name: direct, replay: a}"], "command line: --style"),
         (["--task", "sums.jsonl", "--style", "mine.yaml"], "mine.yaml: message: unknown placeholder {qestion}"),
         (["--task", "sums.jsonl", "--samples", "2", "--temperature", "0"], "0 gives the same reply each time"),
+        (
+            ["--task", "sums.jsonl", "--style", "budget", "--max-new-tokens", "9"],
+            "max_new_tokens: reasoning with budgets",
+        ),
         (["--task", "sums.jsonl", "--salt", "x"], "salt"),
         (["sums.jsonl", "--task", "sums.jsonl"], "sums.jsonl: it is a file; name a task's file by --task"),
         (["--task", "guessing"], "it replies to the model"),

@@ -45,12 +45,12 @@ def prompts(lm: LanguageModel, style: Style, task: Items) -> list[Prompt]:
     """
     if style.exemplar and not task.exemplars and not has_styles(lm):
         raise Mistake(
-            f"--style {style.name}: the task {task.name} has no examples: take a style without, such as zero-shot-cot, "
+            f"the task {task.name} has no examples: take a style without, such as zero-shot-cot, "
             "or give its definition `exemplars`"
         )
     if style.measure == "choice" and (without := next((i for i in task.items if not i.choices), None)):
         raise Mistake(
-            f"--style {style.name}: item {without.id!r} of {task.name} has no choices to compare (its kind is "
+            f"item {without.id!r} of {task.name} has no choices to compare (its kind is "
             f"{without.kind}): take a style whose answer is read, such as zero-shot-cot"
         )
     rows = [_row(lm, style, task, item) for item in task.items]

@@ -103,8 +103,9 @@ def names() -> list[str]:
 def read_style(named: str, changes: Mapping[str, Any] | None = None) -> Style:
     """Returns a style: of the lab, as `direct`; in a file, as `mine.yaml`; or changed, as `{name: budget, samples: 4}`.
 
-    changes: settings that replace those of the style. Several samples are drawn at temperature 0.7 (Wang et al. 2023)
-    where the style chooses the likeliest tokens and neither it nor `changes` sets a temperature.
+    changes: settings of all styles, which replace those of the style's file but not those in braces. A style without
+    reasoning, with 0 `max_new_tokens`, keeps that. Several samples are drawn at temperature 0.7 (Wang et al. 2023) where
+    the style chooses the likeliest tokens and no temperature is set.
 
     Raises:
         Mistake: there is no such style, or it has mistakes; all are listed, each with its place.
@@ -112,12 +113,15 @@ def read_style(named: str, changes: Mapping[str, Any] | None = None) -> Style:
     source = f"command line: --style {named}"
     own = compose(named, source)
     settings = {key: value for key, _, value in pairs(own)} if isinstance(own, yaml.MappingNode) else {"name": own}
-    settings |= {key: compose(json.dumps(value), source) for key, value in (changes or {}).items()}
     path = _path(str(plain(settings.pop("name"))) if "name" in settings else "")
     node, reader = compose(path.read_text(encoding="utf-8"), str(path)), Reader(str(path), path.parent)
     if not isinstance(node, yaml.MappingNode):
         raise Mistake(f"{path}: a style is a mapping of keys such as message, reply and trigger")
     reader.repeats(node)
+    silent = any(key == "max_new_tokens" and plain(value) == 0 for key, _, value in pairs(node))
+    for key, value in (changes or {}).items():
+        if not (silent and key == "max_new_tokens"):
+            settings.setdefault(key, compose(json.dumps(value), source))
     for key, value in settings.items():
         value.start_mark = yaml.Mark(source, 0, 0, 0, None, 0)  # where messages say that it is set
         put(node, key, value)
@@ -126,7 +130,10 @@ def read_style(named: str, changes: Mapping[str, Any] | None = None) -> Style:
     if style.samples > 1 and not style.temperature and "temperature" not in settings:
         style = replace(style, temperature=TEMPERATURE)
     style = replace(style, name=path.stem)
-    if faults := [*_placeholder_faults(style), *_faults(style)]:
+    faults = [*_placeholder_faults(style), *_faults(style)]
+    if style.budgets and "max_new_tokens" in settings:
+        faults.append("max_new_tokens: reasoning with budgets has the largest of them; set budgets")
+    if faults:
         raise Mistake("\n".join(f"{path}: {fault}" for fault in faults))
     return style
 
