@@ -104,8 +104,8 @@ def read_style(named: str, changes: Mapping[str, Any] | None = None) -> Style:
     """Returns a style: of the lab, as `direct`; in a file, as `mine.yaml`; or changed, as `{name: budget, samples: 4}`.
 
     changes: settings of all styles, which replace those of the style's file but not those in braces. A style without
-    reasoning, with 0 `max_new_tokens`, keeps that. Several samples are drawn at temperature 0.7 (Wang et al. 2023) where
-    the style chooses the likeliest tokens and no temperature is set.
+    reasoning, with 0 `max_new_tokens`, keeps that. Several samples are drawn at temperature 0.7 (Wang et al. 2023)
+    where the style chooses the likeliest tokens and no temperature is set.
 
     Raises:
         Mistake: there is no such style, or it has mistakes; all are listed, each with its place.
