@@ -177,7 +177,12 @@ def test_a_model_with_choices(place: Path, here: Here) -> None:
 
 @pytest.mark.parametrize(
     ("style", "why"),
-    [("direct", "no trigger for this model"), ("perplexity", "no trigger"), ("few-shot-cot", "no examples")],
+    [
+        ("direct", "no trigger for this model"),
+        ("choice", "leaves no reasoning"),
+        ("perplexity", "no trigger"),
+        ("few-shot-cot", "no examples"),
+    ],
 )
 def test_a_style_without_a_second_stage_is_refused(style: str, why: str, place: Path, here: Here) -> None:
     with pytest.raises(Exception, match=why):

@@ -33,7 +33,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     if len(rows) == 1:
         for curve in rows[0]["curves"]:
             same = [*(point["same"] for point in curve["points"]), 1.0]
-            label = f"{curve['steps']} steps ({curve['chains']} chains)"
+            label = f"{curve['steps']} steps (n = {curve['chains']})"
             panels[0].plot(np.linspace(0, 1, len(same)), same, "--", alpha=0.6, linewidth=0.8, label=label)
     panels[0].set_xlabel("share of the chain of thought that is given")
     panels[0].set_ylabel("share of answers as behind the whole chain")

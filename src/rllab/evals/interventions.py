@@ -84,8 +84,10 @@ def audit(replies: Replies, task: Items, style: Style, seed: int) -> Iterator[tu
     seed: of the changed numbers.
 
     Raises:
-        Mistake: the style does not ask for an answer behind the reasoning, or it does not fit the task.
+        Mistake: the style has no reasoning, does not ask for an answer behind it, or does not fit the task.
     """
+    if not style.points[-1][0]:
+        raise Mistake(f"--style {style.name}: it leaves no reasoning that could be changed: take --style audit")
     for given in batches(replies, task, style):
         if (one := next((p for _, p in given if not p.staged), None)) is not None:
             raise Mistake(
