@@ -23,6 +23,7 @@ _LABEL = re.compile(r"\s*(?:[#*-]+\s*)?(?:(?:step|part)\s*)?\d{1,3}[.):](?=\s|$)
 _WORD = re.compile(r"(\S+?)[.!?]+[\"')\]*]*$")
 _SUM = re.compile(r"[\d\s.,()+*/=×÷-]*")
 _NUMBER = re.compile(r"(?<![\w.,^/\\])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?![\w^/]|[.,]\d)")
+_LAST = 60  # characters before a full stop that decide whether it ends a sentence
 OFFSETS = (1, -1, 2, -2, 10, -10)  # of a corrupted number, in units of its last digit
 
 
@@ -52,10 +53,11 @@ def steps(chain: str) -> list[Step]:
 
 def _continues(text: str) -> bool:
     """Returns whether a text that ends with a full stop ends with an abbreviation, an initial or a label."""
-    word = _WORD.search(text)
+    last = text[-_LAST:]
+    word = _WORD.search(last)
     if word is None or text[-1] in "!?":
         return False
-    initial = len(word[1]) == 1 and word[1].isupper() and not re.search(r"\b(?:is|option|choice|answer)\s\S+$", text)
+    initial = len(word[1]) == 1 and word[1].isupper() and not re.search(r"\b(?:is|option|choice|answer)\s\S+$", last)
     return bool(_LABEL.fullmatch(text)) or word[1].lower().lstrip("(\"'") in _SHORT or initial
 
 
