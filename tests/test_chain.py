@@ -106,6 +106,14 @@ def test_a_step_is_wrong_by_its_own_equation() -> None:
     assert [wrong(chain, p) for p in steps(chain)] == [False, True, False, None]
 
 
+def test_members_of_a_chain_of_equations_are_checked_one_by_one() -> None:
+    chain = "((1+2)+1)+8=(3+1)+8=12=11+1=10+3=13=6+7"
+    checks = [wrong(chain, p) for p in steps(chain)]
+    assert checks == [False, False, False, True, False, False] and texts(chain)[2] == "=11+1"
+    long = "1+1" + "=2=1+1" * 2000
+    assert [wrong(long, p) for p in steps(long)] == [False] * 4000
+
+
 def test_a_corrupted_number_is_near_and_wrong() -> None:
     chain = "20 + 5 = 25 ; 25 * 2 = 50"
     changes = [c for i in range(200) if (c := corrupted(chain, steps(chain), 0, f"item {i}"))]

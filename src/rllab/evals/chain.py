@@ -29,11 +29,11 @@ OFFSETS = (1, -1, 2, -2, 10, -10)  # of a corrupted number, in units of its last
 
 @dataclass(frozen=True)
 class Step:
-    """A step: chain[start:end]. whole: where the chain of equations begins of which it is a member, else its start."""
+    """A step: chain[start:end]. before: where the members begin that it continues as a part of equations."""
 
     start: int
     end: int
-    whole: int
+    before: int
 
 
 def steps(chain: str) -> list[Step]:
@@ -66,14 +66,14 @@ def _members(chain: str, start: int, end: int) -> list[Step]:
     signs = [start + m.start() for m in re.finditer("=", chain[start:end])]
     if len(signs) < 2 or not _SUM.fullmatch(chain, start, end):
         return [Step(start, end, start)]
-    cuts = [start, *signs[1:], end]
-    return [Step(a, b, start) for a, b in pairwise(cuts)]
+    cuts, members = [start, *signs[1:], end], [start, start, *(sign + 1 for sign in signs)]
+    return [Step(a, b, before) for (a, b), before in zip(pairwise(cuts), members, strict=False)]
 
 
 def equations_of(chain: str, step: Step) -> tuple[Equation, ...]:
     """Returns the equations whose right side is in a step."""
-    before = len(equations(chain[step.whole : step.start]))
-    return equations(chain[step.whole : step.end])[before:]
+    before = len(equations(chain[step.before : step.start]))
+    return equations(chain[step.before : step.end])[before:]
 
 
 def wrong(chain: str, step: Step) -> bool | None:
@@ -154,7 +154,7 @@ def _replaced(chain: str, part: Step, number: re.Match[str], new: str) -> str:
 def _is_wrong(chain: str, part: Step, number: re.Match[str], new: str) -> bool:
     """Returns whether a change is a mistake: an equation of the step fails, or there is none that could."""
     text = _replaced(chain, part, number, new)
-    return wrong(text, Step(part.start, len(text), part.whole)) is not False
+    return wrong(text, Step(part.start, len(text), part.before)) is not False
 
 
 def implied(chain: str, parts: Sequence[Step], corruption: Corruption, answer: Fraction) -> Fraction | None:
