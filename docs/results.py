@@ -74,6 +74,11 @@ def add(folders: list[Path]) -> None:
     RECORDS.write_text("".join(json.dumps(records[k], ensure_ascii=False) + "\n" for k in sorted(records)), "utf-8")
 
 
+def _interval(low: float, high: float) -> str:
+    """Where all episodes have the same return, resampling them gives no interval."""
+    return f"{number(low)} to {number(high)}" if low < high else "none (all equal)"
+
+
 def results_table(records: list[Record]) -> str:
     """Markdown: a row a recipe, in the order of algorithms and names."""
     lines = [
@@ -90,7 +95,7 @@ def results_table(records: list[Record]) -> str:
             f"`{metric}`",
             number(runs[0]["expect"][metric]),
             ", ".join(f"{number(r['headline']['value'])} ({r['seed']})" for r in runs),
-            ", ".join(" to ".join(map(number, r["headline"]["interval"])) for r in runs),
+            ", ".join(_interval(*r["headline"]["interval"]) for r in runs),
             f"{statistics.median(r['seconds'] for r in runs):.0f} s",
         ]
         lines.append("| " + " | ".join(cells) + " |")
