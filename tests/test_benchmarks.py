@@ -9,7 +9,7 @@ import pytest
 from conftest import read_jsonl
 from rllab_envs.tasks.benchmark import Benchmark, expand, names, open_benchmark
 from rllab_envs.tasks.columns import KINDS as KINDS_OF_ROWS
-from rllab_envs.tasks.definitions import find_definition
+from rllab_envs.tasks.definitions import bundled, find_definition
 
 from rllab.answers import KINDS, check_target, grade
 from rllab.core.errors import FieldMistake, Mistake
@@ -43,8 +43,8 @@ def test_bundled_benchmarks_are_known() -> None:
     assert set(names()) == {*PUBLISHED, *BBH, "mmlu_pro"} and len(BBH) == 27
     assert expand("gsm8k") == ["gsm8k"] and "bbh_navigate" in BBH
     assert set(KINDS_OF_ROWS) == set(KINDS)
-    for name in names():
-        assert find_definition(name)[0].about, f"{name} does not say where it comes from"
+    for name, definition in bundled().items():
+        assert definition.about and definition.rows, f"{name} does not say where it comes from, or how many rows it has"
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *BBH])
@@ -95,7 +95,7 @@ def test_the_right_choice_is_not_always_the_first(data: Path) -> None:
     assert choices == [next(a for a, s in example["target_scores"].items() if s) for example in examples]
 
 
-@pytest.mark.parametrize("name", [n for n in names() if find_definition(n)[0].exemplars])
+@pytest.mark.parametrize("name", [name for name, definition in bundled().items() if definition.exemplars])
 def test_exemplars_are_right_and_not_in_the_test(name: str, data: Path) -> None:
     task = open_benchmark(name)
     if name in BBH:

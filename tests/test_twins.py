@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import rllab_envs.tasks as tasks
-from rllab_envs.tasks.benchmark import names, open_benchmark
-from rllab_envs.tasks.definitions import find_definition
+from rllab_envs.tasks.benchmark import open_benchmark
+from rllab_envs.tasks.definitions import bundled
 from rllab_envs.tasks.redrawn import Arithmetic, Brackets, Lies, Swaps, Words
 from rllab_envs.tasks.symbolic import CoinFlip, LastLetters
 
@@ -18,7 +18,7 @@ from rllab.answers import grade
 from rllab.core.errors import FieldMistake, Mistake
 
 SECRET = "hush-4711"
-TWINS = [name for name in names() if find_definition(name)[0].twin]
+TWINS = [name for name, definition in bundled().items() if definition.twin]
 
 
 def rows_of(task: Any) -> list[dict[str, Any]]:
@@ -153,7 +153,8 @@ def rows_of_default(name: str) -> list[dict[str, Any]]:
 def test_the_secret_is_told_nowhere(data: Path) -> None:
     for name in TWINS:
         twin = open_benchmark(name, SECRET)
-        shown = json.dumps(rows_of(twin)) + twin.fingerprint + repr(twin) + json.dumps(twin.exemplars)
+        rows = [twin.row(i, "test") for i in range(50)]
+        shown = json.dumps([rows, twin.exemplars, twin.instruction, twin.fingerprint, repr(twin)])
         assert SECRET not in shown
         with pytest.raises(FieldMistake) as refused:
             twin.row(0, "train")

@@ -32,8 +32,8 @@ class Benchmark:
     question has no instruction on the form of the answer, and lists the choices; the prompt is the question as a
     conversation.
 
-    instruction: what all questions ask for, to stand before them in a prompt; mostly "".
-    folder: where the definition lies, and where its local file is looked for before RLLAB_DATA. name: for messages.
+    instruction: what all questions ask for, to stand before them in a prompt; mostly "". folder: where the definition
+    lies, and where its local file is looked for before RLLAB_DATA. name: for messages.
     is_plain: it is a file of rows as above without a definition; `id` may be missing, and `exemplars` may be a column.
 
     Raises:
@@ -118,25 +118,24 @@ class Benchmark:
             raise FieldMistake("task", f"{self._name}: {self._source.path} has {len(rows)} rows; {wanted} are expected")
         return rows
 
-    def _row(self, read: Any, index: int) -> dict[str, Any]:
+    def _row(self, published: Any, index: int) -> dict[str, Any]:
         """A row without its prompt."""
-        if isinstance(read, BrokenLine):
-            raise RowFault(read.fault)
+        if isinstance(published, BrokenLine):
+            raise RowFault(published.fault)
         source = self._source
-        kind = self._definition.kinds.get(str(index)) or self._definition.kind or column(read, "kind")
+        kind = self._definition.kinds.get(str(index)) or self._definition.kind or column(published, "kind")
         if kind not in KINDS:
             raise RowFault(f"its kind is {shown(kind)}; kinds are {', '.join(KINDS)}")
-        choices = choices_of(column(read, source.choices)) if source.choices and kind == "choice" else []
-        target = target_of(column(read, source.target or ""), kind, choices, source.after or "")
+        choices = choices_of(column(published, source.choices)) if source.choices and kind == "choice" else []
+        target = target_of(column(published, source.target or ""), kind, choices, source.after or "")
         if source.shuffle and choices:
-            choices, target = shuffled(choices, target, json.dumps(read, sort_keys=True, default=str))
-        own = column(read, source.id) if source.id and (source.id in read or not self._is_plain) else index
+            choices, target = shuffled(choices, target, json.dumps(published, sort_keys=True, default=str))
+        own = column(published, source.id) if source.id and (source.id in published or not self._is_plain) else index
         if isinstance(own, bool) or not isinstance(own, (str, int)):
             raise RowFault(f"its id is {shown(own)}, not a text or a whole number")
-        question = text(source.question or "", read, choices)
-        return {"id": own, "question": question, "target": target, "kind": kind} | (
-            {"choices": choices} if choices else {}
-        )
+        question = text(source.question or "", published, choices)
+        row = {"id": own, "question": question, "target": target, "kind": kind}
+        return row | ({"choices": choices} if choices else {})
 
 
 def open_benchmark(name: str, salt: int | str | None = None) -> Benchmark | Twin:

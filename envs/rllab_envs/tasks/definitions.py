@@ -176,9 +176,18 @@ def find_definition(name: str) -> tuple[Definition, Path]:
     return definition.of(subset) if subset else definition, path.parent
 
 
+def bundled() -> dict[str, Definition]:
+    """Returns the definitions of the bundled benchmarks by name."""
+    definitions: dict[str, Definition] = {}
+    for path in FOLDER.glob("*.yaml"):
+        whole = read_definition(path)
+        definitions |= {f"{path.stem}_{each}": whole.of(each) for each in whole.subsets} or {path.stem: whole}
+    return dict(sorted(definitions.items()))
+
+
 def names() -> list[str]:
     """Returns the names of the bundled benchmarks."""
-    return sorted(name for path in FOLDER.glob("*.yaml") for name in expand(path.stem))
+    return list(bundled())
 
 
 def is_benchmark(name: str) -> bool:

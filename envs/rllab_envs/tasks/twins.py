@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import FieldMistake, Mistake
-from rllab_envs.tasks.definitions import Definition, find_definition, names
+from rllab_envs.tasks.definitions import Definition, bundled
 from rllab_envs.tasks.exemplars import Exemplar, read_exemplars
 
 
@@ -26,7 +26,7 @@ class Twin:
 
     def __init__(self, definition: Definition, folder: Path, name: str, salt: int | str) -> None:
         if definition.twin is None or definition.rows is None:
-            having = ", ".join(n for n in names() if find_definition(n)[0].twin)
+            having = ", ".join(other for other, one in bundled().items() if one.twin)
             raise Mistake(f"{name} has no twin, so it takes no salt; these benchmarks have one: {having}")
         if salt == "" or (isinstance(salt, int) and salt < 0):
             raise Mistake("the salt of a twin is a text that is not empty, or a number from 0")
