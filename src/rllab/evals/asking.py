@@ -19,7 +19,6 @@ from rllab.text.evaluation import continuation_log_likelihoods
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Sampling
 
-AT_ONCE = 256  # replies in a batch
 _CONTEXT = 8  # tokens before others with which their text is decoded
 
 
@@ -103,7 +102,7 @@ def batches(replies: Replies, task: Items, style: Style) -> Iterator[list[tuple[
     """
     given = prompts(replies.lm, style, task)
     order = sorted(range(len(given)), key=lambda i: -len(given[i].ids))
-    size = max(1, AT_ONCE // style.samples)
+    size = max(1, replies.at_once // style.samples)
     for first in range(0, len(order), size):
         yield [(task.items[i], given[i]) for i in order[first : first + size]]
 

@@ -79,6 +79,11 @@ class Replies:
                 self._sample(prompts, [by_prompt[p] for p in prompts], count, sampling, known, log)
         return [known[key] for key in keys]
 
+    @property
+    def at_once(self) -> int:
+        """The number of sequences that are sampled fastest at the same time."""
+        return _ON_CPU if self.lm.model.device.type == "cpu" else _ON_GPU
+
     def _sample(
         self,
         prompts: Sequence[tuple[tuple[int, ...], int]],
@@ -108,7 +113,7 @@ class Replies:
             sampling,
             count,
             uniforms if sampling.temperature else None,
-            at_once=_ON_CPU if self.lm.model.device.type == "cpu" else _ON_GPU,
+            at_once=self.at_once,
             limits=[limit for _, limit in prompts],
             done=keep,
         )
