@@ -1,15 +1,18 @@
 """Batches of the sampler: their order and size, when completions end and are handed out, and what it refuses."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from rllab_envs.tasks.pocket import Pocket
+from transformers import AutoConfig
 
 from rllab.core.errors import Mistake
 from rllab.text import batches
@@ -68,6 +71,16 @@ def test_a_prompt_that_alone_exceeds_the_bound_is_sampled_alone(monkeypatch: pyt
     assert batches.batches(cost, [(30, 9)] * 5, [0, 0, 0, 0, 0], 8) == [[0, 1, 2, 3, 4]]  # one prompt, computed once
     assert batches.batches(cost, [(30, 9)] * 9, [0] * 9, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
     assert batches.batches(cost, [], [], 8) == []
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma3n", "gemma4", "mamba", "opt", "deepseek_v3", "xlnet"])
+def test_the_cost_of_any_architecture(kind: str) -> None:
+    """Configs have other names for these numbers, none, or one for each layer."""
+    config = AutoConfig.for_model(kind)
+    embeddings = SimpleNamespace(weight=torch.empty(10, 64, device="meta"))
+    model: Any = SimpleNamespace(config=config, get_input_embeddings=lambda: embeddings)
+    cost = batches.Cost.of(model, native=False, shared=False, greedy=True)
+    assert 0 < cost.bytes(1, 1, 10, 10) < cost.bytes(2, 2, 10, 10) < math.inf
 
 
 def test_each_completion_is_handed_out_when_it_ends(lm: LanguageModel) -> None:

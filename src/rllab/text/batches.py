@@ -40,22 +40,22 @@ class Cost:
     @staticmethod
     def of(model: PreTrainedModel, *, native: bool, shared: bool, greedy: bool) -> "Cost":
         """The cost of sampling from a model. greedy: at temperature 0."""
-        config, embeddings = model.config.get_text_config(), cast(Any, model.get_input_embeddings()).weight
-        heads = getattr(config, "num_attention_heads", 1)
-        head = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        features = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        config, embeddings = model.config.get_text_config(decoder=True), cast(Any, model.get_input_embeddings()).weight
+        width = int(embeddings.shape[1])
+        layers, heads = _largest(config, "num_hidden_layers", 1), _largest(config, "num_attention_heads", 1)
+        head, kv_heads = _largest(config, "head_dim", width // heads), _largest(config, "num_key_value_heads", heads)
+        features = _largest(config, "intermediate_size", 4 * width)
         memory, size = memory_bytes(), embeddings.element_size()
         if embeddings.device.type == "cuda":
             memory = torch.cuda.get_device_properties(embeddings.device).total_memory
         return Cost(
-            cached=2 * config.num_hidden_layers * kv_heads * head * size * _COPIES,
-            computed=(4 * features + 20 * config.hidden_size) * size,  # measured
+            cached=2 * layers * kv_heads * head * size * _COPIES,
+            computed=(4 * features + 20 * width) * size,  # measured
             chosen=len(embeddings) * (12 if greedy else 48),
             native=native,
             shared=shared,
             limit=memory * _SHARE,
-            context=math.inf if native else getattr(config, "max_position_embeddings", None) or math.inf,
+            context=math.inf if native else _largest(config, "max_position_embeddings", math.inf),
         )
 
     def bytes(self, prompts: int, sequences: int, longest: int, new: int) -> float:
@@ -69,6 +69,16 @@ class Cost:
         computed = (prompts if self.native else sequences) * longest
         mask = 0 if self.native else 4 * sequences * longest**2
         return cached * self.cached + computed * self.computed + mask + sequences * self.chosen
+
+
+def _largest(config: Any, name: str, default: float) -> Any:
+    """A number in a config: the largest, where layers have their own. The default where there is none."""
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # of transformers, for a number that differs between layers
+        value = [getattr(layer, name) for layer in config.per_layer_config]
+    value = max(value) if isinstance(value, (list, tuple)) else value
+    return value if value and value > 0 else default
 
 
 def batches(cost: Cost, lengths: Sequence[tuple[int, int]], rows: Sequence[int], at_once: int) -> list[list[int]]:
