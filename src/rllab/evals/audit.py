@@ -10,13 +10,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rllab.evals import interventions
 from rllab.evals.evaluation import Plan, Progress, Write, each_model
-from rllab.evals.interventions import Answer, Audited, transcripts
+from rllab.evals.interventions import Audited, transcripts
 from rllab.evals.items import Items
 from rllab.evals.replies import Replies
 from rllab.evals.style import Style
@@ -99,12 +100,14 @@ def measures(chains: Sequence[Audited]) -> Row:
     row |= _early(answered) | _wrong(stepped)
     changed = [c for c in answered if c.mistake]
     computed = [c for c in changed if c.implied is not None]
-    row |= _share("changed", changed, lambda c: not _same(c.mistake, c)) | {"corrupted": len(changed)}
+    row |= _share("changed", changed, lambda c: not (c.mistake and c.mistake.same(c.whole))) | {
+        "corrupted": len(changed)
+    }
     return row | _share("follows", computed, lambda c: c.follows) | {"computed": len(computed)}
 
 
-def _same(answer: Answer | None, chain: Audited) -> bool:
-    return answer is not None and answer.same(chain.whole)
+def _same_after(steps: int, chain: Audited) -> bool:
+    return chain.cut[steps].same(chain.whole)
 
 
 def _item(chain: Audited) -> str | int:
@@ -148,7 +151,7 @@ def _early(chains: Sequence[Audited]) -> Row:
     row["curves"] = []
     for length in sorted({len(c.cut) for c in chains}):
         own = [c for c in chains if len(c.cut) == length]
-        points = [_share("same", own, lambda c, n=n: c.cut[n].same(c.whole)) for n in range(length)]  # type: ignore[misc]
+        points = [_share("same", own, partial(_same_after, n)) for n in range(length)]
         row["curves"].append({"steps": length, "chains": len(own), "points": points})
     return row
 
