@@ -32,9 +32,10 @@ class NoPowerLaw(Exception):
 class PowerLaw:
     """A fit of coverage = exp(a k^b).
 
-    intervals: of a and of b, by resampling items. error: the mean of |fit - coverage| over the k of the fit. unfitted:
-    the share of resamples without a fit, since their coverage is 0, or is between 0 and 1 for less than three k; the
-    intervals of a and b leave them out. resampled: a, b and the coverage at the largest k of each resample, [R, 3].
+    intervals: of a and of b, by resampling items; they hold as far as coverage follows the law. error: the mean of
+    |fit - coverage| over the k of the fit, which tells how far it does. unfitted: the share of resamples without a fit,
+    since their coverage is 0, or is between 0 and 1 for less than three k; the intervals of a and b leave them out.
+    resampled: a, b and the coverage at the largest k of each resample, [R, 3].
     """
 
     a: float
