@@ -3,12 +3,16 @@
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.optimize
+from typer.testing import CliRunner
 
+from rllab.cli import app
+from rllab.cli.evaluation import law
 from rllab.core.errors import Mistake
 from rllab.evals.scaling import MOST, NoPowerLaw, draw, majority_curve, power_law, scaling
 from rllab.stats import majority_vote, pass_curve, share_interval, share_intervals, wilson
@@ -55,14 +59,14 @@ def test_majority_voting_of_many_samples_is_that_of_drawn_ones() -> None:
         majority_curve([*votes, "a"], [*correct, True], 5)
 
 
-def law(a: float, b: float, k: int) -> np.ndarray:
+def exponential(a: float, b: float, k: int) -> np.ndarray:
     return np.exp(a * np.arange(1, k + 1) ** b)
 
 
 def test_a_known_power_law_is_found() -> None:
     """Items whose coverages have this mean, at every k."""
     spread = np.linspace(-0.05, 0.05, 20)[:, None]
-    fit = power_law(law(-1.5, -0.3, 200) + spread)
+    fit = power_law(exponential(-1.5, -0.3, 200) + spread)
     assert (fit.a, fit.b) == pytest.approx((-1.5, -0.3), abs=1e-6) and fit.error < 1e-9
     for value, (low, high) in zip((fit.a, fit.b), fit.intervals, strict=True):
         assert low < value < high
@@ -134,6 +138,17 @@ def test_a_row_and_its_figure(tmp_path: Path) -> None:
     assert none["coverage_interval"][1] == pytest.approx(wilson(3, 3))  # not an interval from 1 to 1
     draw({"a": row, "b": none}, tmp_path / "curve.svg")
     assert (tmp_path / "curve.svg").stat().st_size > 5_000
+
+
+def test_the_command_tells_the_law_or_why_there_is_none(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    words = ["eval", "plain", "--task", "sums.jsonl", "--limit", "2", "--samples", "3", "--max-new-tokens", "4"]
+    output = CliRunner().invoke(app, words).stdout
+    assert "plain on sums.jsonl, direct: no power law; coverage is 0 throughout" in output
+    fit = scaling([[None] * 8] * 40, [[j <= i % 3 for j in range(8)] for i in range(30)] + [[False] * 8] * 10)
+    assert re.fullmatch(
+        r"coverage = exp\(a k\^b\), a -\d.*\], b -.*, mean error .*; 0\.\d+ \[.*\] at 80 samples", law(fit)
+    )
 
 
 def test_intervals_of_shares() -> None:

@@ -150,6 +150,9 @@ def show(outcomes: list["Outcome"], rows: list[dict[str, Any]]) -> None:
         if "curve" in row:
             print(f"\n{visible(row['model'])} on {row['task']}, {row['style']}")
             table([_point(point) for point in row["curve"]], as_json=False)
+    for row in graded:
+        if "scaling" in row:
+            print(visible(f"{row['model']} on {row['task']}, {row['style']}: {law(row['scaling'])}"))
     files = [outcome.file(outcome.style.points[-1]) for outcome in outcomes if outcome.asked]
     print(visible("\n".join(disagreements(files))))
 
@@ -163,6 +166,20 @@ def _in_per_cent(row: dict[str, Any], several: bool) -> dict[str, str]:
         cells |= {"pass@k": f"{100 * row['pass_at_k'][-1]:.1f} (k = {row['k']})"}
         cells |= {"majority": share["majority"] + f" ({row['ties']} tied)" * bool(row["ties"])}
     return cells
+
+
+def law(scaling: dict[str, Any]) -> str:
+    """The power law of coverage in words, or why there is none. scaling: from `rllab.evals.scaling`."""
+    from rllab.cli.results import bracketed
+
+    fit = scaling["power_law"]
+    if fit is None:
+        return f"no power law; {scaling['no_power_law']}"
+    (a, b), last = (bracketed(fit[f"interval_{x}"], 3) for x in "ab"), fit["predicted"][-1]
+    return (
+        f"coverage = exp(a k^b), a {fit['a']:.3g} {a}, b {fit['b']:.3g} {b}, mean error {fit['error']:.2g}; "
+        f"{last['coverage']:.3g} {bracketed(last['interval'], 3)} at {last['k']} samples"
+    )
 
 
 def _point(point: dict[str, Any]) -> dict[str, str]:
