@@ -34,6 +34,7 @@ def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[
     with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
             yield
+            process.stdout.readline()  # it is ready, which on a busy machine takes longer than any template
             _, failed = process.communicate(request, timeout=template.DEADLINE)
         except subprocess.TimeoutExpired:
             raise FieldMistake(
