@@ -197,6 +197,10 @@ def test_items_longer_than_the_context_count_as_wrong(place: Path, here: Here) -
         (["--task", "sums.jsonl", "--salt", "x"], "salt"),
         (["sums.jsonl", "--task", "sums.jsonl"], "sums.jsonl: it is a file; name a task's file by --task"),
         (["--task", "guessing"], "it replies to the model"),
+        (["--task", "sums.jsonl", "--out", "sums.jsonl"], "--out sums.jsonl would overwrite a task"),
+        (["--task", "sums.jsonl", "--out", "chat"], "--out chat is a folder: name a file"),
+        (["--task", "sums.jsonl", "--out", "sums.jsonl/x"], "--out sums.jsonl/x: its folder cannot be made"),
+        (["--task", "sums.jsonl", "--figure", "x.txt"], "name a file that ends with .svg, .png or .pdf"),
     ],
 )
 def test_mistakes_are_named(words: list[str], fault: str, place: Path, here: Here) -> None:

@@ -71,8 +71,7 @@ def evaluation(
     changes = {name: value for name, value in given.items() if value is not None}
     tasks = [open_items(name, limit, salt) for name in expand(task)]
     styles = [read_style(name, changes) for name in _named(style or ["audit" if audit else _fitting(tasks)])]
-    if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)  # a folder that may not be written fails before the work
+    _check_outputs(out, figure, task)
     kept = cache_folder() if cache else None
     plan = Plan(checkpoints(models, runs), tasks, styles, runs, kept, Path(out) if out else None, seed, _say, stop)
     if audit:
@@ -86,6 +85,23 @@ def evaluation(
         from rllab.evals.outcome_figure import draw
 
         _run(plan, evaluate, show, draw, figure, as_json)
+
+
+def _check_outputs(out: str, figure: str, tasks: list[str]) -> None:
+    """Raises a Mistake where a file cannot be written, before the work."""
+    if figure and Path(figure).suffix not in (".svg", ".png", ".pdf"):
+        raise Mistake(f"--figure {figure}: name a file that ends with .svg, .png or .pdf")
+    for option, name in (("out", out), ("figure", figure)):
+        if not name:
+            continue
+        if Path(name).is_dir():
+            raise Mistake(f"--{option} {name} is a folder: name a file")
+        if any(Path(task).exists() and Path(task).samefile(name) for task in tasks if Path(name).exists()):
+            raise Mistake(f"--{option} {name} would overwrite a task: name another file")
+        try:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Mistake(f"--{option} {name}: its folder cannot be made: {error.strerror}") from None
 
 
 def _run(
