@@ -31,6 +31,10 @@ KINDS = tuple(READERS)
 VERSION = "3"
 _NO_WORD = re.compile(r"[\W_]")
 _SENTENCES = re.compile(r"[.!?;]\s|\n")
+# The end of a text that is cut off within a sentence.
+_CUT_OFF = re.compile(
+    r"[.!?\n][^.!?\n]*\b(?:that|the|a|an|of|to|and|or|is|are|was|with|for|in|by|because|if|as|than|which|we|its?)\s*$"
+)
 # The end of a text that only leads to the question that it repeats.
 _LEADS_TO_QUESTION = re.compile(
     r"(?::|\b(?:restate|rephrase|reread|repeat|read|understand|summar\w+|question|problem|given|let me|let's)\b"
@@ -137,6 +141,8 @@ def _read(text: str, reader: ModuleType, choices: str, tagged: bool = False, cor
     if open_box(text):
         raise NotCommitted("cut off in its box")
     for statement in statements(text, corrected):
+        if statement.negated and reader is not string:
+            continue
         cut = cut or not statement.text.strip(" \t\n*_$\"'`")
         value = (reader.boxed if statement.boxed else reader.marked)(statement.text)
         if value is None or (choices and value not in choices):
@@ -160,6 +166,10 @@ def _withdrawn(text: str, reader: ModuleType, choices: str) -> Answer:
 
 
 def _by_position(text: str, reader: ModuleType, choices: str, tagged: bool) -> Answer:
+    if cut := _CUT_OFF.search(text, max(0, len(text) - 300)):
+        if reader is not choice:
+            return Answer(None, "cut off before its answer")
+        text = text[: cut.start() + 1]  # a choice that was named before is still the last one
     try:
         at = corrections(text)
         value = (reader.placed(text[at:]) if at else None) or reader.placed(text)

@@ -54,11 +54,12 @@ _FORMULA = re.compile(r"(?<![A-Za-z])[A-Za-z]\s?=\s")
 _ALONE = re.compile(r"\W{0,9}([A-Za-z])[^\w+#]{0,9}")
 _LEADS = re.compile(r"\W{0,9}(?:([A-J])(?:\s?[).:,](?=\s|$)|\s*\n)|([a-j])(?:\s?\)(?=\s|$)|\s*\n))")
 _REASON = re.compile(r"\s*(?:because|since|as)\b")
+_EXPLAINS = re.compile(r",?\s(?:because|since|whereas|while|as (?:option|choice|it))\b", re.I)
 _LISTED = re.compile(r"^\W{0,9}([A-Za-z])\s?[).:]\s", re.M)
 _BOXED = re.compile(r"\W*(?:(?:option|choice|answer)\b\W*)?([A-Za-z])(?:\W*|\s?[).:]\W*\s.*)", re.I | re.S)
 _CHOOSES = re.compile(
     r"\b(?:option|choice|choose|chose|pick|select|go with|selected|picked)\s(?:option |choice |answer )?"
-    r"\(?([A-Z])\b\)?|"
+    r"\(?([A-Z])\b\)?|(?:选择?|選擇?)\s?\(?([A-Z])(?![A-Za-z])|"
     r"\b(?:must be|should be|has to be|it is|it's|leaves|so|actually|therefore,?)\s(?:option |choice |answer )?"
     r"(?:\(([A-Z])\)|([A-J])\b)|\(?\b([A-J])\b\)?\sis\s(?:the\s)?"
     r"(?:clearly |definitely )?(?:correct|right|best|true|answer|the one)|\bis\s(?:\(([A-J])\)|([A-J])[.)]\s\w)",
@@ -109,6 +110,8 @@ def marked(segment: str) -> str | None:
     text = _MARKUP.sub("", segment[:600]).strip()
     end = _END.search(text)
     text = _FORMULA.split(text[: end.start()] if end else text)[0]
+    before = _EXPLAINS.split(text)[0]  # an explanation may name the others
+    text = before if _letters(before) else text
     return _only(text, _letters(text))
 
 

@@ -1,5 +1,6 @@
 """Finds the part of a completion that counts as its answer."""
 
+import json
 import re
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ _CLOSED = re.compile(rf"</(?:{_THINKING})\s*>", re.I)
 _OPEN = re.compile(rf"<(?:{_THINKING})\s*>", re.I)
 _FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*<\|message\|>")
 _ANSWER_TAG = re.compile(r"<answer\s*>(.*?)(?:</answer\s*>|\Z)", re.I | re.S)
+_JSON = re.compile(r"(?:\A|\n|```json\s)\s*(\{(?:[^{}]|\{[^{}]*\}){1,20000}\})[\s`]*\Z")  # an object that ends the text
+_JSON_KEY = re.compile(r"(?:final|correct)?[ _-]?(?:answer|answer[ _-]choice|choice|option)", re.I)
 _STOP = re.compile(
     r"<\|?(?:im_end|im_start|endoftext|eot_id|end|return|call|start|end_of_turn|eos)\|?>|</s>|<end_of_turn>"
 )
@@ -46,7 +49,19 @@ def final_part(text: str) -> Part:
     text = _STOP.split(text, maxsplit=1)[0] if "<" in text else text
     if "<" in text and (tags := _ANSWER_TAG.findall(_first_turn(text))):
         return Part(str(tags[-1]), True)
-    return Part(text)
+    answer = _json_answer(text) if text.rstrip(" \n`").endswith("}") else None
+    return Part(text) if answer is None else Part(answer, True)
+
+
+def _json_answer(text: str) -> str | None:
+    """Returns the value of the key `answer` in a JSON object that ends a text; None where there is none."""
+    found = _JSON.search(text)
+    try:
+        value = json.loads(found[1]) if found else None
+    except ValueError:
+        return None
+    values = [v for k, v in value.items() if _JSON_KEY.fullmatch(k)] if isinstance(value, dict) else []
+    return str(values[0]) if len(values) == 1 and isinstance(values[0], (str, int, float)) else None
 
 
 def _without_thinking(text: str) -> str:

@@ -10,13 +10,15 @@ from rllab.answers.corrections import replacements
 
 class Statement(NamedTuple):
     """A place that announces an answer. how: by which mark. text: what stands behind the mark. start: where it begins,
-    as an offset in characters. boxed: the text is the whole content of a box.
+    as an offset in characters. boxed: the text is the whole content of a box. negated: it begins with 'not', which may
+    be a part of a text ('not plausible') and denies a number.
     """
 
     how: str
     text: str
     start: int
     boxed: bool = False
+    negated: bool = False
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=\w)")
@@ -31,13 +33,15 @@ _HEADING = re.compile(r"[*_\s]*(?:\(?(?:\d{1,2}|[A-Za-z]|[ivx]{1,4})[.):]\s+\S|[
 _ALONE = re.compile(r"[*_\s]*(?:yes|no|true|false)[*_.!\s]*", re.I)
 
 _ANSWERS = (
-    r"answers?|ans|antwort|respuesta|réponse|risposta|resposta|ответ|my (?:choice|pick|selection)|"
+    r"answers?|ans|antwort|antwoord|respuesta|réponse|risposta|resposta|ответ|cevap|jawaban(?:nya)?|đáp án|απάντηση|"
+    r"my (?:choice|pick|selection)|"
     r"(?:correct|right|best|closest|nearest|only|final|appropriate|suitable|likely|accurate) (?:option|choice)"
 )
-_KEYS = re.compile(rf"{_ANSWERS}|答|正解|정답|답|a[ \t]?:")  # in lower case, where a phrase may begin
+_ARABIC = "الإجابة|الاجابة|الجواب"
+_KEYS = re.compile(rf"{_ANSWERS}|{_ARABIC}|答|正解|정답|답|a[ \t]?:")  # in lower case, where a phrase may begin
 _IS = (
     r"(?:\bis\b|\bare\b|\bwas\b|\bequals?\b|\b(?:would|will|should|must|has to|could|might) be\b|\bbecomes\b|"
-    r"\bcomes (?:out )?to\b|\b(?:seems|appears) to be\b|\b(?:ist|es|est|è|lautet)\b|[:=]|->|→|⟹)"
+    r"\bcomes (?:out )?to\b|\b(?:seems|appears) to be\b|\b(?:ist|es|est|è|é|lautet|adalah|là|είναι)\b|[:=]|->|→|⟹)"
 )
 # Verbs behind 'answer' with which a sentence says something else of the answer than what it is.
 _OTHER_VERB = (
@@ -48,6 +52,7 @@ _ANSWER_IS = re.compile(
     rf"\b(?:{_ANSWERS})\b(?:[*_\s]*(?=\n)|(?:(?!{_OTHER_VERB})[^\n.!?:=]){{0,80}}?[\s*_]{{0,3}}{_IS})"
     rf"(?:[\s*_]{{0,9}}(?:{_IS}|[:]))?[\s*_:]*"
     r"|(?:答案|答え|正解|정답|답)[\s*_]*(?:[是为為はは은는]|应该是|應該是|:)[\s*_:]*"
+    rf"|(?:{_ARABIC})[^\n.:]{{0,30}}?(?:\bهي\b|\bهو\b|:)[\s*_:]*"
     r"|\bA\s*:[\s*]*",
     re.I,
 )
@@ -72,6 +77,9 @@ _NOT = re.compile(
     r"[\s*_]*(?:definitely |certainly |clearly |simply |just )?not\b(?! (?:known|clear|given|certain|sure|possible))",
     re.I,
 )
+_NOT_BUT = re.compile(
+    rf"\b(?:{_ANSWERS})\s+(?:isn't|wasn't|is not|was not)\s[^.\n]{{0,60}}?\bbut (?:rather |instead )?", re.I
+)  # 'the answer is not X but Y'
 _BUT = re.compile(r"[^.\n]{0,60}?\bbut (?:rather |instead )?", re.I)
 
 
@@ -145,7 +153,8 @@ def _phrases(text: str) -> Iterator[Statement]:
     """Yields what stands behind 'the answer is', without sentences that say something else of an answer."""
     lower = text.lower()
     keys = deque(_KEYS.finditer(lower if len(lower) == len(text) else text), _PHRASES)
-    for m in filter(None, (_ANSWER_IS.match(text, key.start()) for key in reversed(keys))):
+    each = ((_NOT_BUT.match(text, key.start()) or _ANSWER_IS.match(text, key.start())) for key in reversed(keys))
+    for m in filter(None, each):
         rest = text[m.end() : m.end() + 2000]
         before = text[max(0, m.start() - 60) : m.start()]
         if (m[0][1:].lstrip().startswith(":") and not _LINE.search(before)) or _about.search(before):
@@ -157,6 +166,8 @@ def _phrases(text: str) -> Iterator[Statement]:
         if _NOT.match(rest):
             but = _BUT.match(rest)
             if but is None:
+                if m[0].rstrip(" *_").endswith(":"):
+                    yield Statement("behind 'the answer is'", rest, m.start(), negated=True)
                 continue
             rest = rest[but.end() :]
         yield Statement("behind 'the answer is'", rest, m.start())

@@ -7,6 +7,10 @@ from rllab.answers.number import REFUSED, SENTENCE
 from rllab.answers.parts import NotCommitted
 
 POLAR = {"yes": True, "no": False, "true": True, "false": False}
+_YES = "ja oui sí sim sì да так evet tak はい 是 是的 对 對 네 예 نعم हाँ"  # alone: behind a mark, or at the begin
+_NO = "nein non não нет ні hayır nie いいえ 否 不是 不对 不對 아니요 아니오 لا नहीं"
+_OTHER = dict.fromkeys(_YES.split(), "yes") | dict.fromkeys(_NO.split(), "no")
+_FIRST = re.compile(r"[\W_]*([^\W\d_]+)\s*(?:$|[,.;:!。，、！\n])")
 _OPPOSITE = {"true": "false", "false": "true"}
 _TOKEN = re.compile(r"(?<![\w'-])(yes|no|true|false)(?![\w'-])", re.I)
 _MORE = re.compile(
@@ -69,7 +73,7 @@ def marked(segment: str) -> str | None:
     words = _polar(text)
     if not words and REFUSED.search(text):
         raise NotCommitted("it refuses to answer")
-    return words[0][2] if words else None
+    return words[0][2] if words else _other(text)
 
 
 boxed = marked
@@ -80,7 +84,13 @@ def placed(part: str) -> str | None:
     text = _without_question(part, "\n").strip()
     leading = [word for word in _polar(text) if _leads(text, *word[:2])]
     leading = [word for word in leading if not text.startswith(" that", word[1])] or leading
-    return leading[-1][2] if leading else None
+    return leading[-1][2] if leading else _other(text)
+
+
+def _other(text: str) -> str | None:
+    """Returns the yes or no of another language that begins a text and stands alone there; None if there is none."""
+    first = _FIRST.match(text)
+    return _OTHER.get(first[1].lower()) if first else None
 
 
 def _without_question(text: str, by: str) -> str:
