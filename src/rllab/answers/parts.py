@@ -55,9 +55,9 @@ def final_part(text: str) -> Part:
 
 def _json_answer(text: str) -> str | None:
     """Returns the value of the key `answer` in a JSON object that ends a text; None where there is none."""
-    found = _JSON.search(text)
+    last = _JSON.search(text)
     try:
-        value = json.loads(found[1]) if found else None
+        value = json.loads(last[1]) if last else None
     except ValueError:
         return None
     values = [v for k, v in value.items() if _JSON_KEY.fullmatch(k)] if isinstance(value, dict) else []
