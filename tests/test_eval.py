@@ -176,6 +176,8 @@ def test_items_longer_than_the_context_count_as_wrong(place: Path, here: Here) -
     for row in rows:
         assert row["too_long"] == 1 and row["items"] == 3 and row["unanswered"] >= 1 / 3
     assert [r["finish"] == "too long" for r in read_jsonl(place / "o.jsonl")[:3]] == [False, True, False]
+    (several,) = here("chat", "--task", "long.jsonl", "--style", "direct", "--samples", "2")
+    assert several["k"] == 2 and several["too_long"] == 1 and len(several["scaling"]["coverage"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,12 @@ def reasoned(
 
 def _batch(replies: Replies, style: Style, given: Sequence[tuple[Item, Prompt]]) -> list[Asked]:
     chains, too_long = reasoned(replies, style, given)
-    asked = [Asked(item, 0, *p, prompt.text, too_long=True) for item, prompt in too_long for p in style.points]
+    asked = [
+        Asked(item, sample, *point, prompt.text, too_long=True)
+        for item, prompt in too_long
+        for point in style.points
+        for sample in range(style.samples)
+    ]
     asked += [_asked(replies.lm, style.points[-1], chain) for chain in chains if not chain.prompt.staged]
     chains = [chain for chain in chains if chain.prompt.staged]
     for extensions in range(style.extensions + 1):
