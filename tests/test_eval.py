@@ -184,6 +184,7 @@ def test_items_longer_than_the_context_count_as_wrong(place: Path, here: Here) -
     ("words", "fault"),
     [
         (["--task", "nothing"], "nothing"),
+        (["--task", "sums.jsonl,aime25"], "among the benchmarks did you mean 'aime24'?"),
         (["--task", "none.jsonl"], "none.jsonl"),
         (["--task", "texts.jsonl", "--style", "direct"], "has texts without answers"),
         (["--task", "sums.jsonl", "--style", "choice"], "item 'q0' of sums.jsonl has no choices to compare"),

@@ -28,7 +28,7 @@ def evaluation(
         typer.Argument(help="Runs (RUN, RUN@STEP, RUN@*, run:NAME), folders, names on the hub."),
     ],
     task: Annotated[
-        list[str], typer.Option(help="A benchmark, a task as in a recipe, or a file: gsm8k, mine.yaml, mine.jsonl.")
+        list[str], typer.Option(help="Benchmarks, tasks as in a recipe, or files: gsm8k, mine.yaml, mine.jsonl.")
     ],
     style: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -69,7 +69,7 @@ def evaluation(
 
     given = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     changes = {name: value for name, value in given.items() if value is not None}
-    tasks = [open_items(name, limit, salt) for name in expand(task)]
+    tasks = [open_items(name, limit, salt) for name in expand(_named(task))]
     styles = [read_style(name, changes) for name in _named(style or ["audit" if audit else _fitting(tasks)])]
     _check_outputs(out, figure, task)
     kept = cache_folder() if cache else None
@@ -96,7 +96,7 @@ def _check_outputs(out: str, figure: str, tasks: list[str]) -> None:
             continue
         if Path(name).is_dir():
             raise Mistake(f"--{option} {name} is a folder: name a file")
-        if any(Path(task).exists() and Path(task).samefile(name) for task in tasks if Path(name).exists()):
+        if any(Path(task).exists() and Path(task).samefile(name) for task in _named(tasks) if Path(name).exists()):
             raise Mistake(f"--{option} {name} would overwrite a task: name another file")
         try:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -137,9 +137,9 @@ def _say(line: str) -> None:
     print(visible(line), file=sys.stderr)
 
 
-def _named(styles: list[str]) -> list[str]:
-    """The names of styles: those with commas between them, and settings in braces as they are."""
-    return [name.strip() for word in styles for name in ([word] if "{" in word else word.split(",")) if name.strip()]
+def _named(words: list[str]) -> list[str]:
+    """The names of tasks or styles: those with commas between them, and settings in braces as they are."""
+    return [name.strip() for word in words for name in ([word] if "{" in word else word.split(",")) if name.strip()]
 
 
 def _fitting(tasks: list["Items"]) -> str:

@@ -18,7 +18,7 @@ from rllab.answers.choice import offered
 from rllab.core.errors import Mistake
 from rllab.core.files import read_jsonl
 from rllab.core.messages import last_text
-from rllab.core.names import find
+from rllab.core.names import did_you_mean, find
 from rllab.core.nodes import compose, plain
 from rllab.evals.reward import read_task
 
@@ -132,7 +132,12 @@ def _task(name: str, salt: str) -> Any:
     if _is_benchmark(name) or name.endswith(_FILES):
         return find("open_benchmark", "rllab_envs.tasks.benchmark", Path())(name, salt or None)
     if not salt:
-        return read_task(name)
+        try:
+            return read_task(name)
+        except Mistake as error:
+            benchmarks = find("names", "rllab_envs.tasks.benchmark", Path())()
+            near = did_you_mean(name, benchmarks) if name.isidentifier() else ""
+            raise Mistake(f"{error}; among the benchmarks{near.removeprefix(';')}" if near else str(error)) from None
     node = compose(name, f"--task {name}")
     settings = plain(node) if isinstance(node, yaml.MappingNode) else {"name": name}
     return read_task(json.dumps(settings | {"salt": salt}))
