@@ -68,6 +68,11 @@ def _replace_runs(value: Any, folders: Mapping[str, str]) -> Any:
     return folders.get(value, value) if isinstance(value, str) else value
 
 
+def home() -> Path:
+    """Returns the folder of what several folders of runs share, which RLLAB_HOME names."""
+    return Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
+
+
 def stage_folder(name: str, runs: Path, train: Train, wait: Wait | None = None) -> Path:
     """The model folder of a run, or of a recipe, which is trained if it has not been.
 
@@ -80,8 +85,7 @@ def stage_folder(name: str, runs: Path, train: Train, wait: Wait | None = None) 
     if (runs / name / "recipe.yaml").is_file() or name not in recipe_names():
         return model_of(checkpoint_of(find_run(name, runs), step))
     recipe = load_recipe(name)
-    home = Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
-    folder = RunFolder(home / "runs" / f"{name}-{identity(recipe)}")
+    folder = RunFolder(home() / "runs" / f"{name}-{identity(recipe)}")
     while folder.state != "done":
         try:
             train(recipe, folder)

@@ -145,7 +145,7 @@ def _room(lm: LanguageModel, style: Style, prompt: Prompt) -> int | None:
     longest, context = style.points[-1][0], room(lm)
     if context is None:
         return longest
-    behind = len(ids_behind(lm.tokenizer, prompt.text, prompt.trigger))
+    behind = len(ids_behind(lm.tokenizer, prompt.text, prompt.trigger)) if prompt.trigger else 0
     answer = max((len(ids_behind(lm.tokenizer, prompt.text, text)) for text in prompt.choices), default=0)
     if prompt.staged:
         behind += answer or style.answer_tokens

@@ -48,8 +48,7 @@ class Audit:
 
     def transcripts(self) -> Iterator[Row]:
         """Yields the transcripts in the order of the task's items."""
-        place = {str(item.id): i for i, item in enumerate(self.task.items)}
-        for chain in sorted(self.chains, key=lambda c: (place[str(_item(c))], c.whole.asked.sample)):
+        for chain in sorted(self.chains, key=lambda c: (self.task.places[str(_item(c))], c.whole.asked.sample)):
             yield from self.rows_of(chain)
 
     def rows_of(self, chain: Audited) -> Iterator[Row]:

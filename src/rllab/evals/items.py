@@ -7,14 +7,14 @@ A task is a benchmark (`rllab_envs.tasks.benchmark`), or named as in a recipe, o
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any, NoReturn
 
 import yaml
 
 from rllab.answers import KINDS, GradedAnswer, check_target, extract, grade
-from rllab.answers.choice import offered
+from rllab.answers.choice import letters, offered
 from rllab.core.errors import Mistake
 from rllab.core.files import read_jsonl
 from rllab.core.messages import last_text
@@ -77,6 +77,11 @@ class Items:
     def instruction(self) -> str:
         """What the task's questions ask for; it stands before them."""
         return str(getattr(self.task, "instruction", ""))
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each item, by its id as text."""
+        return {str(item.id): i for i, item in enumerate(self.items)}
 
     def grade(self, item: Item, text: str) -> GradedAnswer:
         """Returns the grade of a completion: by the task itself if it can, else by `rllab.answers`."""
@@ -156,14 +161,14 @@ def _item(where: str, index: int, row: Row, graded: bool) -> Item:
         raise Mistake(f"{where}: {error}; answers to it cannot be graded") from None
     listed = row.get("choices") or ()
     choices = POLAR if kind == "yesno" else tuple(map(str, listed)) if kind == "choice" else ()
-    letters = (ascii_uppercase[: len(choices)] or offered(question)) if kind == "choice" else ""
-    return Item(row.get("id", index), question, target, kind, row, choices, letters)
+    lettered = (letters(choices) or offered(question)) if kind == "choice" else ""
+    return Item(row.get("id", index), question, target, kind, row, choices, lettered)
 
 
 def _choice_item(index: int, row: Row) -> Item:
-    letters = ascii_uppercase[: len(row["choices"])]
-    target, choices = letters[row["answer"]], tuple(row["choices"])
-    return Item(row.get("id", index), str(row["prompt"]), target, "choice", row, choices, letters)
+    lettered, choices = letters(row["choices"]), tuple(row["choices"])
+    target = lettered[row["answer"]]
+    return Item(row.get("id", index), str(row["prompt"]), target, "choice", row, choices, lettered)
 
 
 def _rows_without_target(path: Path) -> list[dict[str, Any]]:

@@ -75,15 +75,20 @@ class Outcome:
     def file(self, point: tuple[int, int]) -> ScoredFile:
         """Returns the grades at a point as of a file, in the order of the task's items."""
         scored = [s for _, s in self._at(point)]
-        place = {str(item.id): i for i, item in enumerate(self.task.items)}
-        ordered = sorted(scored, key=lambda s: (place[str(s.id)], s.sample))
+        ordered = sorted(scored, key=lambda s: (self.task.places[str(s.id)], s.sample))
         return ScoredFile(Path(ordered[0].file), ordered)
 
     def transcripts(self) -> Iterator[Row]:
         """Yields the transcripts in the order of the task's items."""
-        place = {str(item.id): i for i, item in enumerate(self.task.items)}
         each = list(zip(self.asked, self.scored, strict=True))
-        each.sort(key=lambda pair: (place[str(pair[0].item.id)], pair[0].budget, pair[0].extensions, pair[0].sample))
+        each.sort(
+            key=lambda pair: (
+                self.task.places[str(pair[0].item.id)],
+                pair[0].budget,
+                pair[0].extensions,
+                pair[0].sample,
+            )
+        )
         yield from (self._transcript(a, s) for a, s in each)
 
     def _at(self, point: tuple[int, int]) -> list[tuple[Asked, Scored]]:

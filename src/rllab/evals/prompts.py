@@ -54,7 +54,8 @@ def prompts(lm: LanguageModel, style: Style, task: Items) -> list[Prompt]:
             f"{without.kind}): take a style whose answer is read, such as zero-shot-cot"
         )
     rows = [_row(lm, style, task, item) for item in task.items]
-    texts, ids = prompt_texts(lm.tokenizer, rows), prompt_ids(lm.tokenizer, rows)
+    texts = prompt_texts(lm.tokenizer, rows)
+    ids = prompt_ids(lm.tokenizer, rows, texts)
     return [_prompt(lm, style, *each) for each in zip(task.items, texts, ids, strict=True)]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from rllab.core.errors import Stopped
 from rllab.core.files import read_jsonl
+from rllab.core.stages import home
 from rllab.core.stop import Stop
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, generate
@@ -137,7 +138,7 @@ class Replies:
 
 def cache_folder() -> Path:
     """Returns the folder of the cache."""
-    return Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser() / "replies"
+    return home() / "replies"
 
 
 def _words(ids: Sequence[int]) -> list[int]:

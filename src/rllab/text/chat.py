@@ -52,9 +52,11 @@ def prompt_texts(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> lis
     return [_each(i, _prompt, templates, row) for i, row in enumerate(rows)]
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[list[int]]:
-    """The token ids of each row's prompt."""
-    encode, texts = _Encoder(tokenizer), prompt_texts(tokenizer, rows)
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], texts: Sequence[str] | None = None
+) -> list[list[int]]:
+    """The token ids of each row's prompt. texts: what `prompt_texts` returned, where that is known already."""
+    encode, texts = _Encoder(tokenizer), list(prompt_texts(tokenizer, rows) if texts is None else texts)
     encode.read(texts)
     return [encode.prompt(text, plain=_is_plain(row)) for text, row in zip(texts, rows, strict=True)]
 
