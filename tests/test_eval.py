@@ -69,6 +69,21 @@ def test_examples_are_turns(place: Path) -> None:
         assert batch[0].prompt == prompt
 
 
+def test_messages_before_the_question_are_kept(place: Path) -> None:
+    (place / "asked.py").write_text(
+        "class Task:\n"
+        "    def size(self, split): return 1\n"
+        "    def row(self, i, split):\n"
+        "        said = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': '1 + 1?'}]\n"
+        "        return {'prompt': said, 'target': '2', 'kind': 'number'}\n"
+    )
+    task, style = open_items(f"{place / 'asked.py'}:Task"), read_style("direct", SHORT)
+    (batch,) = ask(Replies(open_model(str(place / "chat")), "", None), task, style)
+    assert batch[0].prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1 + 1?<|im_end|>")
+    with pytest.raises(Mistake, match="has messages before its question"):
+        next(ask(Replies(open_model(str(place / "plain")), "", None), task, style))
+
+
 def test_budgets_cut_the_same_reasoning(place: Path) -> None:
     lm, task = open_model(str(place / "plain")), open_items(str(place / "sums.jsonl"), 4)
     style = read_style("{name: budget, budgets: [0, 4, 12], extensions: 1, answer_tokens: 3}")

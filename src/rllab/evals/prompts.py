@@ -66,10 +66,19 @@ def _row(lm: LanguageModel, style: Style, task: Items, item: Item) -> dict[str, 
     if has_styles(lm):
         own = item.row.get("prompt") or [{"role": "user", "content": item.question}]
         return {"prompt": own, "style": style.template_style}
+    own = item.row.get("prompt")
+    before = (
+        list(own[:-1]) if isinstance(own, list) and not item.row.get("question") else []
+    )  # such as a system message
     shots = task.exemplars if style.exemplar else ()
     turns = [(filled(style.message, {"question": shot["question"]}), filled(style.exemplar, shot)) for shot in shots]
     message = filled(style.message, {"question": item.question})
     if lm.tokenizer.chat_template is None:
+        if before:
+            raise Mistake(
+                f"item {item.id!r} of {task.name} has messages before its question, and this model has no chat "
+                "template: take one that has, or give the rows a column `question`"
+            )
         last = filled(style.turn, {"message": message, "reply": ""}).rstrip(" ")
         each = [filled(style.turn, {"message": asked, "reply": reply}) for asked, reply in turns]
         return {"prompt": "\n\n".join([*([task.instruction] if task.instruction else []), *each, last])}
@@ -78,7 +87,7 @@ def _row(lm: LanguageModel, style: Style, task: Items, item: Item) -> dict[str, 
     messages.append({"role": "user", "content": message})
     if task.instruction:
         messages[0] = messages[0] | {"content": f"{task.instruction}\n\n{messages[0]['content']}"}
-    return {"prompt": messages, "style": style.template_style}
+    return {"prompt": [*before, *messages], "style": style.template_style}
 
 
 def _prompt(lm: LanguageModel, style: Style, item: Item, text: str, ids: list[int]) -> Prompt:
