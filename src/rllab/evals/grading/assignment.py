@@ -1,0 +1,121 @@
+"""An assignment as a YAML file: parts, each with a metric and its worth, a roster, the base model and the limits.
+
+title: Sums
+roster: roster.csv              # a column id
+base: base                      # the model that adapters are on
+seconds: 60                     # of a part of a submission
+parts:
+  sums: {metric: accuracy, task: private.jsonl, points: {linear: {0.2: 0, 0.9: 10}, by: low}}
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.names import did_you_mean
+from rllab.core.nodes import compose, pairs, plain
+from rllab.core.ranges import Natural, Positive
+from rllab.core.typed import Reader, dataclass_settings
+from rllab.evals.grading.part import Part
+
+
+@dataclass(kw_only=True)
+class Assignment:
+    """An assignment. docs/grading.md describes the keys.
+
+    folder: where its file lies, and where the files are that it names. seconds, memory: limits of the process in which
+    a part of a submission is measured; memory in GiB. size: the most GiB of a submission. seed: of all that is drawn.
+    """
+
+    title: str = ""
+    roster: str = ""
+    base: str = ""
+    seconds: Positive = 300.0
+    memory: Positive = 4.0
+    size: Positive = 4.0
+    seed: Natural = 0
+    parts: dict[str, Part] = field(default_factory=dict)
+    folder: Path = Path()
+
+    @property
+    def most(self) -> float:
+        """The most points."""
+        return round(sum(part.rule.most for part in self.parts.values()), 2)
+
+    def prepare(self, own: bool = False) -> None:
+        """Opens what all parts ask. own: a student grades an own submission.
+
+        Raises:
+            Mistake: some part cannot be asked; all such parts are named.
+        """
+        faults = []
+        for part in self.parts.values():
+            try:
+                part.prepare(self.folder, self.seed, own)
+            except Mistake as error:
+                key = f".{error.field}" if isinstance(error, FieldMistake) else ""
+                faults.append(f"parts.{part.name}{key}: {error}")
+        if faults:
+            raise Mistake("\n".join(f"{self.folder}: {fault}" for fault in faults))
+
+
+def metrics() -> dict[str, type[Part]]:
+    """Returns the metrics by name."""
+    from rllab.evals.grading.accuracy import Accuracy
+
+    return {metric.METRIC: metric for metric in (Accuracy,)}
+
+
+def read_assignment(path: Path) -> Assignment:
+    """Reads an assignment.
+
+    Raises:
+        Mistake: there is no such file, or it has mistakes; all are listed, each with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    node, reader = compose(text, str(path)), Reader(str(path), Path(os.path.abspath(path)).parent)
+    if not isinstance(node, yaml.MappingNode):
+        raise Mistake(f"{path}: an assignment is a mapping of keys such as title and parts")
+    reader.repeats(node)
+    values = {key: value for key, _, value in pairs(node)}
+    own = yaml.MappingNode(node.tag, [(k, v) for k, v in node.value if k.value != "parts"], node.start_mark)
+    known = {k: v for k, v in dataclass_settings(Assignment).items() if k not in ("parts", "folder")}
+    settings = reader.keywords(own, known, "")
+    parts = _parts(reader, values["parts"]) if "parts" in values else {}
+    if not parts and not reader.mistakes:
+        reader.note(node, "parts", "name a part or more, as {sums: {task: sums.jsonl, points: 10}}")
+    reader.raise_mistakes()
+    return Assignment(parts=parts, folder=reader.folder, **settings)
+
+
+def _parts(reader: Reader, node: yaml.Node) -> dict[str, Part]:
+    if not isinstance(node, yaml.MappingNode):
+        reader.note(node, "parts", "expected parts by name, as {sums: {task: sums.jsonl, points: 10}}")
+        return {}
+    return {name: part for name, _, value in pairs(node) if (part := _part(reader, name, value)) is not None}
+
+
+def _part(reader: Reader, name: str, node: yaml.Node) -> Part | None:
+    key = f"parts.{name}"
+    if not isinstance(node, yaml.MappingNode):
+        reader.note(node, key, "expected settings, as {task: sums.jsonl, points: 10}")
+        return None
+    settings = {k: v for k, _, v in pairs(node)}
+    metric = plain(settings["metric"]) if "metric" in settings else "accuracy"
+    known = metrics()
+    if metric not in known:
+        hint = did_you_mean(str(metric), known)
+        reader.note(settings["metric"], f"{key}.metric", f"no metric {metric!r}{hint}; there are {', '.join(known)}")
+        return None
+    kept = [(k, v) for k, v in node.value if k.value != "metric"]
+    part = reader.read(yaml.MappingNode(node.tag, kept, node.start_mark), known[metric], key)
+    if not isinstance(part, Part):
+        return None
+    part.name = name
+    return part

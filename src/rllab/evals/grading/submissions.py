@@ -1,0 +1,201 @@
+"""The submissions in a folder. Their files are somebody else's: nothing but plain files is read, of a bounded size.
+
+An entry is a student's: a folder `ann`, or a file such as `ann.jsonl` or `ann.py`. Its id is its name up to the first
+dot.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from rllab.core.errors import Mistake
+from rllab.core.names import did_you_mean
+from rllab.evals.grading.part import Kind
+
+MOST_FILES = 10_000
+_IGNORED = (".DS_Store", "Thumbs.db", "__MACOSX", "__pycache__")  # what systems and Python add
+_MARKS: dict[str, Kind] = {"adapter_config.json": "adapter", "config.json": "model", "recipe.yaml": "run"}
+_PROGRAMS = ("predict.py", "reward.py")
+_ENDINGS: dict[str, Kind] = {
+    ".jsonl": "completions",
+    ".jsonl.gz": "completions",
+    ".json": "completions",
+    ".eval": "completions",
+    ".py": "program",
+}
+
+
+class Unusable(Mistake):
+    """A submission that cannot be graded; the message is for the student."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was submitted for an id. paths: several where an id has several entries, which is a mistake."""
+
+    id: str
+    paths: tuple[Path, ...]
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+def file_name(ident: str) -> str:
+    """Returns an id as the name of a file: what is neither letter, digit, `-`, `_` nor a dot inside is escaped.
+
+    >>> file_name("ann"), file_name("../x"), file_name('"a\\n"')
+    ('ann', '%2E.%2Fx', '%22a%0A%22')
+    """
+    name = quote(ident, safe="")
+    name = "%2E" + name[1:] if name.startswith(".") else name
+    return name if len(name) <= 120 else f"{name[:80]}-{hashlib.sha256(ident.encode()).hexdigest()[:16]}"
+
+
+def read_roster(path: Path) -> dict[str, dict[str, str]]:
+    """Returns the columns of each student by id, in the order of the file: CSV with a column `id`.
+
+    Raises:
+        Mistake: there is no such file or column, or an id comes twice or is empty.
+    """
+    try:
+        table = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise Mistake(f"roster: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if "id" not in (table.fieldnames or ()):
+        raise Mistake(f"roster: {path} has no column id; it has {', '.join(table.fieldnames or ()) or 'none'}")
+    students = dict[str, dict[str, str]]()
+    for n, row in enumerate(rows, 2):
+        ident = (row["id"] or "").strip()
+        if not ident or ident in students:
+            raise Mistake(f"roster: {path}:{n}: {f'the id {ident!r} comes twice' if ident else 'it has no id'}")
+        students[ident] = {str(k): str(v or "") for k, v in row.items() if k not in (None, "id")}
+    if not students:
+        raise Mistake(f"roster: {path} has no students")
+    return students
+
+
+def entries(folder: Path, roster: dict[str, dict[str, str]] | None) -> tuple[list[Entry], list[str]]:
+    """Returns (an entry for each student, what is wrong with other entries). roster: None to take every entry.
+
+    Raises:
+        Mistake: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise Mistake(f"{folder} is no folder with submissions")
+    paths = defaultdict[str, list[Path]](list)
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and path.name not in _IGNORED:
+            paths[path.name if path.is_dir() else path.name.partition(".")[0]].append(path)
+    ids = list(roster) if roster is not None else sorted(paths)
+    unknown = [
+        f"{str(path)!r}: the id {ident!r} is not in the roster{did_you_mean(ident, ids)}"
+        for ident, several in paths.items()
+        if ident not in ids
+        for path in several
+    ]
+    return [Entry(i, tuple(paths.get(i, ())), (roster or {}).get(i, {})) for i in ids], unknown
+
+
+def files(path: Path, most_bytes: float) -> Iterator[Path]:
+    """Yields the files of a submission in order.
+
+    Raises:
+        Unusable: a file is a link, a pipe or a device; or there are too many, or too much.
+    """
+    count, size, unread = 0, 0, [path]
+    while unread:
+        at = unread.pop()
+        try:
+            info = at.lstat()
+        except OSError as error:
+            raise Unusable(f"{_within(at, path)} cannot be read: {error.strerror}") from None
+        if stat.S_ISDIR(info.st_mode):
+            unread += sorted((p for p in at.iterdir() if p.name not in _IGNORED), reverse=True)
+            continue
+        if not stat.S_ISREG(info.st_mode):
+            kind = "a link" if stat.S_ISLNK(info.st_mode) else "no plain file"
+            raise Unusable(f"{_within(at, path)} is {kind}: submit the file itself")
+        count, size = count + 1, size + info.st_size
+        if count > MOST_FILES:
+            raise Unusable(f"it has more than {MOST_FILES:,} files")
+        if size > most_bytes:
+            raise Unusable(f"it is larger than {most_bytes / 2**30:g} GiB")
+        yield at
+
+
+def _within(path: Path, whole: Path) -> str:
+    return repr(str(path.relative_to(whole)) if path != whole else path.name)
+
+
+def content_of(path: Path, most_bytes: float) -> str:
+    """Returns a hash of the names and contents of a submission's files; the entry's own name does not count.
+
+    Raises:
+        Unusable: see `files`.
+    """
+    digest = hashlib.sha256()
+    for file in files(path, most_bytes):
+        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(path).as_posix()!r} {content}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def submitted_for(path: Path, names: list[str], kinds: tuple[Kind, ...]) -> tuple[Path, Kind]:
+    """Returns (what a submission has for a part, its kind). names: what is looked for; [""] takes the submission.
+
+    Raises:
+        Unusable: it has nothing for the part, or something that the part does not take.
+    """
+    at = path
+    if names != [""]:
+        there = [path / name for name in names if (path / name).exists()] or (
+            [path] if path.is_file() and any(path.name.partition(".")[2] == n.partition(".")[2] for n in names) else []
+        )
+        if not there:
+            raise Unusable(f"it has no {' or '.join(names)}")
+        at = there[0]
+    at, kind = _kind(at)
+    if kind not in kinds:
+        raise Unusable(f"{at.name!r} is {_WORDS[kind]}, and this part takes {', '.join(_WORDS[k] for k in kinds)}")
+    return at, kind
+
+
+_WORDS: dict[Kind, str] = {
+    "model": "a model's folder",
+    "adapter": "a folder of adapters",
+    "run": "the folder of a run",
+    "completions": "a file of completions",
+    "program": "a Python program",
+}
+
+
+def _kind(path: Path) -> tuple[Path, Kind]:
+    """Returns (what is graded, its kind): the entry, or the only thing in its folder that can be graded."""
+    if path.is_file():
+        ending = next((e for e in _ENDINGS if path.name.endswith(e)), "")
+        if not ending:
+            raise Unusable(f"{path.name!r} is neither a folder nor a .jsonl or .py file")
+        return path, _ENDINGS[ending]
+    for mark, kind in _MARKS.items():
+        if (path / mark).is_file():
+            return path, kind
+    for name in _PROGRAMS:
+        if (path / name).is_file():
+            return path / name, "program"
+    inside = [p for p in sorted(path.iterdir()) if p.name not in _IGNORED and not p.name.startswith(".")]
+    usable = [p for p in inside if any((p / m).is_file() for m in _MARKS) or p.name.endswith(tuple(_ENDINGS))]
+    if len(usable) == 1:
+        return _kind(usable[0])
+    if usable:
+        raise Unusable(f"it has several of which one is graded: {', '.join(repr(p.name) for p in usable[:5])}")
+    raise Unusable(
+        "it has no model (config.json), adapters (adapter_config.json), run (recipe.yaml), completions (.jsonl) or "
+        "program (predict.py)"
+    )
