@@ -61,13 +61,15 @@ class GradedAnswer:
     """A graded answer.
 
     answer: as extracted; None where the completion has none. correct: whether it equals the target. reason: how it was
-    extracted, and why it is wrong. marked: a mark announces it, or it is the whole text.
+    extracted, and why it is wrong. marked: a mark announces it, or it is the whole text. how: the reason without the
+    target, for those who must not read it.
     """
 
     answer: str | None
     correct: bool
     reason: str
     marked: bool = False
+    how: str = ""
 
 
 def grade(completion: str, target: str, kind: str, choices: str = "") -> GradedAnswer:
@@ -82,12 +84,13 @@ def grade(completion: str, target: str, kind: str, choices: str = "") -> GradedA
     right = check_target(target, kind)
     answer = extract(completion, kind, choices if kind == "choice" and right in choices else "")
     if answer.text is None:
-        return GradedAnswer(None, False, answer.how)
+        return GradedAnswer(None, False, answer.how, how=answer.how)
     if kind == "latex":
         correct, why = latex.equal(answer.text, right)
-        return GradedAnswer(answer.text, correct, why or answer.how, answer.marked)
+        return GradedAnswer(answer.text, correct, why or answer.how, answer.marked, answer.how)
     correct = number.same(answer.text, right) if kind == "number" else string.same_text(answer.text, right)
-    return GradedAnswer(answer.text, correct, answer.how if correct else f"{answer.how}: not {right}", answer.marked)
+    reason = answer.how if correct else f"{answer.how}: not {right}"
+    return GradedAnswer(answer.text, correct, reason, answer.marked, answer.how)
 
 
 judge, Judgement = grade, GradedAnswer  # docs/stable.md names `judge`; scorers of users return `Judgement`

@@ -91,7 +91,7 @@ def ask(replies: Replies, task: Items, style: Style) -> Iterator[list[Asked]]:
         Mistake: the task does not fit the style, or the model's chat template fails.
     """
     for given in batches(replies, task, style):
-        yield _batch(replies, style, given)
+        yield ask_batch(replies, style, given)
 
 
 def batches(replies: Replies, task: Items, style: Style) -> Iterator[list[tuple[Item, Prompt]]]:
@@ -122,7 +122,8 @@ def reasoned(
     return continued(replies, style, chains), too_long
 
 
-def _batch(replies: Replies, style: Style, given: Sequence[tuple[Item, Prompt]]) -> list[Asked]:
+def ask_batch(replies: Replies, style: Style, given: Sequence[tuple[Item, Prompt]]) -> list[Asked]:
+    """Returns the replies to items: of each all samples and points."""
     chains, too_long = reasoned(replies, style, given)
     asked = [
         Asked(item, sample, *point, prompt.text, too_long=True)

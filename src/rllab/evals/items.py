@@ -88,7 +88,7 @@ class Items:
         if hasattr(self.task, "correct"):
             right = bool(self.task.correct(item.row, text))
             answer = extract(text, item.kind).text if item.kind in KINDS else text.strip() or None
-            return GradedAnswer(answer, right, "graded by the task", right)
+            return GradedAnswer(answer, right, "graded by the task", right, "graded by the task")
         return grade(text, item.target, item.kind, item.letters)
 
 

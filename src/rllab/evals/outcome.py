@@ -19,7 +19,8 @@ from rllab.evals.summary import summaries, vote
 from rllab.stats import wilson
 
 Row = dict[str, Any]
-TOO_LONG = GradedAnswer(None, False, "not asked: longer than the model's context")
+_WHY = "not asked: longer than the model's context"
+TOO_LONG = GradedAnswer(None, False, _WHY, how=_WHY)
 
 
 @dataclass

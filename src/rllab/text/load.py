@@ -7,7 +7,7 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,20 @@ def load_base(
     more |= (_quantized() if quantize else {}) | _generation_config(name)
     written_in = tokenizer or name
     words = load_tokenizer(written_in)
-    foreign = words.chat_template is not None and words.chat_template != CHAT
-    with checked_template(words, written_in) if foreign else nullcontext(), as_mistakes(name), quietly():
+    with foreign_template(words, written_in), as_mistakes(name), quietly():
         more |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
         model, loading = HEADS[head].from_pretrained(name, dtype=dtype, **more)
     _check_weights(name, model, sorted(loading["missing_keys"]), head)
+    new_tokens = fit_tokenizer(model, words, name, grow)
+    return LanguageModel(with_published_names(model), words, name, native_shape(model), new_tokens=new_tokens)
+
+
+def fit_tokenizer(model: Any, words: PreTrainedTokenizerFast, name: str, grow: bool) -> range:
+    """Gives a model an embedding for each token, and returns the tokens that are new. The arguments: `load_base`.
+
+    Raises:
+        FieldMistake: there are new tokens, and `grow` is False.
+    """
     model.config.pad_token_id = words.pad_token_id
     new_tokens = range(model.get_input_embeddings().weight.shape[0], len(words))
     if new_tokens and not grow:
@@ -66,7 +75,12 @@ def load_base(
     if new_tokens:
         with quietly():
             model.resize_token_embeddings(len(words))
-    return LanguageModel(with_published_names(model), words, name, native_shape(model), new_tokens=new_tokens)
+    return new_tokens
+
+
+def foreign_template(words: PreTrainedTokenizerFast, name: str) -> AbstractContextManager[None]:
+    """Context in which a chat template that is not the lab's is tried in a process of its own."""
+    return checked_template(words, name) if words.chat_template not in (None, CHAT) else nullcontext()
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:

@@ -17,7 +17,7 @@ from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import usual_mode
 from rllab.text.folders import adapter_folder, stored_dtype
-from rllab.text.load import load_base, quietly
+from rllab.text.load import fit_tokenizer, foreign_template, load_base, load_tokenizer, quietly
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel, native_shape, new_model
 
@@ -156,11 +156,35 @@ def open_merged(
     folder: str, *, head: Head = "lm", dtype: torch.dtype = torch.float32, tokenizer: str = ""
 ) -> LanguageModel:
     """Opens the base that a folder of adapters names, with the adapters merged into its weights."""
-    lm = open_adapter(folder, head=head, dtype=dtype, tokenizer=tokenizer)
+    return _merged(open_adapter(folder, head=head, dtype=dtype, tokenizer=tokenizer), folder)
+
+
+def open_on_base(folder: str, base: LanguageModel) -> LanguageModel:
+    """Merges the adapters in a folder into an open base, whose weights are changed.
+
+    The base that the folder names does not count. The folder's own tokenizer is used if it has one.
+
+    Raises:
+        FieldMistake: the adapters are pickled or no LoRA, or do not fit this base.
+    """
+    from rllab.text.adapters import WEIGHTS, read_adapters
+
+    if not (Path(folder) / WEIGHTS).is_file():
+        raise FieldMistake("model", f"{folder} cannot be loaded: it has no {WEIGHTS} (pickled adapters are not read)")
+    words, new_tokens = base.tokenizer, range(0)
+    if (Path(folder) / "tokenizer_config.json").is_file():
+        words = load_tokenizer(folder)
+        with foreign_template(words, folder):
+            new_tokens = fit_tokenizer(base.model, words, folder, grow=True)
+    adapters = read_adapters(base.model, Path(folder), base.name, new_tokens)
+    return _merged(replace(base, tokenizer=words, name=folder, adapters=adapters), folder)
+
+
+def _merged(lm: LanguageModel, folder: str) -> LanguageModel:
     assert lm.adapters is not None
     model: Any = lm.adapters.merged()
     model.name_or_path = folder  # peft records it as the base of adapters that are trained on it
-    return replace(lm, model=model, adapters=None, shape=native_shape(model))
+    return replace(lm, model=model, adapters=None, shape=native_shape(model), new_tokens=())
 
 
 def merge(folder: str, out: Path, dtype: str = "auto") -> float:

@@ -1,0 +1,125 @@
+"""Language models that are submitted: whole models, and adapters on the assignment's base.
+
+Their weights are read from safetensors, and no code that came with them runs. A generation config has no say.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.files import read_json
+from rllab.evals.grading.part import Place, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rllab.text.models import LanguageModel
+
+
+def open_submitted(place: Place) -> "LanguageModel":
+    """Opens a submitted model on the fastest device. Adapters are merged into the assignment's base.
+
+    Raises:
+        Mistake: the model cannot be used; the message names no path of the grader's.
+    """
+    import torch
+
+    from rllab.text.models import without_generation_config
+    from rllab.text.open import open_model, open_on_base
+
+    at = place_of_model(place)
+    try:
+        if at.kind == "adapter":
+            if at.base is None:
+                raise Mistake("these are adapters, and the assignment names no base: submit the merged model")
+            lm = open_on_base(str(at.path), at.base)
+        else:
+            lm = open_model(str(at.path))
+    except FieldMistake as error:
+        raise Mistake(str(error).replace(str(at.path), at.path.name)) from None
+    if torch.cuda.is_available():
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        torch.nn.Module.to(lm.model, "cuda", dtype)
+    return without_generation_config(lm)
+
+
+def place_of_model(place: Place) -> Place:
+    """Returns where the model lies, and its kind: that of a run is in its newest checkpoint."""
+    if place.kind != "run":
+        return place
+    from rllab.evals.grading.runs import model_folder_of
+
+    folder = model_folder_of(place.path)
+    return replace(place, path=folder, kind="adapter" if (folder / "adapter_config.json").is_file() else "model")
+
+
+def inspect_model(place: Place) -> Row:
+    """Returns `weights`, a hash of the values of all weights, and `flags`.
+
+    Raises:
+        Mistake: the weights are pickled, missing, empty, damaged, or not finite.
+    """
+    import torch
+
+    at = place_of_model(place)
+    digest, zero = hashlib.sha256(), True
+    for name, tensor in _tensors(at.path):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise Mistake(f"its weights are not finite: {name} has values that are NaN or infinite")
+        zero = zero and ("lora_B" not in name or not bool(tensor.any()))
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    flags = []
+    if at.kind == "adapter":
+        if zero:
+            flags.append(["zero", "its adapters change nothing: all their products are zero"])
+        if other := _other_base(at):
+            flags.append(["other base", other])
+    return {"weights": digest.hexdigest(), "flags": flags}
+
+
+def _tensors(folder: Path) -> "Iterator[tuple[str, Tensor]]":
+    """Yields the tensors of the safetensors files in a folder by name."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+        why = f"they are pickled ({pickled[0]}), and a pickle can run code" if pickled else "there are none"
+        raise Mistake(f"its weights cannot be read: {why}; save them with safe_serialization=True")
+    count = 0
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in sorted(opened.keys()):
+                    count += 1
+                    yield name, opened.get_tensor(name)
+        except SafetensorError as error:
+            raise Mistake(f"{file.name} is damaged ({error}): submit it again") from None
+    if not count:
+        raise Mistake("its weights are empty: there is no tensor in them")
+
+
+def _other_base(place: Place) -> str:
+    """Returns what the adapters say of their base where that is not the assignment's; "" otherwise.
+
+    Raises:
+        Mistake: they record other weights than the base has.
+    """
+    from rllab.text.adapters import weights_hash
+
+    record = place.path / "base.json"
+    if place.base is None:
+        return ""
+    if record.is_file():  # the lab writes it beside adapters
+        content = read_json(record).get("content")
+        if content and content != weights_hash(place.base.name):
+            raise Mistake("its adapters were trained on another base than the assignment's, as their base.json records")
+        return ""
+    named: Any = read_json(place.path / "adapter_config.json").get("base_model_name_or_path")
+    if isinstance(named, str) and Path(named).name == Path(place.base.name).name:
+        return ""
+    return f"its adapter_config.json names the base {str(named)[:200]!r}"
