@@ -20,6 +20,7 @@ from rllab.evals.items import Item, Items, open_items
 from rllab.evals.outcome import score_of
 from rllab.evals.problems import Problems
 from rllab.evals.recordings import Recording, completed_by, id_of
+from rllab.evals.replies import VERSION, Replies
 from rllab.evals.score import Scored, ScoredFile
 from rllab.evals.scorers import find_scorer
 from rllab.evals.style import Style, read_style
@@ -85,11 +86,14 @@ class Accuracy(Part):
                       for name, items in self._sets.items()}  # fmt: skip
 
     def content(self) -> Any:
-        return [asdict(self._style)] + [
+        return [VERSION, asdict(self._style)] + [
             [items.instruction, *map(dict, items.exemplars if self._style.exemplar else ())]
             + [[i.id, i.question, i.kind, i.choices, i.row.get("prompt")] for i in items.items]
             for items in self._sets.values()
         ]
+
+    def key(self) -> Any:
+        return [[str(item.id), item.target] for items in self._sets.values() for item in items.items]
 
     def inspect(self, place: Place) -> Row:
         return inspect_model(place) if place.kind in ("model", "adapter", "run") else {}
@@ -98,8 +102,6 @@ class Accuracy(Part):
         if place.kind in ("completions", "program"):
             yield from list(self._given(place))[done:]
             return
-        from rllab.evals.replies import Replies
-
         lm = open_submitted(place)
         for name, items in self._sets.items():
             for given in batches(Replies(lm, "", None), items, self._style):

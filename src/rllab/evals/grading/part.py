@@ -150,6 +150,10 @@ class Part(ABC):
     def content(self) -> Any:
         """Returns what is asked as plain data without the gold, such as the questions; recorded rows depend on it."""
 
+    def key(self) -> Any:
+        """Returns the gold as plain data; only a hash of it is kept."""
+        return None
+
     def identity(self) -> str:
         """Returns a hash of all that decides what is recorded, but for the submission and the base."""
         asked = {name: plain(getattr(self, name)) for name in self.ASKED}

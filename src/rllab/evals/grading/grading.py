@@ -1,0 +1,307 @@
+"""Grades the submissions of an assignment: measures what is not measured yet, judges, flags, and writes the pages.
+
+What is measured is kept in records, so the same command measures only what is missing or has changed. Everything else
+is computed anew each time, from the records and the gold.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rllab.core.errors import InUse, Mistake, Stopped
+from rllab.core.files import new_file_mode
+from rllab.core.load import model_folder
+from rllab.core.machine import environment
+from rllab.core.stop import Stop
+from rllab.evals.grading import flags, history, record
+from rllab.evals.grading.assignment import read_assignment
+from rllab.evals.grading.grade import Flag, Grade, PartGrade
+from rllab.evals.grading.measuring import measure, threads
+from rllab.evals.grading.part import Kind, Part, Row
+from rllab.evals.grading.server import Job
+from rllab.evals.grading.submissions import (
+    Entry,
+    Unusable,
+    content_of,
+    entries,
+    file_name,
+    read_roster,
+    submitted_for,
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is graded.
+
+    assignment: its file. submissions: their folder, or one's own submission. out: the folder for grades and records.
+    only: the id of a submission that is measured anew; "" for none. own: a student grades an own submission, with what
+    students have. hide_gold: no page shows gold. runs: the folder of runs. say: receives lines of progress.
+    """
+
+    assignment: Path
+    submissions: Path
+    out: Path
+    only: str
+    own: bool
+    hide_gold: bool
+    runs: Path
+    say: Say
+    stop: Stop
+
+
+@dataclass
+class Submission:
+    """A submission. content: the hash of its files. faults: of parts that cannot be measured, by name."""
+
+    entry: Entry
+    content: str = ""
+    parts: dict[str, "Submitted"] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Whether there is one submission: "", `missing` or `several`."""
+        return "" if len(self.entry.paths) == 1 else "several" if self.entry.paths else "missing"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission has for a part. content: the hash of its files. record: where it is measured."""
+
+    path: Path
+    kind: Kind
+    content: str
+    record: Path
+
+
+class Grading:
+    """The grading of an assignment's submissions.
+
+    Raises:
+        Mistake: the assignment, its roster or its base cannot be used.
+        InUse: another process grades into the same folder.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.assignment = plan, read_assignment(plan.assignment)
+        if plan.hide_gold:
+            for part in self.assignment.parts.values():
+                part.show = "items" if part.show == "gold" else part.show
+        self.assignment.prepare(plan.own)
+        self.base, self.base_content = self._base()
+        self.unknown: list[str] = []
+        each = self._entries()
+        if plan.only and plan.only not in [entry.id for entry in each]:
+            raise Mistake(f"--only {plan.only}: no submission has this id")
+        self.submissions = [self._read(entry) for entry in each]
+
+    def _base(self) -> tuple[str, str]:
+        """The folder of the base model and the hash of its content; ("", "") without one."""
+        if not self.assignment.base:
+            return "", ""
+        from rllab.text.identity import content_hash
+
+        beside = self.assignment.folder / self.assignment.base
+        folder = str(beside) if beside.exists() else model_folder(self.assignment.base, self.plan.runs)
+        return folder, content_hash(folder)
+
+    def _entries(self) -> list[Entry]:
+        if self.plan.own:
+            path = self.plan.submissions
+            if not path.exists():
+                raise Mistake(f"{path} is no submission: name your folder or file")
+            return [Entry(path.resolve().name.partition(".")[0] or "me", (path,))]
+        roster = read_roster(self.assignment.folder / self.assignment.roster) if self.assignment.roster else None
+        each, self.unknown = entries(self.plan.submissions, roster)
+        return each
+
+    def _read(self, entry: Entry) -> Submission:
+        """Finds what a submission has for each part, and hashes it."""
+        submission, most = Submission(entry), self.assignment.size * 2**30
+        if submission.status:
+            return submission
+        (path,) = entry.paths
+        try:
+            submission.content = content_of(path, most)
+        except Unusable as error:
+            submission.faults = dict.fromkeys(self.assignment.parts, str(error))
+            return submission
+        for name, part in self.assignment.parts.items():
+            try:
+                at, kind = submitted_for(path, part.files, part.KINDS)
+                whole = at.parent if kind == "program" and at != path else at  # with the files beside it
+                content = content_of(whole, most)
+                where = self._records(entry.id) / f"{file_name(name)}-{self._identity(part, kind, content)[:16]}.jsonl"
+                submission.parts[name] = Submitted(at, kind, content, where)
+            except Unusable as error:
+                submission.faults[name] = str(error)
+        return submission
+
+    def _records(self, ident: str) -> Path:
+        return self.plan.out / "records" / file_name(ident)
+
+    def _identity(self, part: Part, kind: Kind, content: str) -> str:
+        own = part.identity(), content, kind, self.base_content, self.assignment.seed, self.plan.own
+        return hashlib.sha256(json.dumps(own).encode()).hexdigest()
+
+    def grade(self) -> list[Grade]:
+        """Measures what is missing, and grades all submissions.
+
+        Raises:
+            Stopped: a stop was requested. The grades of what is measured are written.
+            MachineFault: this machine cannot measure.
+        """
+        self.plan.out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.plan.out / ".lock", timeout=1, mode=new_file_mode())
+        try:
+            with lock:
+                try:
+                    self._measure()
+                finally:
+                    grades = self._judged()
+                    self._write(grades)
+        except Timeout:
+            raise InUse(f"{self.plan.out}: another process grades into this folder; wait until it ends") from None
+        if self.plan.stop:
+            raise Stopped(f"by {self.plan.stop.reason}; the same command goes on")
+        return grades
+
+    def _measure(self) -> None:
+        jobs = list(self._jobs())
+        if not jobs:
+            return
+        names = {number: self._name_of(job) for number, job in enumerate(jobs)}
+        command = [str(self.plan.assignment), self.base, *(["own"] if self.plan.own else [])]
+        self.plan.say(f"{len(jobs)} parts of submissions are measured")
+
+        def tell(job: Job) -> None:
+            self.plan.say(f"{names[job.number]}: part {job.number + 1} of {len(jobs)}")
+
+        for _ in measure(jobs, command, self.plan.out / "records" / "log.txt", self.plan.stop, tell):
+            pass
+
+    def _name_of(self, job: Job) -> str:
+        owner = next(s for s in self.submissions for p in s.parts.values() if str(p.record) == job.record)
+        return f"{owner.entry.id}, {job.part}"
+
+    def _jobs(self) -> Iterator[Job]:
+        """Yields what is to be measured, and begins its records."""
+        number = 0
+        for submission in self.submissions:
+            for name, given in submission.parts.items():
+                part = self.assignment.parts[name]
+                seconds, memory = part.seconds or self.assignment.seconds, part.memory or self.assignment.memory
+                known = record.read(given.record)
+                if known and (submission.entry.id == self.plan.only or _was_limited(known, seconds, memory)):
+                    record.set_aside(given.record)
+                    known = None
+                if known and known.end:
+                    continue
+                if known is None:
+                    head: Row = {"identity": self._identity(part, given.kind, given.content), "part": name}
+                    head |= {"submitted": given.path.name, "kind": given.kind, "content": given.content}
+                    head |= {"seconds": seconds, "memory": memory, "seed": self.assignment.seed}
+                    head |= {"base": self.base_content, "environment": environment()}
+                    record.begin(given.record, head)
+                done = len(known.batches) if known else 0
+                yield Job(
+                    number, name, str(given.path.absolute()), given.kind, str(given.record.absolute()), done,
+                    seconds, memory, threads(memory),
+                )  # fmt: skip
+                number += 1
+
+    def _judged(self) -> list[Grade]:
+        """Returns the grade of each submission, with flags and earlier grades."""
+        grades, facts = list[Grade](), dict[str, dict[str, Row]]()
+        for submission in self.submissions:
+            grade, facts[submission.entry.id] = self._graded(submission)
+            grades.append(grade)
+        raised = self._flags(grades, facts)
+        keys = {name: _key(part) for name, part in self.assignment.parts.items()}
+        return [self._with_history(replace(g, flags=tuple(raised.get(g.id, ()))), keys) for g in grades]
+
+    def _graded(self, submission: Submission) -> tuple[Grade, dict[str, Row]]:
+        parts, facts = list[PartGrade](), dict[str, Row]()
+        for name, part in self.assignment.parts.items():
+            given = submission.parts.get(name)
+            known = record.read(given.record) if given else None
+            if given and known:
+                facts[name] = (known.facts or {}) | {"content": given.content}
+            parts.append(self._part(part, submission, given, known))
+        status: Any = submission.status
+        if not status:
+            open_ = any(p.measured is None and not p.fault for p in parts)
+            status = "not graded" if open_ else "faults" if any(p.fault for p in parts) else "graded"
+        entry = submission.entry
+        names = ", ".join(repr(path.name) for path in entry.paths)
+        why = {
+            "missing": "there is no submission",
+            "several": f"there are several submissions of this id: {names}; keep one",
+            "not graded": "it has not been measured yet; the same command goes on",
+        }.get(status, "; ".join(f"{p.part.name}: {p.fault}" for p in parts if p.fault))
+        return Grade(entry.id, status, parts, entry.columns, names, submission.content, why), facts
+
+    def _part(
+        self, part: Part, submission: Submission, given: Submitted | None, known: record.Record | None
+    ) -> PartGrade:
+        """Returns the points of a part. A part that is not measured yet has neither a value nor a fault."""
+        where = str(given.record.relative_to(self.plan.out)) if given else ""
+        if fault := submission.faults.get(part.name, known.why if known and known.end == record.FAULT else ""):
+            return PartGrade(part, 0.0, None, fault, where)
+        if known is None or known.end != record.DONE:
+            return PartGrade(part, 0.0, None, "", where)
+        try:
+            measured = part.judge(known.rows)
+        except Mistake as error:
+            return PartGrade(part, 0.0, None, str(error), where)
+        return PartGrade(part, part.rule.of(measured.value, measured.interval[0]), measured, "", where)
+
+    def _flags(self, grades: Sequence[Grade], facts: dict[str, dict[str, Row]]) -> dict[str, list[Flag]]:
+        """Returns the flags of each submission."""
+        prints = {
+            ident: [flags.Fingerprint(name, f.get("weights") or f["content"]) for name, f in each.items()]
+            for ident, each in facts.items()
+        }
+        raised = dict(flags.identical(prints))
+        for ident, each in facts.items():
+            own = [Flag(kind, f"{name}: {text}") for name, f in each.items() for kind, text in f.get("flags", ())]
+            raised[ident] = [*raised.get(ident, ()), *own]
+        for i, name in enumerate(self.assignment.parts):
+            measured = {g.id: m for g in grades if (m := g.parts[i].measured) is not None}
+            for ident, flag in flags.memorised(name, measured).items():
+                raised[ident] = [*raised.get(ident, ()), flag]
+        return raised
+
+    def _with_history(self, grade: Grade, keys: dict[str, str]) -> Grade:
+        if grade.status == "not graded" or self.plan.own:
+            return grade
+        folder = self._records(grade.id)
+        return replace(grade, earlier=tuple(history.earlier(folder, history.of(grade, keys))))
+
+    def _write(self, grades: Sequence[Grade]) -> None:
+        from rllab.evals.grading.output import write_all
+
+        keys = {f"key of {name}": _key(part) for name, part in self.assignment.parts.items()}
+        facts: dict[str, Any] = {"assignment": _hash(self.plan.assignment.read_bytes()), "seed": self.assignment.seed}
+        write_all(self.plan.out, self.assignment, grades, facts | {"base": self.base_content} | keys | environment())
+
+
+def _was_limited(known: record.Record, seconds: float, memory: float) -> bool:
+    """Whether a record ended with a fault under other limits than those of now."""
+    return known.end == record.FAULT and (known.head.get("seconds"), known.head.get("memory")) != (seconds, memory)
+
+
+def _key(part: Part) -> str:
+    return _hash(json.dumps(part.key(), default=str).encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

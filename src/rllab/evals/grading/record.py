@@ -1,0 +1,80 @@
+"""What was measured of a part of a submission: a file of JSON lines, which the process of the submission appends to.
+
+    {"identity": ..., ...}         all that decides the rows, and where they come from
+    {"facts": {...}}               of what is submitted
+    {"rows": [...]}                a batch; one line for each
+    {"end": "done"}                or {"end": "fault", "why": ...}
+
+A file without its end was cut off by a kill. Measuring goes on behind its last whole batch.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rllab.core.files import read_jsonl, write_atomic
+from rllab.evals.grading.part import Row
+
+FAULT, DONE = "fault", "done"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as it is read. batches: the whole ones. end: "", `done` or `fault`. why: the fault, for the student."""
+
+    head: Row
+    facts: Row | None = None
+    batches: list[list[Row]] = field(default_factory=list)
+    end: str = ""
+    why: str = ""
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows."""
+        return [row for batch in self.batches for row in batch]
+
+
+def begin(path: Path, head: Row) -> None:
+    """Writes a new record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(head) + "\n")
+
+
+def append(path: Path, line: Row) -> None:
+    """Appends a line, whole or not at all for who reads up to the last newline."""
+    with open(path, "ab") as file:
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> Record | None:
+    """Reads a record, and cuts what a kill has left behind its last whole line. None where there is none."""
+    if not path.is_file():
+        return None
+    whole = path.read_bytes().rpartition(b"\n")[0] + b"\n"
+    if len(whole) < path.stat().st_size:
+        os.truncate(path, len(whole))
+    lines: list[dict[str, Any]] = [line for _, line in read_jsonl(path, lambda number, fault: None)]
+    if not lines or "identity" not in lines[0]:
+        return None
+    facts = next((line["facts"] for line in lines if "facts" in line), None)
+    end = next((line for line in lines if "end" in line), {})
+    batches = [line["rows"] for line in lines if "rows" in line]
+    return Record(lines[0], facts, batches, str(end.get("end", "")), str(end.get("why", "")))
+
+
+def cut_end(path: Path) -> None:
+    """Takes the last line away, so that measuring goes on."""
+    write_atomic(path, "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]))
+
+
+def set_aside(path: Path) -> None:
+    """Renames a record to a name with a number, so that the part is measured anew and the record kept."""
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.{number}.jsonl")).exists():
+        number += 1
+    if path.exists():
+        os.replace(path, aside)
