@@ -46,6 +46,11 @@ def test_wheel_brings_the_definitions_of_benchmarks(wheel: zipfile.ZipFile) -> N
     assert len(files) > 15 and set(files) <= set(wheel.namelist())
 
 
+def test_wheel_brings_the_pages_of_grading(wheel: zipfile.ZipFile) -> None:
+    files = [p.relative_to(ROOT / "src").as_posix() for p in (ROOT / "src/rllab/evals/grading/pages").glob("*.html")]
+    assert "rllab/evals/grading/pages/student.html" in files and set(files) <= set(wheel.namelist())
+
+
 def test_wheel_trains_its_own_recipes(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

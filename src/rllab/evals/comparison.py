@@ -37,12 +37,26 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
+    """The mean difference of two results A and B on the same items, B minus A.
+
+    gained: items on which B is better. lost: on which A is better. interval: of 95 %, by resampling items. test:
+    McNemar's if all differences are -1, 0 or 1 of shares, else a paired permutation test.
+    """
+
+    gained: int
+    lost: int
+    difference: float
+    interval: tuple[float, float]
+    test: str
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Difference):
     """Two results A and B on the same items. Accuracies and their difference are shares from 0 to 1.
 
-    names, scorers: of A and of B. gained: items that B has right more often. lost: that A has right more often. test:
-    McNemar's if each item has one sample, else a paired permutation test. p_holm: p, corrected for all pairs that are
-    compared.
+    names, scorers: of A and of B. p_holm: p, corrected for all pairs that are compared.
     """
 
     names: tuple[str, str]
@@ -50,12 +64,6 @@ class Comparison:
     items: int
     a: float
     b: float
-    gained: int
-    lost: int
-    difference: float
-    interval: tuple[float, float]
-    test: str
-    p: float
     p_holm: float
 
     @property
@@ -112,27 +120,33 @@ def _pair(
     results: Sequence[Result], ids: Sequence[str], shares: np.ndarray, means: np.ndarray, a: int, b: int
 ) -> Comparison:
     """Compares the results a and b. shares: [N, F] of F results on N items. means: [resamples, F]."""
-    difference = shares[:, b] - shares[:, a]
-    gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-    single = set(np.abs(difference)) <= {0.0, 1.0}
     grid = math.lcm(*{len(results[x].items[i]) for x in (a, b) for i in ids})
-    low, high = np.quantile(means[:, b] - means[:, a], [0.025, 0.975])
-    if np.ptp(difference) == 0:  # resampling equal differences gives an interval without width
-        low, high = _recovered(gained, lost, len(ids), float(difference.mean()))
+    difference = paired(shares[:, b] - shares[:, a], means[:, b] - means[:, a], grid)
     return Comparison(
         names=(results[a].name, results[b].name),
         scorers=(results[a].scorer, results[b].scorer),
         items=len(ids),
         a=float(shares[:, a].mean()),
         b=float(shares[:, b].mean()),
-        gained=gained,
-        lost=lost,
-        difference=float(difference.mean()),
-        interval=(float(low), float(high)),
-        test=MCNEMAR if single else SIGN_FLIP,
-        p=(p := mcnemar(gained, lost) if single else sign_flip(difference, grid)),
-        p_holm=p,
+        p_holm=difference.p,
+        **asdict(difference),
     )
+
+
+def paired(differences: np.ndarray, means: np.ndarray, grid: int, share: bool = True) -> Difference:
+    """Returns what the differences of two results on the same items say.
+
+    differences: [N], multiples of 1/grid. means: [resamples], their means over items that are drawn with replacement.
+    share: the results are from 0 to 1.
+    """
+    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    single, mean = share and set(np.abs(differences)) <= {0.0, 1.0}, float(differences.mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    if share and np.ptp(differences) == 0:  # resampling equal differences gives an interval without width
+        low, high = _recovered(gained, lost, len(differences), mean)
+    p = mcnemar(gained, lost) if single else sign_flip(differences, grid)
+    test = MCNEMAR if single else SIGN_FLIP
+    return Difference(gained, lost, mean, (float(low), float(high)), test, p)
 
 
 def _recovered(gained: int, lost: int, n: int, difference: float) -> tuple[float, float]:

@@ -1,7 +1,5 @@
 """What the samples of files are worth: a row for each file, where several samples of an id are one item."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -12,8 +10,7 @@ import numpy as np
 from rllab.answers.numerals import number
 from rllab.answers.string import bare
 from rllab.answers.yesno import POLAR
-from rllab.core.files import write_atomic
-from rllab.core.messages import visible
+from rllab.evals.cells import write_table
 from rllab.evals.score import Scored, ScoredFile
 from rllab.evals.scorers import find_scorer
 from rllab.stats import clustered_error, clustered_wilson, majority_vote, most_frequent, pass_curve
@@ -101,19 +98,10 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Writes ranked summaries as CSV. A name that a spreadsheet would take for a formula begins with an apostrophe."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS.split())
+    """Writes ranked summaries as CSV that is safe to open in a spreadsheet."""
+    table = []
     for row in rows:
         low, high = row["interval"]
         flat = row | {"low": low, "high": high, "pass_at_k": row["pass_at_k"][-1]}
-        table.writerow([_cell(flat[name]) for name in COLUMNS.split()])
-    write_atomic(path, text.getvalue())
-
-
-def _cell(value: str | float) -> str:
-    if not isinstance(value, str):
-        return f"{value:.6f}" if isinstance(value, float) else str(value)
-    shown = visible(value)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t", "\r")) else shown
+        table.append([flat[name] for name in COLUMNS.split()])
+    write_table(path, COLUMNS.split(), table)

@@ -51,9 +51,9 @@ def file_name(ident: str) -> str:
     >>> file_name("ann"), file_name("../x"), file_name('"a\\n"')
     ('ann', '%2E.%2Fx', '%22a%0A%22')
     """
-    name = quote(ident, safe="")
+    name = quote(ident, safe="", errors="surrogatepass")
     name = "%2E" + name[1:] if name.startswith(".") else name
-    return name if len(name) <= 120 else f"{name[:80]}-{hashlib.sha256(ident.encode()).hexdigest()[:16]}"
+    return name if len(name) <= 120 else f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def read_roster(path: Path) -> dict[str, dict[str, str]]:
