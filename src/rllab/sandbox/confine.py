@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 PROCESSES, FILES, FILE_SIZE = 64, 64, 16 << 20  # a program's limits: processes, open files, bytes of a file
-DISK = "size=64m,nr_inodes=4096,mode=755"  # all files of a program together
-HOME = "/tmp"  # of a program in its own root
+DISK, INODES = 64 << 20, 4096  # all files of a program together: bytes, and how many
+MAPPED = 8 << 30  # bytes of libraries such as torch with its code for GPUs
+HOME, SUBMISSION = "/tmp", "/submission"  # of a program in its own root: where it writes, and a folder that it reads
 _USERS, _NOBODY = 0x70000000, 65534  # each sandbox of root has a user of its own, whose number nobody else has
 _DEATH_SIGNAL, _DUMPABLE, _CHILD_SUBREAPER, _NO_NEW_PRIVILEGES = 1, 4, 36, 38  # options of prctl
 _MOUNTS, _UTS, _IPC, _USER, _PIDS, _NET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000  # unshare
@@ -20,6 +21,9 @@ _RULES, _RULE, _RESTRICT = 444, 445, 446  # Landlock's system calls, as all abov
 _WRITES = {1: 0x1FF2, 2: 0x2000, 3: 0x4000}  # Landlock's rights to change files, by the version that added them
 _READS = 0xD  # Landlock: to execute and read files, and to list folders
 _TCP, _SIGNALS = 0x3, 0x2  # Landlock: to bind and connect; to signal processes outside its domain
+_SECCOMP, _FILTER = 22, 2  # an option of prctl, and its mode
+_SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}  # by machine: the kernel's number of it, socket()
+_IO_URING = 425  # io_uring_setup: opens sockets too
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/nix/store")
 
@@ -58,15 +62,12 @@ def killed_first() -> bool:
 
 
 def new_spaces() -> bool:
-    """Moves this process into name spaces without network and with a root of its own; returns whether that worked.
-
-    The root holds Python and the system's libraries, read-only, and a bounded empty disk with `HOME`.
-    """
+    """Moves this process into name spaces without network, in which it may mount; returns whether that worked."""
     if sys.platform != "linux":
         return False
     apart, user = _MOUNTS | _NET | _IPC | _UTS, os.getuid()
     if user == 0:
-        return _libc().unshare(apart) == 0 and _new_root()
+        return bool(_libc().unshare(apart) == 0)
     group = os.getgid()
     if _libc().unshare(apart | _USER) != 0:
         return False
@@ -78,7 +79,7 @@ def new_spaces() -> bool:
         ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
-        return _new_root()
+        return True
     return False
 
 
@@ -89,23 +90,35 @@ def new_processes() -> bool:
 
 def _needed() -> list[str]:
     """What a Python program reads: system libraries and Python's own folders."""
-    return [path for path in dict.fromkeys((*_SYSTEM, sys.base_prefix, sys.prefix)) if os.path.exists(path)]
+    own = (sys.base_prefix, sys.prefix, os.path.realpath(sys.base_prefix), os.path.realpath(sys.prefix))
+    return [path for path in dict.fromkeys((*_SYSTEM, *own)) if os.path.exists(path)]
 
 
-def _new_root() -> bool:
+def new_root(shown: str | None = None, disk: int = DISK, inodes: int = INODES) -> bool:
+    """Gives this process a root of its own, in its working directory; returns whether that worked.
+
+    The root holds Python and the system's libraries, read-only, and an empty disk with `HOME`.
+
+    shown: a folder that it holds too, as `SUBMISSION`, read-only. disk, inodes: the bytes of the disk, and the files.
+    """
     libc, root = _libc(), os.getcwd()
 
     def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> bool:
         texts = [text and text.encode() for text in (source, target, kind)]
         return bool(libc.mount(*texts, ctypes.c_ulong(flags), data and data.encode()) == 0)
 
-    if not mount("none", "/", None, _RECURSIVE | _PRIVATE) or not mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, DISK):
+    bounds = f"size={disk},nr_inodes={inodes},mode=755"
+    if not mount("none", "/", None, _RECURSIVE | _PRIVATE):
         return False
-    for source in (*_needed(), *_DEVICES):
-        target = root + source
+    if not mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, bounds):
+        return False
+    places = [(path, path) for path in (*_needed(), *_DEVICES)] + ([(shown, SUBMISSION)] if shown else [])
+    for source, place in places:
+        target = root + place
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if os.path.islink(source):
-            os.symlink(os.readlink(source), target)
+            if not os.path.lexists(target):  # it lies in a folder that is there already
+                os.symlink(os.readlink(source), target)
             continue
         if os.path.isdir(source):
             os.makedirs(target, exist_ok=True)
@@ -148,18 +161,41 @@ def _drop_capabilities() -> bool:
     return bool(_libc().capset(header, none) == 0)
 
 
+def without_sockets() -> bool:
+    """Forbids this process and its children to open sockets, other than pairs; returns whether that worked.
+
+    It takes the place of name spaces where this process has no right to them.
+    """
+    if sys.platform != "linux" or os.uname().machine not in _SOCKET:
+        return False
+    machine, socket = _SOCKET[os.uname().machine]
+    steps = [  # the operation, how many steps are skipped if it holds and if not, its operand
+        (0x20, 0, 0, 4),  # load the machine for which the call is made
+        (0x15, 0, 4, machine),  # another one has other numbers: refuse
+        (0x20, 0, 0, 0),  # load the number of the system call
+        (0x35, 2, 0, 0x40000000),  # x86 has a second set of numbers: refuse
+        (0x15, 1, 0, socket),
+        (0x15, 0, 1, _IO_URING),
+        (0x06, 0, 0, 0x50001),  # refuse with EPERM
+        (0x06, 0, 0, 0x7FFF0000),  # allow
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    program = struct.pack("@HP", len(steps), ctypes.addressof(code))
+    return prctl(_NO_NEW_PRIVILEGES, 1) and _libc().prctl(_SECCOMP, _FILTER, program, 0, 0) == 0
+
+
 def python_is_readable() -> bool:
     """Whether this process can read Python's own files."""
     return os.access(os.__file__, os.R_OK)
 
 
-def confine(folder: str | None, *, reads: bool = True) -> bool:
+def confine(folder: str | None, *, reads: bool = True, shown: str | None = None) -> bool:
     """Forbids this process changes of files, TCP connections (Landlock 4) and signals to other processes (Landlock 6).
 
     Returns whether the kernel has Landlock and applies the rules; older versions have fewer.
 
     folder: where files may still be changed; None: nowhere. `os.devnull` stays writable.
-    reads: whether it may read all files; else only those of Python, of the system and in `folder`.
+    reads: whether it may read all files; else only those of Python, of the system, in `folder` and in `shown`.
     """
     if sys.platform != "linux":
         return False
@@ -175,7 +211,8 @@ def confine(folder: str | None, *, reads: bool = True) -> bool:
     if folder is not None:
         places.append((folder, handled))
     if not reads:
-        places += [(path, _READS if os.path.isdir(path) else 0x4) for path in (*_needed(), *_DEVICES[1:])]
+        readable = (*_needed(), *_DEVICES[1:], *([shown] if shown else []))
+        places += [(path, _READS if os.path.isdir(path) else 0x4) for path in readable]
     for path, allowed in places:
         opened = os.open(path, os.O_PATH)
         failed = libc.syscall(_RULE, rules, 1, struct.pack("=Qi", allowed, opened), 0)
@@ -187,12 +224,15 @@ def confine(folder: str | None, *, reads: bool = True) -> bool:
     return confined
 
 
-def limit(memory: int, seconds: float) -> None:
-    """Bounds this process: address space (bytes), CPU time, and the numbers above."""
+def limit(memory: int, seconds: float, file_size: int = FILE_SIZE, mapped: int = 0) -> None:
+    """Bounds this process: memory (bytes), CPU time, the size of a file (bytes), and the numbers above.
+
+    mapped: how much address space it may use beyond its memory, for libraries that are read from files.
+    """
     import resource  # Windows does not have it
 
-    most = {"AS": memory, "CPU": int(seconds) + 1, "CORE": 0}
-    for name, value in (most | {"FSIZE": FILE_SIZE, "NPROC": PROCESSES, "NOFILE": FILES}).items():
+    most = {"AS": memory + mapped, "DATA": memory, "CPU": int(seconds) + 1, "CORE": 0}
+    for name, value in (most | {"FSIZE": file_size, "NPROC": PROCESSES, "NOFILE": FILES}).items():
         number = getattr(resource, f"RLIMIT_{name}")
         _, hard = resource.getrlimit(number)
         bound = value if hard == resource.RLIM_INFINITY else min(value, hard)

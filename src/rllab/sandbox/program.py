@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,19 +71,11 @@ def run(
     Raises:
         MachineFault: the lab runs as root, and the program would have its rights.
     """
-    request = {
-        "program": program,
-        "setup": setup,
-        "tests": len(tests),
-        "stdin": stdin,
-        "seconds": seconds,
-        "memory": memory,
-    }
-    first = json.dumps(request).encode()
+    request = {"program": program, "setup": setup, "stdin": stdin, "seconds": seconds, "memory": memory}
     rest = json.dumps({"tests": list(tests), "setup": setup, "entry": entry}).encode()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o711)  # a user without rights must reach the program's folder, which is inside
-        result = _supervised(b"%16d" % len(first) + first + rest, folder, seconds + _SLACK)
+        result = supervised(request | {"tests": len(tests)}, rest, folder)
     if "refused: " in result["complained"] and "user" not in result["guards"]:
         raise MachineFault(
             f"the sandbox for programs: {result['complained'].strip().partition('refused: ')[2]}; run the lab as "
@@ -93,13 +85,20 @@ def run(
     return Outcome(**result | {"passed": result["passed"] + missing})
 
 
-def _supervised(request: bytes, folder: str, seconds: float) -> dict[str, Any]:
-    """Returns the supervisor's result. If it gives none, returns a result of the same form in which nothing passed."""
+def supervised(request: Mapping[str, Any], rest: bytes, folder: str, files: Sequence[int] = ()) -> dict[str, Any]:
+    """Returns the supervisor's result. If it gives none, returns a result of the same form in which nothing passed.
+
+    rest: what its standard input holds behind the request. files: open files that it is lent.
+    """
+    first = json.dumps(request).encode()
     environment = {"PATH": os.defpath, "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
-    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment |= {"PYTHONHASHSEED": "0"}  # the same script prints the same
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"pass_fds": files}
     with subprocess.Popen([sys.executable, "-I", "-c", _START], cwd=folder, env=environment, **pipes) as process:
         try:
-            output, complained = process.communicate(request, timeout=seconds)
+            output, complained = process.communicate(
+                b"%16d" % len(first) + first + rest, timeout=request["seconds"] + _SLACK
+            )
         except subprocess.TimeoutExpired:
             with contextlib.suppress(OSError):
                 process.send_signal(signal.SIGKILL)

@@ -28,7 +28,8 @@ class Place:
     """What is submitted for a part, and what its process is given.
 
     path: the file or folder. kind: what it is. base: the assignment's base model. seed: of the assignment. seconds,
-    memory: the limits of the process; memory in GiB. scratch: the only folder in which it may write.
+    memory: the limits of the process; memory in GiB. scratch: the only folder in which it may write. folder: the
+    submission, where it is a folder; None where it is a file, whose neighbours are the submissions of others.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Place:
     seconds: float
     memory: float
     scratch: Path
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
