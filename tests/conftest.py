@@ -17,7 +17,7 @@ from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 
-pytest_plugins = ["evaluated"]  # fixtures of several files
+pytest_plugins = ["evaluated", "graded"]  # fixtures of several files
 TESTS = Path(__file__).parent
 TOY = "algo: toys.py:{algo}\ntotal_steps: 6\neval_every: 2\noptim: {{lr: 0.01, warmup: 2, decay: linear}}\n"
 

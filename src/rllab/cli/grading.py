@@ -1,6 +1,5 @@
 """The verb that grades the submissions of an assignment."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from rllab.cli.app import SCORE, AsJson, Runs, app
 from rllab.core.errors import Mistake
-from rllab.core.messages import visible
+from rllab.core.messages import one_line, visible
 from rllab.core.stop import Stop
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _plain(grade: "Grade") -> dict[str, Any]:
 
 def _cells(grade: "Grade") -> dict[str, str]:
     """Returns the cells of a grade in the table."""
-    cells = {"id": visible(grade.id), "points": f"{grade.points:g} of {grade.most:g}"}
+    cells = {"id": one_line(grade.id), "points": f"{grade.points:g} of {grade.most:g}"}
     for p in grade.parts:
         if p.measured is None:
             cells[p.part.name] = "-" if p.fault or grade.status in ("missing", "several") else ""
@@ -84,7 +83,7 @@ def _cells(grade: "Grade") -> dict[str, str]:
         digits = 3 if p.measured.unit == "share" else 1
         cells[p.part.name] = f"{p.points:g} ({p.measured.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}])"
     kinds = dict.fromkeys(flag.kind for flag in grade.flags)
-    return cells | {"flags": ", ".join(kinds), "remarks": visible(grade.why)[:300]}
+    return cells | {"flags": ", ".join(kinds), "remarks": one_line(grade.why)[:300]}
 
 
 def _where(out: Path, own: bool, grades: list["Grade"]) -> str:

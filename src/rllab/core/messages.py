@@ -75,3 +75,12 @@ def visible(text: str) -> str:
     'red: \\\\u001b[31m'
     """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """A text for a cell of a table in a terminal: as `visible`, and without newlines.
+
+    >>> one_line("a\\nb")
+    'a\\\\nb'
+    """
+    return visible(text).replace("\n", "\\n")

@@ -39,7 +39,8 @@ def open_submitted(place: Place) -> "LanguageModel":
         else:
             lm = open_model(str(at.path))
     except FieldMistake as error:
-        raise Mistake(str(error).replace(str(at.path), at.path.name)) from None
+        base = at.base.name if at.base else str(at.path)
+        raise Mistake(str(error).replace(str(at.path), at.path.name).replace(base, "the assignment's base")) from None
     if torch.cuda.is_available():
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         torch.nn.Module.to(lm.model, "cuda", dtype)
