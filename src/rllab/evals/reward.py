@@ -55,6 +55,15 @@ class Answer:
 
 
 def read_reward(name: str, runs: Path = Path("runs")) -> Rewards:
+    """Returns the reward that is named as in a recipe; completions that it fails on are skipped.
+
+    Raises:
+        Mistake: there is no such reward, or it does not take these settings.
+    """
+    return Rewards([read_term(name, runs)], on_error="skip", max_skipped=1.0)
+
+
+def read_term(name: str, runs: Path = Path("runs")) -> Term:
     """Returns the reward that is named as in a recipe: `accuracy`, `run:NAME`, `{name: mine.py:fn, scale: 2}`.
 
     Raises:
@@ -67,7 +76,7 @@ def read_reward(name: str, runs: Path = Path("runs")) -> Rewards:
     if term.name.startswith("run:"):
         folder = model_folder(term.name, runs)
         term = term._replace(name=folder, settings=term.settings | {"model": folder})
-    return Rewards([term], on_error="skip", max_skipped=1.0)
+    return term
 
 
 def read_task(name: str) -> Any:

@@ -36,7 +36,7 @@ class Trained:
         length: int = 1024,  # most tokens of prompt and completion; longer ones are cut
         at_once: int = 64,  # rows of a forward pass
     ) -> None:
-        _check_head(model)
+        check_head(model)
         self._lm = open_model(model, head="reward")
         self._name, self._checked = model, False
         limit = self._lm.model.config.max_position_embeddings
@@ -52,7 +52,7 @@ class Trained:
         Raises:
             Mistake: its tokenizer lacks too many of their tokens.
         """
-        rows = [_row(p, c) for p, c in zip(prompts, completions, strict=True)]
+        rows = [scored_row(p, c) for p, c in zip(prompts, completions, strict=True)]
         if not self._checked:  # one call is enough
             shown = documents(self._lm.tokenizer, rows)
             check_words(self._lm, [t for d in shown for t in (*d.prompt, *d.completions[0])], self._name)
@@ -76,14 +76,19 @@ def check_words(lm: LanguageModel, ids: Sequence[int], name: str) -> None:
         )
 
 
-def _row(prompt: Any, completion: Any) -> dict[str, Any]:
+def scored_row(prompt: Any, completion: Any) -> dict[str, Any]:
+    """A completion behind its prompt as a row; of several turns the last is scored, with the others as its prompt."""
     if isinstance(completion, str):
         return {"prompt": prompt, "completion": completion}
     return {"prompt": [*prompt, *completion[:-1]], "completion": completion[-1:]}
 
 
-def _check_head(model: str) -> None:
-    """Refuses a model without a trained head: it would get a random one, and its rewards would be noise."""
+def check_head(model: str) -> None:
+    """Refuses a model without a trained head: it would get a random one, and its rewards would be noise.
+
+    Raises:
+        FieldMistake: the folder has no weights, or no head for rewards.
+    """
     files = sorted(Path(model).glob("*.safetensors"))
     if not files:
         raise FieldMistake("reward", f"{model} is not the folder of a model: it has no weights in safetensors")

@@ -114,7 +114,7 @@ class Accuracy(Part):
     def _given(self, place: Place) -> Iterator[list[Row]]:
         """Yields what a file or a program has for each set of items."""
         if place.kind == "completions":
-            yield _recorded(place.path)
+            yield recorded_completions(place.path)
             return
         from rllab.evals.grading.programs import completions_of
 
@@ -186,7 +186,7 @@ def _row(name: str, asked: Asked) -> Row:
     return {"set": name, "id": asked.item.id} | values | {"scores": list(asked.scores)}
 
 
-def _recorded(path: Path) -> list[Row]:
+def recorded_completions(path: Path) -> list[Row]:
     """Returns the completions in a file, and a remark for each fault of its lines."""
     from rllab.evals.logs import recorded_rows
 

@@ -65,8 +65,12 @@ class Assignment:
 def metrics() -> dict[str, type[Part]]:
     """Returns the metrics by name."""
     from rllab.evals.grading.accuracy import Accuracy
+    from rllab.evals.grading.games import Score
+    from rllab.evals.grading.order import Order
+    from rllab.evals.grading.returns import Return
+    from rllab.evals.grading.win_rate import WinRate
 
-    return {metric.METRIC: metric for metric in (Accuracy,)}
+    return {metric.METRIC: metric for metric in (Accuracy, WinRate, Return, Score, Order)}
 
 
 def read_assignment(path: Path) -> Assignment:
