@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -389,3 +391,29 @@ def test_settings_of_a_submissions_own_are_those_that_make_its_network_or_choose
     )
     known = {f.name for name in ("DQN", "PPO", "PrefPPO", "SAC", *PLAYERS) for f in fields(getattr(algos, name))}
     assert known == {*training.split(), *OWN}
+
+
+CONFINED = """
+import sys, json, tempfile
+from pathlib import Path
+from rllab.evals.grading.games import Score
+from rllab.evals.grading.part import Place
+from rllab.sandbox.confine import confine
+
+part = Score(points=1.0, recipe="connect-four-quick", against=["perfect", "UCT 8"], games=2, simulations=4, opening=30)
+part.prepare(Path(), 0, False)
+scratch = Path(tempfile.mkdtemp())
+if len(sys.argv) > 2 and not confine(str(scratch)):
+    sys.exit("no Landlock")
+print(json.dumps(list(part.measure(Place(Path(sys.argv[1]), "run", None, 0, 60.0, 4.0, scratch), 0))))
+"""
+
+
+def test_a_process_that_may_not_write_plays_the_same_games(runs: Path) -> None:
+    """Numba writes what it compiles, and refuses to import a file beside which it cannot."""
+    smoke_runs(runs, "connect-four-quick")
+    line = [sys.executable, "-c", CONFINED, str(runs / "connect-four-quick")]
+    free, confined = (subprocess.run([*line, *more], capture_output=True, text=True) for more in ([], ["confined"]))
+    if "no Landlock" in confined.stderr:
+        pytest.skip("this kernel has no Landlock")
+    assert confined.stdout == free.stdout and json.loads(free.stdout)[1][1]["against"] == "UCT 8", confined.stderr

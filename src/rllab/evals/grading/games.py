@@ -73,6 +73,17 @@ class Score(Part):
         self._sides = (True, False)[: self._game.players]  # whether the submission moves first behind the opening
         self._runs = dict[str, AlphaZero]()  # opponents
         self._make = {name: self._opponent(name) for name in self.opponents}
+        self._compile()
+
+    def _compile(self) -> None:
+        """Compiles the kernels of search and of opponents, which a process that may not write files cannot."""
+        from rllab.algos.alphazero import AlphaZero
+
+        newborn = AlphaZero(game=lambda: self._game, channels=1, blocks=0, num_games=1)
+        newborn.setup(self._ctx)
+        rng = np.random.default_rng(0)
+        for make in self._make.values():
+            self._play(newborn.player(2), make(rng), 1, rng)
 
     def _opponent(self, name: str) -> Callable[[np.random.Generator], "Player"]:
         """Returns a function that makes the player of a name from a generator, its source of chance.

@@ -73,6 +73,7 @@ class WinRate(Part):
                 "style", "one answer is compared: take a style with one sample, which compares no choices"
             )
         self._baseline: Answers | str = self._open_baseline(folder)
+        self._content = self._baseline if isinstance(self._baseline, dict) else _hash(self._baseline)
         self._judge = Judge(_named(self.by, folder), folder / "runs", seed)
 
     def _open_baseline(self, folder: Path) -> Answers | str:
@@ -137,8 +138,7 @@ class WinRate(Part):
         return Measured(total / len(shown), wilson(total, len(shown)), "share", shown, facts, remarks)
 
     def content(self) -> Any:
-        baseline = self._baseline if isinstance(self._baseline, dict) else _hash(self._baseline)
-        return [asdict(self._style), baseline, [[str(i.id), i.question, i.row.get("prompt")] for i in self._items]]
+        return [asdict(self._style), self._content, [[str(i.id), i.question, i.row.get("prompt")] for i in self._items]]
 
 
 class Judge:
