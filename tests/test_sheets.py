@@ -136,17 +136,16 @@ def test_differences_are_to_the_best_submission_on_the_same_items() -> None:
     assert worse.difference == pytest.approx((far - best).mean()) and worse.gained == 0
     assert worse.interval[0] < worse.difference < worse.interval[1] < 0
     assert worse.p == pytest.approx(mcnemar(0, int((best - far).sum()))) and "McNemar" in worse.test
-    assert standings[0].p_holm == pytest.approx(3 * worse.p)  # three pairs, of which two are with the best
+    assert standings[0].p_holm / worse.p == pytest.approx(3)  # three pairs, of which two are with the best
 
 
 def test_equal_submissions_are_seldom_clearly_worse_than_the_best_of_them() -> None:
-    rng, parts = np.random.default_rng(0), 30
-    clear = 0
-    for _ in range(parts):
-        chance = rng.random(100)
-        standings = part_standings({n: values(*(rng.random(100) < chance).astype(float)) for n in range(30)})
+    rng, clear = np.random.default_rng(0), 0
+    for _ in range(20):
+        chance = rng.random(200)
+        standings = part_standings({n: values(*(rng.random(200) < chance).astype(float)) for n in range(40)})
         clear += any("clearly" in standing.verdict for standing in standings.values())
-    assert clear <= 3  # by correction for the pairs with the best alone it would be every third part
+    assert clear <= 1  # by correction for the pairs with the best alone it would be every third part
 
 
 def test_returns_of_any_size_are_compared() -> None:
@@ -161,6 +160,12 @@ def test_returns_of_any_size_are_compared() -> None:
         difference = standings[1].difference
         assert difference is not None and difference.test == "paired permutation"
         assert difference.difference / scale == pytest.approx(-1, abs=0.1)
+
+
+def test_returns_that_differ_by_the_same_everywhere_do_so_in_the_interval() -> None:
+    standing = part_standings({0: values(*[9.0] * 8, unit="return"), 1: values(*[4.0] * 8, unit="return")})[1]
+    assert standing.difference is not None and standing.difference.interval == (-5, -5)
+    assert standing.difference.p == 2 / 2**8 and standing.verdict == "clearly worse"
 
 
 def test_the_p_of_partial_credits_is_exact() -> None:
@@ -214,7 +219,7 @@ def test_a_submission_that_is_not_graded_yet_has_no_score() -> None:
 def test_flags_that_name_others_are_not_the_students() -> None:
     flags = [Flag("identical", "the weights are those of bob", ("bob",)), Flag("zero", "all matrices are zero")]
     text = json.dumps(results(replace(grade("ann", part_grade(SUMS, values(1))), flags=flags)))
-    assert "bob" not in text and "all matrices are zero" in text
+    assert "bob" not in text and "All matrices are zero" in text
 
 
 def test_long_answers_are_cut_in_results() -> None:

@@ -20,6 +20,7 @@ from rllab.evals.grading.words import (
     remarks_of,
     sentence,
     value_text,
+    why_of,
     worst_first,
 )
 
@@ -28,8 +29,8 @@ MOST_ITEMS, MOST_CHARACTERS = 20, 300  # of a part, of a text; the student's pag
 
 def results(grade: Grade) -> dict[str, Any]:
     """Returns the results as JSON has them."""
-    words = [grade.why or sentence(STATUS[grade.status]), *remarks_of(grade)]
-    form: dict[str, Any] = {"output": printable("\n".join(words)), "output_format": "text"}
+    words = [why_of(grade) or STATUS[grade.status], *remarks_of(grade)]
+    form: dict[str, Any] = {"output": printable("\n".join(map(sentence, words))), "output_format": "text"}
     form |= {"visibility": "visible", "stdout_visibility": "hidden"}  # the output of the command names private files
     form["extra_data"] = {"content": grade.content, "status": grade.status}
     if grade.status == "not graded":

@@ -22,7 +22,7 @@ from rllab.evals.grading.leaderboard import Ranked
 from rllab.evals.grading.part import Shown
 from rllab.evals.grading.submissions import file_name
 
-MOST_ITEMS = 200  # of a part
+MOST_ITEMS = 100  # of a part
 MOST_CHARACTERS = 2000  # of a text
 
 

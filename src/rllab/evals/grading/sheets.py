@@ -7,7 +7,7 @@ from rllab.evals.cells import Cell, write_table
 from rllab.evals.grading.assignment import Assignment
 from rllab.evals.grading.grade import Grade
 from rllab.evals.grading.leaderboard import Ranked, Standing
-from rllab.evals.grading.words import is_open, points_text
+from rllab.evals.grading.words import is_open, points_text, why_of
 
 _OF_PART = ("points", "value", "low", "high")
 _STANDING = ("value", "difference", "low", "high", "p", "p (Holm)", "verdict")
@@ -43,8 +43,8 @@ def _part_cells(grade: Grade, name: str) -> list[Cell]:
 
 
 def _why(grade: Grade) -> str:
-    faults = [f"{part.part.name}: {part.fault}" for part in grade.parts if part.fault and part.fault != grade.why]
-    return "; ".join([*([grade.why] if grade.why else []), *faults])
+    faults = [f"{part.part.name}: {part.fault}" for part in grade.parts if part.fault]
+    return "; ".join([*filter(None, [why_of(grade)]), *faults])
 
 
 def write_leaderboard(path: Path, assignment: Assignment, ranking: Sequence[Ranked]) -> None:

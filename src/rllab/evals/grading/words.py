@@ -8,9 +8,9 @@ from rllab.evals.grading.part import Measured, Shown
 STATUS: dict[Status, str] = {
     "graded": "graded",
     "faults": "a part could not be measured",
-    "missing": "nothing was submitted",
-    "several": "several submissions have this id",
-    "not graded": "not graded yet",
+    "missing": "there is no submission",
+    "several": "there are several submissions of this id",
+    "not graded": "it has not been measured yet",
 }
 STUDENTS = ("zero", "other base")  # the kinds of flags that are the student's to know; the others name other students
 
@@ -75,8 +75,8 @@ def reason(part: PartGrade) -> str:
 
 
 def facts_of(measured: Measured) -> list[tuple[str, str]]:
-    """Returns the further figures by name; what is neither a number nor a text is left out."""
-    figures = [(name, value) for name, value in measured.facts.items() if isinstance(value, str | int | float)]
+    """Returns the further figures by name; their number of items stands elsewhere, and other data is left out."""
+    figures = [(n, v) for n, v in measured.facts.items() if n != "items" and isinstance(v, str | int | float)]
     return [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in figures]
 
 
@@ -86,12 +86,19 @@ def sentence(text: str) -> str:
     >>> sentence("nothing was submitted")
     'Nothing was submitted.'
     """
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def worst_first(measured: Measured) -> list[Shown]:
     """Returns the items by rising credit; those with equal credits are in the order of the task."""
     return sorted(measured.items, key=lambda item: item.credit)
+
+
+def why_of(grade: Grade) -> str:
+    """Returns why a submission has its status, as far as its parts do not say so themselves."""
+    if grade.status in ("graded", "faults"):
+        return ""
+    return grade.why or STATUS[grade.status]
 
 
 def remarks_of(grade: Grade) -> list[str]:
