@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from graded import part
+from made_grades import part
 from test_house import ROOT
 
 from rllab.evals.grading.grade import Grade, PartGrade

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graded import assignment, grade, measured, part, part_grade, shown
+from made_grades import assignment, grade, measured, part, part_grade, shown
 
 from rllab.evals.grading.grade import Flag, Grade, PartGrade
 from rllab.evals.grading.leaderboard import leaderboard

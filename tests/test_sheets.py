@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graded import assignment, grade, measured, part, part_grade, shown
+from made_grades import assignment, grade, measured, part, part_grade, shown
 
 from rllab.evals.cells import cell
 from rllab.evals.grading.grade import Flag, Grade, PartGrade
