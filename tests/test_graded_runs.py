@@ -15,7 +15,7 @@ from conftest import run, smoke_runs
 from safetensors.torch import load_file, save_file
 
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.recipe import load_recipe
+from rllab.core.recipe import load_recipe, recipe_path
 from rllab.evals.grading.games import Score
 from rllab.evals.grading.part import Part, Place
 from rllab.evals.grading.returns import Return
@@ -83,8 +83,8 @@ def test_a_trained_agent_has_a_higher_return_than_an_untrained_one(runs: Path) -
     good, bad = judged(part, runs / "trained"), judged(part, runs / "cartpole")
     assert good.value > 400 > 200 > bad.value
     assert good.interval[0] <= good.value <= good.interval[1]
-    assert [item.id for item in good.items] == [item.id for item in bad.items] == [str(i) for i in range(30)]
-    assert good.credits["0"] == good.items[0].credit
+    assert [item.id for item in good.items] == [item.id for item in bad.items] == [str(i + 1) for i in range(30)]
+    assert good.credits["1"] == good.items[0].credit
 
 
 def test_episodes_begin_alike_for_all_submissions_and_unlike_those_of_the_lab(runs: Path) -> None:
@@ -417,3 +417,45 @@ def test_a_process_that_may_not_write_plays_the_same_games(runs: Path) -> None:
     if "no Landlock" in confined.stderr:
         pytest.skip("this kernel has no Landlock")
     assert confined.stdout == free.stdout and json.loads(free.stdout)[1][1]["against"] == "UCT 8", confined.stderr
+
+
+@pytest.fixture(scope="module")
+def normalized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe `own.yaml` with a wrapper that keeps statistics, and its run `ann`."""
+    folder = tmp_path_factory.mktemp("normalized")
+    text = (recipe_path("cartpole").read_text()).replace("rllab/CartPole-v1", "CartPole-v1")
+    (folder / "own.yaml").write_text(f"{text}wrappers: [NormalizeObservation]\n")
+    run(load_recipe(folder / "own.yaml", smoke=True), folder / "ann")
+    return folder
+
+
+def test_the_statistics_of_wrappers_are_those_of_the_run(normalized: Path) -> None:
+    agent: Any = open_run(normalized / "ann", ("DQN",), load_recipe(normalized / "own.yaml"), 0)
+    saved = json.loads((model_folder_of(normalized / "ann") / "wrappers.json").read_text())
+    (statistics,) = agent.envs.statistics.shared.values()
+    assert statistics.mean.tolist() == saved["NormalizeObservation.obs_rms"]["mean"] != [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"NormalizeObservation.obs_rms": 7}',
+        '{"NormalizeObservation.obs_rms": {"__class__": "x"}}',
+        '{"NormalizeObservation.obs_rms": {"mean": [1, 2]}}',
+        '{"NormalizeObservation.obs_rms": {"mean": [NaN, 1, 1, 1]}}',
+        '{"Other.rms": {"mean": 0}}',
+    ],
+)
+def test_hostile_statistics_are_a_mistake(content: str, normalized: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(normalized / "ann", tmp_path / "ann")
+    file = model_folder_of(folder) / "wrappers.json"
+    file.write_text(content)
+    manifest = json.loads(file.with_name("manifest.json").read_text())
+    del manifest["files"]["wrappers.json"]
+    file.with_name("manifest.json").write_text(json.dumps(manifest))
+    part: Return = prepared(Return(points=1.0, recipe="own.yaml", episodes=3), normalized)
+    with pytest.raises(Mistake) as refused:
+        rows_of(part, folder)
+    assert str(tmp_path) not in str(refused.value)

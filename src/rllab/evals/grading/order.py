@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import read_jsonl
@@ -44,7 +44,8 @@ class Order(Part):
     task: a JSONL file beside the assignment, rows with `prompt`, `chosen` and `rejected`. public: another such file,
     which students have and `--self` asks. limit: the first pairs. columns: those that a function is given beside prompt
     and completion; they must not tell which answer is chosen. function: its name in the program. length: most tokens of
-    a prompt and an answer for a model; longer ones are cut.
+    a prompt and an answer for a model; longer ones are cut. show: by default figures alone, as the credit of a pair
+    tells which answer is the better one.
     """
 
     METRIC: ClassVar[str] = "order"
@@ -57,6 +58,7 @@ class Order(Part):
     columns: list[str] = field(default_factory=list)
     function: str = "reward"
     length: Count = 1024
+    show: Literal["totals", "items", "gold"] = "totals"
 
     def prepare(self, folder: Path, seed: int, own: bool) -> None:
         key = "public" if own and self.public else "task"

@@ -113,5 +113,5 @@ def _is_played(row: Row) -> bool:
 
 
 def _shown(row: Row) -> Shown:
-    number, value, length = row["episode"], row["return"], row["length"]
-    return Shown(str(number), f"episode {number + 1}", f"{length:,} steps", value, f"return {value:g}")
+    number, value, length = row["episode"] + 1, row["return"], row["length"]
+    return Shown(str(number), f"episode {number}", f"{length:,} steps", value, f"return {value:g}")

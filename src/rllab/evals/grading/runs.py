@@ -195,6 +195,8 @@ def _load(algorithm: "Algorithm", checkpoint: "Checkpoint") -> None:
         for name in parts:
             beside = checkpoint.folder / name
             algorithm.read_files(name, beside if beside.is_dir() else checkpoint.folder)
+    except Mistake as error:
+        raise Mistake(str(error).replace(f"{checkpoint.folder}/", "")) from None
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()[:300]
         raise Mistake(f"its weights are those of another network than its recipe.yaml makes: {reason}") from None
