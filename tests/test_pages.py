@@ -155,7 +155,7 @@ def test_the_instructor_sees_all_submissions() -> None:
         "B7",
         "c0ffee",
         "3.25",
-        "torch 2.11",
+        "torch 2.11 hashes aa, bb",
         "Median 5, mean 5, lowest 2.5",
     ):
         assert words in text
