@@ -16,6 +16,7 @@ from rllab.core.ranges import Count, NotNegative
 from rllab.evals.asking import Asked, ask_batch, batches
 from rllab.evals.grading.models import inspect_model, open_submitted
 from rllab.evals.grading.part import Kind, Measured, Part, Place, Row, Shown
+from rllab.evals.grading.programs import LONGEST, completions_of
 from rllab.evals.items import Item, Items, open_items
 from rllab.evals.outcome import score_of
 from rllab.evals.problems import Problems
@@ -26,7 +27,6 @@ from rllab.evals.scorers import find_scorer
 from rllab.evals.style import Style, read_style
 from rllab.evals.summary import summaries
 
-LONGEST = 100_000  # characters of a completion that are read
 _PUBLIC = "public"
 
 
@@ -116,8 +116,6 @@ class Accuracy(Part):
         if place.kind == "completions":
             yield recorded_completions(place.path)
             return
-        from rllab.evals.grading.programs import completions_of
-
         for name, items in self._sets.items():
             yield [{"set": name} | row for row in completions_of(place, [_question(i) for i in items.items])]
 
@@ -140,12 +138,14 @@ class Accuracy(Part):
         items = self._sets[name]
         by_id = {str(item.id): item for item in items.items}
         scored, unknown, remarks = list[Scored](), list[str](), list[str]()
+        remarks += [str(row["remark"]) for row in rows if "remark" in row]
         for row in rows:
-            if "remark" in row:
-                remarks.append(str(row["remark"]))
-            elif row.get("set", "task") == name and (item := by_id.get(str(row.get("id")))) is None:
+            if "remark" in row or row.get("set", "task") != name:
+                continue
+            item = by_id.get(str(row.get("id")))
+            if item is None:
                 unknown.append(str(row.get("id")))
-            elif item is not None and row.get("set", "task") == name:
+            else:
                 scored.append(_graded(items, item, row))
         scored.sort(key=lambda s: (items.places[str(s.id)], s.sample))
         if unknown:

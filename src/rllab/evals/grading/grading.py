@@ -146,7 +146,7 @@ class Grading:
         return submission
 
     def _records(self, ident: str) -> Path:
-        return self.plan.out / "records" / file_name(ident)
+        return self.plan.out.absolute() / "records" / file_name(ident)
 
     def _identity(self, part: Part, kind: Kind, content: str) -> str:
         own = part.identity(), content, kind, self.base_content, self.assignment.seed, self.plan.own
@@ -179,7 +179,8 @@ class Grading:
         if not jobs:
             return
         names = {number: self._name_of(job) for number, job in enumerate(jobs)}
-        command = [str(self.plan.assignment), self.base, *(["own"] if self.plan.own else [])]
+        used = any(self.assignment.parts[job.part].uses_base(job.kind) for job in jobs)
+        command = [str(self.plan.assignment), self.base if used else "", *(["own"] if self.plan.own else [])]
         self.plan.say(f"{len(jobs)} parts of submissions are measured")
 
         def tell(job: Job) -> None:
@@ -189,7 +190,7 @@ class Grading:
             pass
 
     def _name_of(self, job: Job) -> str:
-        owner = next(s for s in self.submissions for p in s.parts.values() if str(p.record) == job.record)
+        owner = next(s for s in self.submissions for p in s.parts.values() if p.record == Path(job.record))
         return f"{owner.entry.id}, {job.part}"
 
     def _jobs(self) -> Iterator[Job]:
@@ -213,8 +214,8 @@ class Grading:
                     record.begin(given.record, head)
                 done = len(known.batches) if known else 0
                 yield Job(
-                    number, name, str(given.path.absolute()), given.kind, str(given.record.absolute()), done,
-                    seconds, memory, threads(memory),
+                    number, name, str(given.path.absolute()), given.kind, _folder_of(submission), str(given.record),
+                    done, seconds, memory, threads(memory),
                 )  # fmt: skip
                 number += 1
 
@@ -253,7 +254,7 @@ class Grading:
         self, part: Part, submission: Submission, given: Submitted | None, known: record.Record | None
     ) -> PartGrade:
         """Returns the points of a part. A part that is not measured yet has neither a value nor a fault."""
-        where = str(given.record.relative_to(self.plan.out)) if given else ""
+        where = str(given.record.relative_to(self.plan.out.absolute())) if given else ""
         if fault := submission.faults.get(part.name, known.why if known and known.end == record.FAULT else ""):
             return PartGrade(part, 0.0, None, fault, where)
         if known is None or known.end != record.DONE:
@@ -291,7 +292,13 @@ class Grading:
 
         keys = {f"key of {name}": _key(part) for name, part in self.assignment.parts.items()}
         facts: dict[str, Any] = {"assignment": _hash(self.plan.assignment.read_bytes()), "seed": self.assignment.seed}
-        write_all(self.plan.out, self.assignment, grades, facts | {"base": self.base_content} | keys | environment())
+        machine = {k: v for k, v in environment().items() if k not in ("command", "host")}  # the same when given again
+        write_all(self.plan.out, self.assignment, grades, facts | {"base": self.base_content} | keys | machine)
+
+
+def _folder_of(submission: Submission) -> str:
+    (path,) = submission.entry.paths
+    return str(path.absolute()) if path.is_dir() else ""
 
 
 def _was_limited(known: record.Record, seconds: float, memory: float) -> bool:

@@ -110,6 +110,10 @@ class Part(ABC):
         """The names that are looked for."""
         return [self.file] if isinstance(self.file, str) else list(self.file)
 
+    def uses_base(self, kind: Kind) -> bool:
+        """Whether the assignment's base model is needed to measure a submission of a kind."""
+        return kind in ("adapter", "run")
+
     @abstractmethod
     def prepare(self, folder: Path, seed: int, own: bool) -> None:
         """Opens what is asked, in the grader and in the processes of submissions.

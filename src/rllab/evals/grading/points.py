@@ -1,5 +1,6 @@
 """What a value is worth: points by thresholds, or linear between values."""
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -53,8 +54,14 @@ class Points:
         return self._rule[-1][1]
 
     def of(self, value: float, low: float) -> float:
-        """Returns the points of a value whose interval has the lower end `low`, to a hundredth."""
+        """Returns the points of a value whose interval has the lower end `low`, to a hundredth.
+
+        Raises:
+            ValueError: it is not a number.
+        """
         x, rule = low if self.by == "low" else value, self._rule
+        if not math.isfinite(x):
+            raise ValueError(f"{x} is worth no points")
         if self.steps:
             return max((points for at, points in rule if x >= at), default=0.0)
         if x <= rule[0][0]:

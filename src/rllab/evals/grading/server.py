@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rllab.text.models import LanguageModel
 
 _FILE_SIZE = 4 << 30  # bytes that a process may write into its record
+_SANDBOX = 30.0  # seconds that sandboxes may take beyond a program's own
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "Cannot allocate memory")
 
 
@@ -36,14 +37,16 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of
 class Job:
     """A part of a submission to be measured.
 
-    number: the answer has it. part: its name. path, kind: what is submitted for it. record: the file to append to.
-    done: batches that the record has. seconds, memory: limits; memory in GiB. threads: for computing.
+    number: the answer has it. part: its name. path, kind: what is submitted for it. folder: that of the submission, ""
+    where it is a single file. record: the file to append to. done: batches that the record has. seconds, memory:
+    limits; memory in GiB. threads: for computing.
     """
 
     number: int
     part: str
     path: str
     kind: Kind
+    folder: str
     record: str
     done: int
     seconds: float
@@ -110,7 +113,8 @@ def _serve(assignment: Assignment, base: "LanguageModel | None", answers: Any) -
             *lines, unread = (unread + data).split(b"\n")
             for line in lines:
                 job = Job(**json.loads(line))
-                running[_forked(assignment, base, job)] = job, time.monotonic() + job.seconds
+                own = _SANDBOX * (job.kind == "program")  # the sandbox keeps the limit itself, and cleans up
+                running[_forked(assignment, base, job)] = job, time.monotonic() + job.seconds + own
         for process, (job, end) in list(running.items()):
             ended, status = os.waitpid(process, os.WNOHANG)
             late = not ended and time.monotonic() >= end
@@ -156,7 +160,8 @@ def _run(assignment: Assignment, base: "LanguageModel | None", job: Job) -> None
     try:
         _limit(job, path.parent)
         part = assignment.parts[job.part]
-        place = Place(Path(job.path), job.kind, base, assignment.seed, job.seconds, job.memory, path.parent)
+        folder = Path(job.folder) if job.folder else None
+        place = Place(Path(job.path), job.kind, base, assignment.seed, job.seconds, job.memory, path.parent, folder)
         if (known := record.read(path)) and known.facts is None:
             record.append(path, {"facts": part.inspect(place)})
         for rows in part.measure(place, job.done):
