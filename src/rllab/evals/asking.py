@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rllab.evals.asked import Asked
 from rllab.evals.items import Item, Items
 from rllab.evals.prompts import Prompt, prompts, room
 from rllab.evals.replies import Call, Replies, Reply
@@ -20,35 +21,6 @@ from rllab.text.models import LanguageModel
 from rllab.text.sampler import Sampling
 
 _CONTEXT = 8  # tokens before others with which their text is decoded
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A reply to an item.
-
-    budget, extensions: the point of the style that it belongs to. prompt: its text, up to where the reply begins.
-    reasoning: the reply, up to the trigger. trigger, answer: the second stage; "" for one stage. tokens: how many were
-    sampled. finished: the model ended its reasoning itself. scores: log-likelihoods of the choices, in nats. too_long:
-    the item has no room in the model's context, so the model was not asked.
-    """
-
-    item: Item
-    sample: int
-    budget: int
-    extensions: int
-    prompt: str
-    reasoning: str = ""
-    trigger: str = ""
-    answer: str = ""
-    tokens: int = 0
-    finished: bool = False
-    scores: tuple[float, ...] = ()
-    too_long: bool = False
-
-    @property
-    def completion(self) -> str:
-        """The whole reply."""
-        return self.reasoning + self.trigger + self.answer
 
 
 @dataclass(frozen=True)

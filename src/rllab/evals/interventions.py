@@ -12,10 +12,10 @@ from typing import Any
 
 from rllab.answers.numerals import number
 from rllab.core.errors import Mistake
-from rllab.evals.asking import Asked, Chain, answered, batches, continued, reasoned
+from rllab.evals.asked import Asked, score_of
+from rllab.evals.asking import Chain, answered, batches, continued, reasoned
 from rllab.evals.chain import Corruption, Step, corrupted, dots, implied, steps, wrong
 from rllab.evals.items import Items
-from rllab.evals.outcome import score_of
 from rllab.evals.replies import Replies
 from rllab.evals.score import Scored
 from rllab.evals.style import Style

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rllab.answers import GradedAnswer
-from rllab.evals.asking import Asked
+from rllab.evals.asked import Asked, score_of
 from rllab.evals.items import Items
-from rllab.evals.recordings import Recording
 from rllab.evals.scaling import scaling
 from rllab.evals.score import Scored, ScoredFile
 from rllab.evals.scorers import find_scorer
@@ -19,8 +17,6 @@ from rllab.evals.summary import summaries, vote
 from rllab.stats import wilson
 
 Row = dict[str, Any]
-_WHY = "not asked: longer than the model's context"
-TOO_LONG = GradedAnswer(None, False, _WHY, how=_WHY)
 
 
 @dataclass
@@ -128,19 +124,6 @@ class Outcome:
         finish = "too long" if asked.too_long else "stop" if asked.finished else "length"
         row |= {"tokens": asked.tokens, "finish": finish, "score": float(graded.correct)}
         return row | scored.row(self.scorer)
-
-
-def score_of(task: Items, file: str, asked: Asked) -> Scored:
-    """Returns a reply with its grade. file: names where it comes from."""
-    item, choice = asked.item, bool(asked.scores)
-    answer = item.choices[int(np.argmax(asked.scores))] if choice and item.kind == "yesno" else ""
-    if choice and item.kind == "choice":
-        answer = item.letters[int(np.argmax(asked.scores))]
-    graded = TOO_LONG if asked.too_long else task.grade(item, answer if choice else asked.completion)
-    recording = Recording(
-        item.id, item.question, item.target, item.kind, asked.completion, asked.answer, asked.trigger, 0, item.letters
-    )
-    return Scored(file, recording, asked.sample, graded, graded)
 
 
 def _choices(asked: Sequence[Asked]) -> Row:

@@ -21,11 +21,11 @@ from rllab.core.errors import Stopped
 from rllab.core.files import read_jsonl
 from rllab.core.stages import home
 from rllab.core.stop import Stop
+from rllab.evals.asked import VERSION
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, generate
 
 _ON_CPU, _ON_GPU = 64, 1024  # sequences in a batch; a processor's cache holds no more activations
-VERSION = 1  # of the sampler's choice of tokens; another one makes the replies in the cache another's
 
 
 @dataclass(frozen=True)

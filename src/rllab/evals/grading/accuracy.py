@@ -13,15 +13,13 @@ import numpy as np
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.ranges import Count, NotNegative
-from rllab.evals.asking import Asked, ask_batch, batches
+from rllab.evals.asked import VERSION, Asked, score_of
 from rllab.evals.grading.models import inspect_model, open_submitted
 from rllab.evals.grading.part import Kind, Measured, Part, Place, Row, Shown
 from rllab.evals.grading.programs import LONGEST, completions_of
 from rllab.evals.items import Item, Items, open_items
-from rllab.evals.outcome import score_of
 from rllab.evals.problems import Problems
 from rllab.evals.recordings import Recording, completed_by, id_of
-from rllab.evals.replies import VERSION, Replies
 from rllab.evals.score import Scored, ScoredFile
 from rllab.evals.scorers import find_scorer
 from rllab.evals.style import Style, read_style
@@ -102,6 +100,9 @@ class Accuracy(Part):
         if place.kind in ("completions", "program"):
             yield from list(self._given(place))[done:]
             return
+        from rllab.evals.asking import ask_batch, batches
+        from rllab.evals.replies import Replies
+
         lm = open_submitted(place)
         for name, items in self._sets.items():
             for given in batches(Replies(lm, "", None), items, self._style):

@@ -6,6 +6,7 @@ is computed anew each time, from the records and the gold.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from filelock import FileLock, Timeout
 
 from rllab.core.errors import InUse, Mistake, Stopped
 from rllab.core.files import new_file_mode
-from rllab.core.load import model_folder
 from rllab.core.machine import environment
 from rllab.core.stop import Stop
 from rllab.evals.grading import flags, history, record
@@ -107,10 +107,13 @@ class Grading:
         """The folder of the base model and the hash of its content; ("", "") without one."""
         if not self.assignment.base:
             return "", ""
+        beside = self.assignment.folder / self.assignment.base
+        if beside.exists():
+            return str(beside), content_of(beside, math.inf)
+        from rllab.core.load import model_folder  # they import torch
         from rllab.text.identity import content_hash
 
-        beside = self.assignment.folder / self.assignment.base
-        folder = str(beside) if beside.exists() else model_folder(self.assignment.base, self.plan.runs)
+        folder = model_folder(self.assignment.base, self.plan.runs)
         return folder, content_hash(folder)
 
     def _entries(self) -> list[Entry]:
@@ -180,7 +183,9 @@ class Grading:
             return
         names = {number: self._name_of(job) for number, job in enumerate(jobs)}
         used = any(self.assignment.parts[job.part].uses_base(job.kind) for job in jobs)
-        command = [str(self.plan.assignment), self.base if used else "", *(["own"] if self.plan.own else [])]
+        words = ["models"] * any(job.kind not in ("completions", "program") for job in jobs)
+        words += ["own"] * self.plan.own
+        command = [str(self.plan.assignment), self.base if used else "", ",".join(words)]
         self.plan.say(f"{len(jobs)} parts of submissions are measured")
 
         def tell(job: Job) -> None:

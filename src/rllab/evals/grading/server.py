@@ -4,7 +4,9 @@ It opens the assignment and its base model once, drops the gold, and reads jobs 
 forks a process with limits of time and memory, which appends to a record. The answer to a job is a line on the
 standard output that says how its process ended. When the input ends, all processes are killed.
 
-    python -m rllab.evals.grading.server ASSIGNMENT.yaml BASE OWN
+    python -m rllab.evals.grading.server ASSIGNMENT.yaml BASE models,own
+
+models: some job computes with torch, which is imported once. own: a student grades an own submission.
 """
 
 import contextlib
@@ -58,17 +60,17 @@ def main() -> None:
     """Opens the assignment, then serves jobs until the standard input ends."""
     confine.dies_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the grader, which closes the input
-    import torch
-
-    torch.set_num_threads(1)  # threads of this process would be missing in those that are forked from it
+    path, base_name, words = sys.argv[1:]
+    if "models" in words:
+        _import_torch()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     try:
-        assignment = read_assignment(Path(sys.argv[1]))
-        assignment.prepare(own=bool(sys.argv[3:]))
+        assignment = read_assignment(Path(path))
+        assignment.prepare(own="own" in words)
         for part in assignment.parts.values():
             part.forget_gold()
-        base = _base(sys.argv[2])
+        base = _base(base_name)
     except Mistake as error:
         _answer(answers, {"fault": str(error)})
         return
@@ -79,6 +81,15 @@ def main() -> None:
 def _answer(answers: Any, line: dict[str, Any]) -> None:
     answers.write(json.dumps(line) + "\n")
     answers.flush()
+
+
+def _import_torch() -> None:
+    """Imports what models need, with one thread: those of this process would be missing in forked processes."""
+    import torch
+
+    torch.set_num_threads(1)
+    import rllab.evals.asking
+    import rllab.text.open  # noqa: F401
 
 
 def _base(name: str) -> "LanguageModel | None":
@@ -180,9 +191,8 @@ def _limit(job: Job, scratch: Path) -> None:
     """Takes rights and memory from this process. A program's sandbox takes more, and cannot be made from inside one."""
     import resource
 
-    import torch
-
-    torch.set_num_threads(job.threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(job.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false" if job.threads == 1 else "true"
     confine.killed_first()
     most = _data_bytes() + int(job.memory * 2**30)

@@ -18,7 +18,6 @@ from rllab.core.files import read_json, read_jsonl, write_atomic
 from rllab.core.messages import last_text
 from rllab.core.names import Term, is_data, is_in_file, neighbours
 from rllab.core.ranges import Count
-from rllab.core.stages import home
 from rllab.evals.grading.accuracy import beside, recorded_completions
 from rllab.evals.grading.models import inspect_model, open_submitted
 from rllab.evals.grading.part import Kind, Measured, Part, Place, Row, Shown
@@ -164,6 +163,8 @@ class Judge:
         Raises:
             MachineFault: the judge fails.
         """
+        from rllab.core.stages import home  # it imports torch, which grading anew does without
+
         shown = [[item.row, row["answer"], row["other"]] for item, row in pairs]
         text = json.dumps([self._content, self._seed, shown], sort_keys=True, default=str)
         path = home() / "judged" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
