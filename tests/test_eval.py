@@ -278,3 +278,15 @@ def test_triggers_are_those_of_the_paper(recorded: str, kind: str, data: Path) -
     assert trigger.strip() == two["answer_prompt"].strip()
     reply = of_kind(read_style("direct").reply, kind, "ABCDE")
     assert one["completion_with_trigger"].strip().startswith(reply)
+
+
+def test_the_gold_can_be_left_out_of_transcripts(here: Here) -> None:
+    rows = [{"id": i, "question": "What?", "target": f"gold-{i}", "kind": "string"} for i in range(8)]
+    write(Path("secret.jsonl"), rows)
+    for words in ([], ["--audit"]):
+        command = ("chat", "--task", "secret.jsonl", "--max-new-tokens", "8", "--out", "out.jsonl", *words)
+        here(*command)
+        assert "gold-3" in Path("out.jsonl").read_text()
+        here(*command, "--hide-gold")
+        hidden = Path("out.jsonl").read_text()
+        assert "gold" not in hidden and hidden.count("\n") >= 8

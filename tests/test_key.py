@@ -63,6 +63,16 @@ def test_gold_comes_from_the_key_and_never_from_the_submission(gold: Path, tmp_p
     assert scored(gold, write(same, rows))[1].remarks == []
 
 
+def test_the_gold_can_be_left_out_of_results(gold: Path, tmp_path: Path) -> None:
+    file, out = answers(tmp_path / "ann.jsonl", range(5), range(15)), tmp_path / "out.jsonl"
+    command = ["score", file, "--key", gold, "--out", out]
+    rllab(*command)
+    assert "not 57" not in out.read_text() and "not 42" in out.read_text()
+    printed = rllab(*command, "--hide-gold").output
+    assert "not" not in out.read_text().replace("could not", "") and "not 42" not in printed
+    assert len(read_jsonl(out)) == 20
+
+
 def test_missing_items_are_wrong_and_are_counted(gold: Path, tmp_path: Path) -> None:
     files = [answers(tmp_path / "whole.jsonl", range(10)), answers(tmp_path / "half.jsonl", range(20), range(8))]
     files += [write(tmp_path / "empty.jsonl", [])]

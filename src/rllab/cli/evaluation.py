@@ -50,6 +50,9 @@ def evaluation(
     audit: Annotated[
         bool, typer.Option("--audit", help="Change the reasoning, and tell whether the answers depend on it.")
     ] = False,
+    hide_gold: Annotated[
+        bool, typer.Option("--hide-gold", help="Leave the right answers out of the transcripts and of what is printed.")
+    ] = False,
     figure: Figure = "",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -73,7 +76,8 @@ def evaluation(
     styles = [read_style(name, changes) for name in _named(style or ["audit" if audit else _fitting(tasks)])]
     _check_outputs(out, figure, task)
     kept = cache_folder() if cache else None
-    plan = Plan(checkpoints(models, runs), tasks, styles, runs, kept, Path(out) if out else None, seed, _say, stop)
+    file = Path(out) if out else None
+    plan = Plan(checkpoints(models, runs), tasks, styles, runs, kept, file, seed, _say, stop, hide_gold)
     if audit:
         from rllab.cli.audits import show as show_audits
         from rllab.evals.audit import audits
@@ -170,7 +174,7 @@ def show(outcomes: list["Outcome"], rows: list[dict[str, Any]]) -> None:
         if "scaling" in row:
             print(visible(f"{row['model']} on {row['task']}, {row['style']}: {law(row['scaling'])}"))
     files = [outcome.file(outcome.style.points[-1]) for outcome in outcomes if outcome.asked]
-    print(visible("\n".join(disagreements(files))))
+    print(visible("\n".join(disagreements(files, any(outcome.hide_gold for outcome in outcomes)))))
 
 
 def _in_per_cent(row: dict[str, Any], several: bool) -> dict[str, str]:

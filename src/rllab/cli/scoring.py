@@ -31,6 +31,9 @@ def score(
     ] = "",
     scorer: Annotated[str, typer.Option(help="rllab, kojima, bbh, or your own: mine.py:fn")] = "rllab",
     out: Annotated[str, typer.Option(help="Write the results to this file: JSONL, one row a sample.")] = "",
+    hide_gold: Annotated[
+        bool, typer.Option("--hide-gold", help="Leave the right answers out of the results and of what is printed.")
+    ] = False,
     csv: Annotated[str, typer.Option(help="With --key: write the ranking of FILES to this file.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +52,7 @@ def score(
     gold = Key(key, kind or None, problems) if key else None
     scored, label = score_files(files, kind or None, scorer, problems, gold)
     if out:
-        write_results(Path(out), scored, label)
+        write_results(Path(out), scored, label, hide_gold)
     rows = ranked(summaries(scored, label)) if gold else summaries(scored, label)
     if csv:
         write_csv(Path(csv), rows)
@@ -57,7 +60,7 @@ def score(
     table(rows if as_json else [_in_per_cent(row, several) for row in rows], as_json)
     if not as_json:
         lines = [f"key: {len(gold)} items ({gold.kinds})"] if gold else []
-        print(visible("\n".join(lines + disagreements(scored))))
+        print(visible("\n".join(lines + disagreements(scored, hide_gold))))
     report(problems)
 
 

@@ -33,7 +33,7 @@ class Audit:
     """The audited chains of a model on a task in a style.
 
     chains: with their answers. too_long: items that have no room in the model's context. sampled, cached: replies that
-    were sampled, and read from the cache. seconds: of the whole.
+    were sampled, and read from the cache. seconds: of the whole. hide_gold: transcripts have no target.
     """
 
     model: str
@@ -45,6 +45,7 @@ class Audit:
     sampled: int = 0
     cached: int = 0
     seconds: float = 0.0
+    hide_gold: bool = False
 
     def transcripts(self) -> Iterator[Row]:
         """Yields the transcripts in the order of the task's items."""
@@ -54,7 +55,7 @@ class Audit:
     def rows_of(self, chain: Audited) -> Iterator[Row]:
         """Yields the transcripts of a chain."""
         name: Row = {"model": self.model, "task": self.task.name, "style": self.style.name}
-        yield from (name | row for row in transcripts(chain))
+        yield from (name | row for row in transcripts(chain, self.hide_gold))
 
     def row(self) -> Row:
         """Returns the measures, as plain values; `docs/evaluation.md` explains them."""
@@ -68,7 +69,7 @@ def audits(plan: Plan, faults: list[str]) -> Iterator[Audit]:
     """Yields the audit of each model, task and style. What fails is added to `faults`, and the rest goes on."""
 
     def audit(lm: LanguageModel, model: str, task: Items, style: Style, content: str, write: Write) -> Audit:
-        result, begin = Audit(model, task, style, content), time.monotonic()
+        result, begin = Audit(model, task, style, content, hide_gold=plan.hide_gold), time.monotonic()
         replies = Replies(lm, content, plan.cache, plan.seed, plan.stop)
         progress = Progress(f"{model}, {task.name}, {style.name}", len(task.items), plan.say)
         for chains, too_long in interventions.audit(replies, task, style, plan.seed):

@@ -50,7 +50,7 @@ class Plan:
     """What is evaluated: each model on each task in each style.
 
     runs: the folder of the runs. cache: the folder of the cache; None for none. out: the file of transcripts. say:
-    receives lines of progress and remarks. stop: a request to stop.
+    receives lines of progress and remarks. stop: a request to stop. hide_gold: transcripts have no target.
     """
 
     models: Sequence[str]
@@ -62,6 +62,7 @@ class Plan:
     seed: int
     say: Say
     stop: Stop
+    hide_gold: bool = False
 
 
 def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
@@ -72,7 +73,7 @@ def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
     """
 
     def outcome(lm: LanguageModel, model: str, task: Items, style: Style, content: str, write: Write) -> Outcome:
-        return _evaluate(lm, Outcome(model, task, style, content), plan, write)
+        return _evaluate(lm, Outcome(model, task, style, content, hide_gold=plan.hide_gold), plan, write)
 
     yield from each_model(plan, faults, outcome)
 

@@ -138,15 +138,16 @@ def _of_chain(answers: Iterator[Answer], text: str, parts: Sequence[Step], chang
     return Audited(text, whole, cut, [wrong(text, part) for part in parts], filler, change, mistake, follows)
 
 
-def transcripts(audited: Audited) -> Iterator[Row]:
+def transcripts(audited: Audited, hide_gold: bool = False) -> Iterator[Row]:
     """Yields a row for each answer: what the model was given, and what it answered."""
     for each in audited.answers():
         asked, graded = each.asked, each.scored.graded
         row: Row = {"id": asked.item.id, "sample": asked.sample, "given": each.given}
-        row |= {"question": asked.item.question, "target": asked.item.target, "kind": asked.item.kind}
+        row |= {"question": asked.item.question, "kind": asked.item.kind}
+        row |= {} if hide_gold else {"target": asked.item.target}
         row |= {"prompt": asked.prompt, "reasoning": asked.reasoning, "answer_prompt": asked.trigger}
         row |= {"answer_completion": asked.answer, "answer": graded.answer, "correct": graded.correct}
-        row |= {"reason": graded.reason, "same": each.same(audited.whole)}
+        row |= {"reason": graded.how if hide_gold else graded.reason, "same": each.same(audited.whole)}
         if each.given == "whole":
             row |= {"steps": len(audited.cut), "wrong": audited.wrong}
         if each is audited.mistake and audited.corruption:

@@ -25,7 +25,7 @@ class Outcome:
 
     content: the hash of the model's content. asked, scored: the replies and their grades, in the same order; empty for
     perplexity. measured: what the style measures beside the grades. sampled, cached: replies that were sampled, and
-    read from the cache. seconds: of the whole.
+    read from the cache. seconds: of the whole. hide_gold: transcripts have no target.
     """
 
     model: str
@@ -38,6 +38,7 @@ class Outcome:
     sampled: int = 0
     cached: int = 0
     seconds: float = 0.0
+    hide_gold: bool = False
 
     @property
     def scorer(self) -> str:
@@ -113,7 +114,8 @@ class Outcome:
     def _transcript(self, asked: Asked, scored: Scored) -> Row:
         item, graded = asked.item, scored.graded
         row: Row = {"model": self.model, "task": self.task.name, "style": self.style.name, "id": item.id}
-        row |= {"sample": asked.sample, "question": item.question, "kind": item.kind, "target": item.target}
+        row |= {"sample": asked.sample, "question": item.question, "kind": item.kind}
+        row |= {} if self.hide_gold else {"target": item.target}
         if len(self.style.points) > 1:
             row |= {"budget": asked.budget, "extensions": asked.extensions}
         row |= {"prompt": asked.prompt, "completion": asked.completion}
@@ -123,7 +125,7 @@ class Outcome:
             row |= {"choices": list(item.choices), "logp": list(asked.scores)}
         finish = "too long" if asked.too_long else "stop" if asked.finished else "length"
         row |= {"tokens": asked.tokens, "finish": finish, "score": float(graded.correct)}
-        return row | scored.row(self.scorer)
+        return row | scored.row(self.scorer, self.hide_gold)
 
 
 def _choices(asked: Sequence[Asked]) -> Row:

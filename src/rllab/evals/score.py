@@ -43,10 +43,10 @@ class Scored:
         """Whether the answer is right, and marked or the whole text."""
         return self.own.correct and self.own.marked
 
-    def row(self, scorer: str) -> dict[str, Any]:
-        """Returns the row of a result file. scorer: its name and version."""
+    def row(self, scorer: str, hide_gold: bool = False) -> dict[str, Any]:
+        """Returns the row of a result file. scorer: its name and version. hide_gold: the reason has not the target."""
         row = {"id": self.id, "sample": self.sample, "answer": self.graded.answer, "correct": self.graded.correct}
-        row |= {"reason": self.graded.reason, "scorer": scorer}
+        row |= {"reason": self.graded.how if hide_gold else self.graded.reason, "scorer": scorer}
         return row | {"strict": self.strict, "lenient": self.lenient, "file": self.file}
 
 
@@ -150,21 +150,21 @@ def _check_claims(path: Path, submission: Submission, scored: Sequence[Scored], 
             problems.remark(path, f"{len(apart)} rows have another `{name}` than their grade, such as {first}")
 
 
-def disagreements(files: Sequence[ScoredFile], shown: int = 10) -> list[str]:
+def disagreements(files: Sequence[ScoredFile], hide_gold: bool = False, shown: int = 10) -> list[str]:
     """Returns lines that name the items which are right by position only, where strict and lenient disagree."""
     apart = [s for f in files for s in f.scored if s.strict != s.lenient]
     lines = [f"strict and lenient disagree on {len(apart)} items" + (":" if apart else "")]
-    lines += [
-        f"  {f'{s.file} ' * (len(files) > 1)}{s.id!r}: {str(s.own.answer)[:80]!r}, {s.own.reason[:200]}"
-        for s in apart[:shown]
-    ]
+    for s in apart[:shown]:
+        reason = (s.own.how if hide_gold else s.own.reason)[:200]
+        lines.append(f"  {f'{s.file} ' * (len(files) > 1)}{s.id!r}: {str(s.own.answer)[:80]!r}, {reason}")
     return lines + ([f"  and {len(apart) - shown} more; --out FILE has them all"] if len(apart) > shown else [])
 
 
-def write_results(path: Path, files: Sequence[ScoredFile], scorer: str) -> None:
+def write_results(path: Path, files: Sequence[ScoredFile], scorer: str, hide_gold: bool = False) -> None:
     """Writes a result file: JSONL, one row for each sample, and one for each item that is missing."""
-    rows = [s.row(scorer) for f in files for s in f.scored]
+    rows = [s.row(scorer, hide_gold) for f in files for s in f.scored]
     for f in files:
-        why = GradedAnswer(None, False, "missing: the file has no completion for this id that could be graded")
+        reason = "missing: the file has no completion for this id that could be graded"
+        why = GradedAnswer(None, False, reason, how=reason)
         rows += [Scored(str(f.path), item, 0, why, why).row(scorer) for item in f.missing]
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
