@@ -68,7 +68,7 @@ def test_the_gold_can_be_left_out_of_results(gold: Path, tmp_path: Path) -> None
     command = ["score", file, "--key", gold, "--out", out]
     rllab(*command)
     assert "not 57" not in out.read_text() and "not 42" in out.read_text()
-    printed = rllab(*command, "--hide-gold").output
+    printed = rllab(*command, "--hide-gold").stdout
     assert "not" not in out.read_text().replace("could not", "") and "not 42" not in printed
     assert len(read_jsonl(out)) == 20
 
