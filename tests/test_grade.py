@@ -235,3 +235,18 @@ def _alive(word: str) -> list[str]:
         if word in text and str(os.getpid()) != path.parent.name:
             lines.append(text)
     return lines
+
+
+def test_a_stop_keeps_what_is_measured(course: Course) -> None:
+    course.recorded("ann", right=30)
+    (course.submissions / "hang.py").write_text("while True: pass")
+    line = [sys.executable, "-m", "rllab", "grade", str(course.folder / "assignment.yaml"), str(course.submissions)]
+    process = subprocess.Popen([*line, "--out", str(course.out)], stdout=-1, stderr=-1, text=True)
+    while not any('"end"' in path.read_text() for path in course.out.rglob("ann/*.jsonl")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=30)
+    assert process.returncode == 99 and "stopped: by SIGINT; the same command goes on" in printed
+    rows = course.rows()
+    assert rows["ann"]["points"] == "10" and rows["hang"]["status"] == "not graded" and rows["hang"]["points"] == ""
+    assert not _alive(str(course.out))

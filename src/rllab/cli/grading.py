@@ -22,7 +22,7 @@ def grade(
     out: Annotated[Path, typer.Option(help="The folder for grades.csv, results/, html/, index.html and records/.")] = (
         Path("grades")
     ),
-    only: Annotated[str, typer.Option(help="Measure the submission of this id anew, whatever was measured.")] = "",
+    only: Annotated[str, typer.Option(help="Measure the submission of this id anew, and no other.")] = "",
     own: Annotated[
         bool, typer.Option("--self", help="Grade your own submission, SUBMISSIONS, with what students have.")
     ] = False,

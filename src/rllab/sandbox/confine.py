@@ -5,7 +5,7 @@ import ctypes
 import os
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 PROCESSES, FILES, FILE_SIZE = 64, 64, 16 << 20  # a program's limits: processes, open files, bytes of a file
@@ -189,13 +189,14 @@ def python_is_readable() -> bool:
     return os.access(os.__file__, os.R_OK)
 
 
-def confine(folder: str | None, *, reads: bool = True, shown: str | None = None) -> bool:
+def confine(folder: str | None, *, reads: bool = True, shown: str | None = None, devices: Sequence[str] = ()) -> bool:
     """Forbids this process changes of files, TCP connections (Landlock 4) and signals to other processes (Landlock 6).
 
     Returns whether the kernel has Landlock and applies the rules; older versions have fewer.
 
     folder: where files may still be changed; None: nowhere. `os.devnull` stays writable.
     reads: whether it may read all files; else only those of Python, of the system, in `folder` and in `shown`.
+    devices: files that stay writable, such as those of a GPU.
     """
     if sys.platform != "linux":
         return False
@@ -207,7 +208,7 @@ def confine(folder: str | None, *, reads: bool = True, shown: str | None = None)
     handled = writes | (0 if reads else _READS)
     scopes = [handled, *([_TCP] if version >= 4 else []), *([_SIGNALS] if version >= 6 else [])]
     rules = libc.syscall(_RULES, struct.pack(f"{len(scopes)}Q", *scopes), 8 * len(scopes), 0)
-    places = [(os.devnull, handled & 0x4006)]
+    places = [(device, handled & 0x4006) for device in (os.devnull, *devices)]
     if folder is not None:
         places.append((folder, handled))
     if not reads:

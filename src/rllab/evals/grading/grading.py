@@ -42,7 +42,8 @@ class Plan:
     """What is graded.
 
     assignment: its file. submissions: their folder, or one's own submission. out: the folder for grades and records.
-    only: the id of a submission that is measured anew; "" for none. own: a student grades an own submission, with what
+    only: the id of the only submission that is measured, and that anew; "" for all that is missing.
+    own: a student grades an own submission, with what
     students have. hide_gold: no page shows gold. runs: the folder of runs. say: receives lines of progress.
     """
 
@@ -202,6 +203,8 @@ class Grading:
         """Yields what is to be measured, and begins its records."""
         number = 0
         for submission in self.submissions:
+            if self.plan.only not in ("", submission.entry.id):
+                continue
             for name, given in submission.parts.items():
                 part = self.assignment.parts[name]
                 seconds, memory = part.seconds or self.assignment.seconds, part.memory or self.assignment.memory

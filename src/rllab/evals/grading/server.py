@@ -200,7 +200,7 @@ def _limit(job: Job, scratch: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, _FILE_SIZE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if job.kind != "program":
-        confine.confine(str(scratch))
+        confine.confine(str(scratch), devices=[str(p) for p in Path("/dev").glob("nvidia*") if p.is_char_device()])
 
 
 def _data_bytes() -> int:
