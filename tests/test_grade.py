@@ -202,11 +202,11 @@ def test_kills_change_no_grade(course: Course) -> None:
     whole, chance = course.grade(), random.Random(0)
     wanted = produced(course)
     course.out.rename(course.folder / "alone")
-    kills = 0
+    kills, fresh = 0, os.environ | {"NUMBA_CACHE_DIR": str(course.folder / "compiled")}  # as on a new machine
     for kill in range(100):
         lines = _lines(course)
-        process = subprocess.Popen([*line, "--out", str(course.out)], stdout=-3, stderr=-3)
-        while process.poll() is None and (kill > 3 or _lines(course) == lines):
+        process = subprocess.Popen([*line, "--out", str(course.out)], stdout=-3, stderr=-3, env=fresh)
+        while process.poll() is None and (kill > 1 or _lines(course) == lines):
             time.sleep(0.02)  # each life measures something, so that there is an end
         time.sleep(chance.uniform(0, 0.5))
         if process.poll() is not None:
@@ -214,7 +214,7 @@ def test_kills_change_no_grade(course: Course) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-    assert process.returncode == 0 and kills
+    assert process.returncode == 0 and kills and list((course.folder / "compiled").rglob("*.nbi"))
     assert course.grade() == whole and produced(course) == wanted
     assert not _alive(str(course.out))
 
@@ -250,3 +250,18 @@ def test_a_stop_keeps_what_is_measured(course: Course) -> None:
     rows = course.rows()
     assert rows["ann"]["points"] == "10" and rows["hang"]["status"] == "not graded" and rows["hang"]["points"] == ""
     assert not _alive(str(course.out))
+
+
+def test_a_salt_asks_a_twin_of_a_benchmark(course: Course, data: Path) -> None:
+    rows = json.loads((data / "last_letters/last_letters.json").read_text())["examples"][:60]
+    course.assign(letters={"task": "last_letters", "limit": 60, "salt": "2026", "points": 10})
+    known = {row["question"]: row["answer"] for row in rows}
+    method = "''.join(word[-1] for word in row['question'].split('\"')[1].split())"
+    for name, answer in {"memory": "known.get(row['question'], '')", "method": method}.items():
+        (course.submissions / f"{name}.py").write_text(
+            f"import json, sys\nknown = {known!r}\nfor line in open(sys.argv[1]):\n    row = json.loads(line)\n"
+            f"    print(json.dumps({{'id': row['id'], 'completion': {answer}}}))\n"
+        )
+    grades = course.grade()
+    assert grades["memory"]["points"] == 0 and "memorised" in grades["memory"]["flags"][0]
+    assert grades["method"]["points"] >= 9 and grades["method"]["flags"] == []

@@ -42,9 +42,9 @@ class Plan:
     """What is graded.
 
     assignment: its file. submissions: their folder, or one's own submission. out: the folder for grades and records.
-    only: the id of the only submission that is measured, and that anew; "" for all that is missing.
-    own: a student grades an own submission, with what
-    students have. hide_gold: no page shows gold. runs: the folder of runs. say: receives lines of progress.
+    only: the id of the only submission that is measured, and that anew; "" for all that is missing. own: a student
+    grades an own submission, with what students have. hide_gold: no page shows gold. runs: the folder of runs. say:
+    receives lines of progress.
     """
 
     assignment: Path

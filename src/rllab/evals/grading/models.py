@@ -47,6 +47,20 @@ def open_submitted(place: Place) -> "LanguageModel":
     return without_generation_config(lm)
 
 
+def warm_up(lm: "LanguageModel | None") -> None:
+    """Compiles what sampling on a CPU needs, before processes are forked that may not write the compiler's cache.
+
+    lm: a model that is open; None to make a small one.
+    """
+    from rllab.text.models import new_model
+    from rllab.text.sampler import Sampling, generate
+    from rllab.text.tokenizers import word_tokenizer
+
+    shape = {"model_type": "qwen3", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+    lm = lm or new_model(shape | {"num_attention_heads": 2, "num_key_value_heads": 2}, word_tokenizer(["a"]))
+    generate(lm, [[0, 0], [0]], Sampling(max_new_tokens=2))
+
+
 def place_of_model(place: Place) -> Place:
     """Returns where the model lies, and its kind: that of a run is in its newest checkpoint."""
     if place.kind != "run":
