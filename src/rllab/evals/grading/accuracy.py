@@ -123,7 +123,7 @@ class Accuracy(Part):
     def judge(self, rows: Sequence[Row]) -> Measured:
         file, remarks = self._scored("task", rows)
         (summary,) = summaries([file], find_scorer("rllab")[1])
-        names = ["unanswered", "strict", "lenient", "missing", "samples", "k"] + ["majority"] * (summary["k"] > 1)
+        names = ["unanswered", "strict", "lenient", "missing"] + ["samples", "k", "majority"] * (summary["k"] > 1)
         facts = {name: summary[name] for name in names} | {"items": summary["items"], "scorer": summary["scorer"]}
         tokens = [row["tokens"] for row in rows if row.get("set") == "task" and "tokens" in row]
         facts |= {"tokens": float(np.mean(tokens))} if tokens else {}
@@ -238,4 +238,4 @@ def _why(scored: Scored) -> str:
     graded = scored.graded
     if graded.answer is None:
         return f"no answer: {graded.how}"
-    return f"{'right' if graded.correct else 'wrong'}: {graded.answer[:200]!r} ({graded.how})"
+    return f"{'right' if graded.correct else 'wrong'}: read as {graded.answer[:200]!r}, {graded.how}"
