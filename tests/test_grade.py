@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +229,10 @@ def _alive(word: str) -> list[str]:
     """The command lines of processes that name a folder."""
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with suppress(OSError):  # it has ended meanwhile
             text = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if word in text and str(os.getpid()) != path.parent.name:
-            lines.append(text)
+            if word in text and str(os.getpid()) != path.parent.name:
+                lines.append(text)
     return lines
 
 

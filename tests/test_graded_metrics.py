@@ -85,15 +85,16 @@ def test_the_order_of_a_function_is_known(code: str, share: float, folder: Path)
     assert result.facts["ties"] == (40 if share == 0.5 else 0)
 
 
-def test_the_place_of_an_answer_tells_nothing_and_is_a_function_of_seed_and_id(folder: Path) -> None:
+def test_the_place_of_an_answer_is_a_function_of_the_answers_alone(folder: Path) -> None:
+    """A function knows its pairs, and could compute any other draw."""
+    part, other = an_order(folder), Order(points=1.0, task="swapped.jsonl")
+    swapped = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in PAIRS]
+    write(folder / "swapped.jsonl", swapped)
+    other.prepare(folder, 0, False)
+    assert other.content() == part.content()
     rows = [{"id": row["id"], "scores": [1.0, 0.0]} for row in PAIRS]
-    shares = []
-    for seed in (0, 0, 1):
-        part = Order(points=1.0, task="pairs.jsonl")
-        part.prepare(folder, seed, False)
-        shares.append(part.judge(rows))
-        assert 0.25 < shares[-1].value < 0.75
-    assert shares[0] == shares[1] != shares[2]
+    assert part.judge(rows).value == 1 - other.judge(rows).value
+    assert 0.25 < part.judge(rows).value < 0.75
 
 
 def test_the_process_of_a_submission_does_not_know_which_answer_is_chosen(folder: Path) -> None:

@@ -5,6 +5,7 @@ given in an order that does not tell.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -65,11 +66,12 @@ class Order(Part):
         rows = list(_preferences(folder / getattr(self, key), key))[: self.limit]
         if lacking := [c for c in self.columns if not all(c in row for _, row in rows)]:
             raise FieldMistake("columns", f"{lacking[0]!r} is not in every row of {getattr(self, key)}")
-        self._better = {ident: _drawn(seed, ident) for ident, _ in rows}  # the place of the chosen answer, 0 or 1
         self._pairs = [
-            Pair(ident, row["prompt"], _ordered(row, self._better[ident]), {c: row[c] for c in self.columns})
+            Pair(ident, row["prompt"], _by_text(row["chosen"], row["rejected"]), {c: row[c] for c in self.columns})
             for ident, row in rows
         ]
+        chosen = {ident: row["chosen"] for ident, row in rows}
+        self._better = {p.id: p.answers.index(chosen[p.id]) for p in self._pairs}  # the place of the chosen answer
 
     def forget_gold(self) -> None:
         self._better = {}
@@ -171,13 +173,10 @@ def _preferences(path: Path, key: str) -> Iterator[tuple[str, Row]]:
         raise FieldMistake(key, f"{path} has no rows")
 
 
-def _drawn(seed: int, ident: str) -> int:
-    """Returns the place of the chosen answer, 0 or 1, as a function of seed and id."""
-    return hashlib.sha256(f"{seed} {ident}".encode()).digest()[0] % 2
-
-
-def _ordered(row: Row, better: int) -> tuple[Any, Any]:
-    return (row["rejected"], row["chosen"]) if better else (row["chosen"], row["rejected"])
+def _by_text(one: Any, two: Any) -> tuple[Any, Any]:
+    """Returns two answers in the order of a hash of each, so that no place tells which is the chosen one."""
+    first, second = sorted((one, two), key=lambda answer: hashlib.sha256(json.dumps(answer).encode()).digest())
+    return first, second
 
 
 def _check_head(place: Place) -> None:
