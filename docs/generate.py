@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from assignment_keys import key_tables
 from metrics import metrics_page
 from results import tables
 from rllab_envs.tasks.definitions import FOLDER, read_definition
@@ -19,7 +20,8 @@ from settings import settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
-PAGES = ("README.md", "docs/architecture.md", "docs/benchmarks.md", "docs/language-models.md", "docs/results.md")
+NAMES = ("architecture", "benchmarks", "grading", "language-models", "results")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 
 
 def tree(*roots: str) -> str:
@@ -62,7 +64,7 @@ def pages() -> dict[Path, str]:
     """The pages with their generated parts written anew."""
     parts = tables() | {"tree": tree("src/rllab", "envs/rllab_envs")}
     parts |= {"models": importlib.import_module("matrix").table()}
-    parts |= {"benchmarks": benchmarks()}
+    parts |= {"benchmarks": benchmarks(), "keys": key_tables()}
     parts |= {"dqn": methods("src/rllab/algos/dqn.py", "collect", "loss")}
     texts = {}
     for page in (ROOT / name for name in PAGES):

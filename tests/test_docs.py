@@ -31,6 +31,7 @@ FILE = r"# (\w+\.(?:py|yaml))\n"
 OTHERS = ("python llama.cpp/", "hf upload")  # programs that are not the lab's; their input is checked
 RUNS = ("grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")  # which pages name and do not train
 ELSEWHERE = ("./lab demo", "./lab test", "./lab shell", "./lab python docs/generate.py")  # other tests run these
+ELSEWHERE += ("./lab grade docs/assignment/",)
 SMALL = {r"--games \d+": "--games 2", r"--best-of \d+": "--best-of 2", r"simulations: \d+": "simulations: 4"}
 SMALL |= {
     r"--simulations \d+": "--simulations 4",
@@ -84,6 +85,9 @@ def command(line: str, folder: Path) -> None:
             command(f"./lab train {run.removesuffix('-1')} --name {run}", folder)
     line, _, file = line.partition(" > ")
     words = [w for word in shlex.split(line) for w in sorted(glob(word)) or [word]]
+    if words[:2] == ["mkdir", "-p"]:
+        Path(words[2]).mkdir(exist_ok=True)
+        return
     if words[0] == "printf":
         output = words[1].encode().decode("unicode_escape")
     elif words[:2] == ["./lab", "python"]:

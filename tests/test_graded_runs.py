@@ -333,6 +333,19 @@ def test_a_run_without_checkpoint_or_weights_is_a_mistake(copied: Callable[..., 
         a_return().inspect(place(folder))
 
 
+@pytest.mark.filterwarnings("ignore:.* is damaged")
+def test_a_run_is_handed_in_without_what_only_training_needs(copied: Callable[..., Path]) -> None:
+    folder, part = copied("cartpole"), a_return()
+    whole = part.inspect(place(folder))
+    for trainer in (folder / "checkpoints").glob("*/trainer"):
+        shutil.rmtree(trainer)
+    assert part.inspect(place(folder)) == whole
+    for path in (folder / "checkpoints").glob("*/model.safetensors"):
+        path.rename(path.with_name("model.pt"))
+    with pytest.raises(Mistake, match=r"damaged \(model.safetensors is missing .*: submit it again"):
+        part.inspect(place(folder))
+
+
 def test_the_model_of_a_language_model_run_is_found_without_reading_its_recipe(copied: Callable[..., Path]) -> None:
     folder = copied("reward-model", algo="mine.py:Thing")
     assert (model_folder_of(folder) / "config.json").is_file()

@@ -84,13 +84,22 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of a run, in a folder that all ranks share.
 
-    keep: the number of checkpoints that are kept. barrier: waits for all ranks.
+    keep: the number of checkpoints that are kept. barrier: waits for all ranks. weights_alone: a checkpoint is intact
+    if its models are; what only a run that goes on needs, its trainer/ and segments, may be missing.
     """
 
     def __init__(
-        self, folder: Path, keep: int = 2, rank: int = 0, world: int = 1, barrier: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        keep: int = 2,
+        rank: int = 0,
+        world: int = 1,
+        barrier: Callable[[], None] = lambda: None,
+        *,
+        weights_alone: bool = False,
     ) -> None:
         self.folder, self.keep, self.rank, self.world, self.barrier = folder, keep, rank, world, barrier
+        self._weights_alone = weights_alone
         self._whole: set[int] = set()  # steps whose checkpoints were written or verified here, and need no second look
 
     def save(
@@ -234,9 +243,11 @@ class Checkpoints:
             return None  # `at` refuses it
         for name, (size, checksum) in manifest["files"].items():
             path = folder / name
+            if self._weights_alone and name.startswith("trainer/"):
+                continue
             if not path.is_file() or path.stat().st_size != size or _sha256(path) != checksum:
                 return f"{name} is missing or does not match its checksum"
-        for name in manifest["segments"]:
+        for name in () if self._weights_alone else manifest["segments"]:
             path = self.folder / "segments" / f"{name}.safetensors"
             if not path.is_file() or _segment_name(path) != name:
                 return f"segment {name} is missing or does not match its checksum"

@@ -24,10 +24,12 @@ from rllab.evals.grading.part import Part
 
 @dataclass(kw_only=True)
 class Assignment:
-    """An assignment. docs/grading.md describes the keys.
+    """An assignment. The keys in docs/grading.md are made of this text.
 
-    folder: where its file lies, and where the files are that it names. seconds, memory: limits of the process in which
-    a part of a submission is measured; memory in GiB. size: the most GiB of a submission. seed: of all that is drawn.
+    title: a heading of the pages. roster: a CSV file with a column `id`; its students are graded, and its further
+    columns shown. base: the model that adapters are on, a folder beside the assignment or as models are named
+    elsewhere. seconds: the time limit of a part of a submission. memory: its limit, in GiB. size: the most GiB of a
+    submission. seed: decides all that is drawn. parts: the parts by name. folder: where the file lies.
     """
 
     title: str = ""

@@ -82,11 +82,12 @@ class Measured:
 
 @dataclass(kw_only=True)
 class Part(ABC):
-    """A part, by the settings of its metric. docs/grading.md describes them.
+    """A part, by the settings of its metric. The keys in docs/grading.md are made of this text and those of metrics.
 
-    name: its key among the `parts`. file: what is looked for in the folder of a submission, the first that is there;
-    by default the submission itself. seconds, memory: limits in place of the assignment's. show: what a student's page
-    shows: figures alone, the items, or the items with the gold.
+    name: its key among the `parts`. points: a rule (see Points), or a number: so many points times the value.
+    file: what is looked for in the folder of a submission, the first that is there; by default the submission itself.
+    seconds, memory: limits in place of the assignment's. show: what a student's page shows: figures alone (totals), the
+    items, or the items with the gold.
     """
 
     METRIC: ClassVar[str]

@@ -26,7 +26,7 @@ class Return(Part):
     """The return of a run in an environment.
 
     recipe: its environment, wrappers and `eval_max_steps` are used; the name of a recipe, or a YAML file beside the
-    assignment.
+    assignment. episodes: how many are played, each until its end.
     """
 
     METRIC: ClassVar[str] = "return"

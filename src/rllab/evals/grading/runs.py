@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from rllab.core.errors import FieldMistake, Mistake, RllabError
+from rllab.core.errors import FieldMistake, MachineFault, Mistake, RllabError
 from rllab.core.names import find, is_in_file
 from rllab.core.nodes import compose, pairs, plain
 from rllab.core.recipe import Recipe, load_recipe
@@ -92,8 +92,13 @@ def newest(run: Path) -> "Checkpoint":
     """
     from rllab.core.checkpoint import Checkpoints
 
+    checkpoints = Checkpoints(run / "checkpoints", weights_alone=True)
     try:
-        checkpoint = Checkpoints(run / "checkpoints").newest()
+        checkpoint = checkpoints.newest()
+    except MachineFault:
+        step = checkpoints.steps()[-1]
+        damage = checkpoints.damage(step)
+        raise Mistake(f"its checkpoint {step:08d} is damaged ({damage}): submit it again") from None
     except RllabError as error:
         raise Mistake(str(error).replace(f"{run}/", "")) from None
     except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:

@@ -96,13 +96,17 @@ def _import_torch() -> None:
 
 
 def _base(name: str) -> "LanguageModel | None":
-    """Opens the base model, and imports what adapters need."""
+    """Opens the base model, imports what adapters need, and compiles the kernels: once, and not in each process."""
     if not name:
         return None
-    import rllab.text.adapters  # noqa: F401 - once, and not in each process
+    import rllab.text.adapters  # noqa: F401
     from rllab.text.open import open_model
+    from rllab.text.sampler import Sampling, generate
 
-    return open_model(name)
+    lm = open_model(name)
+    for prompts in (1, 2):  # arrays of one sequence have a layout of their own
+        generate(lm, [[0]] * prompts, Sampling(max_new_tokens=2))
+    return lm
 
 
 def _serve(assignment: Assignment, base: "LanguageModel | None", answers: Any) -> None:
@@ -204,6 +208,14 @@ def _limit(job: Job, scratch: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if job.kind != "program":
         confine.confine(str(scratch), devices=[str(p) for p in Path("/dev").glob("nvidia*") if p.is_char_device()])
+        _keep_kernels_in_memory()
+
+
+def _keep_kernels_in_memory() -> None:
+    """Kernels that are compiled from here on are not saved: the folder of numba's cache cannot be written."""
+    from numba.core.caching import FunctionCache
+
+    setattr(FunctionCache, "save_overload", lambda *_: None)  # noqa: B010 - numba has no switch for it
 
 
 def _data_bytes() -> int:

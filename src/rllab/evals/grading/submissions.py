@@ -163,11 +163,12 @@ def submitted_for(path: Path, names: list[str], kinds: tuple[Kind, ...]) -> tupl
         at = there[0]
     at, kind = _kind(at)
     if kind not in kinds:
-        raise Unusable(f"{at.name!r} is {_WORDS[kind]}, and this part takes {', '.join(_WORDS[k] for k in kinds)}")
+        taken = ", ".join(KIND_WORDS[k] for k in kinds)
+        raise Unusable(f"{at.name!r} is {KIND_WORDS[kind]}, and this part takes {taken}")
     return at, kind
 
 
-_WORDS: dict[Kind, str] = {
+KIND_WORDS: dict[Kind, str] = {
     "model": "a model's folder",
     "adapter": "a folder of adapters",
     "run": "the folder of a run",
