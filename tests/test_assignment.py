@@ -1,7 +1,9 @@
 """The sample assignment in docs/assignment: what its five submissions get, and what the hostile one costs."""
 
 import csv
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +90,10 @@ def test_copies_and_memorised_answers_are_flagged(graded: Graded) -> None:
     assert flags.keys() == {"ann", "bob", "cho"}
     assert flags["ann"] == ["identical: sums: the same as of bob"]
     assert flags["cho"][0].startswith("memorised: sums: +")
+    share = (
+        f"{100 * graded.grades['cho']['parts']['sums']['value']:.0f} % of the private problems, and flagged `memorised`"
+    )
+    assert share in (ROOT / "docs/grading.md").read_text("utf-8")
 
 
 def test_the_files_that_scripts_rely_on_are_there(graded: Graded) -> None:
@@ -110,6 +116,18 @@ def test_a_student_sees_no_gold_and_no_other_student(student: str, graded: Grade
     assert not any(f"{other}," in shown or f"of {other}" in shown for other in STUDENTS if other != student)
     pairs = [json.loads(line) for line in (FOLDER / "private/pairs.jsonl").read_text("utf-8").splitlines()]
     assert not any(pair["rejected"] in shown and pair["prompt"] in shown for pair in pairs)
+
+
+def test_a_wrong_answer_is_shown_without_the_right_one(graded: Graded) -> None:
+    page = html.unescape(re.sub(r"<[^>]+>", " ", (graded.out / "html/cho.html").read_text("utf-8")))
+    shown, wrong = re.split(r"credit\s+[01]\b", page)[1:-1], 0
+    for line in (FOLDER / "private/sums.jsonl").read_text("utf-8").splitlines():
+        item = json.loads(line)
+        (block,) = [b for b in shown if item["question"] in b] or [""]
+        wrong += "wrong:" in block
+        right = re.findall(rf"\b{item['target']}\b", block.replace(item["question"], ""))
+        assert not right or "wrong:" not in block, block
+    assert wrong >= 30
 
 
 def test_no_gold_is_recorded_in_what_a_submission_wrote(graded: Graded) -> None:

@@ -58,7 +58,8 @@ def warm_up(lm: "LanguageModel | None") -> None:
 
     shape = {"model_type": "qwen3", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
     lm = lm or new_model(shape | {"num_attention_heads": 2, "num_key_value_heads": 2}, word_tokenizer(["a"]))
-    generate(lm, [[0, 0], [0]], Sampling(max_new_tokens=2))
+    for prompts in ([[0, 0], [0]], [[0]]):  # arrays of one sequence have a layout of their own
+        generate(lm, prompts, Sampling(max_new_tokens=2))
 
 
 def place_of_model(place: Place) -> Place:

@@ -96,17 +96,13 @@ def _import_torch() -> None:
 
 
 def _base(name: str) -> "LanguageModel | None":
-    """Opens the base model, imports what adapters need, and compiles the kernels: once, and not in each process."""
+    """Opens the base model, and imports what adapters need."""
     if not name:
         return None
-    import rllab.text.adapters  # noqa: F401
+    import rllab.text.adapters  # noqa: F401 - once, and not in each process
     from rllab.text.open import open_model
-    from rllab.text.sampler import Sampling, generate
 
-    lm = open_model(name)
-    for prompts in (1, 2):  # arrays of one sequence have a layout of their own
-        generate(lm, [[0]] * prompts, Sampling(max_new_tokens=2))
-    return lm
+    return open_model(name)
 
 
 def _serve(assignment: Assignment, base: "LanguageModel | None", answers: Any) -> None:
@@ -213,9 +209,8 @@ def _limit(job: Job, scratch: Path) -> None:
 
 def _keep_kernels_in_memory() -> None:
     """Kernels that are compiled from here on are not saved: the folder of numba's cache cannot be written."""
-    from numba.core.caching import FunctionCache
-
-    setattr(FunctionCache, "save_overload", lambda *_: None)  # noqa: B010 - numba has no switch for it
+    if caching := sys.modules.get("numba.core.caching"):
+        setattr(caching.FunctionCache, "save_overload", lambda *_: None)  # noqa: B010 - numba has no switch for it
 
 
 def _data_bytes() -> int:

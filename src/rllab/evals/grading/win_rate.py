@@ -41,11 +41,11 @@ class WinRate(Part):
     """The share of answers that a judge prefers to those of a baseline.
 
     task: a JSONL file beside the assignment; rows with `question`, which is asked in the style, or with `prompt`, which
-    is given as it stands (a text or messages, as in TRL). public: another such file,
-    which students have and `--self` asks. against: the baseline: `base` for the assignment's base model, a model, or a
-    JSONL file of its completions by `id`. by: the judge, a reward as a recipe names it, such as `run:NAME` or
-    `mine.py:fn`; the answer with the higher score is preferred. style: how models are asked; by default with the prompt
-    alone. limit: the first prompts. max_new_tokens: of an answer.
+    is given as it stands (a text or messages, as in TRL). public: another such file, which students have and `--self`
+    asks. against: the baseline: `base` for the assignment's base model, a model, or a JSONL file of its completions by
+    `id`. by: the judge, a reward as a recipe names it, such as `run:NAME` or `mine.py:fn`; the answer with the higher
+    score is preferred. style: how models are asked; by default with the prompt alone. limit: the first prompts.
+    max_new_tokens: of an answer.
     """
 
     METRIC: ClassVar[str] = "win_rate"
