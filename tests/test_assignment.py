@@ -4,6 +4,9 @@ import csv
 import html
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +15,8 @@ from test_house import ROOT
 from typer.testing import CliRunner
 
 from rllab.cli import app
+from rllab.core.load import preflight
+from rllab.core.recipe import load_recipe
 
 FOLDER = ROOT / "docs/assignment"
 STUDENTS = ("ann", "bob", "cho", "dan", "eve", "fay")
@@ -141,6 +146,21 @@ def test_the_hostile_submission_is_inert(graded: Graded) -> None:
     assert "this pickle has run" not in graded.output + (graded.out / "records/log.txt").read_text("utf-8")
     seconds = json.loads((graded.out / "results/eve.json").read_text("utf-8"))["tests"][0]["output"]
     assert seconds.startswith("predict.py did not end within 8 s")
+
+
+def test_the_files_of_the_parts_are_those_that_stories_writes(tmp_path: Path) -> None:
+    for name in ("cho", "dan"):
+        (tmp_path / "submissions" / name).mkdir(parents=True)
+    shutil.copy(FOLDER / "stories.py", tmp_path)
+    subprocess.run([sys.executable, tmp_path / "stories.py"], check=True)
+    written = files(tmp_path)
+    assert len(written) == 8 and written.items() <= files(FOLDER).items()
+
+
+@pytest.mark.parametrize("recipe", sorted(FOLDER.glob("recipes/*.yaml")), ids=lambda p: p.stem)
+def test_its_recipes_set_up(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)
+    assert preflight(load_recipe(recipe))
 
 
 def test_a_student_grades_an_own_submission_without_the_private_files(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe, recipe_path
+from rllab.evals.grading.assignment import read_assignment
 from rllab.evals.grading.games import Score
 from rllab.evals.grading.part import Part, Place
 from rllab.evals.grading.returns import Return
@@ -331,6 +332,18 @@ def test_a_run_without_checkpoint_or_weights_is_a_mistake(copied: Callable[..., 
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(Mistake, match="it has no checkpoint: submit the whole folder"):
         a_return().inspect(place(folder))
+
+
+def test_an_own_submission_plays_other_episodes_than_the_grade(runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "assignment.yaml"
+    path.write_text("parts: {balance: {metric: return, recipe: cartpole, episodes: 10, points: 1}}")
+
+    def played(own: bool) -> list[Any]:
+        assignment = read_assignment(path)
+        assignment.prepare(own)
+        return rows_of(assignment.parts["balance"], runs / "cartpole")
+
+    assert played(False) == played(False) != played(True)
 
 
 @pytest.mark.filterwarnings("ignore:.* is damaged")

@@ -48,7 +48,7 @@ class Assignment:
         return round(sum(part.rule.most for part in self.parts.values()), 2)
 
     def prepare(self, own: bool = False) -> None:
-        """Opens what all parts ask. own: a student grades an own submission.
+        """Opens what all parts ask. own: a student grades an own submission, in other episodes and games.
 
         Raises:
             Mistake: some part cannot be asked; all such parts are named.
@@ -56,7 +56,7 @@ class Assignment:
         faults = []
         for part in self.parts.values():
             try:
-                part.prepare(self.folder, self.seed, own)
+                part.prepare(self.folder, self.seed + own, own)
             except Mistake as error:
                 key = f".{error.field}" if isinstance(error, FieldMistake) else ""
                 faults.append(f"parts.{part.name}{key}: {error}")

@@ -7,7 +7,7 @@ from rllab.evals.grading.part import Measured, Shown
 
 STATUS: dict[Status, str] = {
     "graded": "graded",
-    "faults": "a part could not be measured",
+    "faults": "not every part could be measured",
     "missing": "there is no submission",
     "several": "there are several submissions of this id",
     "not graded": "it has not been measured yet",
