@@ -106,7 +106,9 @@ def test_memorised_items_are_flagged(course: Course) -> None:
             f"import json, sys\nknown = {known!r}\nfor line in open(sys.argv[1]):\n    row = json.loads(line)\n"
             "    print(json.dumps({'id': row['id'], 'completion': known.get(row['question'], '0')}))\n"
         )
+    course.recorded("answers")
     grades = course.grade()
+    assert "questions that students do not have" in grades["answers"]["why"]
     assert [flag.partition(":")[0] for flag in grades["memory"]["flags"]] == ["memorised"]
     assert grades["method"]["flags"] == [] and grades["memory"]["parts"]["sums"]["value"] == 0.0
 

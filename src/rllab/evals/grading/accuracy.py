@@ -94,6 +94,9 @@ class Accuracy(Part):
         return [[str(item.id), item.target] for items in self._sets.values() for item in items.items]
 
     def inspect(self, place: Place) -> Row:
+        if place.kind == "completions" and self._are_private():
+            raise Mistake("these are recorded answers, and this part has questions that students do not have: hand in "
+                          "a model or a program")  # fmt: skip
         return inspect_model(place) if place.kind in ("model", "adapter", "run") else {}
 
     def measure(self, place: Place, done: int) -> Iterator[list[Row]]:
@@ -111,6 +114,12 @@ class Accuracy(Part):
                     continue
                 replies = Replies(lm, "", None, place.seed)  # anew: no batch depends on another
                 yield [_row(name, asked) for asked in ask_batch(replies, self._style, given)]
+
+    def _are_private(self) -> bool:
+        """Whether students have other questions under the same ids."""
+        questions = {name: {str(i.id): i.question for i in items.items} for name, items in self._sets.items()}
+        public = questions.get(_PUBLIC, {})
+        return any(public.get(ident, question) != question for ident, question in questions["task"].items())
 
     def _given(self, place: Place) -> Iterator[list[Row]]:
         """Yields what a file or a program has for each set of items."""
