@@ -10,7 +10,7 @@ from rllab.evals.grading.assignment import Assignment, metrics
 from rllab.evals.grading.part import Part
 from rllab.evals.grading.points import Points
 
-INTERNAL = ("folder", "name")  # no keys of the file
+INTERNAL = ("folder", "path", "name")  # no keys of the file
 
 
 def key_tables() -> str:

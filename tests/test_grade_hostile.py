@@ -3,6 +3,7 @@
 All of them are in one class: a few honest submissions stand among them.
 """
 
+import gzip
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from graded import GOLD, Course
 from safetensors.torch import load_file, save_file
 
 from rllab.cli import app
+from rllab.evals.cells import printable
+from rllab.evals.grading.accuracy import MOST_ROWS
+from rllab.evals.grading.submissions import MOST_FILES
 
 HTML = "<script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
 ODD = 'o"dd\n<b>\u202e\x1b[31m'
@@ -75,6 +79,27 @@ class Class(Course):
         path, weights = self.weights(self.model("damaged"))
         path.write_bytes(path.read_bytes()[:-100])
 
+    def leading_elsewhere(self) -> None:
+        """Models whose files name code and files that are not theirs, or that describe no model."""
+        for name, file in {"of-another": "../plain/model.safetensors", "of-the-grader": "../../private.jsonl"}.items():
+            folder = self.model(name)
+            path, weights = self.weights(folder)
+            path.rename(folder / "other.safetensors")
+            index = {"metadata": {}, "weight_map": dict.fromkeys(weights, file)}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        self.change(self.model("kernels"), "config.json", _attn_implementation="someone/kernels")
+        self.change(self.model("no-heads"), "config.json", num_attention_heads=0)
+        self.change(self.model("not-a-number"), "config.json", rms_norm_eps=float("nan"))
+        self.change(self.model("panic"), "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+        steps = {"type": "TemplateProcessing", "pair": [], "special_tokens": {}}
+        steps["single"] = [{"SpecialToken": {"id": "unknown", "type_id": 0}}]
+        self.change(self.submissions / "panic", "tokenizer.json", post_processor=steps)
+        template = self.model("answers") / "chat_template.jinja"
+        template.write_text("It is 7. " + template.read_text())
+        path, weights = self.weights(self.model("eight-bits"))
+        path.unlink()
+        save_file({k: v.to(torch.float8_e4m3fn) for k, v in weights.items()}, path, {"format": "pt"})
+
     def adapters(self, qwen: Path) -> None:
         other = Path(shutil.copytree(qwen, self.folder / "other"))
         path, weights = self.weights(other)
@@ -86,6 +111,8 @@ class Class(Course):
         path, weights = self.weights(wide)
         save_file({k: torch.cat([v, v], -1) for k, v in weights.items()}, path)
         save_file({}, self.weights(self.adapter("empty"))[0])
+        self.change(self.adapter("rank"), "adapter_config.json", r="2")
+        self.change(self.adapter("module"), "adapter_config.json", modules_to_save=["lm_head"])
         self.adapter("zero", scale=0.0)
         shutil.copytree(self.adapter("twin", seed=2), self.submissions / "twin-too")
         pickled = self.adapter("pickled-adapter")
@@ -112,6 +139,11 @@ class Class(Course):
         (self.submissions / f"{ODD}.jsonl").write_text('{"id": "q0", "completion": "0"}\n')
         (self.submissions / "notes.txt").write_text("I did it all")
         (self.submissions / "nothing").mkdir()
+        with gzip.open(self.submissions / "endless.jsonl.gz", "wb", compresslevel=1) as file:
+            file.write(b'{"id": "q0", "completion": "0"}\n' * (MOST_ROWS + 1))
+        rows = [{"id": f"u{i}", "completion": [i]} for i in range(5000)]
+        write(self.submissions / "flood.jsonl", [{"id": "q0", "completion": "0"}, *rows])
+        (self.submissions / os.fsdecode(b"bytes\xff.jsonl")).write_text('{"id": "q0", "completion": "0"}\n')
 
     def files(self) -> None:
         linked = self.model("linked")
@@ -122,6 +154,10 @@ class Class(Course):
             file.truncate(1 << 40)
         self.recorded("both")
         self.model("both")
+        Path(self.submissions, "buried", *"d" * 200).mkdir(parents=True)
+        (self.submissions / "twice" / "twice").mkdir(parents=True)
+        for i in range(MOST_FILES):
+            (self.submissions / "twice" / "twice" / str(i)).mkdir()
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +166,10 @@ def graded(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Class:
     folder = tmp_path_factory.mktemp("class")
     made = Class(folder, qwen, None)  # type: ignore[arg-type]
     made.marker = folder / "owned"
-    made.assign(seconds=15, sums={"task": "private.jsonl", "max_new_tokens": 4, "points": 10})
+    made.assign(seconds=10, sums={"task": "private.jsonl", "max_new_tokens": 4, "points": 10})
     made.honest()
     made.broken(qwen)
+    made.leading_elsewhere()
     made.adapters(qwen)
     made.texts()
     made.files()
@@ -157,9 +194,9 @@ def test_nothing_that_was_submitted_ran(graded: Class) -> None:
 FAULTS = {
     "pickled": "pickled (pytorch_model.bin)",
     "code": "code that came with it",
-    "template": "did not end within 15 s",
-    "long-template": "did not end within 15 s",
-    "layers": "did not end within 15 s",
+    "template": "did not end within 10 s",
+    "long-template": "did not end within 10 s",
+    "layers": "did not end within 10 s",
     "huge": "other shapes",
     "tokenless": "tokenizer",
     "nan": "not finite",
@@ -176,6 +213,16 @@ FAULTS = {
     "pipe": "'vocab.json' is no plain file",
     "link": "is a link",
     "sparse": "larger than 4 GiB",
+    "of-another": "'../plain/model.safetensors', which is no safetensors file of the folder",
+    "of-the-grader": "'../../private.jsonl', which is no safetensors file of the folder",
+    "no-heads": "its files do not describe a model",
+    "not-a-number": "not-a-number: its outputs are not numbers",
+    "panic": "it fails when it is measured, with PanicException",
+    "rank": "peft cannot use its adapter_config.json",
+    "module": "do not fit the assignment's base",
+    "endless": "more than 200,000 completions",
+    "buried": "lies in more than 100 folders",
+    "twice": "more than 10,000 files and folders",
 }
 
 
@@ -204,6 +251,19 @@ def test_native_code_is_used_where_the_type_is_known(graded: Class) -> None:
     assert graded.grades["native"]["parts"] == graded.grades["plain"]["parts"]
 
 
+def test_a_config_names_no_code(graded: Class) -> None:
+    assert graded.grades["kernels"]["parts"] == graded.grades["plain"]["parts"]
+
+
+def test_weights_of_eight_bits_are_graded(graded: Class) -> None:
+    assert graded.grades["eight-bits"]["status"] == "graded"
+
+
+def test_a_page_names_some_of_many_faults(graded: Class) -> None:
+    page = (graded.out / "html" / "flood.html").read_text()
+    assert "4,980 more kinds of faults" in page and len(page) < 100_000
+
+
 def test_bombs_as_answers_are_wrong(graded: Class) -> None:
     grade = graded.grades["bombs"]
     assert grade["status"] == "graded" and grade["points"] == 0
@@ -220,6 +280,8 @@ def test_flags(graded: Class) -> None:
     assert flags["unrecorded"] and "names the base" in flags["unrecorded"][0]
     assert flags["twin"] == ["identical: sums: the same as of twin-too"]
     assert "generation" in flags["plain"][0] and "native" in flags["plain"][0]
+    assert any("prompts: sums: its chat template is not the base's" in flag for flag in flags["answers"])
+    assert not any("prompts" in flag for flag in (*flags["plain"], *flags["generation"]))
     assert flags["adapter"] == flags["recorded"] == []
 
 
@@ -231,6 +293,7 @@ def test_no_output_holds_the_gold(graded: Class) -> None:
 
 
 def test_an_odd_file_name_is_a_name_like_others(graded: Class) -> None:
-    assert graded.grades[ODD]["status"] == "graded"
+    for name in (ODD, os.fsdecode(b"bytes\xff")):
+        assert graded.grades[name]["status"] == "graded"
+        assert graded.rows()[printable(name)]["status"] == "graded"
     assert {p.name for p in graded.out.iterdir()} >= {"grades.csv", "records"}
-    assert graded.rows()[ODD]["id"]

@@ -247,10 +247,8 @@ def config_of(folder: Path) -> LoraConfig:
     Raises:
         FieldMistake: peft cannot read it, or the adapters are not LoRA.
     """
-    try:
+    with _peft_mistakes(folder):
         config = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, KeyError) as error:
-        raise FieldMistake("model", f"{folder}: peft cannot read its adapter_config.json: {error}") from None
     kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else str(config.peft_type).split(".")[-1]
     if kind != "LORA" or not isinstance(config, LoraConfig):
         raise FieldMistake(
@@ -259,6 +257,20 @@ def config_of(folder: Path) -> LoraConfig:
             "peft's merge_and_unload, and name that folder",
         )
     return config
+
+
+@contextmanager
+def _peft_mistakes(folder: Path) -> Iterator[None]:
+    """Turns the errors that peft has with a config of any content into a FieldMistake."""
+    try:
+        yield
+    except (FieldMistake, MemoryError):
+        raise
+    except Exception as error:  # of any kind: a number may be a text, and a pattern no regular expression
+        if "allocate memory" in str(error):
+            raise
+        why = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise FieldMistake("model", f"{folder}: peft cannot use its adapter_config.json: {why}") from None
 
 
 def read_adapters(model: PreTrainedModel, folder: Path, base: str, new_tokens: Sequence[int] = ()) -> Adapters:
@@ -274,11 +286,12 @@ def read_adapters(model: PreTrainedModel, folder: Path, base: str, new_tokens: S
     weights = {k: v for k, v in stored.items() if k not in again}
     config.inference_mode = False
     _fit_embeddings(model, weights, config, folder, new_tokens)
-    adapters = Adapters(_peft(model, config), base)
+    with _peft_mistakes(folder):
+        adapters = Adapters(_peft(model, config), base)
     trained = {name for name, p in adapters.peft.named_parameters() if p.requires_grad}
     try:
         loaded = adapters.load_state_dict(weights)
-    except RuntimeError:  # of another size
+    except (RuntimeError, KeyError):  # of another size, or without modules that are trained in full
         loaded = None
     if loaded is None or loaded.unexpected_keys or trained & set(loaded.missing_keys):
         raise FieldMistake("model", f"{folder}: its adapters do not fit {base}; they were trained on another base")

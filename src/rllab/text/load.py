@@ -4,6 +4,7 @@ Weights are read from safetensors only, and no code that came with a model is ru
 """
 
 import importlib.util
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -49,16 +51,24 @@ def load_base(
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
     check_folder(name)
-    more: dict[str, Any] = hub_options(name) | ({} if head == "lm" else {"num_labels": 1})
+    more: dict[str, Any] = hub_options(name)
     more |= (_quantized() if quantize else {}) | _generation_config(name)
     written_in = tokenizer or name
     words = load_tokenizer(written_in)
     with foreign_template(words, written_in), as_mistakes(name), quietly():
         more |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-        model, loading = HEADS[head].from_pretrained(name, dtype=dtype, **more)
+        model, loading = HEADS[head].from_pretrained(name, config=_config(name, head), dtype=dtype, **more)
     _check_weights(name, model, sorted(loading["missing_keys"]), head)
     new_tokens = fit_tokenizer(model, words, name, grow)
     return LanguageModel(with_published_names(model), words, name, native_shape(model), new_tokens=new_tokens)
+
+
+def _config(name: str, head: Head) -> Any:
+    """The config of a model. It does not say how attention is computed: it could name code on the hub."""
+    labels = {} if head == "lm" else {"num_labels": 1}
+    config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(name), **labels)
+    config._attn_implementation = config._experts_implementation = None
+    return config
 
 
 def fit_tokenizer(model: Any, words: PreTrainedTokenizerFast, name: str, grow: bool) -> range:
@@ -120,6 +130,24 @@ def check_folder(name: str) -> None:
         pickled = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern)]
         why = f"its weights are pickled ({pickled[0]}), and a pickle can run code" if pickled else "it has no weights"
         raise FieldMistake("model", f"{name} cannot be loaded: {why}; save it with safe_serialization=True")
+    _check_index(folder / "model.safetensors.index.json")
+
+
+def _check_index(path: Path) -> None:
+    """Raises a FieldMistake where weights would be read from other files than the folder's safetensors files."""
+    if not path.is_file():
+        return
+    try:
+        named = set(json.loads(path.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        why = "it is no index of weights, which has a weight_map of files"
+    else:
+        own = {file.name for file in path.parent.glob("*.safetensors")}
+        if named <= own:
+            return
+        other = next(iter(named - own))
+        why = f"it names {str(other)[:200]!r}, which is no safetensors file of the folder"
+    raise FieldMistake("model", f"{path}: {why}; save the model again with save_pretrained")
 
 
 def _check_weights(name: str, model: PreTrainedModel, missing: list[str], head: Head) -> None:
@@ -189,7 +217,15 @@ def _reason(name: str, error: Exception) -> str:
         return "its weights have other shapes than its config.json says"
     if "trust_remote_code" in str(error):
         return "it needs code that came with it, and such code is not run here"
-    return lines[0]
+    if isinstance(error, MemoryError) or "allocate memory" in lines[0]:
+        return "it needs more memory than it may use; compare the sizes in its config.json with those of its weights"
+    if isinstance(error, (OSError, ImportError)) or (isinstance(error, ValueError) and not lines[0].endswith(":")):
+        return lines[0]
+    what = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return (
+        f"its files do not describe a model ({type(error).__name__}: {what}); compare its config.json with that of a "
+        "model of the same kind, or save it again with save_pretrained"
+    )
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from rllab.evals.style import Style, read_style
 from rllab.evals.summary import summaries
 
 _PUBLIC = "public"
+MOST_ROWS = 200_000  # of a file of completions
+_MOST_FAULTS = 20  # that a page names
 
 
 @dataclass(kw_only=True)
@@ -72,7 +74,7 @@ class Accuracy(Part):
         try:
             items = open_items(name, self.limit, salt)
         except Mistake as error:
-            raise FieldMistake(key, str(error)) from None
+            raise FieldMistake(key, str(error).removeprefix(f"command line:1: {key}: ")) from None
         if not items.items:
             raise FieldMistake(key, f"{name} has texts without answers")
         if len({str(item.id) for item in items.items}) < len(items.items):
@@ -159,7 +161,9 @@ class Accuracy(Part):
                 scored.append(_graded(items, item, row))
         scored.sort(key=lambda s: (items.places[str(s.id)], s.sample))
         if unknown:
-            remarks.append(f"{len(unknown)} rows have ids that no item has, such as {unknown[0]!r}; they are left out")
+            remarks.append(
+                f"{len(unknown)} rows have ids that no item has, such as {unknown[0][:100]!r}; they are left out"
+            )
         given = {str(s.id) for s in scored}
         missing = [_recording(item, "") for item in items.items if str(item.id) not in given]
         if missing and scored:
@@ -213,7 +217,11 @@ def recorded_completions(path: Path) -> list[Row]:
             completion = ""
         sample = numbers[str(ident)] = numbers.get(str(ident), -1) + 1
         rows.append({"set": "task", "id": ident, "sample": sample, "completion": completion})
+        if len(rows) > MOST_ROWS:
+            raise Mistake(f"{path.name} has more than {MOST_ROWS:,} completions")
     faults = [message.replace(f"{path}", path.name) for message in problems.messages()]
+    if (more := len(faults) - _MOST_FAULTS) > 0:
+        faults[_MOST_FAULTS:] = [f"{more:,} more kinds of faults"]
     if not rows:
         raise Mistake("\n".join([f"{path.name} has no completions", *faults[:5]]))
     return rows + [{"remark": fault} for fault in faults]

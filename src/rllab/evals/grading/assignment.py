@@ -29,7 +29,7 @@ class Assignment:
     title: a heading of the pages. roster: a CSV file with a column `id`; its students are graded, and its further
     columns shown. base: the model that adapters are on, a folder beside the assignment or as models are named
     elsewhere. seconds: the time limit of a part of a submission. memory: its limit, in GiB. size: the most GiB of a
-    submission. seed: decides all that is drawn. parts: the parts by name. folder: where the file lies.
+    submission. seed: decides all that is drawn. parts: the parts by name. path: of its file. folder: where that lies.
     """
 
     title: str = ""
@@ -41,6 +41,7 @@ class Assignment:
     seed: Natural = 0
     parts: dict[str, Part] = field(default_factory=dict)
     folder: Path = Path()
+    path: str = ""
 
     @property
     def most(self) -> float:
@@ -58,10 +59,11 @@ class Assignment:
             try:
                 part.prepare(self.folder, self.seed + own, own)
             except Mistake as error:
-                key = f".{error.field}" if isinstance(error, FieldMistake) else ""
-                faults.append(f"parts.{part.name}{key}: {error}")
+                key = error.field if isinstance(error, FieldMistake) else ""
+                line = part.lines.get(key, part.lines[""])
+                faults.append(f"{self.path}:{line}: parts.{part.name}{key and f'.{key}'}: {error}")
         if faults:
-            raise Mistake("\n".join(f"{self.folder}: {fault}" for fault in faults))
+            raise Mistake("\n".join(faults))
 
 
 def metrics() -> dict[str, type[Part]]:
@@ -91,13 +93,13 @@ def read_assignment(path: Path) -> Assignment:
     reader.repeats(node)
     values = {key: value for key, _, value in pairs(node)}
     own = yaml.MappingNode(node.tag, [(k, v) for k, v in node.value if k.value != "parts"], node.start_mark)
-    known = {k: v for k, v in dataclass_settings(Assignment).items() if k not in ("parts", "folder")}
+    known = {k: v for k, v in dataclass_settings(Assignment).items() if k not in ("parts", "folder", "path")}
     settings = reader.keywords(own, known, "")
     parts = _parts(reader, values["parts"]) if "parts" in values else {}
     if not parts and not reader.mistakes:
         reader.note(node, "parts", "name a part or more, as {sums: {task: sums.jsonl, points: 10}}")
     reader.raise_mistakes()
-    return Assignment(parts=parts, folder=reader.folder, **settings)
+    return Assignment(parts=parts, folder=reader.folder, path=str(path), **settings)
 
 
 def _parts(reader: Reader, node: yaml.Node) -> dict[str, Part]:
@@ -115,7 +117,7 @@ def _part(reader: Reader, name: str, node: yaml.Node) -> Part | None:
     settings = {k: v for k, _, v in pairs(node)}
     metric = plain(settings["metric"]) if "metric" in settings else "accuracy"
     known = metrics()
-    if metric not in known:
+    if not isinstance(metric, str) or metric not in known:
         hint = did_you_mean(str(metric), known)
         reader.note(settings["metric"], f"{key}.metric", f"no metric {metric!r}{hint}; there are {', '.join(known)}")
         return None
@@ -123,5 +125,9 @@ def _part(reader: Reader, name: str, node: yaml.Node) -> Part | None:
     part = reader.read(yaml.MappingNode(node.tag, kept, node.start_mark), known[metric], key)
     if not isinstance(part, Part):
         return None
-    part.name = name
+    part.name, part.lines = name, {k: v.start_mark.line + 1 for k, v in [("", node), *settings.items()]}
+    try:
+        part.check()
+    except FieldMistake as error:
+        reader.note(settings[error.field], f"{key}.{error.field}", str(error))
     return part

@@ -8,13 +8,13 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rllab.core.errors import InUse, Mistake, Stopped
+from rllab.core.errors import InUse, MachineFault, Mistake, Stopped
 from rllab.core.files import new_file_mode
 from rllab.core.machine import environment
 from rllab.core.stop import Stop
@@ -23,9 +23,12 @@ from rllab.evals.grading.assignment import read_assignment
 from rllab.evals.grading.grade import Flag, Grade, PartGrade
 from rllab.evals.grading.measuring import measure, threads
 from rllab.evals.grading.part import Kind, Part, Row
+from rllab.evals.grading.record import Record
 from rllab.evals.grading.server import Job
 from rllab.evals.grading.submissions import (
     Entry,
+    Submission,
+    Submitted,
     Unusable,
     content_of,
     entries,
@@ -58,31 +61,6 @@ class Plan:
     stop: Stop
 
 
-@dataclass
-class Submission:
-    """A submission. content: the hash of its files. faults: of parts that cannot be measured, by name."""
-
-    entry: Entry
-    content: str = ""
-    parts: dict[str, "Submitted"] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def status(self) -> str:
-        """Whether there is one submission: "", `missing` or `several`."""
-        return "" if len(self.entry.paths) == 1 else "several" if self.entry.paths else "missing"
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """What a submission has for a part. content: the hash of its files. record: where it is measured."""
-
-    path: Path
-    kind: Kind
-    content: str
-    record: Path
-
-
 class Grading:
     """The grading of an assignment's submissions.
 
@@ -93,11 +71,16 @@ class Grading:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.assignment = plan, read_assignment(plan.assignment)
+        if plan.out.resolve().is_relative_to(plan.submissions.resolve()):
+            raise Mistake(f"--out {plan.out}: it would be a submission there; name a folder outside {plan.submissions}")
         if plan.hide_gold:
             for part in self.assignment.parts.values():
                 part.show = "items" if part.show == "gold" else part.show
         self.assignment.prepare(plan.own)
-        self.base, self.base_content = self._base()
+        try:
+            self.base, self.base_content = self._base()
+        except Mistake as error:
+            raise Mistake(f"{plan.assignment}: base: {error}") from None
         self.unknown: list[str] = []
         each = self._entries()
         if plan.only and plan.only not in [entry.id for entry in each]:
@@ -143,8 +126,9 @@ class Grading:
                 at, kind = submitted_for(path, part.files, part.KINDS)
                 whole = at.parent if kind == "program" and at != path else at  # with the files beside it
                 content = content_of(whole, most)
-                where = self._records(entry.id) / f"{file_name(name)}-{self._identity(part, kind, content)[:16]}.jsonl"
-                submission.parts[name] = Submitted(at, kind, content, where)
+                identity = self._identity(part, kind, content)
+                where = self._records(entry.id) / f"{file_name(name)}-{identity[:16]}.jsonl"
+                submission.parts[name] = Submitted(at, kind, content, where, identity)
             except Unusable as error:
                 submission.faults[name] = str(error)
         return submission
@@ -163,7 +147,10 @@ class Grading:
             Stopped: a stop was requested. The grades of what is measured are written.
             MachineFault: this machine cannot measure.
         """
-        self.plan.out.mkdir(parents=True, exist_ok=True)
+        try:
+            (self.plan.out / "records").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineFault(f"--out {self.plan.out} cannot be written: {error.strerror}; name a folder") from None
         lock = FileLock(self.plan.out / ".lock", timeout=1, mode=new_file_mode())
         try:
             with lock:
@@ -208,14 +195,15 @@ class Grading:
             for name, given in submission.parts.items():
                 part = self.assignment.parts[name]
                 seconds, memory = part.seconds or self.assignment.seconds, part.memory or self.assignment.memory
-                known = record.read(given.record)
+                known = given.recorded()
                 if known and (submission.entry.id == self.plan.only or _was_limited(known, seconds, memory)):
                     record.set_aside(given.record)
                     known = None
                 if known and known.end:
                     continue
                 if known is None:
-                    head: Row = {"identity": self._identity(part, given.kind, given.content), "part": name}
+                    record.set_aside(given.record)  # a damaged one
+                    head: Row = {"identity": given.identity, "part": name}
                     head |= {"submitted": given.path.name, "kind": given.kind, "content": given.content}
                     head |= {"seconds": seconds, "memory": memory, "seed": self.assignment.seed}
                     head |= {"base": self.base_content, "environment": environment()}
@@ -241,7 +229,7 @@ class Grading:
         parts, facts = list[PartGrade](), dict[str, Row]()
         for name, part in self.assignment.parts.items():
             given = submission.parts.get(name)
-            known = record.read(given.record) if given else None
+            known = given.recorded() if given else None
             if given and known:
                 facts[name] = (known.facts or {}) | {"content": given.content}
             parts.append(self._part(part, submission, given, known))
@@ -258,9 +246,7 @@ class Grading:
         }.get(status, "; ".join(f"{p.part.name}: {p.fault}" for p in parts if p.fault))
         return Grade(entry.id, status, parts, entry.columns, names, submission.content, why), facts
 
-    def _part(
-        self, part: Part, submission: Submission, given: Submitted | None, known: record.Record | None
-    ) -> PartGrade:
+    def _part(self, part: Part, submission: Submission, given: Submitted | None, known: Record | None) -> PartGrade:
         """Returns the points of a part. A part that is not measured yet has neither a value nor a fault."""
         where = str(given.record.relative_to(self.plan.out.absolute())) if given else ""
         if fault := submission.faults.get(part.name, known.why if known and known.end == record.FAULT else ""):
@@ -271,6 +257,9 @@ class Grading:
             measured = part.judge(known.rows)
         except Mistake as error:
             return PartGrade(part, 0.0, None, str(error), where)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:  # of answers of any kind
+            why = f"its answers cannot be judged, with {type(error).__name__}: {str(error)[:200]}"
+            return PartGrade(part, 0.0, None, why, where)
         return PartGrade(part, part.rule.of(measured.value, measured.interval[0]), measured, "", where)
 
     def _flags(self, grades: Sequence[Grade], facts: dict[str, dict[str, Row]]) -> dict[str, list[Flag]]:
@@ -309,7 +298,7 @@ def _folder_of(submission: Submission) -> str:
     return str(path.absolute()) if path.is_dir() else ""
 
 
-def _was_limited(known: record.Record, seconds: float, memory: float) -> bool:
+def _was_limited(known: Record, seconds: float, memory: float) -> bool:
     """Whether a record ended with a fault under other limits than those of now."""
     return known.end == record.FAULT and (known.head.get("seconds"), known.head.get("memory")) != (seconds, memory)
 

@@ -29,7 +29,7 @@ def earlier(folder: Path, now: dict[str, Any]) -> list[dict[str, Any]]:
     if kept and _same(kept[-1], now):
         return kept[:-1]
     folder.mkdir(parents=True, exist_ok=True)
-    record.read(path)  # cuts a torn line
+    record.cut(path)
     record.append(path, {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | now)
     return kept
 

@@ -124,10 +124,12 @@ def _end(job: Job, late: bool, status: int) -> None:
     if known and known.end:
         return
     code = os.waitstatus_to_exitcode(status)
+    if not late and code == 0:
+        raise MachineFault(f"{path} could not be written: free some disk space, then give the same command again")
     if late:
         why = f"it did not end within {job.seconds:g} s"
     elif code == -signal.SIGKILL:
         why = f"its process was killed, as it needs more than {job.memory:g} GiB of memory or than the machine has"
     else:
         why = f"its process crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
-    record.append(path, {"end": record.FAULT, "why": why})
+    record.end(path, {"end": record.FAULT, "why": why})

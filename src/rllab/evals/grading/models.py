@@ -83,9 +83,9 @@ def inspect_model(place: Place) -> Row:
     at = place_of_model(place)
     digest, zero = hashlib.sha256(), True
     for name, tensor in _tensors(at.path):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not bool(_computable(tensor).isfinite().all()):
             raise Mistake(f"its weights are not finite: {name} has values that are NaN or infinite")
-        zero = zero and ("lora_B" not in name or not bool(tensor.any()))
+        zero = zero and ("lora_B" not in name or not bool(_computable(tensor).any()))
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     flags = []
@@ -94,7 +94,33 @@ def inspect_model(place: Place) -> Row:
             flags.append(["zero", "its adapters change nothing: all their products are zero"])
         if other := _other_base(at):
             flags.append(["other base", other])
+    flags += [["prompts", text] for text in _rewrites(at)]
     return {"weights": digest.hexdigest(), "flags": flags}
+
+
+def _rewrites(place: Place) -> Iterator[str]:
+    """Yields what rewrites prompts, other than in the base: a template or a tokenizer can write answers into them."""
+    from rllab.text.load import load_tokenizer
+
+    if place.base is None or not (place.path / "tokenizer_config.json").is_file():
+        return
+    own, base = load_tokenizer(str(place.path)), place.base.tokenizer
+    if own.chat_template != base.chat_template:
+        yield "its chat template is not the base's, and could write answers into prompts: read it"
+    if _steps(own) != _steps(base):
+        yield "its tokenizer changes texts otherwise than the base's, and could write answers into them: read it"
+
+
+def _steps(words: Any) -> list[Any]:
+    """What a tokenizer does to texts, but for its words: each step in JSON."""
+    whole = words.backend_tokenizer
+    steps = whole.normalizer, whole.pre_tokenizer, whole.post_processor, whole.decoder
+    return [step and step.__getstate__() for step in steps]
+
+
+def _computable(tensor: "Tensor") -> "Tensor":
+    """Returns a tensor in fp32 where torch cannot compute in its type, as those of 8 bits."""
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 2 else tensor
 
 
 def _tensors(folder: Path) -> "Iterator[tuple[str, Tensor]]":

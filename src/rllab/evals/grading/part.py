@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from rllab.core.errors import FieldMistake
 from rllab.core.ranges import Positive
 from rllab.evals.grading.points import Points
 
@@ -95,6 +96,7 @@ class Part(ABC):
     ASKED: ClassVar[tuple[str, ...]]  # the settings that decide what is recorded
 
     name: str = field(default="", init=False)
+    lines: dict[str, int] = field(default_factory=lambda: {"": 1}, init=False, repr=False)  # of settings, in the file
     points: Points | float
     file: list[str] | str = ""
     seconds: Positive | None = None
@@ -111,9 +113,18 @@ class Part(ABC):
         """The names that are looked for."""
         return [self.file] if isinstance(self.file, str) else list(self.file)
 
+    def check(self) -> None:
+        """Raises a FieldMistake where points are wrong, or a file would not be the submission's."""
+        try:
+            _ = self.rule
+        except ValueError as error:
+            raise FieldMistake("points", str(error)) from None
+        if not self.files or any(Path(name).is_absolute() or ".." in Path(name).parts for name in self.files):
+            raise FieldMistake("file", "name files in the folder of a submission, as predict.py")
+
     def uses_base(self, kind: Kind) -> bool:
-        """Whether the assignment's base model is needed to measure a submission of a kind."""
-        return kind in ("adapter", "run")
+        """Whether the assignment's base model is needed to measure a submission of a kind, or is compared with it."""
+        return kind in ("model", "adapter", "run")
 
     @abstractmethod
     def prepare(self, folder: Path, seed: int, own: bool) -> None:

@@ -3,11 +3,13 @@
     {"identity": ..., ...}         all that decides the rows, and where they come from
     {"facts": {...}}               of what is submitted
     {"rows": [...]}                a batch; one line for each
-    {"end": "done"}                or {"end": "fault", "why": ...}
+    {"end": "done", "before": ...}    or {"end": "fault", "why": ..., "before": ...}: a hash of the lines before
 
-A file without its end was cut off by a kill. Measuring goes on behind its last whole batch.
+A file without its end was cut off by a kill. Measuring goes on behind its last whole batch. A damaged one counts for
+nothing: it is kept beside, and the part measured anew.
 """
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -42,6 +44,11 @@ def begin(path: Path, head: Row) -> None:
     write_atomic(path, json.dumps(head) + "\n")
 
 
+def end(path: Path, line: Row) -> None:
+    """Appends the last line, {"end": ...}."""
+    append(path, line | {"before": hashlib.sha256(path.read_bytes()).hexdigest()})
+
+
 def append(path: Path, line: Row) -> None:
     """Appends a line, whole or not at all for who reads up to the last newline."""
     with open(path, "ab") as file:
@@ -50,20 +57,39 @@ def append(path: Path, line: Row) -> None:
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> Record | None:
-    """Reads a record, and cuts what a kill has left behind its last whole line. None where there is none."""
+def read(path: Path, identity: str = "") -> Record | None:
+    """Reads a record, and cuts what a kill has left behind its last whole line.
+
+    identity: that it must have; "" for any.
+
+    Returns None where there is none, or where it is damaged or has another identity.
+    """
     if not path.is_file():
         return None
-    whole = path.read_bytes().rpartition(b"\n")[0] + b"\n"
-    if len(whole) < path.stat().st_size:
-        os.truncate(path, len(whole))
-    lines: list[dict[str, Any]] = [line for _, line in read_jsonl(path, lambda number, fault: None)]
-    if not lines or "identity" not in lines[0]:
+    cut(path)
+    faults = list[int]()
+    lines: list[dict[str, Any]] = [line for _, line in read_jsonl(path, lambda number, fault: faults.append(number))]
+    if faults or not lines or "identity" not in lines[0] or identity not in ("", lines[0]["identity"]):
         return None
     facts = next((line["facts"] for line in lines if "facts" in line), None)
-    end = next((line for line in lines if "end" in line), {})
     batches = [line["rows"] for line in lines if "rows" in line]
-    return Record(lines[0], facts, batches, str(end.get("end", "")), str(end.get("why", "")))
+    last = lines[-1] if "end" in lines[-1] else {}
+    if last and last.get("before") != hashlib.sha256(_lines(path.read_bytes())).hexdigest():
+        return None
+    return Record(lines[0], facts, batches, str(last.get("end", "")), str(last.get("why", "")))
+
+
+def _lines(content: bytes) -> bytes:
+    """Returns all but the last line."""
+    return content[: content[:-1].rfind(b"\n") + 1]
+
+
+def cut(path: Path) -> None:
+    """Cuts what a kill has left behind the last whole line of a file."""
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rpartition(b"\n")[0] + b"\n"
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
 
 
 def cut_end(path: Path) -> None:

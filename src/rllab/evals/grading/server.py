@@ -10,6 +10,7 @@ models: some job computes with torch, which is imported once. own: a student gra
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _FILE_SIZE = 4 << 30  # bytes that a process may write into its record
 _SANDBOX = 30.0  # seconds that sandboxes may take beyond a program's own
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a fault of this machine's, and no submission's
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "Cannot allocate memory")
 
 
@@ -180,14 +182,17 @@ def _run(assignment: Assignment, base: "LanguageModel | None", job: Job) -> None
             record.append(path, {"facts": part.inspect(place)})
         for rows in part.measure(place, job.done):
             record.append(path, {"rows": rows})
-        end = {"end": record.DONE}
+        last = {"end": record.DONE}
     except MachineFault as error:
-        end = {"end": "machine", "why": str(error)}
+        last = {"end": "machine", "why": str(error)}
     except Mistake as error:
-        end = {"end": record.FAULT, "why": str(error)}
-    except Exception as error:
-        end = {"end": record.FAULT, "why": _in_words(error, job), "traceback": traceback.format_exc()[-4000:]}
-    record.append(path, end)
+        last = {"end": record.FAULT, "why": _without_paths(str(error), job)}
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
+        why = _without_paths(_in_words(error, job), job)
+        last = {"end": record.FAULT, "why": why, "traceback": traceback.format_exc()[-4000:]}
+    record.end(path, last)
 
 
 def _limit(job: Job, scratch: Path) -> None:
@@ -220,11 +225,19 @@ def _data_bytes() -> int:
     return 0
 
 
-def _in_words(error: Exception, job: Job) -> str:
+def _in_words(error: BaseException, job: Job) -> str:
     text = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
     if isinstance(error, MemoryError) or any(mark in str(error) for mark in _NO_MEMORY):
         return f"it needs more than {job.memory:g} GiB of memory"
-    return f"it cannot be measured: {type(error).__name__}: {text}"
+    return f"it fails when it is measured, with {type(error).__name__}: {text}"
+
+
+def _without_paths(text: str, job: Job) -> str:
+    """Returns a message with the names of the submission's files in place of paths of this machine."""
+    whole = Path(job.folder or job.path)
+    for start in dict.fromkeys((str(whole), os.path.realpath(whole))):
+        text = text.replace(f"{start}/", "").replace(start, whole.name)
+    return text
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The submissions in a folder. Their files are somebody else's: nothing but plain files is read, of a bounded size.
 
 An entry is a student's: a folder `ann`, or a file such as `ann.jsonl` or `ann.py`. Its id is its name up to the first
-dot.
+dot, or up to a later one where the roster has such an id.
 """
 
 import csv
@@ -9,17 +9,20 @@ import hashlib
 import io
 import os
 import stat
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from rllab.core.errors import Mistake
 from rllab.core.names import did_you_mean
+from rllab.evals.grading import record
 from rllab.evals.grading.part import Kind
+from rllab.evals.grading.record import Record
 
-MOST_FILES = 10_000
+MOST_FILES, DEEPEST = 10_000, 100  # files and folders, and how many folders may lie in each other
 _IGNORED = (".DS_Store", "Thumbs.db", "__MACOSX", "__pycache__")  # what systems and Python add
 _MARKS: dict[str, Kind] = {"adapter_config.json": "adapter", "config.json": "model", "recipe.yaml": "run"}
 _PROGRAMS = ("predict.py", "reward.py")
@@ -45,6 +48,39 @@ class Entry:
     columns: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class Submission:
+    """A submission. content: the hash of its files. faults: of parts that cannot be measured, by name."""
+
+    entry: Entry
+    content: str = ""
+    parts: dict[str, "Submitted"] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Whether there is one submission: "", `missing` or `several`."""
+        return "" if len(self.entry.paths) == 1 else "several" if self.entry.paths else "missing"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission has for a part. content: the hash of its files. record: where it is measured.
+
+    identity: a hash of all that decides what is recorded.
+    """
+
+    path: Path
+    kind: Kind
+    content: str
+    record: Path
+    identity: str
+
+    def recorded(self) -> Record | None:
+        """What is measured of it; None where that is nothing."""
+        return record.read(self.record, self.identity)
+
+
 def file_name(ident: str) -> str:
     """Returns an id as the name of a file: what is neither letter, digit, `-`, `_` nor a dot inside is escaped.
 
@@ -63,15 +99,18 @@ def read_roster(path: Path) -> dict[str, dict[str, str]]:
         Mistake: there is no such file or column, or an id comes twice or is empty.
     """
     try:
-        table = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        table = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
         rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise Mistake(f"roster: {path} is not in UTF-8: save it as CSV in UTF-8") from None
+    except (OSError, csv.Error) as error:
         raise Mistake(f"roster: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if "id" not in (table.fieldnames or ()):
-        raise Mistake(f"roster: {path} has no column id; it has {', '.join(table.fieldnames or ()) or 'none'}")
+        there = ", ".join(map(repr, table.fieldnames or ())) or "none"
+        raise Mistake(f"roster: {path} has no column id; its first line has to name it, with commas; it has {there}")
     students = dict[str, dict[str, str]]()
     for n, row in enumerate(rows, 2):
-        ident = (row["id"] or "").strip()
+        ident = _normal((row["id"] or "").strip())
         if not ident or ident in students:
             raise Mistake(f"roster: {path}:{n}: {f'the id {ident!r} comes twice' if ident else 'it has no id'}")
         students[ident] = {str(k): str(v or "") for k, v in row.items() if k not in (None, "id")}
@@ -80,18 +119,34 @@ def read_roster(path: Path) -> dict[str, dict[str, str]]:
     return students
 
 
+def _normal(name: str) -> str:
+    """Returns a name with one form of each letter; file systems differ in that of letters with accents."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _id_of(path: Path, ids: Collection[str]) -> str:
+    """Returns the id of an entry: the name of a folder; that of a file up to a dot, by which it is in the roster."""
+    name = _normal(path.name)
+    if path.is_dir():
+        return name
+    ends = [i for i, letter in enumerate(name) if letter == "."] or [len(name)]
+    return next((name[:end] for end in reversed(ends) if name[:end] in ids), name[: ends[0]])
+
+
 def entries(folder: Path, roster: dict[str, dict[str, str]] | None) -> tuple[list[Entry], list[str]]:
     """Returns (an entry for each student, what is wrong with other entries). roster: None to take every entry.
 
     Raises:
-        Mistake: there is no such folder.
+        Mistake: there is no such folder, or nothing in it.
     """
     if not folder.is_dir():
         raise Mistake(f"{folder} is no folder with submissions")
     paths = defaultdict[str, list[Path]](list)
     for path in sorted(folder.iterdir()):
         if not path.name.startswith(".") and path.name not in _IGNORED:
-            paths[path.name if path.is_dir() else path.name.partition(".")[0]].append(path)
+            paths[_id_of(path, roster or ())].append(path)
+    if roster is None and not paths:
+        raise Mistake(f"{folder} has no submissions: a folder or a file for each student")
     ids = list(roster) if roster is not None else sorted(paths)
     unknown = [
         f"{str(path)!r}: the id {ident!r} is not in the roster{did_you_mean(ident, ids)}"
@@ -110,27 +165,34 @@ def files(path: Path, most_bytes: float) -> Iterator[Path]:
     """
     count, size, unread = 0, 0, [path]
     while unread:
-        at = unread.pop()
+        at, count = unread.pop(), count + 1
+        if count > MOST_FILES:
+            raise Unusable(f"it has more than {MOST_FILES:,} files and folders")
+        if len(at.parts) - len(path.parts) > DEEPEST:
+            raise Unusable(f"{_within(at, path)} lies in more than {DEEPEST} folders")
         try:
             info = at.lstat()
+            if stat.S_ISDIR(info.st_mode):
+                unread += sorted((p for p in at.iterdir() if p.name not in _IGNORED), reverse=True)
+                continue
         except OSError as error:
-            raise Unusable(f"{_within(at, path)} cannot be read: {error.strerror}") from None
-        if stat.S_ISDIR(info.st_mode):
-            unread += sorted((p for p in at.iterdir() if p.name not in _IGNORED), reverse=True)
-            continue
+            raise _unreadable(at, path, error) from None
         if not stat.S_ISREG(info.st_mode):
             kind = "a link" if stat.S_ISLNK(info.st_mode) else "no plain file"
             raise Unusable(f"{_within(at, path)} is {kind}: submit the file itself")
-        count, size = count + 1, size + info.st_size
-        if count > MOST_FILES:
-            raise Unusable(f"it has more than {MOST_FILES:,} files")
+        size += info.st_size
         if size > most_bytes:
             raise Unusable(f"it is larger than {most_bytes / 2**30:g} GiB")
         yield at
 
 
+def _unreadable(path: Path, whole: Path, error: OSError) -> Unusable:
+    return Unusable(f"{_within(path, whole)} cannot be read: {error.strerror or error}")
+
+
 def _within(path: Path, whole: Path) -> str:
-    return repr(str(path.relative_to(whole)) if path != whole else path.name)
+    name = str(path.relative_to(whole)) if path != whole else path.name
+    return repr(name if len(name) <= 200 else f"{name[:100]}...{name[-50:]}")
 
 
 def content_of(path: Path, most_bytes: float) -> str:
@@ -141,8 +203,11 @@ def content_of(path: Path, most_bytes: float) -> str:
     """
     digest = hashlib.sha256()
     for file in files(path, most_bytes):
-        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        try:
+            with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise _unreadable(file, path, error) from None
         digest.update(f"{file.relative_to(path).as_posix()!r} {content}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -196,7 +261,8 @@ def _kind(path: Path) -> tuple[Path, Kind]:
         return _kind(usable[0])
     if usable:
         raise Unusable(f"it has several of which one is graded: {', '.join(repr(p.name) for p in usable[:5])}")
+    there = f"there are {', '.join(repr(p.name) for p in inside[:5])}" if inside else "the folder is empty"
     raise Unusable(
         "it has no model (config.json), adapters (adapter_config.json), run (recipe.yaml), completions (.jsonl) or "
-        "program (predict.py)"
+        f"program (predict.py); {there}"
     )

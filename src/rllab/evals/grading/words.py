@@ -12,7 +12,8 @@ STATUS: dict[Status, str] = {
     "several": "there are several submissions of this id",
     "not graded": "it has not been measured yet",
 }
-STUDENTS = ("zero", "other base")  # the kinds of flags that are the student's to know; the others name other students
+STUDENTS = ("zero", "other base", "prompts")
+"""The kinds of flags that are the student's to know; the others name other students."""
 
 
 def points_text(points: float) -> str:
