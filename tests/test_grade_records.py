@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from evaluated import write
 from graded import Course
 
 from rllab.core.errors import MachineFault, Mistake
@@ -157,3 +158,23 @@ def test_a_full_disk_is_no_fault_of_a_submission(course: Course, monkeypatch: py
     record.write_text(json.dumps({"identity": "x"}) + "\n")
     with pytest.raises(MachineFault, match="free some disk space"):
         _end(Job(0, "sums", "", "completions", "", str(record), 0, 1.0, 1.0, 1), late=False, status=0)
+
+
+def test_a_judge_that_fails_with_one_submission_leaves_the_others_graded(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLLAB_HOME", str(course.folder / "home"))
+    (course.folder / "mine.py").write_text(
+        "def length(prompts, completions, completion_ids, **columns):\n"
+        "    if 'crash' in completions:\n        raise ValueError('no such word')\n"
+        "    return [float(len(c)) for c in completions]\n"
+    )
+    write(course.folder / "prompts.jsonl", [{"id": "p", "prompt": "Say something."}])
+    write(course.folder / "other.jsonl", [{"id": "p", "completion": "ab"}])
+    for name, text in {"ann": "abc", "bob": "crash", "cho": "abcd"}.items():
+        write(course.submissions / f"{name}.jsonl", [{"id": "p", "completion": text}])
+    wins = {"metric": "win_rate", "task": "prompts.jsonl", "against": "other.jsonl", "by": "mine.py:length"}
+    course.assign(wins=wins | {"points": 10})
+    with pytest.raises(MachineFault, match=r"bob, wins: by: the judge length fails: .*no such word"):
+        course.grade()
+    assert {name: row["points"] for name, row in course.rows().items()} == {"ann": "10", "bob": "", "cho": "10"}

@@ -219,7 +219,9 @@ def _reason(name: str, error: Exception) -> str:
         return "it needs code that came with it, and such code is not run here"
     if isinstance(error, MemoryError) or "allocate memory" in lines[0]:
         return "it needs more memory than it may use; compare the sizes in its config.json with those of its weights"
-    if isinstance(error, (OSError, ImportError)) or (isinstance(error, ValueError) and not lines[0].endswith(":")):
+    if isinstance(error, ImportError):
+        return f"it needs a library that is not installed here ({lines[0]}); save it without quantization"
+    if isinstance(error, OSError) or (isinstance(error, ValueError) and not lines[0].endswith(":")):
         return lines[0]
     what = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return (

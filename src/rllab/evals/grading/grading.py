@@ -82,6 +82,7 @@ class Grading:
         except Mistake as error:
             raise Mistake(f"{plan.assignment}: base: {error}") from None
         self.unknown: list[str] = []
+        self._judge_failed: MachineFault | None = None
         each = self._entries()
         if plan.only and plan.only not in [entry.id for entry in each]:
             raise Mistake(f"--only {plan.only}: no submission has this id")
@@ -125,7 +126,7 @@ class Grading:
             try:
                 at, kind = submitted_for(path, part.files, part.KINDS)
                 whole = at.parent if kind == "program" and at != path else at  # with the files beside it
-                content = content_of(whole, most)
+                content = submission.content if whole == path else content_of(whole, most)
                 identity = self._identity(part, kind, content)
                 where = self._records(entry.id) / f"{file_name(name)}-{identity[:16]}.jsonl"
                 submission.parts[name] = Submitted(at, kind, content, where, identity)
@@ -161,6 +162,8 @@ class Grading:
                     self._write(grades)
         except Timeout:
             raise InUse(f"{self.plan.out}: another process grades into this folder; wait until it ends") from None
+        if self._judge_failed:
+            raise self._judge_failed
         if self.plan.stop:
             raise Stopped(f"by {self.plan.stop.reason}; the same command goes on")
         return grades
@@ -257,6 +260,9 @@ class Grading:
             measured = part.judge(known.rows)
         except Mistake as error:
             return PartGrade(part, 0.0, None, str(error), where)
+        except MachineFault as error:  # the others are graded first
+            self._judge_failed = MachineFault(f"{submission.entry.id}, {part.name}: {error}")
+            return PartGrade(part, 0.0, None, "", where)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:  # of answers of any kind
             why = f"its answers cannot be judged, with {type(error).__name__}: {str(error)[:200]}"
             return PartGrade(part, 0.0, None, why, where)
