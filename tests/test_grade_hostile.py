@@ -7,7 +7,7 @@ import gzip
 import json
 import os
 import shutil
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from graded import GOLD, Course
 from safetensors.torch import load_file, save_file
 
 from rllab.cli import app
+from rllab.core.messages import one_line
 from rllab.evals.cells import printable
 from rllab.evals.grading.accuracy import MOST_ROWS
 from rllab.evals.grading.submissions import MOST_FILES
@@ -173,10 +174,11 @@ def graded(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Class:
     made.adapters(qwen)
     made.texts()
     made.files()
-    output = StringIO()
-    with redirect_stdout(output):
+    output, progress = StringIO(), StringIO()
+    with redirect_stdout(output), redirect_stderr(progress):
         call = ["grade", str(folder / "assignment.yaml"), str(made.submissions), "--out", str(made.out), "--json"]
         app(call, standalone_mode=False)
+    made.err = progress.getvalue()
     made.grades = {grade["id"]: grade for grade in json.loads(output.getvalue())}
     return made
 
@@ -297,3 +299,4 @@ def test_an_odd_file_name_is_a_name_like_others(graded: Class) -> None:
         assert graded.grades[name]["status"] == "graded"
         assert graded.rows()[printable(name)]["status"] == "graded"
     assert {p.name for p in graded.out.iterdir()} >= {"grades.csv", "records"}
+    assert any(one_line(ODD) in line for line in graded.err.splitlines())

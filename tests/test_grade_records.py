@@ -175,6 +175,6 @@ def test_a_judge_that_fails_with_one_submission_leaves_the_others_graded(
         write(course.submissions / f"{name}.jsonl", [{"id": "p", "completion": text}])
     wins = {"metric": "win_rate", "task": "prompts.jsonl", "against": "other.jsonl", "by": "mine.py:length"}
     course.assign(wins=wins | {"points": 10})
-    with pytest.raises(MachineFault, match=r"bob, wins: by: the judge length fails: .*no such word"):
+    with pytest.raises(MachineFault, match=r"'bob', wins: by: the judge length fails: .*no such word"):
         course.grade()
     assert {name: row["points"] for name, row in course.rows().items()} == {"ann": "10", "bob": "", "cho": "10"}

@@ -8,7 +8,7 @@ import typer
 
 from rllab.cli.app import SCORE, AsJson, Runs, app
 from rllab.core.errors import Mistake
-from rllab.core.messages import one_line, visible
+from rllab.core.messages import one_line
 from rllab.core.stop import Stop
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def grade(
 
 
 def _say(line: str) -> None:
-    print(visible(line), file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 def _plain(grade: "Grade") -> dict[str, Any]:

@@ -261,7 +261,7 @@ class Grading:
         except Mistake as error:
             return PartGrade(part, 0.0, None, str(error), where)
         except MachineFault as error:  # the others are graded first
-            self._judge_failed = MachineFault(f"{submission.entry.id}, {part.name}: {error}")
+            self._judge_failed = MachineFault(f"{submission.entry.id!r}, {part.name}: {error}")
             return PartGrade(part, 0.0, None, "", where)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:  # of answers of any kind
             why = f"its answers cannot be judged, with {type(error).__name__}: {str(error)[:200]}"
