@@ -178,3 +178,15 @@ def test_a_judge_that_fails_with_one_submission_leaves_the_others_graded(
     with pytest.raises(MachineFault, match=r"'bob', wins: by: the judge length fails: .*no such word"):
         course.grade()
     assert {name: row["points"] for name, row in course.rows().items()} == {"ann": "10", "bob": "", "cho": "10"}
+
+
+def test_an_error_that_nothing_explains_is_for_the_instructor(course: Course) -> None:
+    course.recorded("ann")
+    course.grade()
+    (path,) = course.records("ann")
+    record.cut_end(path)
+    record.end(path, {"end": "fault", "why": "it fails when it is measured", "traceback": "Traceback: ..."})
+    assert course.grade()["ann"]["flags"] == [
+        "unexplained: sums: it failed with an error of which the lab may be the cause; its record has the traceback"
+    ]
+    assert "unexplained" not in (course.out / "html/ann.html").read_text()

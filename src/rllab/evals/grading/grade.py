@@ -30,8 +30,9 @@ class PartGrade:
 class Flag:
     """What an instructor should look at. It changes no points.
 
-    kind: `memorised`, `identical`, `zero`, `other base`, or `prompts` for an own chat template or tokenizer. others:
-    the ids of further submissions that it concerns.
+    kind: `memorised`, `identical`, `zero`, `other base`, or `prompts` for an own chat template or tokenizer,
+    `unexplained` for an error of which the lab may be the cause. others: the ids of further submissions that it
+    concerns.
     """
 
     kind: str

@@ -235,6 +235,9 @@ class Grading:
             known = given.recorded() if given else None
             if given and known:
                 facts[name] = (known.facts or {}) | {"content": given.content}
+                if known.traceback:
+                    text = "it failed with an error of which the lab may be the cause; its record has the traceback"
+                    facts[name]["flags"] = [*facts[name].get("flags", ()), ["unexplained", text]]
             parts.append(self._part(part, submission, given, known))
         status: Any = submission.status
         if not status:

@@ -24,13 +24,18 @@ FAULT, DONE = "fault", "done"
 
 @dataclass(frozen=True)
 class Record:
-    """A record as it is read. batches: the whole ones. end: "", `done` or `fault`. why: the fault, for the student."""
+    """A record as it is read.
+
+    batches: the whole ones. end: "", `done` or `fault`. why: the fault, for the student. traceback: of an error that no
+    message of the lab's explains, as the lab may be at fault.
+    """
 
     head: Row
     facts: Row | None = None
     batches: list[list[Row]] = field(default_factory=list)
     end: str = ""
     why: str = ""
+    traceback: str = ""
 
     @property
     def rows(self) -> list[Row]:
@@ -76,7 +81,8 @@ def read(path: Path, identity: str = "") -> Record | None:
     last = lines[-1] if "end" in lines[-1] else {}
     if last and last.get("before") != hashlib.sha256(_lines(path.read_bytes())).hexdigest():
         return None
-    return Record(lines[0], facts, batches, str(last.get("end", "")), str(last.get("why", "")))
+    texts = [str(last.get(key, "")) for key in ("end", "why", "traceback")]
+    return Record(lines[0], facts, batches, *texts)
 
 
 def _lines(content: bytes) -> bytes:
