@@ -11,6 +11,7 @@ from evaluated import write
 from graded import Course
 
 from rllab.core.errors import MachineFault, Mistake
+from rllab.evals.grading import record
 from rllab.evals.grading.submissions import Unusable, content_of, entries, read_roster
 
 
