@@ -65,6 +65,18 @@ def test_a_file_in_place_of_the_folder_for_grades_is_named(course: Course) -> No
         course.grade()
 
 
+@pytest.mark.parametrize("name", ["html", "grades.csv"])
+def test_what_is_in_the_way_of_a_page_or_table_is_named(name: str, course: Course) -> None:
+    course.recorded("ann")
+    course.out.mkdir()
+    if name == "html":
+        (course.out / name).touch()
+    else:
+        (course.out / name).mkdir()
+    with pytest.raises(MachineFault, match=f"{name} is in the way: move it"):
+        course.grade()
+
+
 def roster(folder: Path, content: bytes) -> dict[str, dict[str, str]]:
     (folder / "roster.csv").write_bytes(content)
     return read_roster(folder / "roster.csv")

@@ -299,7 +299,11 @@ class Grading:
         keys = {f"key of {name}": _key(part) for name, part in self.assignment.parts.items()}
         facts: dict[str, Any] = {"assignment": _hash(self.plan.assignment.read_bytes()), "seed": self.assignment.seed}
         machine = {k: v for k, v in environment().items() if k not in ("command", "host")}  # the same when given again
-        write_all(self.plan.out, self.assignment, grades, facts | {"base": self.base_content} | keys | machine)
+        try:
+            write_all(self.plan.out, self.assignment, grades, facts | {"base": self.base_content} | keys | machine)
+        except (FileExistsError, IsADirectoryError) as error:
+            taken = error.filename2 or error.filename
+            raise MachineFault(f"{taken} is in the way: move it, or name another folder by --out") from None
 
 
 def _folder_of(submission: Submission) -> str:
