@@ -198,7 +198,7 @@ def test_kills_change_no_grade(course: Course) -> None:
         sums={"task": "private.jsonl", "max_new_tokens": 24, "samples": 4, "points": 10},
         again={"task": "private.jsonl", "max_new_tokens": 16, "style": "zero-shot-cot", "points": 10},
     )
-    for i in range(3):
+    for i in range(2):
         course.adapter(f"s{i}", seed=i)
     course.recorded("ann")
     line = [sys.executable, "-m", "rllab", "grade", str(course.folder / "assignment.yaml"), str(course.submissions)]
@@ -209,7 +209,7 @@ def test_kills_change_no_grade(course: Course) -> None:
     for kill in range(100):
         lines = _lines(course)
         process = subprocess.Popen([*line, "--out", str(course.out)], stdout=-3, stderr=-3, env=fresh)
-        while process.poll() is None and (kill > 1 or _lines(course) == lines):
+        while process.poll() is None and (kill > 0 or _lines(course) == lines):
             time.sleep(0.02)  # each life measures something, so that there is an end
         time.sleep(chance.uniform(0, 0.5))
         if process.poll() is not None:

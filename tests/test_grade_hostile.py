@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from evaluated import write
+from filelock import FileLock
 from graded import GOLD, Course
 from safetensors.torch import load_file, save_file
 
@@ -163,8 +164,23 @@ class Class(Course):
 
 @pytest.fixture(scope="module")
 def graded(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Class:
-    """The class, graded once."""
-    folder = tmp_path_factory.mktemp("class")
+    """The class, graded once: the workers of a test run share what the first of them makes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "hostile"
+    kept = folder / "graded.json"
+    with FileLock(folder.with_suffix(".lock")):
+        if not kept.exists():
+            folder.mkdir()
+            kept.write_text(json.dumps(_graded(folder, qwen)))
+    made = Class.__new__(Class)
+    made.folder, made.out, made.submissions = folder, folder / "out", folder / "submissions"
+    made.marker = folder / "owned"
+    made.grades, made.err = json.loads(kept.read_text())
+    return made
+
+
+def _graded(folder: Path, qwen: Path) -> tuple[dict[str, Any], str]:
+    """Grades the class. Returns the grades by id, and the lines of progress."""
     made = Class(folder, qwen, None)  # type: ignore[arg-type]
     made.marker = folder / "owned"
     made.assign(seconds=10, sums={"task": "private.jsonl", "max_new_tokens": 4, "points": 10})
@@ -178,9 +194,7 @@ def graded(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Class:
     with redirect_stdout(output), redirect_stderr(progress):
         call = ["grade", str(folder / "assignment.yaml"), str(made.submissions), "--out", str(made.out), "--json"]
         app(call, standalone_mode=False)
-    made.err = progress.getvalue()
-    made.grades = {grade["id"]: grade for grade in json.loads(output.getvalue())}
-    return made
+    return {grade["id"]: grade for grade in json.loads(output.getvalue())}, progress.getvalue()
 
 
 def test_the_honest_are_graded(graded: Class) -> None:

@@ -274,7 +274,7 @@ def test_the_judge_is_asked_once_about_the_same_answers(contest: Path) -> None:
     assert judged(a_win_rate(contest), batches) == first and len(calls.read_text()) == asked > 0
     judged(part, measured(part, completions(contest, ["a"] * 70)))
     assert len(calls.read_text()) > asked
-    (contest / "mine.py").write_text(JUDGE.replace('count("a")', 'count("b")'))
+    (contest / "mine.py").write_text(JUDGE.replace('count("a")', 'count("none")'))
     assert judged(a_win_rate(contest), batches).value == 0.5
 
 

@@ -21,6 +21,7 @@ from rllab.evals.grading.programs import LONGEST, completions_of, scores_of
 from rllab.sandbox import confine, program
 from rllab.sandbox.script import ScriptOutcome, run_script
 
+INSTALLED = Path(sys.prefix).parts[2:3] if Path(sys.prefix).is_relative_to("/tmp") else ()  # seen in a home then
 QUESTIONS: list[Row] = [
     {"id": 3, "question": "1 + 1 <é>", "kind": "number", "target": "2"},
     {"id": "b", "question": "A or B?", "kind": "choice", "choices": ["x", "y"], "gold": "A"},
@@ -115,9 +116,10 @@ def test_a_program_runs_as_in_its_own_folder(submitted: Submitted) -> None:
         "import os, sys, beside, numpy\nfrom pathlib import Path\n"
         "assert __name__ == '__main__' and sys.argv == ['predict.py', 'questions.jsonl']\n"
         "assert open('w.txt').read() == Path(__file__).with_name('w.txt').read_text() == beside.X.read_text()\n"
-        "open('cache', 'w').write('mine')\nprint(open(sys.argv[1]).read(), sorted(os.listdir()), numpy.ones(2).sum())"
+        "open('cache', 'w').write('mine')\nprint(open(sys.argv[1]).read(), *sorted(os.listdir()), numpy.ones(2).sum())"
     )
-    assert outcome.printed == "asked\n ['beside.py', 'cache', 'predict.py', 'questions.jsonl', 'w.txt'] 2.0\n", outcome
+    listed = ["beside.py", "cache", "predict.py", "questions.jsonl", "w.txt"]
+    assert outcome.printed.split() == ["asked", *sorted([*listed, *INSTALLED]), "2.0"], outcome
 
 
 def test_torch_works_within_four_gib(submitted: Submitted) -> None:
@@ -289,13 +291,10 @@ def test_a_program_has_no_network(submitted: Submitted) -> None:
 
 def test_a_program_without_a_folder_sees_no_other_submission(submitted: Submitted) -> None:
     (submitted.folder / "bob.py").write_text("X = 1")
-    place = submitted.place(answering("str(__import__('os').listdir())"), "ann.py")
+    place = submitted.place(answering("' '.join(__import__('os').listdir())"), "ann.py")
     alone = Place(**vars(place) | {"folder": None})
     assert "bob.py" in completions(completions_of(place, QUESTIONS))[3]
-    assert completions(completions_of(alone, QUESTIONS))[3] in (
-        "['questions.jsonl', 'ann.py']",
-        "['ann.py', 'questions.jsonl']",
-    )
+    assert set(completions(completions_of(alone, QUESTIONS))[3].split()) == {"questions.jsonl", "ann.py", *INSTALLED}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="root runs programs as another user")

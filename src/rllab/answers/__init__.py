@@ -17,7 +17,7 @@ Kinds of answers: `number`, `choice` (a letter), `yesno`, `string`, `latex`.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from rllab.answers import choice, latex, number, numerals, string, yesno
@@ -69,7 +69,7 @@ class GradedAnswer:
     correct: bool
     reason: str
     marked: bool = False
-    how: str = ""
+    how: str = field(default="", compare=False)
 
 
 def grade(completion: str, target: str, kind: str, choices: str = "") -> GradedAnswer:
