@@ -71,7 +71,7 @@ def _watch_to_end(trainer: Trainer, quiet: bool) -> None:
     watch(trainer, quiet or trainer.engine.rank != 0)
     if trainer.stopping:
         where = f"{trainer.folder.path}: stopped after round {trainer.step} by {trainer.stop.reason}"
-        raise Stopped(f"{where}; the same command continues from there")
+        raise Stopped(f"{where}; the same command continues from there", trainer.stop.rounds)
 
 
 def watch(trainer: Trainer, quiet: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rllab.cli.app import TRAIN, AsJson, Changes, RecipeName, Runs, app
-from rllab.core.errors import Mistake
+from rllab.core.errors import Mistake, Stopped
 
 if TYPE_CHECKING:
     from rllab.core.recipe import Recipe
@@ -66,17 +66,21 @@ def train(
     The same command again continues an unfinished run, or prints the result of a finished one. So does the run's folder
     in place of a recipe: rllab train runs/cartpole-1.
     """
+    from rllab.cluster.again import ask_again, leave
     from rllab.core.stop import Stop
 
-    stop = Stop().install()  # before torch is loaded
+    stop = Stop(leave).install()  # before torch is loaded
     from rllab.cli.progress import train_to_end
 
     words = list(changes or [])
     if "=" in recipe:  # a change; there is no recipe beside --from
         recipe, words = "", [recipe, *words]
     results = []
-    for loaded, folder in _asked_for(recipe, words, name, runs, fork, smoke):
-        results.append(train_to_end(loaded, folder, stop, runs=runs, fork=fork or None, quiet=quiet or as_json))
+    try:
+        for loaded, folder in _asked_for(recipe, words, name, runs, fork, smoke):
+            results.append(train_to_end(loaded, folder, stop, runs=runs, fork=fork or None, quiet=quiet or as_json))
+    except Stopped as stopped:
+        raise ask_again(stopped) from None
     _print_results(results, as_json)
     if strict and not all(e["met"] for r in results for e in r.status()["expect"]):
         sys.exit(EXPECTATION_MISSED)

@@ -6,6 +6,8 @@ Data parallelism is one all-reduce that sums the gradients. Losses are weighted 
 import ctypes
 import math
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -251,12 +253,24 @@ def ranks() -> tuple[int, int, int]:
     if "RANK" in env and "WORLD_SIZE" in env:
         return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
     if "SLURM_PROCID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        env.setdefault("MASTER_ADDR", env.get("SLURM_LAUNCH_NODE_IPADDR") or "localhost")
-        env.setdefault("MASTER_PORT", str(20000 + int(env.get("SLURM_JOB_ID", 0)) % 20000))
+        env.setdefault("MASTER_ADDR", _first_node())
+        port = int(env.get("SLURM_JOB_ID", 0)) + 1009 * int(env.get("SLURM_STEP_ID", 0))
+        env.setdefault("MASTER_PORT", str(20000 + port % 20000))
         rank, world, local = env["SLURM_PROCID"], env["SLURM_STEP_NUM_TASKS"], env.get("SLURM_LOCALID", "0")
         env.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK=local)
         return int(rank), int(world), int(local)
     return 0, 1, 0
+
+
+def _first_node() -> str:
+    """The node of a Slurm step on which rank 0 runs, which need not be the one where srun was called."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST", "")  # such as gpu[01-03,07],big1
+    name = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
+    try:
+        socket.getaddrinfo(name or "localhost", None)
+    except OSError:  # the names of nodes are Slurm's own there
+        return os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or "localhost"
+    return name or "localhost"
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -69,9 +69,16 @@ class MachineFault(RllabError):
 
 
 class Stopped(RllabError):
-    """The run was stopped and has saved its state. The same command resumes it."""
+    """The run was stopped and has saved its state. The same command resumes it.
+
+    rounds: how many it has saved since it was started; None if it waited for another run.
+    """
 
     exit_code = 99
+
+    def __init__(self, message: str, rounds: int | None = None) -> None:
+        super().__init__(message)
+        self.rounds = rounds
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from rllab.core.errors import Mistake
@@ -18,24 +19,43 @@ _SIGNALS = [s for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if (s := geta
 class Stop:
     """A request to stop. It is true, and `reason` is set, once the run should stop.
 
-    The run stops at a signal after `install`, or when RLLAB_STOP_AFTER has passed since this object was created.
+    The run stops at a signal after `install`, or when RLLAB_STOP_AFTER has passed since this object was created. A job
+    that is killed RLLAB_WARNING seconds later calls `leave`, if it still runs a second before that. rounds: how many
+    the run has saved since it was started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leave: "Callable[[Stop], object] | None" = None) -> None:
         self.reason: str | None = None
-        self._deadline = _deadline(os.environ.get("RLLAB_STOP_AFTER"))
+        self.rounds = 0
+        self._leave = leave
+        self._warning = _seconds("RLLAB_WARNING") if leave else None
+        after = _seconds("RLLAB_STOP_AFTER")
+        self._deadline = None if after is None else time.monotonic() + after
 
     def install(self) -> "Stop":
         """Installs the signal handlers, if this is the main thread; Python allows them in no other. Returns self."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 signal.signal(number, self._caught)
+            if self._warning is not None:
+                signal.signal(signal.SIGALRM, self._late)
+                if self._deadline is not None:
+                    self._leave_after(self._deadline - time.monotonic() + self._warning)
         return self
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.reason is not None:  # Ctrl-C twice: do not wait for the end of the round
             raise KeyboardInterrupt
+        if self._warning is not None and self.reason is None:
+            self._leave_after(self._warning)
         self.reason = signal.Signals(number).name
+
+    def _leave_after(self, seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, max(0.1, seconds - 1))
+
+    def _late(self, number: int, frame: FrameType | None) -> None:
+        if self and self._leave:
+            self._leave(self)
 
     def __bool__(self) -> bool:
         if self.reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
@@ -43,8 +63,9 @@ class Stop:
         return self.reason is not None
 
 
-def _deadline(text: str | None) -> float | None:
-    """The time of the monotonic clock after the given duration, in seconds or as hours:minutes:seconds."""
+def _seconds(variable: str) -> float | None:
+    """The seconds in an environment variable, which holds them as a number or as hours:minutes:seconds."""
+    text = os.environ.get(variable)
     if not text:
         return None
     try:
@@ -52,5 +73,5 @@ def _deadline(text: str | None) -> float | None:
         for part in text.split(":"):
             seconds = seconds * 60 + float(part)
     except ValueError:
-        raise Mistake(f"RLLAB_STOP_AFTER={text}: expected seconds or hours:minutes:seconds, as in 11:45:00") from None
-    return time.monotonic() + seconds
+        raise Mistake(f"{variable}={text}: expected seconds or hours:minutes:seconds, as in 11:45:00") from None
+    return seconds

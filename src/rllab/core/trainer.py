@@ -60,7 +60,7 @@ class Trainer:
         self.settings, self.algorithm = self.recipe.settings, self.recipe.algorithm
         self._goals = resolved.own_goals()
         self.stop = stop if stop is not None else Stop()
-        self.step, self.seconds, self.row = 0, 0.0, Metrics(step=0)
+        self.step, self.restored, self.seconds, self.row = 0, 0, 0.0, Metrics(step=0)  # restored: step at the start
         self.headline: Headline | None = None
         self.tell: Callable[[str], None] = lambda line: None  # shows what takes long between two rows
         self.stopping, self._reported, self._saved_step, self._saved_at = False, True, 0, time.monotonic()
@@ -160,7 +160,7 @@ class Trainer:
                 self.optimizers.load_state(shared["optim"])
             self.step, self.seconds, self.row = shared["step"], shared["seconds"], shared["row"]
             self.engine.scaler.load_state_dict(shared["scaler"])
-            self._saved_step = self.step
+            self._saved_step = self.restored = self.step
         last = self.folder.cut(self.step) if self.engine.rank == 0 else {}
         self._reported = self.engine.any(last.get("step", 0) == self.step)
         self.row = self.row | last if self._reported else self.row
@@ -175,7 +175,7 @@ class Trainer:
         shared = {"step": self.step, "seconds": self.seconds, "row": self.row}
         shared |= {"optim": self.optimizers.state(), "scaler": self.engine.scaler.state_dict()}
         self.checkpoints.save(self.step, (a := self.algorithm).parts(), shared, a.state(), a.write_files)
-        self._saved_step, self._saved_at = self.step, time.monotonic()
+        self._saved_step, self._saved_at, self.stop.rounds = self.step, time.monotonic(), self.step - self.restored
 
     def _report(self) -> None:
         """Evaluates if an evaluation is due, then writes the round's row."""
