@@ -32,6 +32,7 @@ OTHERS = ("python llama.cpp/", "hf upload")  # programs that are not the lab's; 
 RUNS = ("grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")  # which pages name and do not train
 ELSEWHERE = ("./lab demo", "./lab test", "./lab shell", "./lab python docs/generate.py")  # other tests run these
 ELSEWHERE += ("./lab grade docs/assignment/",)
+ELSEWHERE += ("sbatch ", "qsub ", "cp slurm/site.example.sh", "source slurm/site.sh")  # those of tests/cluster/
 SMALL = {r"--games \d+": "--games 2", r"--best-of \d+": "--best-of 2", r"simulations: \d+": "simulations: 4"}
 SMALL |= {
     r"--simulations \d+": "--simulations 4",
@@ -190,6 +191,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_paths_in_the_text_exist(page: Path) -> None:
-    names = re.findall(r"`((?:src|envs|tests|docs|benchmarks|recipes)/[\w./-]+)`", page.read_text("utf-8"))
+    names = re.findall(r"`((?:src|envs|tests|docs|benchmarks|recipes|slurm)/[\w./-]+)`", page.read_text("utf-8"))
     missing = [n for n in names if "NAME" not in n and not (ROOT / n).exists()]
-    assert [n for n in missing if n not in ("src/rllab/board/", "src/rllab/cluster/")] == []
+    assert [n for n in missing if n not in ("src/rllab/board/", "slurm/site.sh")] == []

@@ -59,6 +59,30 @@ def test_two_ranks_equal_one(tmp_path: Path, slurm: bool) -> None:
     assert (tmp_path / "2/checkpoints/00000006/trainer/rank-1.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("node1", "node1"), ("gpu[01-03,07],big1", "gpu01"), ("a1,b[2-3]", "a1"), ("r[0-1]n[4-5]", "r0n4"), ("", "here")],
+)
+def test_the_first_node_of_a_step(nodes: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # so that what `ranks` sets is undone
+        monkeypatch.delenv(name)
+    step = {"PROCID": "1", "STEP_NUM_TASKS": "2", "JOB_ID": "20007", "STEP_ID": "1", "STEP_NODELIST": nodes}
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda name, port: ["an address"])
+    assert ranks() == (1, 2, 0)
+    assert os.environ["MASTER_ADDR"] == first.replace("here", "localhost") and os.environ["MASTER_PORT"] == "21016"
+
+    def unknown(name: str, port: None) -> None:
+        raise OSError
+
+    del os.environ["RANK"], os.environ["MASTER_ADDR"]
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.7")
+    assert ranks() == (1, 2, 0) and os.environ["MASTER_ADDR"] == "10.0.0.7"
+
+
 def test_two_ranks_fine_tune_as_one(tmp_path: Path) -> None:
     program = ("-m", "rllab", "train", "pocket", "--smoke", "--runs", str(tmp_path), "precision=fp32")
     for world, batch in ((1, 8), (2, 4)):

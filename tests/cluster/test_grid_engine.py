@@ -1,0 +1,72 @@
+"""Jobs on a real Grid Engine, with the job script of the clone: trained, stopped by the clock, deleted, crashed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.jobs import RECIPE, GridEngine, outcome, shown, status, toy, until_it_trains
+from cluster.namespaces import Cluster
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+
+
+@pytest.fixture
+def jobs(grid_engine: Cluster, clone: Path) -> Iterator[GridEngine]:
+    yield GridEngine(grid_engine, clone)
+    grid_engine.run("qdel", "-f", "-u", "root")
+
+
+def test_a_warned_job_goes_on_where_it_was(jobs: GridEngine, whole: Path) -> None:
+    job = jobs.submit()
+    until_it_trains(jobs.run(job))
+    jobs.warn(job)
+    first, second = jobs.end(job, starts=2)
+    assert (first["exit_status"], second["exit_status"]) == ("99", "0"), jobs.log(job)
+    assert outcome(jobs.run(job)) == outcome(whole) and "by SIGUSR2" in jobs.log(job)
+    assert not (jobs.run(job) / "again").exists()
+
+
+def test_a_deleted_job_saves_and_stays_deleted_and_a_crash_is_not_repeated(jobs: GridEngine) -> None:
+    deleted = jobs.submit(words=(*RECIPE, "total_steps=90000"))
+    crashing = jobs.submit(words=(*RECIPE, "env=NoSuchGame-v1"))
+    until_it_trains(jobs.run(deleted))
+    jobs.cluster.output("qdel", deleted)
+    for job in (deleted, crashing):
+        assert len(jobs.end(job)) == 1, jobs.log(job)
+    assert status(jobs.run(deleted))["reason"] == "SIGUSR2"
+    assert jobs.end(crashing)[0]["exit_status"] == "2" and "NoSuchGame" in jobs.log(crashing)
+
+
+@pytest.mark.nightly
+def test_a_job_stops_before_its_time_limit_and_goes_on(jobs: GridEngine) -> None:
+    words = toy(jobs.clone, "total_steps: 200", "slow: 0.1")
+    job = jobs.submit("-l", "h_rt=20", words=words)  # it stops after 15 seconds
+    whole = jobs.clone / "runs/whole"
+    for _ in Trainer(load_recipe(str(jobs.clone / "toy.yaml")), whole):
+        pass
+    *before, last = jobs.end(job, starts=2)
+    assert {start["exit_status"] for start in before} == {"99"} and last["exit_status"] == "0", jobs.log(job)
+    assert outcome(jobs.run(job, "toy")) == outcome(whole) and "by RLLAB_STOP_AFTER" in jobs.log(job)
+
+
+@pytest.mark.nightly
+def test_elements_of_an_array_are_seeds(jobs: GridEngine, whole: Path) -> None:
+    array = jobs.submit("-t", "5-6", words=RECIPE[:-1])
+    assert [start["exit_status"] for start in jobs.end(array)] == ["0", "0"]
+    assert outcome(jobs.run(f"{array}_5")) == outcome(whole) != outcome(jobs.run(f"{array}_6"))
+
+
+def test_the_commands_that_pages_show_are_accepted(jobs: GridEngine) -> None:
+    commands = shown("qsub")
+    assert len(commands) >= 5
+    for program, *words in commands:
+        done = jobs.cluster.run(program, "-w", "v", *words, cwd=jobs.clone)
+        assert "found suitable queue(s)" in done.stdout + done.stderr, (words, done)
+        assert (jobs.clone / words[words.index("slurm/bu.qsub") + 1]).is_file()
+
+
+def test_an_impossible_request_is_refused(jobs: GridEngine) -> None:
+    for flags, why in ((["-P", "nosuch"], "nosuch"), (["-w", "e", "-l", "gpu_c=9.0"], "no suitable queues")):
+        done = jobs.cluster.run("qsub", *flags, "slurm/bu.qsub", *RECIPE, cwd=jobs.clone)
+        assert done.returncode and why in done.stdout + done.stderr

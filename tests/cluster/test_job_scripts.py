@@ -1,0 +1,61 @@
+"""What the job scripts refuse in one line, before anything is trained; they run here without a scheduler."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = {"gpu.sbatch": {"SLURM_JOB_ID": "7"}, "bu.qsub": {"JOB_ID": "7", "SGE_TASK_ID": "undefined"}}
+
+
+@pytest.fixture(params=SCRIPTS)
+def script(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def error(script: str, clone: Path, *words: str, **env: str) -> str:
+    """The one line that a script prints, with exit code 2."""
+    env = os.environ | SCRIPTS[script] | env
+    done = subprocess.run(["bash", str(clone / "slurm" / script), *words], cwd=clone, env=env, capture_output=True)
+    out = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 2 and out.startswith("error: ") and out.count("\n") == 1, out
+    return out
+
+
+def test_the_recipe_comes_first(script: str, clone: Path) -> None:
+    for words in ((), ("seed=1", "recipes/cartpole.yaml"), ("--smoke", "recipes/cartpole.yaml")):
+        assert "the recipe comes first, for example: recipes/grpo.yaml optim.lr=1e-6" in error(script, clone, *words)
+
+
+def test_another_folder_than_the_clone_is_named(script: str, clone: Path) -> None:
+    (clone / "slurm/begin.sh").unlink()
+    assert f"{clone} is not the folder of the clone" in error(script, clone, "recipes/cartpole.yaml")
+
+
+def test_a_missing_environment_is_named(script: str, clone: Path) -> None:
+    (clone / "slurm/site.sh").write_text(f"RLLAB_VENV={clone}/venv")
+    expected = f"no environment in {clone}/venv. On the login node: RLLAB_VENV={clone}/venv ./lab --version"
+    assert expected in error(script, clone, "recipes/cartpole.yaml")
+    (clone / "venv/bin").mkdir(parents=True)
+    (clone / "venv/bin/python").symlink_to("/share/pkg/python3/3.12/bin/python3")
+    expected = "leads to /share/pkg/python3/3.12/bin/python3, which is not on this node: load its module"
+    assert expected in error(script, clone, "recipes/cartpole.yaml")
+
+
+def test_an_environment_of_another_python_is_named(script: str, clone: Path) -> None:
+    """Its packages lie in a folder that is named by the version of the Python that built it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(clone / "venv")], check=True)
+    (clone / "slurm/site.sh").write_text(f"RLLAB_VENV={clone}/venv")
+    assert "venv has no PyTorch for Python 3." in error(script, clone, "recipes/cartpole.yaml")
+
+
+def test_a_site_file_that_fails_is_named(script: str, clone: Path) -> None:
+    (clone / "slurm/site.sh").write_text("return 3")
+    assert "slurm/site.sh ended with 3" in error(script, clone, "recipes/cartpole.yaml")
+
+
+def test_the_trainer_names_a_recipe_that_is_not_there(clone: Path) -> None:
+    """Of Grid Engine's script, which needs no srun."""
+    assert "nosuch.yaml" in error("bu.qsub", clone, "recipes/nosuch.yaml")

@@ -1,0 +1,106 @@
+"""Jobs on a real Slurm, with the job script of the clone: trained, warned, started again, cancelled, crashed."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.jobs import RECIPE, Slurm, outcome, rows, shown, status, toy, until_it_trains
+from cluster.namespaces import Cluster
+from rllab.core.recipe import load_recipe
+from rllab.core.trainer import Trainer
+
+
+@pytest.fixture
+def jobs(slurm: Cluster, clone: Path) -> Iterator[Slurm]:
+    yield Slurm(slurm, clone)
+    slurm.run("scancel", "--user=root")
+
+
+def test_nodes_have_names_gpus_and_no_internet(slurm: Cluster) -> None:
+    connect = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
+    shell = f'hostname; echo "$CUDA_VISIBLE_DEVICES"; python3 -c "{connect}" 2>&1 | tail -n 1'
+    lines = slurm.output("srun", "--nodes=2", "--gpus-per-node=2", "bash", "-c", shell).splitlines()
+    unreachable = "OSError: [Errno 101] Network is unreachable"
+    assert sorted(lines) == sorted(["node1", "node2", *["0,1", unreachable] * 2])
+
+
+def test_the_commands_that_pages_show_are_accepted(jobs: Slurm) -> None:
+    commands = shown("sbatch")
+    assert len(commands) >= 5
+    for program, *words in commands:
+        assert "to start at" in jobs.cluster.run(program, "--test-only", *words, cwd=jobs.clone).stderr, words
+        assert (jobs.clone / words[words.index("slurm/gpu.sbatch") + 1]).is_file()
+
+
+def test_warned_jobs_go_on_where_they_were(jobs: Slurm, whole: Path) -> None:
+    """The trainer of one is warned, as by --signal=USR1@300, and the script of the other, as by --signal=B:USR1@300.
+
+    One is the last element of an array, whose own number is that of the array. The other element is left alone.
+    """
+    array = jobs.submit("--array=4-5", words=RECIPE[:-1])
+    until_it_trains(jobs.run(f"{array}_5"))
+    jobs.cluster.output("scancel", "--signal=USR1", f"{array}_5")
+    single = jobs.submit()
+    until_it_trains(jobs.run(single))
+    jobs.cluster.output("scancel", "--batch", "--signal=USR1", single)
+    for job, restarts in ((f"{array}_4", "0"), (f"{array}_5", "1"), (single, "1")):
+        ended = jobs.end(job)
+        assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", restarts), jobs.log(job)
+        assert not (jobs.run(job) / "again").exists()
+    assert outcome(jobs.run(f"{array}_5")) == outcome(jobs.run(single)) == outcome(whole)
+    assert outcome(jobs.run(f"{array}_4")) != outcome(whole)
+
+
+def test_a_cancelled_job_stays_cancelled_and_a_crash_is_not_repeated(jobs: Slurm) -> None:
+    cancelled = jobs.submit(words=(*RECIPE, "total_steps=90000"))
+    crashing = jobs.submit(words=(*RECIPE, "env=NoSuchGame-v1"))
+    until_it_trains(jobs.run(cancelled))
+    jobs.cluster.output("scancel", cancelled)
+    crashed = jobs.end(crashing)
+    assert (crashed["JobState"], crashed["ExitCode"], crashed["Restarts"]) == ("FAILED", "2:0", "0")
+    assert "error: " in jobs.log(crashing) and "NoSuchGame" in jobs.log(crashing)
+    ended = jobs.until_state(cancelled, "CANCELLED")
+    assert ended["Restarts"] == "0" and status(jobs.run(cancelled))["reason"] == "SIGTERM"
+
+
+@pytest.mark.nightly
+def test_a_preempted_job_goes_on_later(jobs: Slurm, whole: Path) -> None:
+    """SIGTERM comes at once, and Slurm kills the job after its grace time; the trainer has saved long before."""
+    job = jobs.submit("--partition=spare", "--nodelist=node1")
+    until_it_trains(jobs.run(job))
+    jobs.cluster.output("srun", "--partition=gpu", "--nodelist=node1", "--exclusive", "true")
+    ended = jobs.end(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), jobs.log(job)
+    assert outcome(jobs.run(job)) == outcome(whole) and "by SIGTERM" in jobs.log(job)
+
+
+def test_two_nodes_with_two_tasks_equal_one_process(jobs: Slurm) -> None:
+    words = toy(jobs.clone, "total_steps: 10", "eval_every: 5")
+    four = jobs.submit("--nodes=2", "--ntasks-per-node=2", words=words)
+    whole = jobs.clone / "runs/whole"
+    for _ in Trainer(load_recipe(str(jobs.clone / "toy.yaml")), whole):
+        pass
+    assert jobs.end(four)["JobState"] == "COMPLETED", jobs.log(four)
+    for one, two in zip(rows(whole), rows(jobs.run(four, "toy")), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    assert len(list((jobs.run(four, "toy") / "checkpoints").glob("*10/trainer/rank-*.json"))) == 4
+
+
+@pytest.mark.nightly
+def test_srun_on_the_login_node_needs_no_script(jobs: Slurm) -> None:
+    """Rank 0 is on the first node, and not where srun was called."""
+    line = ["srun", "--nodes=2", sys.executable, "-m", "rllab", "train", *toy(jobs.clone, "total_steps: 10")]
+    path = f"{jobs.clone}/src:{jobs.clone}/envs"
+    done = jobs.cluster.run(*line, "--name=a", cwd=jobs.clone, PYTHONPATH=path, OMP_NUM_THREADS="1")
+    assert done.returncode == 0 and done.stdout.count("done after 10 rounds") == 1, done
+    assert len(list((jobs.clone / "runs/a/checkpoints").glob("*10/trainer/rank-*.json"))) == 2
+
+
+@pytest.mark.nightly
+def test_three_starts_without_a_round_are_a_failure(jobs: Slurm) -> None:
+    job = jobs.submit(RLLAB_STOP_AFTER="0")
+    ended = jobs.end(job)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "2")
+    assert "3 starts in a row ended before they finished a round: ask the scheduler for more time" in jobs.log(job)
