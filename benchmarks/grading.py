@@ -42,14 +42,14 @@ def adapters(folder: Path, base: str, seed: int) -> None:
     lm.adapters.write_files(folder)
 
 
-def course(folder: Path, submissions: int, items: int) -> list[str]:
-    """Makes a class; returns the command that grades it."""
+def course(folder: Path, submissions: int, items: int, hang: bool) -> list[str]:
+    """Makes a class; returns the command that grades it. hang: the last submission does not end."""
     base = model_folder("run:pocket")
-    for i in range(submissions - 1):
+    for i in range(submissions - hang):
         adapters(folder / f"submissions/s{i:02}", base, i)
     hangs = folder / "submissions/hangs.py"
-    hangs.parent.mkdir(parents=True, exist_ok=True)
-    hangs.write_text("while True: pass")
+    if hang:
+        hangs.write_text("while True: pass")
     parts = {
         name: {"task": "pocket", "limit": items, "points": 10, "seconds": 60} | style for name, style in STYLES.items()
     }
@@ -91,7 +91,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        line = course(folder, given.submissions or (8 if given.kills else 40), given.items)
+        line = course(folder, given.submissions or (8 if given.kills else 40), given.items, not given.kills)
         began = time.monotonic()
         subprocess.run([*line, str(folder / "out")], check=True, stderr=subprocess.DEVNULL)
         print(f"{processor()}, {os.cpu_count()} cores: graded in {time.monotonic() - began:.0f} s")
