@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process trains it, and others, also other users', can see whether one does."""
+"""The lock of a folder, such as a run's: one process works in it, and others, also other users', can see that."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,10 +10,13 @@ from rllab.core.files import new_file_mode
 
 
 class Lock:
-    """The lock of a run. The system releases it when its process ends, however it ends."""
+    """The lock of a folder. The system releases it when its process ends, however it ends.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._file = folder, folder / ".lock"
+    work, instead: for messages, what the process that holds it does, and what another one can do but wait.
+    """
+
+    def __init__(self, folder: Path, work: str = "trains this run", instead: str = "choose another --name") -> None:
+        self._folder, self._file, self._work, self._instead = folder, folder / ".lock", work, instead
         self._lock = FileLock(self._file, timeout=1, mode=new_file_mode())  # `is_held` holds it for a moment
 
     def acquire(self) -> AbstractContextManager[object]:
@@ -28,9 +31,9 @@ class Lock:
         except PermissionError:
             if not self.is_held:
                 raise
-            message = f"{self._folder}: a process of another user trains this run; wait until it ends"
+            message = f"{self._folder}: a process of another user {self._work}; wait until it ends"
         except Timeout:
-            message = f"{self._folder}: another process trains this run; wait until it ends, or choose another --name"
+            message = f"{self._folder}: another process {self._work}; wait until it ends, or {self._instead}"
         raise InUse(message)
 
     @property

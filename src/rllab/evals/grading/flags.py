@@ -8,10 +8,9 @@ import numpy as np
 
 from rllab.evals.comparison import SIGNIFICANT
 from rllab.evals.grading.grade import Flag
+from rllab.evals.grading.leaderboard import grid_of
 from rllab.evals.grading.part import Measured
 from rllab.stats import holm, sign_flip
-
-_GRID = 5040  # credits are multiples of 1/5040 for up to 10 samples of an item
 
 
 class Fingerprint(NamedTuple):
@@ -47,8 +46,7 @@ def memorised(part: str, measured: Mapping[str, Measured]) -> dict[str, Flag]:
         ids = [i for i in each.public if i in own]
         if ids:
             difference = np.array([each.public[i] - own[i] for i in ids])
-            grid = 1 if set(np.abs(difference)) <= {0.0, 1.0} else _GRID
-            tests[ident] = float(difference.mean()), len(ids), sign_flip(difference, grid)
+            tests[ident] = float(difference.mean()), len(ids), sign_flip(difference, grid_of(difference))
     corrected = holm([p for _, _, p in tests.values()])
     return {
         ident: Flag(

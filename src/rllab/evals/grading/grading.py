@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from rllab.core.errors import InUse, MachineFault, Mistake, Stopped
-from rllab.core.files import new_file_mode
+from rllab.core.errors import MachineFault, Mistake, Stopped
+from rllab.core.lock import Lock
 from rllab.core.machine import environment
 from rllab.core.stop import Stop
 from rllab.evals.grading import flags, history, record
@@ -83,6 +81,8 @@ class Grading:
             raise Mistake(f"{plan.assignment}: base: {error}") from None
         self.unknown: list[str] = []
         self._judge_failed: MachineFault | None = None
+        self._environment = environment()
+        self._keys = {name: _key(part) for name, part in self.assignment.parts.items()}
         each = self._entries()
         if plan.only and plan.only not in [entry.id for entry in each]:
             raise Mistake(f"--only {plan.only}: no submission has this id")
@@ -152,16 +152,12 @@ class Grading:
             (self.plan.out / "records").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MachineFault(f"--out {self.plan.out} cannot be written: {error.strerror}; name a folder") from None
-        lock = FileLock(self.plan.out / ".lock", timeout=1, mode=new_file_mode())
-        try:
-            with lock:
-                try:
-                    self._measure()
-                finally:
-                    grades = self._judged()
-                    self._write(grades)
-        except Timeout:
-            raise InUse(f"{self.plan.out}: another process grades into this folder; wait until it ends") from None
+        with Lock(self.plan.out, "grades into this folder", "name another --out").acquire():
+            try:
+                self._measure()
+            finally:
+                grades = self._judged()
+                self._write(grades)
         if self._judge_failed:
             raise self._judge_failed
         if self.plan.stop:
@@ -209,7 +205,7 @@ class Grading:
                     head: Row = {"identity": given.identity, "part": name}
                     head |= {"submitted": given.path.name, "kind": given.kind, "content": given.content}
                     head |= {"seconds": seconds, "memory": memory, "seed": self.assignment.seed}
-                    head |= {"base": self.base_content, "environment": environment()}
+                    head |= {"base": self.base_content, "environment": self._environment}
                     record.begin(given.record, head)
                 done = len(known.batches) if known else 0
                 yield Job(
@@ -225,8 +221,7 @@ class Grading:
             grade, facts[submission.entry.id] = self._graded(submission)
             grades.append(grade)
         raised = self._flags(grades, facts)
-        keys = {name: _key(part) for name, part in self.assignment.parts.items()}
-        return [self._with_history(replace(g, flags=tuple(raised.get(g.id, ()))), keys) for g in grades]
+        return [self._with_history(replace(g, flags=tuple(raised.get(g.id, ())))) for g in grades]
 
     def _graded(self, submission: Submission) -> tuple[Grade, dict[str, Row]]:
         parts, facts = list[PartGrade](), dict[str, Row]()
@@ -287,18 +282,18 @@ class Grading:
                 raised[ident] = [*raised.get(ident, ()), flag]
         return raised
 
-    def _with_history(self, grade: Grade, keys: dict[str, str]) -> Grade:
+    def _with_history(self, grade: Grade) -> Grade:
         if grade.status == "not graded" or self.plan.own:
             return grade
         folder = self._records(grade.id)
-        return replace(grade, earlier=tuple(history.earlier(folder, history.of(grade, keys))))
+        return replace(grade, earlier=tuple(history.earlier(folder, history.of(grade, self._keys))))
 
     def _write(self, grades: Sequence[Grade]) -> None:
         from rllab.evals.grading.output import write_all
 
-        keys = {f"key of {name}": _key(part) for name, part in self.assignment.parts.items()}
+        keys = {f"key of {name}": key for name, key in self._keys.items()}
         facts: dict[str, Any] = {"assignment": _hash(self.plan.assignment.read_bytes()), "seed": self.assignment.seed}
-        machine = {k: v for k, v in environment().items() if k not in ("command", "host")}  # the same when given again
+        machine = {k: v for k, v in self._environment.items() if k not in ("command", "host")}  # the same next time
         try:
             write_all(self.plan.out, self.assignment, grades, facts | {"base": self.base_content} | keys | machine)
         except (FileExistsError, IsADirectoryError) as error:

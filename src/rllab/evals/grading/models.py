@@ -16,11 +16,13 @@ from rllab.evals.grading.part import Place, Row
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rllab.text.models import LanguageModel
+    from rllab.text.models import Head, LanguageModel
 
 
-def open_submitted(place: Place) -> "LanguageModel":
+def open_submitted(place: Place, head: "Head" = "lm") -> "LanguageModel":
     """Opens a submitted model on the fastest device. Adapters are merged into the assignment's base.
+
+    head: as of `rllab.text.load.load_base`. For a reward head the base is opened anew, and fp32 is kept on a GPU.
 
     Raises:
         Mistake: the model cannot be used; the message names no path of the grader's.
@@ -35,14 +37,15 @@ def open_submitted(place: Place) -> "LanguageModel":
         if at.kind == "adapter":
             if at.base is None:
                 raise Mistake("these are adapters, and the assignment names no base: submit the merged model")
-            lm = open_on_base(str(at.path), at.base)
+            base_model = at.base if head == "lm" else open_model(at.base.name, head=head)
+            lm = open_on_base(str(at.path), base_model)
         else:
-            lm = open_model(str(at.path))
+            lm = open_model(str(at.path), head=head)
     except FieldMistake as error:
         base = at.base.name if at.base else str(at.path)
         raise Mistake(str(error).replace(str(at.path), at.path.name).replace(base, "the assignment's base")) from None
     if torch.cuda.is_available():
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        dtype = torch.bfloat16 if head == "lm" and torch.cuda.is_bf16_supported() else torch.float32
         torch.nn.Module.to(lm.model, "cuda", dtype)
     return without_generation_config(lm)
 

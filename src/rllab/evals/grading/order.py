@@ -17,7 +17,7 @@ from rllab.core.files import read_jsonl
 from rllab.core.messages import content_text
 from rllab.core.names import find
 from rllab.core.ranges import Count
-from rllab.evals.grading.models import inspect_model, place_of_model
+from rllab.evals.grading.models import inspect_model, open_submitted, place_of_model
 from rllab.evals.grading.part import Kind, Measured, Part, Place, Row, Shown
 from rllab.stats import wilson
 
@@ -189,29 +189,13 @@ def _check_head(place: Place) -> None:
 
 
 def _open(place: Place) -> "LanguageModel":
-    """Opens a submitted reward model; adapters on the assignment's base.
+    """Opens a submitted reward model.
 
     Raises:
         Mistake: it has no reward head, or cannot be used.
     """
-    import torch
-
-    from rllab.text.open import open_model, open_on_base
-
-    at = place_of_model(place)
-    _check_head(at)
-    try:
-        if at.kind == "model":
-            lm = open_model(str(at.path), head="reward")
-        elif at.base is None:
-            raise Mistake("these are adapters, and the assignment names no base: submit the merged model")
-        else:
-            lm = open_on_base(str(at.path), open_model(at.base.name, head="reward"))
-    except FieldMistake as error:
-        raise Mistake(str(error).replace(str(at.path), at.path.name)) from None
-    if torch.cuda.is_available():
-        torch.nn.Module.to(lm.model, "cuda")
-    return lm
+    _check_head(place_of_model(place))
+    return open_submitted(place, head="reward")
 
 
 def _is_score(value: Any) -> bool:
