@@ -1,13 +1,21 @@
-# What the job scripts of both schedulers share: the Python environment, the run's folder, and whether it goes on.
-# gpu.sbatch and bu.qsub set `job`, the number of the job, and source this file with their own arguments.
+# What the job scripts of both schedulers share: the Python environment, the verb, and whether the job goes on.
+# gpu.sbatch and bu.qsub set `job`, the number of the job, and `task`, that of an array's element, and source this file
+# with their own arguments. It sets `rllab`, the words for Python.
 
 fail() {
     echo "error: $*" >&2
     exit 2
 }
 
+verb=train
 case $1 in
-    "" | -* | *=*) fail "the recipe comes first, for example: recipes/grpo.yaml optim.lr=1e-6" ;;
+    train | sweep | grade | eval)
+        verb=$1
+        shift
+        ;;
+esac
+case $verb:$1 in
+    train: | train:-* | train:*=*) fail "the recipe comes first, for example: recipes/grpo.yaml optim.lr=1e-6" ;;
 esac
 if [ -f slurm/site.sh ]; then source slurm/site.sh || fail "slurm/site.sh ended with $?"; fi
 
@@ -25,20 +33,26 @@ export PYTHONPATH=$PWD/src:$PWD/envs${PYTHONPATH:+:$PYTHONPATH}
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE-1}  # compute nodes have no internet; without this each file costs 23 s of retries
 export PYTHONUNBUFFERED=1
 
-# A recipe trains in runs/RECIPE-jobNUMBER, which is the same folder when the job is started again; a run's folder goes on
-recipe=$1
-shift
-if [ -d "$recipe" ]; then
-    run=$recipe
-    train=(-m rllab train "$recipe" "$@")
-else
-    run=$(basename "$recipe" .yaml)-job$job
-    train=(-m rllab train "$recipe" --name "$run" "$@")
-    run=runs/$run
+# A recipe trains in runs/RECIPE-jobNUMBER, which is the same folder when the job is started again; a run's folder goes
+# on. The elements of an array train with their number as seed, try settings of one study, or grade what no other does
+rllab=(-m rllab "$verb" "$@")
+again=runs/.again-job$job
+if [ "$verb" = train ]; then
+    if [ -n "$task" ]; then set -- "$1" "seed=$task" "${@:2}"; fi
+    if [ -d "$1" ]; then
+        run=$1
+    else
+        run=runs/$(basename "$1" .yaml)-job$job
+        set -- "$@" --name "$(basename "$run")"
+    fi
+    rllab=(-m rllab train "$@")
+    again=$run/again
+elif [ "$verb" = sweep ] && [ -n "$task" ]; then
+    rllab+=(--array)
 fi
 
-# A warned trainer saves, writes this file and ends with 99. In it is how many starts in a row finished no round
-export RLLAB_AGAIN=$run/again
+# A warned process saves, writes this file and ends with 99. In it is how many starts in a row finished no round
+export RLLAB_AGAIN=$again
 RLLAB_STARTS=$(cat "$RLLAB_AGAIN" 2>/dev/null)
 export RLLAB_STARTS
 rm -f "$RLLAB_AGAIN"

@@ -59,3 +59,39 @@ def test_a_site_file_that_fails_is_named(script: str, clone: Path) -> None:
 def test_the_trainer_names_a_recipe_that_is_not_there(clone: Path) -> None:
     """Of Grid Engine's script, which needs no srun."""
     assert "nosuch.yaml" in error("bu.qsub", clone, "recipes/nosuch.yaml")
+
+
+ARRAY = {
+    "gpu.sbatch": {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"},
+    "bu.qsub": {"JOB_ID": "7", "SGE_TASK_ID": "3"},
+}
+STAND_IN = """#!/bin/bash
+while [[ $1 = --* ]]; do shift; done  # the options of srun
+if [[ $1 = */python ]]; then shift; fi
+if [ "$1" != -c ]; then echo "$RLLAB_AGAIN:" "${@:3}"; fi
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "alone", "element"),
+    [
+        ("recipes/a.yaml x=1", "runs/a-job7/again: train recipes/a.yaml x=1 --name a-job7",
+         "runs/a-job7_3/again: train recipes/a.yaml seed=3 x=1 --name a-job7_3"),
+        ("train recipes x=1", "recipes/again: train recipes x=1", "recipes/again: train recipes seed=3 x=1"),
+        ("sweep a.yaml lr=1,2", "runs/.again-job7: sweep a.yaml lr=1,2",
+         "runs/.again-job7_3: sweep a.yaml lr=1,2 --array"),
+        ("grade a.yaml b --out c", "runs/.again-job7: grade a.yaml b --out c",
+         "runs/.again-job7_3: grade a.yaml b --out c"),
+    ],
+)  # fmt: skip
+def test_the_first_word_may_be_a_verb(words: str, alone: str, element: str, script: str, clone: Path) -> None:
+    """Python and srun are replaced by a script that prints its words."""
+    for name in ("python", "srun"):
+        (clone / name).write_text(STAND_IN)
+        (clone / name).chmod(0o755)
+    (clone / "bin").symlink_to(clone)
+    (clone / "slurm/site.sh").write_text(f"RLLAB_VENV={clone} PATH={clone}:$PATH")
+    for job, expected in ((SCRIPTS, alone), (ARRAY, element)):
+        line = ["bash", str(clone / "slurm" / script), *words.split()]
+        done = subprocess.run(line, cwd=clone, env=os.environ | job[script], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{expected}\n"), done.stderr

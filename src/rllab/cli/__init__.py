@@ -9,6 +9,7 @@ from typing import NoReturn
 from rllab.cli import evaluation, games, grading, language, look, scoring, train  # noqa: F401 - adds their verbs
 from rllab.cli.app import app
 from rllab.cli.screen import Screen
+from rllab.cluster.again import ask_again
 from rllab.core.errors import RllabError, Stopped, machine_faults
 from rllab.core.messages import visible
 
@@ -28,7 +29,7 @@ def main() -> NoReturn:
     )
     try:
         with machine_faults("nothing that was finished is lost"):
-            app(prog_name="rllab")
+            _run()
     except RllabError as error:
         print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {visible(str(error))}", file=sys.stderr)
         sys.stdout.flush()
@@ -37,3 +38,11 @@ def main() -> NoReturn:
     finally:
         gc.freeze()  # else all of them are searched for garbage at the exit, for another second
     sys.exit(0)
+
+
+def _run() -> None:
+    """Runs a verb. One that was stopped asks its job script to start it again."""
+    try:
+        app(prog_name="rllab")
+    except Stopped as stopped:
+        raise ask_again(stopped) from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rllab.cli.app import TRAIN, AsJson, Changes, RecipeName, Runs, app
-from rllab.core.errors import Mistake, Stopped
+from rllab.core.errors import Mistake
 
 if TYPE_CHECKING:
     from rllab.core.recipe import Recipe
@@ -66,7 +66,7 @@ def train(
     The same command again continues an unfinished run, or prints the result of a finished one. So does the run's folder
     in place of a recipe: rllab train runs/cartpole-1.
     """
-    from rllab.cluster.again import ask_again, leave
+    from rllab.cluster.again import leave
     from rllab.core.stop import Stop
 
     stop = Stop(leave).install()  # before torch is loaded
@@ -76,11 +76,8 @@ def train(
     if "=" in recipe:  # a change; there is no recipe beside --from
         recipe, words = "", [recipe, *words]
     results = []
-    try:
-        for loaded, folder in _asked_for(recipe, words, name, runs, fork, smoke):
-            results.append(train_to_end(loaded, folder, stop, runs=runs, fork=fork or None, quiet=quiet or as_json))
-    except Stopped as stopped:
-        raise ask_again(stopped) from None
+    for loaded, folder in _asked_for(recipe, words, name, runs, fork, smoke):
+        results.append(train_to_end(loaded, folder, stop, runs=runs, fork=fork or None, quiet=quiet or as_json))
     _print_results(results, as_json)
     if strict and not all(e["met"] for r in results for e in r.status()["expect"]):
         sys.exit(EXPECTATION_MISSED)
