@@ -21,8 +21,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from rllab.core import hub
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.files import hub_is_reachable
 
 SPLITS = ("train", "validation", "test")
 IN_MEMORY = 64 << 20  # bytes of a file, up to which it is held in memory
@@ -322,18 +322,34 @@ def _cell(text: str) -> Any:
 
 
 def _hub(path: str, config: str | None) -> dict[str, Sequence[Any]]:
-    from datasets import config as options
+    """The splits of a data set of the hub, as it lies in the cache; it is downloaded if it is not there.
+
+    Raises:
+        FieldMistake: it is not in the cache, and the hub does not give it.
+    """
     from datasets import load_dataset
 
-    options.HF_HUB_OFFLINE = options.HF_HUB_OFFLINE or not hub_is_reachable()  # then only its cache is looked at
     try:
-        return {split: Columnar(rows) for split, rows in load_dataset(path, config).items()}
-    except Exception as error:  # no network, no such name, a configuration that must be named
-        raise FieldMistake(
-            "task",
-            f"{path} is no file or folder here, and the hub does not give it: {_first_line(error)}; "
-            f"on a cluster fetch it first on a node that has a network: hf download --repo-type dataset {path}",
-        ) from None
+        with hub.offline():
+            splits = load_dataset(path, config)
+    except Exception as error:  # it is not there, or not with this configuration
+        absent = _first_line(error)
+        if not hub.is_reachable():
+            raise hub.NotFetched("task", _not_given(path, absent), "dataset", path, config) from None
+        try:
+            splits = load_dataset(path, config)
+        except Exception as given:  # no such name, a configuration that must be named, a broken connection
+            raise FieldMistake("task", _not_given(path, _first_line(given))) from None
+    files = [file["filename"] for rows in splits.values() for file in rows.cache_files]
+    hub.record(f"datasets/{path}", Path(files[0]).parent.name if files else "")  # prepared files lie below the commit
+    return {split: Columnar(rows) for split, rows in splits.items()}
+
+
+def _not_given(path: str, why: str) -> str:
+    return (
+        f"{path} is no file or folder here, and the hub does not give it: {why}; on a cluster fetch it first on a node "
+        "that has a network: rllab fetch RECIPE"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -52,7 +52,7 @@ class Distill(Policy):
     contrast: ClassVar[Literal["", "group", "round", "filter"]] = "filter"
     renamed: ClassVar[dict[str, str]] = {"mixed": "supervised", "mixed_rows": "supervised.batch_size"}
 
-    teacher: Annotated[str, Model()] = ""  # as `model`; "": the student as it was when training began
+    teacher: Annotated[str, Model(hub=True)] = ""  # as `model`; "": the student as it was when training began
     threshold: float = 1.0  # the least score of an answer that passes
     max_kept: Count | None = None  # the most answers of a prompt that are learned, best first; None: all that pass
     num_generations: Count = 4  # answers to choose from

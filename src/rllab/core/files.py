@@ -3,11 +3,9 @@
 import gzip
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rllab.core.errors import Mistake
 
@@ -55,21 +53,6 @@ def usual_mode(path: Path) -> None:
     """Gives a file the mode of new files. safetensors lets its owner alone read what it writes."""
     if os.name == "posix":
         path.chmod(new_file_mode())
-
-
-def hub_is_reachable() -> bool:
-    """Whether a connection to the Hugging Face hub can be opened; behind a proxy it is assumed to be.
-
-    Its libraries try for a minute, and print each attempt.
-    """
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
-    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def read_jsonl(

@@ -82,7 +82,13 @@ def is_model(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Model:
-    """Marks a field, as `Annotated[str, Model()]`, whose value is a model: a folder, or `run:NAME`."""
+    """Marks a field, as `Annotated[str, Model()]`, whose value is a model: a folder, or `run:NAME`.
+
+    hub: it may also be a name on the Hugging Face hub. tokenizer: nothing but its tokenizer is read.
+    """
+
+    hub: bool = False
+    tokenizer: bool = False
 
 
 def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:

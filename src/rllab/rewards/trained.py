@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from safetensors import safe_open
 
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.names import Model
 from rllab.text.chat import documents
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.reward_head import score_completions
+from rllab.text.snapshots import located
 from rllab.text.tokenizers import unknown_token
 
 MOST_UNKNOWN = 0.3  # share of tokens
@@ -31,7 +33,7 @@ class Trained:
 
     def __init__(
         self,
-        model: str,
+        model: Annotated[str, Model(hub=True)],
         *,
         length: int = 1024,  # most tokens of prompt and completion; longer ones are cut
         at_once: int = 64,  # rows of a forward pass
@@ -89,7 +91,7 @@ def check_head(model: str) -> None:
     Raises:
         FieldMistake: the folder has no weights, or no head for rewards.
     """
-    files = sorted(Path(model).glob("*.safetensors"))
+    files = sorted(located(model).glob("*.safetensors"))
     if not files:
         raise FieldMistake("reward", f"{model} is not the folder of a model: it has no weights in safetensors")
     if not any("score" in name.split(".") for file in files for name in _names(file)):

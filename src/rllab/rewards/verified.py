@@ -1,9 +1,10 @@
 """A trained verifier as the reward of a prover (DeepSeekMath-V2, Shao et al. 2025, section 2.2)."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from rllab.core.messages import last_text
+from rllab.core.names import Model
 from rllab.rewards.self_verification import Evaluation, prover_reward, read_evaluation, read_proof
 from rllab.rewards.trained import check_words
 from rllab.text.chat import prompt_ids, prompt_texts
@@ -25,7 +26,7 @@ class Proving:
     def __init__(
         self,
         *,
-        verifier: str,  # a model, such as run:verifier
+        verifier: Annotated[str, Model(hub=True)],  # a model, such as run:verifier
         max_new_tokens: int = 80,  # most tokens of its evaluation
     ) -> None:
         self._name, self._lm, self._sampling = verifier, open_model(verifier), Sampling(max_new_tokens=max_new_tokens)

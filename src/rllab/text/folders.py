@@ -1,38 +1,26 @@
 """What a model folder, or a model on the hub, names and holds, without opening the model."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoConfig
-from transformers.utils.hub import cached_file
 
 from rllab.core.errors import FieldMistake
-from rllab.core.files import hub_is_reachable, read_json
-
-ADAPTERS = "adapter_config.json"
-_FILES = ["adapter_model.safetensors", "*.json", "*.jinja", "tokenizer.model"]  # of adapters
-
-
-def hub_options(name: str) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a model: where the hub cannot be reached, its cache alone is read."""
-    return {} if Path(name).is_dir() or hub_is_reachable() else {"local_files_only": True}
+from rllab.core.files import read_json
+from rllab.text.snapshots import ADAPTERS, cached, is_path, located
 
 
 def adapter_folder(name: str) -> Path | None:
     """The folder of adapters, on this machine or in the hub's cache; None for a whole model."""
-    config = _file(name, ADAPTERS, **hub_options(name))
-    if config is None or Path(name).is_dir():
-        return config and Path(name)
-    return Path(snapshot_download(name, allow_patterns=_FILES, **hub_options(name)))
+    folder = located(name)
+    return folder if (folder / ADAPTERS).is_file() else None
 
 
 def stored_dtype(name: str) -> torch.dtype:
     """The dtype of the weights of a model, or of the base of adapters, by its config; fp32 where that gives none."""
-    if config := _file(name, ADAPTERS, **hub_options(name)):
-        return stored_dtype(base_name(config))
-    dtype = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(name)).dtype
+    if adapters := adapter_folder(name):
+        return stored_dtype(base_name(adapters / ADAPTERS))
+    dtype = AutoConfig.from_pretrained(located(name), trust_remote_code=False).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
@@ -41,22 +29,13 @@ def sentencepiece_file(name: str) -> Path | None:
 
     The lab reads `tokenizer.json`, but converters to other formats read this file.
     """
-    if own := _file(name, "tokenizer.model", local_files_only=True):
-        return own
-    config = _file(name, ADAPTERS, local_files_only=True)
-    return sentencepiece_file(base_name(config)) if config else None
-
-
-def _file(name: str, file: str, **options: Any) -> Path | None:
-    """A file of a model; None where it has none, or where `name` is no model, as opening that says why."""
-    if Path(name).is_dir() or Path(name).is_absolute():
-        return Path(name) / file if (Path(name) / file).is_file() else None
-    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    try:
-        cached = cached_file(name, file, **missing, **options)
-    except OSError:
+    folder = Path(name) if is_path(name) else cached(name)
+    if folder is None:
         return None
-    return Path(cached) if cached else None
+    if (folder / "tokenizer.model").is_file():
+        return folder / "tokenizer.model"
+    config = folder / ADAPTERS
+    return sentencepiece_file(base_name(config)) if config.is_file() else None
 
 
 def base_name(config: Path) -> str:

@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from rllab.core.errors import FieldMistake
 from rllab.core.files import read_json
-from rllab.text.folders import ADAPTERS, adapter_folder, base_name, hub_options
-from rllab.text.load import as_mistakes, check_folder
+from rllab.text.folders import base_name
+from rllab.text.load import check_folder
+from rllab.text.snapshots import ADAPTERS, located
 
 _FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", ADAPTERS, "tokenizer*", "*.model", "vocab*"]
 _FILES += [
@@ -61,13 +60,10 @@ def _folder(name: str) -> Path:
     Raises:
         FieldMistake: there is none.
     """
-    if adapters := adapter_folder(name):
-        return adapters
-    check_folder(name)
-    if Path(name).is_dir():
-        return Path(name)
-    with as_mistakes(name):
-        return Path(snapshot_download(name, allow_patterns=_FILES, **hub_options(name)))
+    folder = located(name)
+    if not (folder / ADAPTERS).is_file():
+        check_folder(name, folder)
+    return folder
 
 
 def _settings(file: Path) -> str:

@@ -25,9 +25,9 @@ from transformers.utils import logging
 
 from rllab.core.errors import FieldMistake
 from rllab.core.run import RunFolder
-from rllab.text.folders import hub_options
 from rllab.text.models import HEADS, Head, LanguageModel, native_shape
 from rllab.text.published import with_published_names
+from rllab.text.snapshots import located
 from rllab.text.template_process import checked_template
 from rllab.text.tokenizers import CHAT
 
@@ -50,23 +50,24 @@ def load_base(
     Raises:
         FieldMistake: there is no such model, its weights are not safetensors, or its tokenizer cannot be used.
     """
-    check_folder(name)
-    more: dict[str, Any] = hub_options(name)
-    more |= (_quantized() if quantize else {}) | _generation_config(name)
+    folder = located(name)
+    check_folder(name, folder)
+    more = (_quantized() if quantize else {}) | _generation_config(name, folder)
     written_in = tokenizer or name
     words = load_tokenizer(written_in)
     with foreign_template(words, written_in), as_mistakes(name), quietly():
         more |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-        model, loading = HEADS[head].from_pretrained(name, config=_config(name, head), dtype=dtype, **more)
+        model, loading = HEADS[head].from_pretrained(folder, config=_config(folder, head), dtype=dtype, **more)
+    model.name_or_path = name  # peft records it as the base of adapters
     _check_weights(name, model, sorted(loading["missing_keys"]), head)
     new_tokens = fit_tokenizer(model, words, name, grow)
     return LanguageModel(with_published_names(model), words, name, native_shape(model), new_tokens=new_tokens)
 
 
-def _config(name: str, head: Head) -> Any:
+def _config(folder: Path, head: Head) -> Any:
     """The config of a model. It does not say how attention is computed: it could name code on the hub."""
     labels = {} if head == "lm" else {"num_labels": 1}
-    config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub_options(name), **labels)
+    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False, **labels)
     config._attn_implementation = config._experts_implementation = None
     return config
 
@@ -99,16 +100,16 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     Raises:
         FieldMistake: there is none, or it cannot be used.
     """
+    folder = located(name, weights=False)
     with as_mistakes(name), quietly():
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub_options(name))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     _check_tokenizer(name, tokenizer)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return tokenizer
 
 
-def check_folder(name: str) -> None:
-    """Raises a FieldMistake that names what a model folder lacks."""
-    folder = Path(name)
+def check_folder(name: str, folder: Path) -> None:
+    """Raises a FieldMistake that names what the folder of a model lacks."""
     quantized = name if name.endswith(".gguf") else next(iter(sorted(map(str, folder.glob("*.gguf")))), "")
     if quantized and not (folder / "config.json").is_file():
         raise FieldMistake(
@@ -117,9 +118,7 @@ def check_folder(name: str) -> None:
             "from, or convert it as docs/language-models.md shows",
         )
     if not folder.is_dir():
-        if folder.is_absolute() or name.startswith("."):
-            raise FieldMistake("model", f"{name} cannot be loaded: there is no such folder")
-        return
+        raise FieldMistake("model", f"{name} cannot be loaded: there is no such folder")
     above = folder.resolve().parents[1:3]  # the second where the model is one of several parts
     run = next((RunFolder(path) for path in above if (path / "recipe.yaml").is_file()), None)
     if not (folder / "config.json").is_file() and run is not None:
@@ -159,14 +158,14 @@ def _check_weights(name: str, model: PreTrainedModel, missing: list[str], head: 
         raise FieldMistake("model", f"{name} cannot be loaded: its weights lack {missing[0]}{more}")
 
 
-def _generation_config(name: str) -> dict[str, Any]:
+def _generation_config(name: str, folder: Path) -> dict[str, Any]:
     """Arguments of `from_pretrained` where the generation config of a model cannot be read, and so is ignored."""
     try:
-        GenerationConfig.from_pretrained(name, **hub_options(name))
+        GenerationConfig.from_pretrained(folder)
     except OSError:  # there is none, or it is not JSON: transformers ignores it, too
         return {}
     except Exception as error:
-        warnings.warn(f"{name}: its generation_config.json is ignored: {_reason(name, error)}", stacklevel=2)
+        warnings.warn(f"{name}: its generation_config.json is ignored: {_reason(error)}", stacklevel=2)
         return {"generation_config": GenerationConfig()}  # type: ignore[no-untyped-call]
     return {}
 
@@ -195,16 +194,11 @@ def as_mistakes(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise FieldMistake("model", f"{name} cannot be loaded: {_reason(name, error)}") from None
+        raise FieldMistake("model", f"{name} cannot be loaded: {_reason(error)}") from None
 
 
-def _reason(name: str, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if not Path(name).is_dir() and ("connect" in str(error).lower() or "offline" in str(error).lower()):
-        return (
-            "there is no such folder, it is not in the hub's cache, and the hub cannot be reached; "
-            f"on a cluster download it first on a node with network access: hf download {name}"
-        )
     unknown = re.search(r"Unrecognized configuration class <class '[\w.]*\.(\w+)Config'> .* AutoModel: (\w+)", lines[0])
     if unknown:
         head = "reward head" if "Classification" in unknown[2] else "head for next tokens"
