@@ -75,7 +75,7 @@ class AlphaZero(Algorithm):
     openings: Natural = 10  # the most random moves at the start of a game; half of the games have some
     td_lambda: Share = 0.9  # the weight of a game's result in z; the rest are values of later searches
     window: Share = 0.6  # the share of all positions so far, the newest, that batches are sampled from
-    batch_size: Count = 1024  # positions
+    batch_size: Count = 1024  # positions in an update, over all ranks
     gradient_steps: Count = 8  # updates per round
     value_weight: NotNegative = 1.0  # of the value loss; the policy loss has weight 1
     average: Share = 0.98  # decay of the moving average that plays, per update
@@ -98,13 +98,15 @@ class AlphaZero(Algorithm):
         self.games = OpenGames(self._game, self.num_games, self.openings, self.td_lambda)
         self.seen = Window()
         self.positions = 0  # searched so far, on all ranks
+        ctx.check_share("batch_size", self.batch_size)
+        self._own = len(ctx.share(range(self.batch_size)))  # of a batch
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self.model}
 
     def collect(self, step: int) -> Round:
         metrics = self.self_play(step)
-        missing = max(0, self.batch_size - len(self.seen))
+        missing = max(0, self._own - len(self.seen))
         if self.ctx.sum(missing) == 0:
             for batch in self.minibatches(step):
                 yield batch
@@ -225,7 +227,7 @@ class AlphaZero(Algorithm):
 
     def minibatches(self, step: int) -> Iterator[Batch]:
         """The round's minibatches; each position is seen through a random symmetry."""
-        count, rng = self.batch_size * self.gradient_steps, self.ctx.rng("minibatch", step)
+        count, rng = self._own * self.gradient_steps, self.ctx.rng("minibatch", step)
         row = self.seen.take(rng.integers(0, len(self.seen), count))
         observation = self._game.observe({k[6:]: v for k, v in row.items() if k.startswith("board.")})
         policy = row["policy"]
@@ -234,9 +236,9 @@ class AlphaZero(Algorithm):
             which, flat = rng.integers(0, len(cells), count), observation.reshape(*observation.shape[:2], -1)
             observation = np.take_along_axis(flat, cells[which][:, None], 2).reshape(observation.shape)
             policy = np.take_along_axis(policy, actions[which], 1)
-        weight = np.full(count, 1 / (self.batch_size * self.ctx.world), np.float32)
+        weight = np.full(count, 1 / self.batch_size, np.float32)
         arrays = {"observation": observation, "policy": policy, "z": row["z"], "weight": weight}
-        yield from split({k: torch.from_numpy(v).to(self.ctx.device) for k, v in arrays.items()}, self.batch_size)
+        yield from split({k: torch.from_numpy(v).to(self.ctx.device) for k, v in arrays.items()}, self._own)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         policy_BA, outcome_B3 = self.model["learner"](batch["observation"])

@@ -70,11 +70,11 @@ class Distill(Policy):
     def collect(self, step: int) -> Round:
         groups, metrics = self.sample_groups()
         rows = [row for group in groups for row in self._passed(group)]
-        if not self.ctx.sum(len(rows)):
+        if not rows:
             return metrics
         for _ in range(self.num_iterations):
             for part in np.array_split(np.arange(len(rows)), self.num_minibatches):
-                yield self.on_device(self._batch([rows[i] for i in part], groups[0]), step)
+                yield self.on_device(self._batch([rows[i] for i in self.ctx.share(part)], groups[0]), step)
         return metrics
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:

@@ -74,7 +74,7 @@ class DPO(TextAlgorithm):
 
     def collect(self, step: int) -> Round:
         rows = self.rows.of_round(step, self.batch_size)
-        batch = self.batch(rows)
+        batch = self.batch(rows, self.rows.of_round(step, self.batch_size, ahead=1))
         total = self.ctx.total(batch["weight"].sum()).to(batch["weight"].device)
         batch["weight"] /= torch.where(total > 0, total, 1)  # 0: all rows are ties
         yield self.on_device(self._balancing.measured(batch), step)
@@ -82,13 +82,20 @@ class DPO(TextAlgorithm):
         return {"data/pairs": self.pairs} | self.rows.metrics() | self._balancing.metrics()
 
     @torch.no_grad()
-    def batch(self, rows: list[dict[str, Any]]) -> Batch:
-        """Packed rows of answers, with the reference's log-probability of each answer."""
+    def batch(self, rows: list[dict[str, Any]], others: list[dict[str, Any]] | None = None) -> Batch:
+        """Packed rows of answers, with the reference's log-probability of each answer.
+
+        others: for each row the one whose answer KTO's baseline puts behind its prompt; None: the next row.
+        """
         packed = pack_pairs(self._lm.tokenizer, rows, self.length)
         batch = {k: v.to(self.ctx.device) for k, v in packed.items()}
         with self.ctx.loss_autocast():
             reference_BS = self._reference_logp(batch)
-        z = self._kto_baseline(rows) if self.loss_type == "kto" else torch.zeros((), device=self.ctx.device)
+        z = (
+            self._kto_baseline(rows, others or rows[1:] + rows[:1])
+            if self.loss_type == "kto"
+            else torch.zeros((), device=self.ctx.device)
+        )
         return batch | {"reference_logp": reference_BS, "z": z.expand(len(reference_BS))}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
@@ -122,16 +129,15 @@ class DPO(TextAlgorithm):
         with self.reference() as lm:
             return self._logp(lm, batch)
 
-    def _kto_baseline(self, rows: list[dict[str, Any]]) -> Tensor:
+    def _kto_baseline(self, rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Tensor:
         """KTO's z, a scalar: the policy's mean log-ratio on the answers of other prompts, at least 0."""
-        own = [truncate(d, self.length) for d in documents(self._lm.tokenizer, rows)]
-        others = own[1:] + own[:1]
-        swapped = [Document(d.prompt, [o.completions[0]], [o.learned[0]]) for d, o in zip(own, others, strict=True)]
+        own, other = ([truncate(d, self.length) for d in documents(self._lm.tokenizer, r)] for r in (rows, others))
+        swapped = [Document(d.prompt, [o.completions[0]], [o.learned[0]]) for d, o in zip(own, other, strict=True)]
         batch, _ = pack([truncate(d, self.length) for d in swapped], self.length)
         batch = {k: v.to(self.ctx.device) for k, v in batch.items()}
         with self.ctx.loss_autocast():
             ratio = (self._logp(self._lm, batch) - self._reference_logp(batch)).sum()
-        return (self.ctx.total(ratio) / (len(rows) * self.ctx.world)).clamp(min=0)
+        return (self.ctx.total(ratio) / self.ctx.sum(len(rows))).clamp(min=0)
 
     def evaluate(self, step: int) -> Metrics:
         """The share of held-out pairs in order; gold score, KL to the reference and length of sampled answers."""

@@ -14,7 +14,7 @@ The batch:
 - reward [B]: the discounted sum of the rewards of up to `n_step` steps
 - discount [B]: γ to the power of the number of steps, 0 after a terminal state
 - index int64 [B]: numbers of the rows in the replay buffer, on the CPU
-- weight [B]: 1 / B, divided by the number of ranks
+- weight [B]: 1 / `batch_size`
 
 Departures from the papers:
 - The recipe chooses the optimizer (AdamW by default); the paper uses RMSProp.
@@ -56,7 +56,7 @@ class DQN(Control):
     learning_starts: Natural = 1_000  # environment steps before the first update
     train_freq: Count = 16  # steps of each environment in a round
     gradient_steps: Count = 16  # updates in a round
-    batch_size: Count = 128  # transitions in an update
+    batch_size: Count = 128  # transitions in an update, over all ranks
     target_update_interval: Count = 50  # updates between two updates of Q⁻
     tau: Share = 1.0  # Q⁻ becomes (1 - τ) Q⁻ + τ Q; 1 copies Q
     epsilon_start: Share = 1.0  # fraction of random actions at the start
@@ -78,7 +78,8 @@ class DQN(Control):
                 "n_step", f"{self.n_step} steps of {self.num_envs} environments need buffer_size={least}"
             )
         self.updates = 0
-        self._weight = torch.full((self.batch_size,), 1 / (self.batch_size * ctx.world), device=ctx.device)
+        ctx.check_share("batch_size", self.batch_size)
+        self._weight = torch.full((len(ctx.share(range(self.batch_size))),), 1 / self.batch_size, device=ctx.device)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self.q}
@@ -108,8 +109,8 @@ class DQN(Control):
             self.env_steps += self.num_envs * self.ctx.world
 
     def minibatch(self, rng: np.random.Generator) -> Batch:
-        """Draws `batch_size` transitions from the replay buffer [B, ...]; all but `index` are moved to the device."""
-        batch = self.replay.sample(rng, self.batch_size)
+        """Draws this rank's share of a batch from the replay buffer [B, ...]; all but `index` go to the device."""
+        batch = self.replay.sample(rng, len(self._weight))
         return {k: v if k == "index" else v.to(self.ctx.device) for k, v in batch.items()} | {"weight": self._weight}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:

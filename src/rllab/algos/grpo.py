@@ -9,8 +9,8 @@ With ratio = pi(token) / pi_old(token) the loss of each token is
 `loss_type` sets the weight of a token:
 
     grpo     1 / (completions x tokens of the completion)         every completion counts alike
-    bnpo     1 / tokens of this rank's minibatch
-    dapo     1 / tokens of the minibatch over all ranks           (Yu et al. 2025)
+    bnpo     1 / tokens of this rank's share of the minibatch
+    dapo     1 / tokens of the minibatch                          (Yu et al. 2025)
     dr_grpo  1 / (completions x max_new_tokens)                   no favour to short wrong answers (Liu et al. 2025)
 
 `importance_sampling_level: sequence` takes the ratio of whole completions (GSPO, Zheng et al. 2025). The baseline
@@ -149,28 +149,29 @@ class GRPO(Policy):
         """The minibatches; none without signal. Completions without a gradient are not packed."""
         ended = np.array([[c.finished or not self.mask_truncated_completions for c in g.completions] for g in groups])
         kept = ended & ((advantages_PG != 0) | (self.beta > 0) | (self.router_aux_loss_coef > 0))
-        if self.ctx.sum(int(kept.sum())) == 0:
+        if not kept.any():
             return []
+        lengths = np.array([[len(c.logp) for c in g.completions] for g in groups]) * ended
         batches = []
         for part in np.array_split(np.arange(len(groups)), self.num_minibatches):
-            own = [groups[i] for i in part]
-            completions = [c for g in own for c in g.completions]
-            tokens = sum(len(c.logp) for c, yes in zip(completions, ended[part].flat, strict=True) if yes)
-            batch = pack_groups(own, at_least_one(kept[part]), self.length, advantage=advantages_PG[part])
+            own = self.ctx.share(part)
+            tokens = lengths[own].sum() * self.ctx.world if self.loss_type == "bnpo" else lengths[part].sum()
+            tokens = max(1, int(tokens))  # 0: all were cut off, and none has a weight
+            columns = {"advantage": advantages_PG[own], "taught": kept[own]}
+            batch = pack_groups([groups[i] for i in own], at_least_one(kept[own]), self.length, **columns)
             batches.append(batch | {"weight": self._weights(batch, len(part) * self.num_generations, tokens)})
         return batches
 
     def _weights(self, batch: Batch, completions: int, tokens: int) -> Tensor:
-        """The weight of each token [B, L]; completions and tokens: how many this rank's minibatch has."""
-        all_completions, all_tokens = self.ctx.total(torch.tensor([completions, tokens], dtype=torch.float64)).tolist()
-        count: float | Tensor = tokens * self.ctx.world if self.loss_type == "bnpo" else all_tokens
+        """The weight of each token [B, L]; completions and tokens: how many the minibatch has."""
+        count: float | Tensor = tokens
         if self.loss_type == "grpo":
             lengths_BS = sum_per_completion(batch["learned"], batch).clamp(min=1.0)
-            count = all_completions * lengths_BS.gather(1, batch["completion"].clamp(min=0))
+            count = completions * lengths_BS.gather(1, batch["completion"].clamp(min=0))
         if self.loss_type == "dr_grpo":
-            count = all_completions * self.max_new_tokens
+            count = completions * self.max_new_tokens
         teaches_BL = (batch["advantage"] != 0) | (self.beta > 0)
-        return batch["learned"] * teaches_BL / count
+        return batch["learned"] * batch.pop("taught") * teaches_BL / count
 
     @torch.no_grad()
     def _with_old(self, batch: Batch) -> Batch:

@@ -11,7 +11,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from rllab.algos.rollouts import Group, group_metrics, kl_to_reference, mean, pack_groups, roll_out, score_groups
+from rllab.algos.rollouts import (
+    Group,
+    gather_groups,
+    group_metrics,
+    kl_to_reference,
+    mean,
+    pack_groups,
+    roll_out,
+    score_groups,
+)
 from rllab.core.algorithm import Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
@@ -41,7 +50,7 @@ class Policy(TextAlgorithm):
 
     reward: list[Reward] | Reward  # accuracy, my.pkg:fn, mine.py:fn, run:NAME; or a list of {name, weight, settings}
     num_generations: Count = 8  # completions of a prompt
-    batch_size: Count = 32  # prompts of a round
+    batch_size: Count = 32  # prompts of a round, over all ranks
     temperature: Positive = 1.0  # of the sampling, and of the log-probabilities in GRPO's and RLHF's loss
     top_p: Share = 1.0  # sample from the likeliest tokens whose probabilities reach this
     top_k: Natural = 0  # sample from this many likeliest tokens; 0: from all
@@ -62,6 +71,13 @@ class Policy(TextAlgorithm):
 
     def open_policy(self, ctx: Context) -> None:
         """Starts the rewards, makes or loads the model, and reads the task's rows."""
+        ctx.check_share("batch_size", self.batch_size)
+        if self.num_minibatches * ctx.world > self.batch_size:
+            raise FieldMistake(
+                "batch_size",
+                f"{self.batch_size} prompts in {self.num_minibatches} minibatches leave some of the {ctx.world} ranks "
+                f"without one: make it at least {self.num_minibatches * ctx.world}",
+            )
         terms = self.reward if isinstance(self.reward, list) else [self.reward]
         self._rewards = Rewards(
             terms,
@@ -73,8 +89,8 @@ class Policy(TextAlgorithm):
         self._rewards.start()
         self.open(ctx)
         self._rewards.begin(self._lm)
-        self.prompts = self.completions = self.tokens = 0  # drawn and sampled so far, over all ranks
-        self.rollouts: list[dict[str, Any]] = []  # rows of samples.jsonl: the last round's completions, of all ranks
+        self.prompts = self.completions = self.tokens = 0  # drawn and sampled so far
+        self.rollouts: list[dict[str, Any]] = []  # rows of samples.jsonl: the last round's completions
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
         """Prompts, each with room for a completion; completions in the rows are not used."""
@@ -82,27 +98,24 @@ class Policy(TextAlgorithm):
         return [Document(p, [room]) for p in prompt_ids(self._lm.tokenizer, rows)]
 
     def sample_groups(self) -> tuple[list[Group], Metrics]:
-        """This round's scored groups, `batch_size` of them.
+        """This round's scored groups, `batch_size` of them: each rank samples its share, and gets those of all ranks.
 
         With `dynamic_sampling` more prompts are drawn while groups without signal are among them.
         """
         groups, skipped, first = list[Group](), 0, not self.prompts
         for _ in range(1 + self.dynamic_sampling):
-            draws = self.rows.draws_of_rank(self.prompts, self.batch_size)
+            draws = self.ctx.share(range(self.prompts, self.prompts + self.batch_size))
             with self.sampler() as lm:
-                new = self._sample(lm, [self.rows.row(i) for i in draws], draws, self.num_generations, "rollout")
-            skipped += score_groups(self._rewards, new, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
-            self.prompts += self.batch_size * self.ctx.world
-            self.completions += self.batch_size * self.num_generations * self.ctx.world
-            sampled = sum(len(c.logp) for g in new for c in g.completions)
-            self.tokens += int(self.ctx.sum(sampled))
+                own = self._sample(lm, [self.rows.row(i) for i in draws], draws, self.num_generations, "rollout")
+            skipped += score_groups(self._rewards, own, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
+            new = gather_groups(self.ctx, self.rows.row, own) if self.ctx.world > 1 else own
+            self.prompts += self.batch_size
+            self.completions += self.batch_size * self.num_generations
+            self.tokens += sum(len(c.logp) for g in new for c in g.completions)
             groups += new
-            missing = self.batch_size - sum(self._has_signal(g) for g in groups)
-            if self.ctx.sum(max(0, missing)) == 0:
+            if sum(map(self._has_signal, groups)) >= self.batch_size:
                 break
-        own = [row | {"seed": self.ctx.seed} for group in groups for row in group.sample_rows(self._rewards)]
-        every = sorted(self.ctx.gather_rows(own), key=lambda row: (row["row"], row["sample"]))
-        self.rollouts = every if self.ctx.rank == 0 else []  # rank 0 writes them
+        self.rollouts = [row | {"seed": self.ctx.seed} for g in groups for row in g.sample_rows(self._rewards)]
         metrics = self._rollout_metrics(groups, skipped)
         if first and self.preflight_stops:
             self._check(metrics, len(groups))
@@ -182,11 +195,10 @@ class Policy(TextAlgorithm):
         return len(set(totals[~np.isnan(totals)].tolist())) > 1
 
     def _rollout_metrics(self, groups: list[Group], skipped: int) -> Metrics:
-        """Means over a round's groups of all ranks, and what was drawn so far."""
+        """Means over a round's groups, and what was drawn so far."""
         each = [group_metrics(g, self._rewards) | {"rollout/with_signal": float(self._has_signal(g))} for g in groups]
         table = np.array([list(m.values()) for m in each])
-        sums = np.stack([np.nansum(table, 0), (~np.isnan(table)).sum(0)])
-        totals, counts = self.ctx.total(torch.from_numpy(sums)).tolist()
+        totals, counts = np.nansum(table, 0).tolist(), (~np.isnan(table)).sum(0).tolist()
         means = {k: t / n for k, t, n in zip(each[0], totals, counts, strict=True) if n}
         lost = self.ctx.sum(skipped)
         drawn = {"data/prompts": self.prompts, "data/samples": self.completions, "data/tokens": self.tokens}
@@ -240,9 +252,10 @@ class Policy(TextAlgorithm):
         return group.total(self._rewards.weights)
 
     def moments(self, values: np.ndarray) -> tuple[float, float]:
-        """(mean, standard deviation with n - 1) over all ranks, of values of any shape; NaN is left out."""
-        mean, std = self.ctx.moments(torch.from_numpy(values[~np.isnan(values)]), correction=1)
-        return float(mean), float(std)
+        """(mean, standard deviation with n - 1) of values of any shape; NaN is left out. Of no values both are 0."""
+        known = torch.from_numpy(values[~np.isnan(values)])
+        mean = known.sum() / max(1, len(known))
+        return float(mean), float(((known - mean).square().sum() / max(1, len(known) - 1)).sqrt())
 
     def _answer(self, split: str, count: int, samples: int = 1) -> list[Group]:
         rows = self.rows.held_out(split, count)
@@ -260,13 +273,14 @@ class Supervised:
     """Rows of a task that are learned as in SFT, in the same optimizer steps as the sampled completions."""
 
     task: Annotated[Callable[..., Any], TASKS]  # the rows to learn, as the recipe's own `task`
-    batch_size: Count = 32  # rows of an optimizer step
+    batch_size: Count = 32  # rows of an optimizer step, over all ranks
 
 
 class SupervisedRows:
     """The rows of `supervised`, one batch for each optimizer step."""
 
     def __init__(self, settings: Supervised, ctx: Context) -> None:
+        ctx.check_share("supervised", settings.batch_size)
         self.rows, self._batch_size, self._steps = Rows(settings.task(), ctx), settings.batch_size, 0
         for i, row in enumerate(self.rows.sample()):
             count = 1 if "messages" in row or "text" in row else len(completions(row))

@@ -23,7 +23,7 @@ The batch of PPO's updates is that of `ppo.py`, with predicted rewards. The batc
 - obs [B, 2, L, ...]; action [B, 2, L] or [B, 2, L, A]: the two clips
 - preferred [B]: the annotator's answer, 1 for the first clip, 0 for the second, 1/2 for a tie
 - better [B]: the answer without errors, used for metrics only
-- weight [B, K]: how often each predictor's bootstrap sample contains the comparison, divided by B x ranks
+- weight [B, K]: how often each predictor's bootstrap sample contains the comparison, divided by `reward_batch_size`
 
 Departures from the paper:
 - PPO replaces A2C and TRPO.
@@ -71,7 +71,7 @@ class PrefPPO(PPO):
     predictors: Count = 3  # reward networks; their mean is the reward
     reward_hidden: list[Count] = field(default_factory=lambda: [64, 64])  # widths of their hidden layers
     reward_updates: Count = 1  # updates of the predictors for each new comparison
-    reward_batch_size: Count = 32  # comparisons in such an update
+    reward_batch_size: Count = 32  # comparisons in such an update, over all ranks
     reward_std: Positive = 1.0  # standard deviation of each predictor's rewards on all compared clips; their mean is 0
 
     def __post_init__(self) -> None:
@@ -84,6 +84,7 @@ class PrefPPO(PPO):
             raise FieldMistake(
                 "comparisons", f"{first} are made in the first round, and each rank needs one: raise initial_share"
             )
+        ctx.check_share("reward_batch_size", self.reward_batch_size)
         spaces = self.envs.observation_space, self.envs.action_space
         if isinstance(spaces[1], (gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
             raise FieldMistake("env", f"its actions are {spaces[1]}; PrefPPO needs Discrete(n) or a Box")
@@ -156,10 +157,10 @@ class PrefPPO(PPO):
 
     def comparison_batches(self, updates: int, step: int) -> Iterator[Batch]:
         """Batches of comparisons, drawn uniformly with replacement, one for each of the `updates`."""
-        rng, size = self.ctx.rng("comparisons", step), self.reward_batch_size
+        rng, size = self.ctx.rng("comparisons", step), len(self.ctx.share(range(self.reward_batch_size)))
         for _ in range(updates):
             rows = self.compared.take(rng.integers(len(self.compared), size=size))
-            weight_BK = self.tensor(rows.pop("times")) / (size * self.ctx.world)
+            weight_BK = self.tensor(rows.pop("times")) / self.reward_batch_size
             yield {k: self.tensor(v) for k, v in rows.items()} | {"weight": weight_BK}
 
     def reward_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:

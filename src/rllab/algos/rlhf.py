@@ -98,7 +98,8 @@ class RLHF(Policy):
 
     def collect(self, step: int) -> Round:
         groups, metrics = self.sample_groups()
-        batches = [self._batch(part) for part in np.array_split(np.array(groups, object), self.num_minibatches)]
+        parts = np.array_split(np.array(groups, object), self.num_minibatches)
+        batches = [self._batch(self.ctx.share(part)) for part in parts]
         for batch in batches:
             batch["weight"] /= self.ctx.total(batch["weight"].sum()).clamp(min=1.0)
         log_ratios, answers = self.ctx.total(sum(map(kl_to_reference, batches), torch.zeros(2))).tolist()
@@ -110,7 +111,7 @@ class RLHF(Policy):
             for batch in batches:
                 yield self.on_device(self._with_supervised(batch), step)
         if self.kl_target is not None:
-            count = self.batch_size * self.num_generations * self.ctx.world
+            count = self.batch_size * self.num_generations
             self.kl_coef = next_kl_coef(self.kl_coef, kl, self.kl_target, count, self.kl_horizon)
         return metrics
 
@@ -175,8 +176,8 @@ class RLHF(Policy):
     def _of_tokens(self, batches: list[Batch], name: str) -> tuple[float, float]:
         """(mean, standard deviation) of a column over a round's learned tokens and all ranks."""
         each = torch.cat([b[name][b["learned"] != 0] for b in batches])
-        mean, deviation = self.moments(each.double().cpu().numpy())
-        return mean, deviation + _EPS
+        mean, deviation = self.ctx.moments(each.double().cpu(), correction=1)
+        return float(mean), float(deviation) + _EPS
 
     def _with_supervised(self, batch: Batch) -> Batch:
         """The batch with this step's supervised rows appended, and `supervised_weight` [B, L]."""

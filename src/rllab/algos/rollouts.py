@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rllab.answers import KINDS, extract
-from rllab.core.algorithm import Batch
+from rllab.core.algorithm import Batch, Context
 from rllab.core.messages import last_text, thinks
 from rllab.rewards.scoring import Rewards
 from rllab.text.conversations import Message
@@ -103,6 +103,18 @@ def roll_out(
         completions, texts, turns = [t.completion for t in own], [t.text for t in own], [t.messages for t in own]
         groups.append(Group(row, draw, prompt, completions, texts, correct, turns=turns, gold=gold))
     return groups
+
+
+def gather_groups(ctx: Context, row: Callable[[int], Row], groups: Sequence[Group]) -> list[Group]:
+    """The groups of all ranks, in the order of their draws. Every rank must call it. row: the row of a draw."""
+    plain = [vars(g) | {"completions": list(map(vars, g.completions)), "scores": g.scores.tolist()} for g in groups]
+    every = ctx.gather_rows([{k: v for k, v in g.items() if k != "row"} for g in plain])
+    return sorted((_group(row(g["draw"]), g) for g in every), key=lambda g: g.draw)
+
+
+def _group(row: Row, plain: dict[str, Any]) -> Group:
+    completions = [Completion(**c) for c in plain.pop("completions")]
+    return Group(row, completions=completions, scores=np.array(plain.pop("scores")), **plain)
 
 
 def score_groups(rewards: Rewards, groups: Sequence[Group], seed: int) -> int:

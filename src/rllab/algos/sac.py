@@ -13,7 +13,7 @@ The batch:
 - reward [B]; discount [B]: γ, or 0 after a terminal state
 - noise, next_noise [B, A]: standard normal draws for the actions at obs and at next_obs
 - index int64 [B]: numbers of the rows in the replay buffer
-- weight [B]: 1 / B, divided by the number of ranks
+- weight [B]: 1 / `batch_size`
 
 Departures from the papers:
 - The losses of the actor and of the temperature use the same noise, because a loss draws no random numbers.
@@ -50,12 +50,13 @@ class SAC(Control):
     learning_starts: Natural = 1_000  # environment steps with uniformly random actions, before the first update
     train_freq: Count = 16  # steps of each environment in a round
     gradient_steps: Count = 16  # updates in a round
-    batch_size: Count = 256  # transitions in an update
+    batch_size: Count = 256  # transitions in an update, over all ranks
     temperature: Positive = 1.0  # α at the start
     target_entropy: float | None = None  # nats; null: minus the number of components of an action
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)
+        ctx.check_share("batch_size", self.batch_size)
         space = self.envs.action_space
         if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
             raise FieldMistake("env", f"its actions are {space}; SAC needs a Box with bounds")
@@ -104,13 +105,14 @@ class SAC(Control):
 
     def minibatches(self, step: int) -> Iterator[Batch]:
         """The round's minibatches, gathered at once, with the noise that their losses need."""
-        rng, size = self.ctx.rng("replay", step), self.batch_size * self.gradient_steps
+        rng, own = self.ctx.rng("replay", step), len(self.ctx.share(range(self.batch_size)))
+        size = own * self.gradient_steps
         rows = self.replay.sample(rng, size)
-        rows["weight"] = torch.full((size,), 1 / (self.batch_size * self.ctx.world))
+        rows["weight"] = torch.full((size,), 1 / self.batch_size)
         for name in ("noise", "next_noise"):
             rows[name] = torch.from_numpy(rng.standard_normal((size, self._size), np.float32))
         rows = {k: v.to(self.ctx.device) for k, v in rows.items()}
-        yield from split(rows, self.batch_size)
+        yield from split(rows, own)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         """Both critics' squared errors, summed with weight [B] to a scalar; 2018b, equation 5."""

@@ -11,16 +11,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.core.errors import Mistake
+from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.precision import autocast
 from rllab.core.stop import Stop
 
+S = TypeVar("S", range, np.ndarray, list[Any])
 Batch = dict[str, Tensor]
 """Tensors with a shared first axis [B, ...]; batch["weight"] is the weight of each entry in the loss."""
 Outputs = dict[str, Tensor]
@@ -144,6 +145,21 @@ class Context:
         """The sum of `x`, of any shape, over ranks. Every rank must call it, with the same shape and dtype."""
         return self.sum_over_ranks(x)
 
+    def share(self, items: S) -> S:
+        """This rank's share of items that all ranks know, such as the rows of a batch: every `world`-th of them."""
+        return items[self.rank :: self.world]
+
+    def check_share(self, name: str, count: int) -> None:
+        """Checks that each rank has a share of the `count` entries of a batch, which is the setting `name`.
+
+        Raises:
+            FieldMistake: there are more ranks.
+        """
+        if count < self.world:
+            raise FieldMistake(
+                name, f"is {count}, over all ranks, and there are {self.world} ranks: make it at least {self.world}"
+            )
+
     def sum(self, x: float) -> float:
         """The sum of a number over ranks. Every rank must call it."""
         return float(self.total(torch.tensor(float(x), dtype=torch.float64)))
@@ -204,6 +220,9 @@ class Algorithm(ABC):
     renamed: ClassVar[dict[str, str]] = {}
     """Recipe keys that have another name now, old -> new: the old one is refused with the new one named. A subclass
     lists its own; those of its base classes hold as well."""
+
+    any_world: ClassVar[bool] = False
+    """Whether its state is the same on all ranks, so that a run can go on with another number of ranks."""
 
     @abstractmethod
     def setup(self, ctx: Context) -> None:

@@ -75,6 +75,18 @@ class Checkpoint:
         tensors = {k: v.clone() for k, v in mapped.items()}  # the file may be deleted while the state is in use
         return _join(json.loads(path.with_suffix(".json").read_text()), tensors, self.folder.parent / "segments")
 
+    def own_state(self, rank: int) -> Any:
+        """The algorithm's state on a rank. Ranks beyond those that wrote the checkpoint get that of rank 0."""
+        return self.state(f"rank-{rank if rank < self.world else 0}")
+
+    def is_same_on_ranks(self) -> bool:
+        """Whether all ranks have written the same state."""
+        sums: dict[str, set[str]] = {}
+        for name, (_, checksum) in _manifest(self.folder)["files"].items():
+            if own := re.fullmatch(r"trainer/rank-\d+\.(\w+)", name):
+                sums.setdefault(own[1], set()).add(checksum)
+        return all(len(each) == 1 for each in sums.values())
+
     @property
     def segments(self) -> list[str]:
         """The names of the segments that it refers to."""
@@ -219,19 +231,21 @@ class Checkpoints:
             raise Mistake(f"{folder}: format {manifest.get('format')}; this version reads format {FORMAT}")
         return Checkpoint(step, folder, manifest["world"])
 
-    def to_resume(self) -> Checkpoint | None:
+    def to_resume(self, any_world: bool = False) -> Checkpoint | None:
         """The newest intact checkpoint, to resume the run from, or None if there are no checkpoints.
+
+        any_world: it may be that of another number of ranks, if all of them had the same state.
 
         Raises:
             Mistake: the number of ranks was another when it was written.
         """
         newest = self.newest()
-        if newest is not None and newest.world != self.world:
-            raise Mistake(
-                f"{newest.folder} was saved by {newest.world} ranks; this run has {self.world}: "
-                f"resume with {newest.world} ranks"
-            )
-        return newest
+        if newest is None or newest.world == self.world or (any_world and newest.is_same_on_ranks()):
+            return newest
+        raise Mistake(
+            f"{newest.folder} was saved by {newest.world} ranks, and each has a state of its own; this run has "
+            f"{self.world}: resume with {newest.world} ranks"
+        )
 
     def damage(self, step: int) -> str | None:
         """A description of the damage to the checkpoint of a step; None if it is intact."""

@@ -152,11 +152,11 @@ class Trainer:
         self.algorithm.setup(self.ctx)
         self.algorithm.check_state()
         self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
-        if checkpoint := self.checkpoints.to_resume():
+        if checkpoint := self.checkpoints.to_resume(self.algorithm.any_world):
             shared = checkpoint.state("state")
             with fitting(self.folder, checkpoint):
                 load_parts(self.algorithm.parts(), checkpoint)
-                self.algorithm.load_state(checkpoint.state(f"rank-{self.engine.rank}"))
+                self.algorithm.load_state(checkpoint.own_state(self.engine.rank))
                 self.optimizers.load_state(shared["optim"])
             self.step, self.seconds, self.row = shared["step"], shared["seconds"], shared["row"]
             self.engine.scaler.load_state_dict(shared["scaler"])

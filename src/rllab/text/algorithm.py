@@ -41,6 +41,7 @@ class TextAlgorithm(Algorithm):
     """An algorithm on rows of text. A subclass calls `open` in its `setup`."""
 
     large_products: ClassVar[bool] = True
+    any_world: ClassVar[bool] = True
     renamed: ClassVar[dict[str, str]] = {"kept": "retention_task"}
     compares: ClassVar[bool] = False
     """Whether it learns from comparisons of a row's completions; otherwise it learns the one completion of a row."""
@@ -53,7 +54,7 @@ class TextAlgorithm(Algorithm):
     )
     lora: Lora | None = None  # train adapters instead of all weights
     gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
-    batch_size: Count = 32  # rows of a round
+    batch_size: Count = 32  # rows of a round, over all ranks
     length: Count = 128  # most tokens of a packed row
     too_long: Literal["error", "cut", "drop"] = "error"  # what happens to rows of more than `length` tokens
     eval_rows: Count = 100  # held-out rows of an evaluation
@@ -82,6 +83,7 @@ class TextAlgorithm(Algorithm):
             FieldMistake: the model cannot be loaded, or the rows do not fit it.
         """
         self.ctx = ctx
+        ctx.check_share("batch_size", self.batch_size)
         self._task = self.task()
         self._retention_task = self.retention_task() if self.retention_task else None
         ctx.seed_torch("weights")

@@ -19,7 +19,7 @@ _AT_ONCE = 1000  # rows that are measured at once
 
 
 class Rows:
-    """A task's training rows. Each epoch has its own random order, and draws alternate between ranks.
+    """A task's training rows. Each epoch has its own random order, and ranks take turns in a round's draws.
 
     Its state is the fingerprint of the rows, so a run is not resumed on changed data. Generated tasks have none.
     """
@@ -34,16 +34,15 @@ class Rows:
         self._fingerprint = str(getattr(task, "fingerprint", ""))
         self._shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
-    def of_round(self, step: int, count: int) -> list[dict[str, Any]]:
-        """The `count` rows of this rank in round `step`."""
-        return [self.row(i) for i in self.draws_of_rank(step * count * self.ctx.world, count)]
+    def of_round(self, step: int, count: int, ahead: int = 0) -> list[dict[str, Any]]:
+        """This rank's share of the `count` rows of round `step`.
 
-    def draws_of_rank(self, first: int, count: int) -> range:
-        """The next `count` draws of this rank, from draw `first` of all ranks on."""
-        return range(first + self.ctx.rank, first + self.ctx.rank + count * self.ctx.world, self.ctx.world)
+        ahead: instead of each row the one so many draws further in the round, whose first follows its last.
+        """
+        return [self.row(step * count + (i + ahead) % count) for i in self.ctx.share(range(count))]
 
     def row(self, draw: int) -> dict[str, Any]:
-        """The row of a draw; draws are numbered across epochs and ranks."""
+        """The row of a draw; draws are numbered across epochs."""
         return self._row(int(self._order(draw // self.size)[draw % self.size]), "train")
 
     def held_out(self, split: str, count: int) -> list[dict[str, Any]]:
