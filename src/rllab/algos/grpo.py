@@ -156,15 +156,14 @@ class GRPO(Policy):
         for part in np.array_split(np.arange(len(groups)), self.num_minibatches):
             own = self.ctx.share(part)
             tokens = lengths[own].sum() * self.ctx.world if self.loss_type == "bnpo" else lengths[part].sum()
-            tokens = max(1, int(tokens))  # 0: all were cut off, and none has a weight
             columns = {"advantage": advantages_PG[own], "taught": kept[own]}
             batch = pack_groups([groups[i] for i in own], at_least_one(kept[own]), self.length, **columns)
-            batches.append(batch | {"weight": self._weights(batch, len(part) * self.num_generations, tokens)})
+            batches.append(batch | {"weight": self._weights(batch, len(part) * self.num_generations, int(tokens))})
         return batches
 
     def _weights(self, batch: Batch, completions: int, tokens: int) -> Tensor:
         """The weight of each token [B, L]; completions and tokens: how many the minibatch has."""
-        count: float | Tensor = tokens
+        count: float | Tensor = max(1, tokens)  # of 0, all were cut off and none has a weight
         if self.loss_type == "grpo":
             lengths_BS = sum_per_completion(batch["learned"], batch).clamp(min=1.0)
             count = completions * lengths_BS.gather(1, batch["completion"].clamp(min=0))
