@@ -266,3 +266,35 @@ def test_a_salt_asks_a_twin_of_a_benchmark(course: Course, data: Path) -> None:
     grades = course.grade()
     assert grades["memory"]["points"] == 0 and "memorised" in grades["memory"]["flags"][0]
     assert grades["method"]["points"] >= 9 and grades["method"]["flags"] == []
+
+
+SLOW = "import json, sys, time\ntime.sleep(0.4)\nfor line in open(sys.argv[1]):\n    print(json.dumps({{'id': \
+json.loads(line)['id'], 'completion': '{}'}}))\n"
+
+
+def test_processes_that_grade_into_one_folder_share_the_work(course: Course) -> None:
+    """One of three is killed. Each submission is measured by one process, and the grades are those of a single one."""
+    course.assign(sums={"task": "private.jsonl", "points": 10}, again={"task": "private.jsonl", "points": 5})
+    for i in range(9):
+        (course.submissions / f"s{i}.py").write_text(SLOW.format(i))
+    whole = course.grade()
+    wanted = produced(course)
+    course.out.rename(course.folder / "alone")
+    line = [sys.executable, "-m", "rllab", "grade", str(course.folder / "assignment.yaml"), str(course.submissions)]
+    env = os.environ | {"NSLOTS": "1"}
+    each = [subprocess.Popen([*line, "--out", str(course.out)], env=env, stdout=-1, stderr=-1, text=True)
+            for _ in range(3)]  # fmt: skip
+    while not any(_begun(course)):
+        time.sleep(0.05)
+    each[0].send_signal(signal.SIGKILL)
+    printed = [process.communicate(timeout=120) for process in each]
+    assert [process.returncode for process in each] == [-9, 0, 0], printed
+    assert all("part" in err for _, err in printed[1:]), "a process had nothing to do"
+    assert any("grades: " in out for out, _ in printed[1:])
+    assert course.grade() == whole and produced(course) == wanted
+    assert not list(course.out.rglob("records/*/*.1.jsonl")), "something was measured twice"
+    assert not _alive(str(course.out))
+
+
+def _begun(course: Course) -> list[Path]:
+    return list(course.out.rglob("records/*/*.jsonl"))

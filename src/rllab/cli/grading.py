@@ -1,12 +1,14 @@
 """The verb that grades the submissions of an assignment."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rllab.cli.app import SCORE, AsJson, Runs, app
+from rllab.cluster.again import leave
 from rllab.core.errors import Mistake
 from rllab.core.messages import one_line
 from rllab.core.stop import Stop
@@ -35,15 +37,19 @@ def grade(
     """Grade the submissions of an assignment.
 
     Each part of a submission is measured in a process of its own, with limits. What is measured is kept, so that the
-    same command goes on where it was stopped, and measures only what has changed.
+    same command goes on where it was stopped, and measures only what has changed. Several processes with the same
+    command share the work; the last one to end writes the grades.
     """
-    stop = Stop().install()
+    stop = Stop(partial(leave, work="judging the submissions")).install()
     from rllab.cli.tables import table
     from rllab.evals.grading.grading import Grading, Plan
 
     plan = Plan(assignment, submissions, out, only, own, hide_gold, runs, _say, stop)
     grading = Grading(plan)
     grades = grading.grade()
+    if grading.others:
+        _say(f"{grading.others} submissions are measured by other processes; the last one to end writes the grades")
+        return
     table([_plain(g) if as_json else _cells(g) for g in grades], as_json)
     if not as_json:
         print(_where(out, own, grades))

@@ -35,9 +35,12 @@ def ask_again(stopped: Stopped) -> RllabError:
     return stopped
 
 
-def leave(stop: Stop) -> NoReturn:
-    """Ends the process within a round, because the job is killed soon. The checkpoints are as after a kill."""
-    lost = f"by {stop.reason}; the round has outlasted the warning and is lost"
-    error = ask_again(Stopped(f"{lost}. The same command continues from the last checkpoint", stop.rounds))
+def leave(stop: Stop, work: str = "the round") -> NoReturn:
+    """Ends the process within a round, because the job is killed soon. What is saved is as after a kill.
+
+    work: for the message, what has not ended in time.
+    """
+    lost = f"by {stop.reason}; {work} has outlasted the warning and is lost"
+    error = ask_again(Stopped(f"{lost}. The same command goes on from what is saved", stop.rounds))
     os.write(2, f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}\n".encode())
     os._exit(error.exit_code)

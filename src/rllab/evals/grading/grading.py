@@ -1,23 +1,26 @@
 """Grades the submissions of an assignment: measures what is not measured yet, judges, flags, and writes the pages.
 
 What is measured is kept in records, so the same command measures only what is missing or has changed. Everything else
-is computed anew each time, from the records and the gold.
+is computed anew each time, from the records and the gold. Several processes, such as the elements of an array, may
+grade into one folder: each measures what no other does, and the last one writes the grades of all.
 """
 
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rllab.core.errors import MachineFault, Mistake, Stopped
+from rllab.core.errors import InUse, MachineFault, Mistake, Stopped
 from rllab.core.lock import Lock
 from rllab.core.machine import environment
 from rllab.core.stop import Stop
 from rllab.evals.grading import flags, history, record
 from rllab.evals.grading.assignment import read_assignment
+from rllab.evals.grading.claims import Claims
 from rllab.evals.grading.grade import Flag, Grade, PartGrade
 from rllab.evals.grading.measuring import measure, threads
 from rllab.evals.grading.part import Kind, Part, Row
@@ -62,9 +65,10 @@ class Plan:
 class Grading:
     """The grading of an assignment's submissions.
 
+    others: how many submissions other processes still measured when this one had no more to do.
+
     Raises:
         Mistake: the assignment, its roster or its base cannot be used.
-        InUse: another process grades into the same folder.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -80,6 +84,7 @@ class Grading:
         except Mistake as error:
             raise Mistake(f"{plan.assignment}: base: {error}") from None
         self.unknown: list[str] = []
+        self.others = 0
         self._judge_failed: MachineFault | None = None
         self._environment = environment()
         self._keys = {name: _key(part) for name, part in self.assignment.parts.items()}
@@ -87,6 +92,7 @@ class Grading:
         if plan.only and plan.only not in [entry.id for entry in each]:
             raise Mistake(f"--only {plan.only}: no submission has this id")
         self.submissions = [self._read(entry) for entry in each]
+        self._claims, self._anew = Claims(plan.out.absolute() / "records"), {plan.only} - {""}
 
     def _base(self) -> tuple[str, str]:
         """The folder of the base model and the hash of its content; ("", "") without one."""
@@ -142,7 +148,7 @@ class Grading:
         return hashlib.sha256(json.dumps(own).encode()).hexdigest()
 
     def grade(self) -> list[Grade]:
-        """Measures what is missing, and grades all submissions.
+        """Measures what is missing, and grades all submissions. Returns nothing where others still measure some.
 
         Raises:
             Stopped: a stop was requested. The grades of what is measured are written.
@@ -152,67 +158,114 @@ class Grading:
             (self.plan.out / "records").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MachineFault(f"--out {self.plan.out} cannot be written: {error.strerror}; name a folder") from None
-        with Lock(self.plan.out, "grades into this folder", "name another --out").acquire():
-            try:
-                self._measure()
-            finally:
-                grades = self._judged()
-                self._write(grades)
+        try:
+            while self._measure():  # again, as another process may have ended before it was done
+                pass
+        finally:
+            self._claims.release_all()
+            grades = self._written()
         if self._judge_failed:
             raise self._judge_failed
         if self.plan.stop:
-            raise Stopped(f"by {self.plan.stop.reason}; the same command goes on")
+            raise Stopped(f"by {self.plan.stop.reason}; the same command goes on", self.plan.stop.rounds)
         return grades
 
-    def _measure(self) -> None:
+    def _written(self) -> list[Grade]:
+        """Judges and writes all grades, unless other processes still measure: the last one writes."""
+        self.others = sum(self._claims.others(s.entry.id) for s in self.submissions if s.parts)
+        if self.others:
+            return []
+        lock = Lock(self.plan.out, "writes grades into this folder", "name another --out")
+        while not self.plan.stop or not lock.is_held:
+            try:
+                with lock.acquire():
+                    grades = self._judged()
+                    self._write(grades)
+                    return grades
+            except InUse:  # another process writes; this one knows more
+                continue
+        return []
+
+    def _measure(self) -> bool:
+        """Measures what is missing and no other process measures. Returns whether there was any."""
         jobs = list(self._jobs())
-        if not jobs:
-            return
-        names = {number: self._name_of(job) for number, job in enumerate(jobs)}
+        if not jobs or self.plan.stop:
+            return False
+        owners = {number: self._owner(job) for number, job in enumerate(jobs)}
+        left = Counter(owner.entry.id for owner in owners.values())
         used = any(self.assignment.parts[job.part].uses_base(job.kind) for job in jobs)
         words = ["models"] * any(job.kind not in ("completions", "program") for job in jobs)
         words += ["own"] * self.plan.own
         command = [str(self.plan.assignment), self.base if used else "", ",".join(words)]
         self.plan.say(f"{len(jobs)} parts of submissions are measured")
 
-        def tell(job: Job) -> None:
-            self.plan.say(f"{names[job.number]}: part {job.number + 1} of {len(jobs)}")
+        def begin(job: Job) -> Job | None:
+            owner = owners[job.number]
+            begun = self._begin(owner, job) if self._claims.take(owner.entry.id) else None
+            if begun:
+                self.plan.say(f"{owner.entry.id}, {job.part}: part {job.number + 1} of {len(jobs)}")
+            else:
+                over(job)
+            return begun
 
-        for _ in measure(jobs, command, self.plan.out / "records" / "log.txt", self.plan.stop, tell):
-            pass
+        def over(job: Job) -> None:
+            ident = owners[job.number].entry.id
+            left[ident] -= 1
+            if not left[ident]:
+                self._anew -= {ident}
+                self._claims.release(ident)
 
-    def _name_of(self, job: Job) -> str:
-        owner = next(s for s in self.submissions for p in s.parts.values() if p.record == Path(job.record))
-        return f"{owner.entry.id}, {job.part}"
+        for job in measure(jobs, command, self.plan.out / "records", self.plan.stop, begin):
+            over(job)
+            self.plan.stop.rounds += 1
+        return True
+
+    def _owner(self, job: Job) -> Submission:
+        return next(s for s in self.submissions for p in s.parts.values() if p.record == Path(job.record))
 
     def _jobs(self) -> Iterator[Job]:
-        """Yields what is to be measured, and begins its records."""
+        """Yields what is to be measured and no other process measures."""
         number = 0
         for submission in self.submissions:
-            if self.plan.only not in ("", submission.entry.id):
+            ident = submission.entry.id
+            if self.plan.only not in ("", ident) or not submission.parts or self._claims.others(ident):
                 continue
             for name, given in submission.parts.items():
                 part = self.assignment.parts[name]
                 seconds, memory = part.seconds or self.assignment.seconds, part.memory or self.assignment.memory
-                known = given.recorded()
-                if known and (submission.entry.id == self.plan.only or _was_limited(known, seconds, memory)):
-                    record.set_aside(given.record)
-                    known = None
-                if known and known.end:
-                    continue
-                if known is None:
-                    record.set_aside(given.record)  # a damaged one
-                    head: Row = {"identity": given.identity, "part": name}
-                    head |= {"submitted": given.path.name, "kind": given.kind, "content": given.content}
-                    head |= {"seconds": seconds, "memory": memory, "seed": self.assignment.seed}
-                    head |= {"base": self.base_content, "environment": self._environment}
-                    record.begin(given.record, head)
-                done = len(known.batches) if known else 0
-                yield Job(
+                job = Job(
                     number, name, str(given.path.absolute()), given.kind, _folder_of(submission), str(given.record),
-                    done, seconds, memory, threads(memory),
+                    0, seconds, memory, threads(memory),
                 )  # fmt: skip
-                number += 1
+                if self._lacks(ident, given.recorded(), job):
+                    yield job
+                    number += 1
+
+    def _lacks(self, ident: str, known: Record | None, job: Job) -> bool:
+        """Whether a part is to be measured."""
+        return known is None or not known.end or self._is_repeated(ident, known, job)
+
+    def _is_repeated(self, ident: str, known: Record, job: Job) -> bool:
+        """Whether what was measured of a part counts for nothing, as it was asked for or its limits have changed."""
+        limits = (known.head.get("seconds"), known.head.get("memory"))
+        return ident in self._anew or (known.end == record.FAULT and limits != (job.seconds, job.memory))
+
+    def _begin(self, owner: Submission, job: Job) -> Job | None:
+        """Begins the record of a part or goes on with it; None where another process has measured it meanwhile."""
+        given = owner.parts[job.part]
+        known = given.recorded()
+        if not self._lacks(owner.entry.id, known, job):
+            return None
+        if known is None or self._is_repeated(owner.entry.id, known, job):
+            record.set_aside(given.record)  # also a damaged one
+            head: Row = {"identity": given.identity, "part": job.part}
+            head |= {"submitted": given.path.name, "kind": given.kind, "content": given.content}
+            head |= {"seconds": job.seconds, "memory": job.memory, "seed": self.assignment.seed}
+            head |= {"base": self.base_content, "environment": self._environment}
+            record.begin(given.record, head)
+            return job
+        record.cut(given.record)
+        return replace(job, done=len(known.batches))
 
     def _judged(self) -> list[Grade]:
         """Returns the grade of each submission, with flags and earlier grades."""
@@ -304,11 +357,6 @@ class Grading:
 def _folder_of(submission: Submission) -> str:
     (path,) = submission.entry.paths
     return str(path.absolute()) if path.is_dir() else ""
-
-
-def _was_limited(known: Record, seconds: float, memory: float) -> bool:
-    """Whether a record ended with a fault under other limits than those of now."""
-    return known.end == record.FAULT and (known.head.get("seconds"), known.head.get("memory")) != (seconds, memory)
 
 
 def _key(part: Part) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -37,15 +38,19 @@ def threads(memory: float) -> int:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("NSLOTS") or ""  # of a job; a node has more
+    return min(cores, int(given)) if given.isdigit() else cores
 
 
-def measure(
-    jobs: Sequence[Job], command: Sequence[str], log: Path, stop: Stop, tell: Callable[[Job], None]
-) -> Iterator[Job]:
+Begin = Callable[[Job], Job | None]
+"""Begins the record of a job whose turn it is; None if it is not to be measured, as another process does that."""
+
+
+def measure(jobs: Sequence[Job], command: Sequence[str], folder: Path, stop: Stop, begin: Begin) -> Iterator[Job]:
     """Measures, and yields each job when its record has its end. It ends early where a stop was requested.
 
-    command: the arguments of the server. log: a file for what libraries print. tell: called when a job begins.
+    command: the arguments of the server. folder: for a file of what libraries print, which is kept after an error.
 
     Raises:
         Mistake: the assignment or its base cannot be opened.
@@ -53,22 +58,22 @@ def measure(
     """
     line = [sys.executable, "-m", "rllab.evals.grading.server", *command]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    log = folder / f"log-{platform.node()}-{os.getpid()}.txt"
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
     with open(log, "wb") as errors, subprocess.Popen(line, stderr=errors, **pipes) as server:
         assert server.stdin is not None and server.stdout is not None
         try:
-            yield from _measured(jobs, server.stdin, _answers(server.stdout.fileno(), log, stop), tell)
+            yield from _measured(jobs, server.stdin, _answers(server.stdout.fileno(), log, stop), begin)
         finally:
             server.stdin.close()  # it kills what runs
             try:
                 server.wait(10)
             except subprocess.TimeoutExpired:
                 server.send_signal(signal.SIGKILL)
+    log.unlink(missing_ok=True)
 
 
-def _measured(
-    jobs: Sequence[Job], requests: IO[bytes], answers: Iterator[Row], tell: Callable[[Job], None]
-) -> Iterator[Job]:
+def _measured(jobs: Sequence[Job], requests: IO[bytes], answers: Iterator[Row], begin: Begin) -> Iterator[Job]:
     waiting, running = list(reversed(jobs)), dict[int, Job]()
     for answer in answers:
         if "fault" in answer:
@@ -78,11 +83,10 @@ def _measured(
             _end(job, answer["late"], answer["status"])
             yield job
         while waiting and len(running) < at_once(max(j.memory for j in (waiting[-1], *running.values()))):
-            job = waiting.pop()
-            running[job.number] = job
-            requests.write(json.dumps(asdict(job)).encode() + b"\n")
-            requests.flush()
-            tell(job)
+            if begun := begin(waiting.pop()):
+                running[begun.number] = begun
+                requests.write(json.dumps(asdict(begun)).encode() + b"\n")
+                requests.flush()
         if not running:
             return
 

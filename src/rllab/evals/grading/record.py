@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rllab.core.files import read_jsonl, write_atomic
+from rllab.core.files import write_atomic
 from rllab.evals.grading.part import Row
 
 FAULT, DONE = "fault", "done"
@@ -50,7 +50,8 @@ def begin(path: Path, head: Row) -> None:
 
 
 def end(path: Path, line: Row) -> None:
-    """Appends the last line, {"end": ...}."""
+    """Appends the last line, {"end": ...}, behind the last whole one."""
+    cut(path)
     append(path, line | {"before": hashlib.sha256(path.read_bytes()).hexdigest()})
 
 
@@ -63,7 +64,7 @@ def append(path: Path, line: Row) -> None:
 
 
 def read(path: Path, identity: str = "") -> Record | None:
-    """Reads a record, and cuts what a kill has left behind its last whole line.
+    """Reads a record up to its last whole line; another process may be writing the next one, or a kill has cut it.
 
     identity: that it must have; "" for any.
 
@@ -71,29 +72,38 @@ def read(path: Path, identity: str = "") -> Record | None:
     """
     if not path.is_file():
         return None
-    cut(path)
-    faults = list[int]()
-    lines: list[dict[str, Any]] = [line for _, line in read_jsonl(path, lambda number, fault: faults.append(number))]
-    if faults or not lines or "identity" not in lines[0] or identity not in ("", lines[0]["identity"]):
+    content = _whole(path.read_bytes())
+    try:
+        lines: list[dict[str, Any]] = [json.loads(line) for line in content.split(b"\n")[:-1]]
+    except (ValueError, RecursionError):
+        return None
+    if not lines or not all(isinstance(line, dict) for line in lines):
+        return None
+    if "identity" not in lines[0] or identity not in ("", lines[0]["identity"]):
         return None
     facts = next((line["facts"] for line in lines if "facts" in line), None)
     batches = [line["rows"] for line in lines if "rows" in line]
     last = lines[-1] if "end" in lines[-1] else {}
-    if last and last.get("before") != hashlib.sha256(_lines(path.read_bytes())).hexdigest():
+    if last and last.get("before") != hashlib.sha256(_before_last(content)).hexdigest():
         return None
     texts = [str(last.get(key, "")) for key in ("end", "why", "traceback")]
     return Record(lines[0], facts, batches, *texts)
 
 
-def _lines(content: bytes) -> bytes:
-    """Returns all but the last line."""
-    return content[: content[:-1].rfind(b"\n") + 1]
+def _whole(content: bytes) -> bytes:
+    """Returns the whole lines."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _before_last(content: bytes) -> bytes:
+    """Returns all but the last line of whole lines."""
+    return _whole(content[:-1])
 
 
 def cut(path: Path) -> None:
     """Cuts what a kill has left behind the last whole line of a file."""
     content = path.read_bytes() if path.is_file() else b""
-    whole = content.rpartition(b"\n")[0] + b"\n"
+    whole = _whole(content)
     if len(whole) < len(content):
         os.truncate(path, len(whole))
 
