@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A folder like a clone of the repository, with runs of its own and the Python of the tests."""
-    for name in ("src", "envs", "recipes"):
+    for name in ("src", "envs", "recipes", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "slurm").mkdir()
     for path in (ROOT / "slurm").iterdir():

@@ -24,6 +24,12 @@ def shown(command: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+def file_of(words: list[str]) -> str:
+    """The first file among the words behind the job script."""
+    script = next(i for i, word in enumerate(words) if word.startswith("slurm/"))
+    return next(word for word in words[script + 1 :] if word not in ("train", "sweep", "grade", "eval"))
+
+
 def rows(run: Path) -> list[dict[str, Any]]:
     """The rows of a run that may be training, without what depends on the clock."""
     log = run / "metrics.jsonl"

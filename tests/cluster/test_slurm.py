@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.jobs import RECIPE, Slurm, outcome, rows, shown, status, toy, until_it_trains
-from cluster.namespaces import Cluster
+from cluster.jobs import RECIPE, Slurm, file_of, outcome, rows, shown, status, toy, until_it_trains
+from cluster.namespaces import Cluster, until
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 
@@ -31,7 +31,7 @@ def test_the_commands_that_pages_show_are_accepted(jobs: Slurm) -> None:
     assert len(commands) >= 5
     for program, *words in commands:
         assert "to start at" in jobs.cluster.run(program, "--test-only", *words, cwd=jobs.clone).stderr, words
-        assert (jobs.clone / words[words.index("slurm/gpu.sbatch") + 1]).is_file()
+        assert (jobs.clone / file_of(words)).is_file()
 
 
 def test_warned_jobs_go_on_where_they_were(jobs: Slurm, whole: Path) -> None:
@@ -104,3 +104,24 @@ def test_three_starts_without_a_round_are_a_failure(jobs: Slurm) -> None:
     ended = jobs.end(job)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "2")
     assert "3 starts in a row ended before they finished a round: ask the scheduler for more time" in jobs.log(job)
+
+
+@pytest.mark.nightly
+def test_an_array_grades_as_one_process_and_goes_on_after_a_warning(jobs: Slurm) -> None:
+    (jobs.clone / "quiz.jsonl").write_text('{"id": 1, "question": "2 + 3?", "target": "5", "kind": "number"}\n')
+    (jobs.clone / "quiz.yaml").write_text("seconds: 30\nmemory: 1\nparts:\n  sums: {task: quiz.jsonl, points: 10}\n")
+    (jobs.clone / "submissions").mkdir()
+    for i in range(6):
+        answer = f'import time; time.sleep(1); print(\'{{"id": 1, "completion": "{i}"}}\')'
+        (jobs.clone / f"submissions/s{i}.py").write_text(answer)
+    words = ("grade", "quiz.yaml", "submissions", "--out")
+    array = jobs.submit("--array=0-2", "--gpus-per-node=0", words=(*words, "shared"))
+    until(lambda: any((jobs.clone / "shared").glob("records/*/*.jsonl")), "something is measured")
+    jobs.cluster.output("scancel", "--signal=USR1", f"{array}_1")
+    restarts = [jobs.end(f"{array}_{k}")["Restarts"] for k in range(3)]
+    assert restarts == ["0", "1", "0"], "".join(jobs.log(f"{array}_{k}") for k in range(3))
+    alone = jobs.submit(words=(*words, "alone"))
+    assert jobs.end(alone)["JobState"] == "COMPLETED", jobs.log(alone)
+    for name in ("grades.csv", "leaderboard.csv", "results/s5.json"):
+        assert (jobs.clone / "shared" / name).read_text() == (jobs.clone / "alone" / name).read_text()
+    assert not list((jobs.clone / "shared").glob("records/*/*.1.jsonl")), "something was measured twice"

@@ -7,7 +7,9 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +23,7 @@ from rllab.evals.grading.part import Row
 from rllab.evals.grading.server import Job
 
 _SHARE = 0.8  # of the machine's memory that processes of submissions may take together
+_WARNINGS = [getattr(signal, name, 0) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")]
 _LOOK = 0.5  # seconds between two looks at a request to stop
 
 
@@ -63,9 +66,10 @@ def measure(jobs: Sequence[Job], command: Sequence[str], folder: Path, stop: Sto
     with open(log, "wb") as errors, subprocess.Popen(line, stderr=errors, **pipes) as server:
         assert server.stdin is not None and server.stdout is not None
         try:
-            yield from _measured(jobs, server.stdin, _answers(server.stdout.fileno(), log, stop), begin)
+            yield from _measured(jobs, server.stdin, _answers(server.stdout.fileno(), log, stop), stop, begin)
         finally:
-            server.stdin.close()  # it kills what runs
+            with suppress(BrokenPipeError):
+                server.stdin.close()  # it kills what runs
             try:
                 server.wait(10)
             except subprocess.TimeoutExpired:
@@ -73,20 +77,26 @@ def measure(jobs: Sequence[Job], command: Sequence[str], folder: Path, stop: Sto
     log.unlink(missing_ok=True)
 
 
-def _measured(jobs: Sequence[Job], requests: IO[bytes], answers: Iterator[Row], begin: Begin) -> Iterator[Job]:
+def _measured(
+    jobs: Sequence[Job], requests: IO[bytes], answers: Iterator[Row], stop: Stop, begin: Begin
+) -> Iterator[Job]:
     waiting, running = list(reversed(jobs)), dict[int, Job]()
     for answer in answers:
         if "fault" in answer:
             raise Mistake(answer["fault"])
         if "number" in answer:
             job = running.pop(answer["number"])
-            _end(job, answer["late"], answer["status"])
+            code = os.waitstatus_to_exitcode(answer["status"])
+            if -code in _WARNINGS and _warned(stop):
+                return
+            _end(job, answer["late"], code)
             yield job
         while waiting and len(running) < at_once(max(j.memory for j in (waiting[-1], *running.values()))):
             if begun := begin(waiting.pop()):
                 running[begun.number] = begun
-                requests.write(json.dumps(asdict(begun)).encode() + b"\n")
-                requests.flush()
+                with suppress(BrokenPipeError):  # it has ended, as its answers will show
+                    requests.write(json.dumps(asdict(begun)).encode() + b"\n")
+                    requests.flush()
         if not running:
             return
 
@@ -104,6 +114,8 @@ def _answers(pipe: int, log: Path, stop: Stop) -> Iterator[Row]:
             yield json.loads(line)
         elif select.select([pipe], [], [], _LOOK)[0]:
             data = os.read(pipe, 1 << 16)
+            if not data and _warned(stop):
+                return
             if not data:
                 last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
                 raise MachineFault(
@@ -113,7 +125,15 @@ def _answers(pipe: int, log: Path, stop: Stop) -> Iterator[Row]:
             unread += data
 
 
-def _end(job: Job, late: bool, status: int) -> None:
+def _warned(stop: Stop) -> bool:
+    """Whether a process has ended because a stop was requested: schedulers also signal the processes of a process."""
+    end = time.monotonic() + 1
+    while not stop and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(stop)
+
+
+def _end(job: Job, late: bool, code: int) -> None:
     """Gives the record of a process that was killed its end.
 
     Raises:
@@ -127,7 +147,6 @@ def _end(job: Job, late: bool, status: int) -> None:
         raise MachineFault(why)
     if known and known.end:
         return
-    code = os.waitstatus_to_exitcode(status)
     if not late and code == 0:
         raise MachineFault(f"{path} could not be written: free some disk space, then give the same command again")
     if late:
