@@ -170,7 +170,7 @@ def test_a_full_disk_is_no_fault_of_a_submission(course: Course, monkeypatch: py
     (record,) = course.records("ann")
     record.write_text(json.dumps({"identity": "x"}) + "\n")
     with pytest.raises(MachineFault, match="free some disk space"):
-        _end(Job(0, "sums", "", "completions", "", str(record), 0, 1.0, 1.0, 1), late=False, status=0)
+        _end(Job(0, "sums", "", "completions", "", str(record), 0, 1.0, 1.0, 1), late=False, code=0)
 
 
 def test_a_judge_that_fails_with_one_submission_leaves_the_others_graded(
