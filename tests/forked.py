@@ -40,6 +40,11 @@ class Program:
     def returncode(self) -> int | None:
         return self._process.exitcode
 
+    @property
+    def errors(self) -> Path:
+        """The file of its standard error."""
+        return self._streams / "2"
+
     def poll(self) -> int | None:
         return self._process.exitcode
 
@@ -49,7 +54,7 @@ class Program:
 
     def wait_for_error(self, text: str, timeout: float = 60.0) -> None:
         """Waits until the text stands on its standard error."""
-        end, file = time.monotonic() + timeout, self._streams / "2"
+        end, file = time.monotonic() + timeout, self.errors
         while not (file.is_file() and text in file.read_text(encoding="utf-8")):
             assert time.monotonic() < end, f"{text!r} is not shown"
             time.sleep(0.02)

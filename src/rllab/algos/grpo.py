@@ -43,8 +43,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rllab.algos.online import Policy
 from rllab.algos.rollouts import Group, at_least_one, kl, pack_groups
+from rllab.algos.served import ServedPolicy
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.ranges import NotNegative, Positive
 from rllab.text.experts import LoadBalancing
@@ -53,7 +53,7 @@ from rllab.text.packing import sum_per_completion
 
 
 @dataclass(kw_only=True)
-class GRPO(Policy):
+class GRPO(ServedPolicy):
     """Trains a policy on rewards of its own completions."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -72,7 +72,6 @@ class GRPO(Policy):
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     beta: NotNegative = 0.0  # coefficient of the KL to the model that training begins with
     mask_truncated_completions: bool = False  # completions that were cut off have weight 0
-    importance_sampling_clip_max: Positive | None = None  # weights times min(pi_old / pi_sampler, this); None: not
     router_aux_loss_coef: NotNegative = 0.0  # of the load-balancing loss of a mixture of experts (rllab.text.experts)
 
     def __post_init__(self) -> None:
@@ -91,6 +90,7 @@ class GRPO(Policy):
         batches = self._batches(groups, self._advantages(groups))
         if len(batches) * self.num_iterations > 1 or self.importance_sampling_clip_max or self.beta:
             batches = [self._with_old(batch) for batch in batches]
+        self.check_sampler(batches)
         for _ in range(self.num_iterations):
             for batch in batches:
                 yield self.on_device(self._balancing.measured(batch), step)

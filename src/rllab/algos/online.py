@@ -106,7 +106,8 @@ class Policy(TextAlgorithm):
         for _ in range(1 + self.dynamic_sampling):
             draws = self.ctx.share(range(self.prompts, self.prompts + self.batch_size))
             with self.sampler() as lm:
-                own = self._sample(lm, [self.rows.row(i) for i in draws], draws, self.num_generations, "rollout")
+                rows = [self.rows.row(i) for i in draws]
+                own = self._sample(self.served(lm), rows, draws, self.num_generations, "rollout")
             skipped += score_groups(self._rewards, own, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
             new = gather_groups(self.ctx, self.rows.row, own) if self.ctx.world > 1 else own
             self.prompts += self.batch_size
@@ -177,6 +178,10 @@ class Policy(TextAlgorithm):
     def sampler(self) -> Iterator[LanguageModel]:
         """The model that the completions of a round are sampled from."""
         yield self._lm
+
+    def served(self, lm: LanguageModel) -> LanguageModel:
+        """That model with the server that samples the completions of training, where there is one."""
+        return lm
 
     def _sample(
         self, lm: LanguageModel, rows: list[dict[str, Any]], draws: Sequence[int], samples: int, purpose: str

@@ -224,6 +224,14 @@ class Algorithm(ABC):
     any_world: ClassVar[bool] = False
     """Whether its state is the same on all ranks, so that a run can go on with another number of ranks."""
 
+    @property
+    def unrepeatable(self) -> str:
+        """What a resumed run does not draw again, so that it ends with other weights; "" where it repeats everything.
+
+        It is recorded in env.json.
+        """
+        return ""
+
     @abstractmethod
     def setup(self, ctx: Context) -> None:
         """Creates the networks, the environments and whatever else the run needs."""

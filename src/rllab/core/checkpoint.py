@@ -155,7 +155,7 @@ class Checkpoints:
             for name, part in parts.items():
                 folder = aside if len(parts) == 1 else aside / name
                 folder.mkdir(exist_ok=True)
-                _write_tensors(folder / getattr(part, "weights_file", WEIGHTS), weights_of(part))
+                write_tensors(folder / getattr(part, "weights_file", WEIGHTS), weights_of(part))
                 write_files(name, folder)
             _write_state(aside / "trainer" / "state", shared, self.folder / "segments")
 
@@ -304,7 +304,7 @@ def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:
 def save_batch(folder: Path, batch: dict[str, Tensor]) -> Path:
     """Writes a batch [B, ...] to batch.safetensors in `folder`; returns the file."""
     folder.mkdir(exist_ok=True)
-    _write_tensors(folder / "batch.safetensors", batch)
+    write_tensors(folder / "batch.safetensors", batch)
     return folder / "batch.safetensors"
 
 
@@ -316,13 +316,13 @@ def _write_state(path: Path, state: Any, segments: Path) -> list[str]:
     tensors: dict[str, Tensor] = {}
     by_name: dict[str, Segment] = {}
     write_atomic(path.with_suffix(".json"), json.dumps(_split(state, "", tensors, by_name)))
-    _write_tensors(path.with_suffix(".safetensors"), tensors)
+    write_tensors(path.with_suffix(".safetensors"), tensors)
     for name, segment in by_name.items():
         target = segments / f"{name}.safetensors"
         if not target.is_file():
             segments.mkdir(exist_ok=True)
             aside = target.with_name(f".{target.name}.{os.getpid()}")
-            _write_tensors(aside, {k: _tensor(v) for k, v in segment.arrays.items()})
+            write_tensors(aside, {k: _tensor(v) for k, v in segment.arrays.items()})
             os.replace(aside, target)
     return sorted(by_name)
 
@@ -361,7 +361,12 @@ def _tensor(array: np.ndarray | Tensor) -> Tensor:
     return torch.from_numpy(array.copy()) if isinstance(array, np.ndarray) else array.detach().cpu().clone()
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes tensors of any shape to a safetensors file, and flushes it to the disk.
+
+    Raises:
+        OSError: the disk is full, and the like.
+    """
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     try:
         save_file(plain, path, metadata={"format": "pt"})

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -35,13 +35,29 @@ Head = Literal["lm", "reward"]
 HEADS: dict[Head, Any] = {"lm": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
 
 
+class Sampler(Protocol):
+    """What samples a model's completions in place of the lab's sampler: `rllab.text.server.RolloutServer`."""
+
+    def generate(
+        self,
+        lm: "LanguageModel",
+        prompts: Sequence[list[int]],
+        sampling: Any,
+        samples: int,
+        uniforms: Any,
+        limits: Sequence[int],
+    ) -> list[Any]:
+        """As `rllab.text.sampler.generate`."""
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model and its tokenizer.
 
     name: a folder or a name on the hub that it was loaded from. shape: settings of the native forward pass
     (`rllab.text.forward`); None where transformers' own is used. new_tokens: those whose embeddings are new weights.
-    generation_config: whether the model's generation config has a say in what ends a completion.
+    generation_config: whether the model's generation config has a say in what ends a completion. server: samples its
+    completions, if there is one.
     """
 
     model: PreTrainedModel
@@ -51,6 +67,7 @@ class LanguageModel:
     adapters: "Adapters | None" = None
     new_tokens: Sequence[int] = ()
     generation_config: bool = True
+    server: "Sampler | None" = None
 
     @property
     def part(self) -> nn.Module:
@@ -82,6 +99,11 @@ class LanguageModel:
     def width(self) -> int:
         """The features of the last hidden states; of a few OPT models they are not `hidden_size`."""
         return int(self.model.get_output_embeddings().weight.shape[1])  # type: ignore[no-untyped-call]
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that it has embeddings for."""
+        return int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[index]
 
     @cached_property
     def turn_ends(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rllab.core.algorithm import Context
+from rllab.core.checkpoint import weights_of
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import usual_mode
 from rllab.text.folders import adapter_folder, stored_dtype
@@ -225,6 +227,16 @@ def merge(folder: str, out: Path, dtype: str = "auto") -> float:
     difference = float((_outputs(load_base(str(aside), head=head).model) - wanted).abs().max())
     os.replace(aside, out)
     return difference
+
+
+def whole_weights(lm: LanguageModel) -> dict[str, Tensor]:
+    """The weights [...] of a model with its adapters in them, by their published names, in the dtype of its files.
+
+    The model stays as it is. With adapters a copy of it is made meanwhile.
+    """
+    whole = lm.model if lm.adapters is None else deepcopy(lm.adapters).merged()
+    dtype = stored_dtype(lm.name)
+    return {k: w.to(dtype) if w.is_floating_point() else w for k, w in weights_of(whole).items()}
 
 
 def _outputs(model: PreTrainedModel) -> Tensor:

@@ -1,9 +1,9 @@
 """The sampler: generates completions of many prompts at a time.
 
-A prompt is computed once for all of its samples, keys and values are cached, and finished sequences are dropped from
-the batch. A completion ends with any of the model's stop tokens, or where its text holds a stop text. The random
-numbers of a completion are a function of its row and sample alone, so the other sequences of the batch do not change
-it, up to rounding.
+A prompt is computed once for all samples, keys and values are cached, and finished sequences leave the batch. A
+completion ends with any of the model's stop tokens, or where its text holds a stop text. The random numbers of a
+completion are a function of its row and sample alone, so the other sequences of the batch do not change it, up to
+rounding.
 
 Axes: N sequences, V vocabulary.
 """
@@ -79,7 +79,7 @@ def generate(
     completion as soon as it ends.
 
     Models that the native forward pass does not support run in transformers' `generate`, by the same rule for choosing
-    tokens.
+    tokens. Where the model has a `server`, that samples.
 
     Raises:
         Mistake: a prompt has no tokens, or the model's outputs are not numbers.
@@ -87,6 +87,8 @@ def generate(
     """
     limits = [min(sampling.max_new_tokens, n) for n in limits or [sampling.max_new_tokens] * len(prompts)]
     _check(prompts, limits)
+    if lm.server is not None:
+        return lm.server.generate(lm, prompts, sampling, samples, uniforms, limits)
     completions = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
     lengths = [(len(p), limit) for p, limit in zip(prompts, limits, strict=True)]
     # a completion that has ended is computed on with the others until it is dropped
@@ -157,7 +159,7 @@ class _Batch:
         places = {row: i for i, row in enumerate(dict.fromkeys(c.row for c in completions))}
         self.prompts, self.prompt_of = [prompts[row] for row in places], [places[c.row] for c in completions]
         self._completions, self._limits = completions, [limits[c.row] for c in completions]
-        self._name, self._ends, self._done = lm.name, _Ends(lm, sampling.stop), done
+        self._name, self._ends, self._done = lm.name, Ends(lm, sampling.stop), done
         self.over = [False] * len(completions)
 
     def append(self, places: list[int], chosen: Tensor, logp: Tensor) -> list[int]:
@@ -177,7 +179,7 @@ class _Batch:
         return [i for i, place in enumerate(places) if not self.over[place]]
 
 
-class _Ends:
+class Ends:
     """Whether token ids end a completion: with a stop token, or with a stop text in the text of the last tokens."""
 
     def __init__(self, lm: LanguageModel, stop: tuple[str, ...]) -> None:

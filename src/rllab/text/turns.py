@@ -118,11 +118,11 @@ def _next_turn(
 
     contexts = [prompts[c.row] + c.ids for c in each]
     longest = replace(sampling, max_new_tokens=max(room))
-    more = generate(lm, contexts, longest, uniforms=numbers if uniforms else None)
-    for conversation, new, left in zip(conversations, more, room, strict=True):
-        completion, ids = conversation.completion, new.ids[:left]
-        completion.finished = new.finished and len(new.ids) <= left
-        completion.ids = completion.ids + ids
-        completion.logp = completion.logp + new.logp[:left]
-        completion.learned = [*completion.learned, *[True] * len(ids)]
-        conversation.add(lm, rows[completion.row], conversation.reply, ids, sampling.stop)
+    more = generate(lm, contexts, longest, uniforms=numbers if uniforms else None, limits=room)
+    for conversation, new in zip(conversations, more, strict=True):
+        completion = conversation.completion
+        completion.finished = new.finished
+        completion.ids = completion.ids + new.ids
+        completion.logp = completion.logp + new.logp
+        completion.learned = [*completion.learned, *[True] * len(new.ids)]
+        conversation.add(lm, rows[completion.row], conversation.reply, new.ids, sampling.stop)
