@@ -7,6 +7,11 @@ fail() {
     exit 2
 }
 
+# submit puts --needs NAME=JOB,... first: a job whose inputs others make is a failure without them
+if [ "$1" = --needs ]; then
+    export RLLAB_NEEDS=$2
+    shift 2
+fi
 verb=train
 case $1 in
     train | sweep | grade | eval)
@@ -34,22 +39,27 @@ export HF_HUB_OFFLINE=${HF_HUB_OFFLINE-1}  # compute nodes have no internet; wit
 export PYTHONUNBUFFERED=1
 
 # A recipe trains in runs/RECIPE-jobNUMBER, which is the same folder when the job is started again; a run's folder goes
-# on. The elements of an array train with their number as seed, try settings of one study, or grade what no other does
-rllab=(-m rllab "$verb" "$@")
+# on, and a stage (run:NAME) has a folder of its own. The elements of an array train with their number as seed, try
+# settings of one study, or grade what no other does
 again=runs/.again-job$job
 if [ "$verb" = train ]; then
-    if [ -n "$task" ]; then set -- "$1" "seed=$task" "${@:2}"; fi
+    case " $* " in
+        *" seed=TASK-1 "*) set -- "${@/#seed=TASK-1/seed=$((task - 1))}" ;;
+        *) if [ -n "$task" ]; then set -- "$1" "seed=$task" "${@:2}"; fi ;;
+    esac
+    run=$(basename "$1" .yaml)-job$job
+    for ((k = 2; k < $#; k++)); do
+        if [ "${!k}" = --name ]; then run=${*:k+1:1}; fi
+    done
     if [ -d "$1" ]; then
-        run=$1
-    else
-        run=runs/$(basename "$1" .yaml)-job$job
-        set -- "$@" --name "$(basename "$run")"
+        again=$1/again
+    elif [[ $1 != run:* ]]; then
+        again=runs/$run/again
+        set -- "$@" --name "$run"
     fi
-    rllab=(-m rllab train "$@")
-    again=$run/again
-elif [ "$verb" = sweep ] && [ -n "$task" ]; then
-    rllab+=(--array)
 fi
+rllab=(-m rllab "$verb" "$@")
+if [ "$verb" = sweep ] && [ -n "$task" ]; then rllab+=(--array); fi
 
 # A warned process saves, writes this file and ends with 99. In it is how many starts in a row finished no round
 export RLLAB_AGAIN=$again

@@ -32,7 +32,13 @@ OTHERS = ("python llama.cpp/", "hf upload")  # programs that are not the lab's; 
 RUNS = ("grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")  # which pages name and do not train
 ELSEWHERE = ("./lab demo", "./lab test", "./lab shell", "./lab python docs/generate.py")  # other tests run these
 ELSEWHERE += ("./lab grade docs/assignment/",)
-ELSEWHERE += ("sbatch ", "qsub ", "cp slurm/site.example.sh", "source slurm/site.sh")  # those of tests/cluster/
+ELSEWHERE += (
+    "sbatch ",
+    "qsub ",
+    "./lab submit ",
+    "cp slurm/site.example.sh",
+    "source slurm/site.sh",
+)  # those of tests/cluster/
 SMALL = {r"--games \d+": "--games 2", r"--best-of \d+": "--best-of 2", r"simulations: \d+": "simulations: 4"}
 SMALL |= {
     r"--simulations \d+": "--simulations 4",

@@ -1,5 +1,6 @@
 """The clusters of the tests, started once a session by each process of the tests; and a clone to submit from."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,14 @@ def clone(tmp_path: Path) -> Path:
     site = f"export RLLAB_VENV={sys.prefix} RLLAB_HOME={tmp_path}/home OMP_NUM_THREADS=1"
     (tmp_path / "slurm/site.sh").write_text(site)
     return tmp_path
+
+
+@pytest.fixture
+def here(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The clone as working directory, for `rllab submit` in this process, which takes over variables of jobs."""
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("RLLAB_HOME", str(clone / "home"))
+    before = dict(os.environ)
+    yield clone
+    os.environ.clear()
+    os.environ.update(before)

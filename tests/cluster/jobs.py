@@ -70,6 +70,24 @@ def toy(clone: Path, *lines: str) -> tuple[str, ...]:
     return ("toy.yaml",)
 
 
+def quiz(clone: Path) -> tuple[str, ...]:
+    """The words that grade six submissions, each for a second; then comes the folder of the grades."""
+    (clone / "quiz.jsonl").write_text('{"id": 1, "question": "2 + 3?", "target": "5", "kind": "number"}\n')
+    (clone / "quiz.yaml").write_text("seconds: 30\nmemory: 1\nparts:\n  sums: {task: quiz.jsonl, points: 10}\n")
+    (clone / "submissions").mkdir()
+    for i in range(6):
+        answer = f'import time; time.sleep(1); print(\'{{"id": 1, "completion": "{i}"}}\')'
+        (clone / f"submissions/s{i}.py").write_text(answer)
+    return "grade", "quiz.yaml", "submissions", "--out"
+
+
+def shared_as_alone(clone: Path) -> bool:
+    """Whether the grades in `shared` are those in `alone`, and nothing was measured twice."""
+    names = ("grades.csv", "leaderboard.csv", "results/s5.json")
+    same = all((clone / "shared" / n).read_text() == (clone / "alone" / n).read_text() for n in names)
+    return same and not list((clone / "shared").glob("records/*/*.1.jsonl"))
+
+
 class Slurm:
     """Jobs of a clone on the Slurm cluster."""
 

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from cluster.jobs import RECIPE, GridEngine, file_of, outcome, shown, status, toy, until_it_trains
+from cluster.jobs import (
+    RECIPE,
+    GridEngine,
+    file_of,
+    outcome,
+    quiz,
+    shared_as_alone,
+    shown,
+    status,
+    toy,
+    until_it_trains,
+)
 from cluster.namespaces import Cluster
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
@@ -70,3 +81,15 @@ def test_an_impossible_request_is_refused(jobs: GridEngine) -> None:
     for flags, why in ((["-P", "nosuch"], "nosuch"), (["-w", "e", "-l", "gpu_c=9.0"], "no suitable queues")):
         done = jobs.cluster.run("qsub", *flags, "slurm/bu.qsub", *RECIPE, cwd=jobs.clone)
         assert done.returncode and why in done.stdout + done.stderr
+
+
+@pytest.mark.nightly
+def test_an_array_grades_as_one_process(jobs: GridEngine) -> None:
+    words = quiz(jobs.clone)
+    array = jobs.submit("-t", "1-3", words=(*words, "shared"))
+    assert [start["exit_status"] for start in jobs.end(array, starts=3)] == ["0"] * 3
+    assert sum("grades: shared/grades.csv" in jobs.log(f"{array}.{k}") for k in (1, 2, 3)) >= 1
+    assert sum("part" in jobs.log(f"{array}.{k}") for k in (1, 2, 3)) > 1, "one element did all"
+    alone = jobs.submit(words=(*words, "alone"))
+    assert jobs.end(alone)[0]["exit_status"] == "0", jobs.log(alone)
+    assert shared_as_alone(jobs.clone)

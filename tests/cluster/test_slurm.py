@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from cluster.jobs import RECIPE, Slurm, file_of, outcome, rows, shown, status, toy, until_it_trains
+from cluster.jobs import (
+    RECIPE,
+    Slurm,
+    file_of,
+    outcome,
+    quiz,
+    rows,
+    shared_as_alone,
+    shown,
+    status,
+    toy,
+    until_it_trains,
+)
 from cluster.namespaces import Cluster, until
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
@@ -108,13 +120,7 @@ def test_three_starts_without_a_round_are_a_failure(jobs: Slurm) -> None:
 
 @pytest.mark.nightly
 def test_an_array_grades_as_one_process_and_goes_on_after_a_warning(jobs: Slurm) -> None:
-    (jobs.clone / "quiz.jsonl").write_text('{"id": 1, "question": "2 + 3?", "target": "5", "kind": "number"}\n')
-    (jobs.clone / "quiz.yaml").write_text("seconds: 30\nmemory: 1\nparts:\n  sums: {task: quiz.jsonl, points: 10}\n")
-    (jobs.clone / "submissions").mkdir()
-    for i in range(6):
-        answer = f'import time; time.sleep(1); print(\'{{"id": 1, "completion": "{i}"}}\')'
-        (jobs.clone / f"submissions/s{i}.py").write_text(answer)
-    words = ("grade", "quiz.yaml", "submissions", "--out")
+    words = quiz(jobs.clone)
     array = jobs.submit("--array=0-2", "--gpus-per-node=0", words=(*words, "shared"))
     until(lambda: any((jobs.clone / "shared").glob("records/*/*.jsonl")), "something is measured")
     jobs.cluster.output("scancel", "--signal=USR1", f"{array}_1")
@@ -122,6 +128,4 @@ def test_an_array_grades_as_one_process_and_goes_on_after_a_warning(jobs: Slurm)
     assert restarts == ["0", "1", "0"], "".join(jobs.log(f"{array}_{k}") for k in range(3))
     alone = jobs.submit(words=(*words, "alone"))
     assert jobs.end(alone)["JobState"] == "COMPLETED", jobs.log(alone)
-    for name in ("grades.csv", "leaderboard.csv", "results/s5.json"):
-        assert (jobs.clone / "shared" / name).read_text() == (jobs.clone / "alone" / name).read_text()
-    assert not list((jobs.clone / "shared").glob("records/*/*.1.jsonl")), "something was measured twice"
+    assert shared_as_alone(jobs.clone)

@@ -6,7 +6,17 @@ import sys
 import warnings
 from typing import NoReturn
 
-from rllab.cli import evaluation, games, grading, language, look, scoring, serve, train  # noqa: F401 - adds their verbs
+from rllab.cli import (  # noqa: F401 - adds their verbs
+    evaluation,
+    games,
+    grading,
+    language,
+    look,
+    scoring,
+    serve,
+    submit,
+    train,
+)
 from rllab.cli.app import app
 from rllab.cli.screen import Screen
 from rllab.cluster.again import ask_again

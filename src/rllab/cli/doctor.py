@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from rllab.cluster import gpus
+from rllab.cluster.schedulers import scheduler_of
 from rllab.core.engine import Engine
-from rllab.core.errors import RllabError
+from rllab.core.errors import Mistake, RllabError
 from rllab.core.machine import environment
 from rllab.core.recipe import Settings
 
@@ -26,12 +28,26 @@ def examine(runs: Path) -> dict[str, str]:
         "python": f"{env['python']} ({sys.executable})",
         "system": f"{platform.platform()}, {env['cores']} cores, {env['processor']}",
         "gpu": _gpu(),
+        "gpu build": "; ".join([gpus.described(gpus.architectures()), *_requests()]),
         "precision": _precision(),
         "threads": f"{torch.get_num_threads()} by default; small networks are fastest with threads: 1",
         "scheduler": ", ".join(schedulers) or "none",
         "runs": f"{runs.resolve()}, {free:.0f} GB free, {'writable' if os.access(there, os.W_OK) else 'NOT writable'}",
         "home": os.environ.get("RLLAB_HOME", "~/.cache/rllab"),
     }
+
+
+def _requests() -> list[str]:
+    """What the job scripts here should ask for instead, by the scripts' names."""
+    remarks = dict[str, list[str]]()
+    for script in sorted([*Path("slurm").glob("*.sbatch"), *Path("slurm").glob("*.qsub")]):
+        try:
+            scheduler = scheduler_of(script, [])
+        except Mistake:  # it is no script of the lab's
+            continue
+        for remark in gpus.remarks(scheduler.request(), gpus.architectures(), scheduler.name):
+            remarks.setdefault(remark, []).append(str(script))
+    return [f"{', '.join(scripts)}: {remark}" for remark, scripts in remarks.items()]
 
 
 def _gpu() -> str:

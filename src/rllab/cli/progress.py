@@ -12,7 +12,7 @@ from rllab.cli.screen import break_lines
 from rllab.core.errors import Stopped
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
-from rllab.core.stages import made_otherwise, resolve_models
+from rllab.core.stages import Train, made_otherwise, resolve_models, stage, stage_folder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.evals.diagnosis import Diagnosis
@@ -32,16 +32,36 @@ def train_to_end(
     """
 
     wait = Waiting(recipe.name, stop)
+    resolved = resolve_models(recipe, runs, _stages(recipe.name, stop, wait, quiet), wait)
+    trainer = Trainer(resolved, run, runs=runs, fork=fork, stop=stop)
+    _watch_to_end(trainer, quiet)
+    return trainer.folder
+
+
+def stage_to_end(name: str, stop: Stop, *, quiet: bool = False) -> RunFolder:
+    """Trains the stage that `run:NAME` means, unless it is trained; waits where another process trains it.
+
+    Raises:
+        Mistake: there is no recipe NAME.
+        Stopped: a stop was requested before the end.
+    """
+    _, folder = stage(name)
+    wait = Waiting(f"run:{name}", stop)
+    stage_folder(name, Path("runs"), _stages(f"run:{name}", stop, wait, quiet), wait)
+    return folder
+
+
+def _stages(name: str, stop: Stop, wait: "Waiting", quiet: bool) -> Train:
+    """What trains the stages of a recipe with a name for messages."""
 
     def train_stage(stage: Recipe, folder: RunFolder) -> None:
         why = "has changed since it was trained, and is trained again" if made_otherwise(folder) else "is trained first"
         trainer = Trainer(resolve_models(stage, Path("runs"), train_stage, wait), folder, stop=stop)
-        print(f"{recipe.name} needs run:{stage.name}, which {why}, in {folder.path}", file=sys.stderr)
+        if name != f"run:{stage.name}":
+            print(f"{name} needs run:{stage.name}, which {why}, in {folder.path}", file=sys.stderr)
         _watch_to_end(trainer, quiet)
 
-    trainer = Trainer(resolve_models(recipe, runs, train_stage, wait), run, runs=runs, fork=fork, stop=stop)
-    _watch_to_end(trainer, quiet)
-    return trainer.folder
+    return train_stage
 
 
 class Waiting:

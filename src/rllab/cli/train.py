@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,7 +43,7 @@ def demo(
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="A recipe's name or file, or the folder of a run.", show_default=False),
+        typer.Argument(help="A recipe's name or file, the folder of a run, or run:NAME, a stage.", show_default=False),
     ] = "",
     changes: Changes = None,
     name: Annotated[str, typer.Option(help="The run's name; by default the recipe's with a number.")] = "",
@@ -64,17 +65,23 @@ def train(
     """Train a recipe, or continue its run.
 
     The same command again continues an unfinished run, or prints the result of a finished one. So does the run's folder
-    in place of a recipe: rllab train runs/cartpole-1.
+    in place of a recipe: rllab train runs/cartpole-1. With run:NAME it trains the recipe NAME as the stage that other
+    recipes name so, unless that is trained.
     """
     from rllab.cluster.again import leave
     from rllab.core.stop import Stop
 
     stop = Stop(leave).install()  # before torch is loaded
-    from rllab.cli.progress import train_to_end
+    from rllab.cli.progress import stage_to_end, train_to_end
 
     words = list(changes or [])
     if "=" in recipe:  # a change; there is no recipe beside --from
         recipe, words = "", [recipe, *words]
+    if recipe.startswith("run:"):
+        if words or name or fork or smoke:
+            raise Mistake(f"{recipe} has the settings of its recipe, and a folder of its own: give no others")
+        _print_results([stage_to_end(recipe.removeprefix("run:"), stop, quiet=quiet or as_json)], as_json)
+        return
     results = []
     for loaded, folder in _asked_for(recipe, words, name, runs, fork, smoke):
         results.append(train_to_end(loaded, folder, stop, runs=runs, fork=fork or None, quiet=quiet or as_json))
@@ -152,6 +159,7 @@ def check(recipe: RecipeName, changes: Changes = None, as_json: AsJson = False) 
     report = preflight(loaded)
     for name, value in () if as_json else report.items():
         print(f"{name:<20} {value}")
+    _warn_of_long_rounds(loaded)
     checked, smallest = list[str](), _smallest(recipe, changes or [], loaded)
 
     def passed(lines: list[str]) -> None:
@@ -169,6 +177,19 @@ def check(recipe: RecipeName, changes: Changes = None, as_json: AsJson = False) 
             passed(check_algorithm(smallest, Path(folder)))
     if as_json:
         print(json.dumps({"preflight": {k: line.numbers for k, line in report.items()}, "checked": checked}))
+
+
+def _warn_of_long_rounds(recipe: "Recipe") -> None:
+    """Warns where a round outlasts the warning of a job, on a machine with a scheduler."""
+    import warnings
+
+    from rllab.cluster.rounds import remark, usual_round
+    from rllab.cluster.schedulers import Request
+
+    usual = usual_round(recipe, Path("runs"))
+    for program, scheduler in (("sbatch", "Slurm"), ("qsub", "Grid Engine")):
+        if usual and which(program) and (line := remark(recipe.name, usual, scheduler, Request())):
+            warnings.warn(line, stacklevel=2)
 
 
 def _smallest(recipe: str, changes: list[str], loaded: "Recipe") -> "Recipe | None":

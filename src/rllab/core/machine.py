@@ -44,11 +44,15 @@ def processor() -> str:
 
 
 def memory_bytes() -> float:
-    """The memory of this machine, or of the container; infinity where it is not known."""
+    """The memory of this machine, of the container, or of the job under Slurm; infinity where it is not known."""
     sizes = [math.inf]
     with suppress(ValueError, OSError, AttributeError):
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(ValueError, OSError):  # "max" stands for no limit
             sizes.append(int(Path(limit).read_text()))
+    names = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE")
+    node, core, cores = (int(text) if (text := os.environ.get(name, "")).isdigit() else 0 for name in names)
+    if megabytes := node or core * cores:
+        sizes.append(megabytes * 2**20)
     return min(sizes)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from rllab.core.checkpoint import Checkpoint, Checkpoints
 from rllab.core.errors import FieldMistake, InUse, Mistake
 from rllab.core.names import Model, Term
+from rllab.core.needs import check_made
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
 
@@ -33,9 +34,9 @@ def resolve_models(recipe: Recipe, runs: Path, train: Train, wait: Wait | None =
         Mistake: there is no such run or checkpoint, or training the stage failed; with the file and line of the field.
     """
     plain = dict(recipe.plain)
-    for name, hint in get_type_hints(type(recipe.algorithm), include_extras=True).items():
-        value, folders = getattr(recipe.algorithm, name, None), dict[str, str]()
-        for model in _runs_named(hint, value):
+    for name, models in models_named(recipe).items():
+        value, folders = getattr(recipe.algorithm, name), dict[str, str]()
+        for model in models:
             try:
                 folders[model] = str(stage_folder(model.removeprefix("run:"), runs, train, wait))
             except Mistake as error:
@@ -44,6 +45,13 @@ def resolve_models(recipe: Recipe, runs: Path, train: Train, wait: Wait | None =
             setattr(recipe.algorithm, name, _replace_runs(value, folders))
             plain[name] = _replace_runs(plain[name], folders)
     return replace(recipe, plain=plain)
+
+
+def models_named(recipe: Recipe) -> dict[str, list[str]]:
+    """The `run:NAME`s in each field of a recipe that has any."""
+    hints = get_type_hints(type(recipe.algorithm), include_extras=True).items()
+    each = {name: _runs_named(hint, getattr(recipe.algorithm, name, None)) for name, hint in hints}
+    return {name: models for name, models in each.items() if models}
 
 
 def _runs_named(hint: Any, value: Any) -> list[str]:
@@ -73,6 +81,17 @@ def home() -> Path:
     return Path(os.environ.get("RLLAB_HOME", "~/.cache/rllab")).expanduser()
 
 
+def is_stage(name: str, runs: Path) -> bool:
+    """Whether `run:NAME` means a recipe that is trained first, and no run in `runs`."""
+    return name in recipe_names() and not (runs / name / "recipe.yaml").is_file()
+
+
+def stage(name: str) -> tuple[Recipe, RunFolder]:
+    """The recipe of a stage, and the folder of its run below RLLAB_HOME."""
+    recipe = load_recipe(name)
+    return recipe, RunFolder(home() / "runs" / f"{name}-{identity(recipe)}")
+
+
 def stage_folder(name: str, runs: Path, train: Train, wait: Wait | None = None) -> Path:
     """The model folder of a run, or of a recipe, which is trained if it has not been.
 
@@ -82,10 +101,11 @@ def stage_folder(name: str, runs: Path, train: Train, wait: Wait | None = None) 
         Mistake: there is no such run or checkpoint, or training failed.
     """
     name, step = parse_run(name)
-    if (runs / name / "recipe.yaml").is_file() or name not in recipe_names():
+    if not is_stage(name, runs):
+        check_made(name, RunFolder(runs / name))
         return model_of(checkpoint_of(find_run(name, runs), step))
-    recipe = load_recipe(name)
-    folder = RunFolder(home() / "runs" / f"{name}-{identity(recipe)}")
+    recipe, folder = stage(name)
+    check_made(name, folder)
     while folder.state != "done":
         try:
             train(recipe, folder)

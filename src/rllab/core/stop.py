@@ -64,10 +64,17 @@ class Stop:
 
 
 def _seconds(variable: str) -> float | None:
-    """The seconds in an environment variable, which holds them as a number or as hours:minutes:seconds."""
+    """The seconds in an environment variable; None if it is not set."""
     text = os.environ.get(variable)
-    if not text:
-        return None
+    return seconds_in(variable, text) if text else None
+
+
+def seconds_in(variable: str, text: str) -> float:
+    """The seconds in the value of a variable, which is a number or hours:minutes:seconds.
+
+    Raises:
+        Mistake: it is neither.
+    """
     try:
         seconds = 0.0
         for part in text.split(":"):

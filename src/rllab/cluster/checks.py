@@ -1,0 +1,131 @@
+"""What is checked before a job is queued, as a job that fails after a day in the queue costs that day."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rllab.cluster import gpus
+from rllab.cluster.chain import Job
+from rllab.cluster.fetch import needs
+from rllab.cluster.rounds import remark, usual_round
+from rllab.cluster.schedulers import Scheduler
+from rllab.core.errors import MachineFault, Mistake
+from rllab.core.load import preflight
+from rllab.core.recipe import Recipe
+from rllab.core.run import parse_run
+from rllab.core.stages import home
+
+Say = Callable[[str], None]
+MB = 1 << 20
+LEAST = 64.0  # MB that a run needs for its rows, samples and small checkpoints
+
+
+def check_recipes(jobs: Sequence[Job], runs: Path, say: Say) -> dict[Path, float]:
+    """Sets each recipe up as `rllab check` does, without training. Returns the MB that runs need, by folder.
+
+    say: receives what cannot be checked here.
+
+    Raises:
+        Mistake: a recipe cannot be trained, or its models or data are not on this machine.
+    """
+    if lacking := dict.fromkeys(line for job in jobs for recipe in job.recipes for line in _missing(job, recipe, runs)):
+        raise Mistake("\n".join(lacking))
+    needed = defaultdict[Path, float](float)
+    for job in jobs:
+        where = job.folder.parent if job.folder else runs
+        for recipe in job.recipes:
+            size = _megabytes_of_checkpoint(recipe, job, runs, say)
+            needed[where] += max(1, len(job.seeds)) * (LEAST + size * (recipe.settings.keep + 1))
+        if not job.recipes:
+            needed[where] += LEAST
+    return dict(needed)
+
+
+def _missing(job: Job, recipe: Recipe, runs: Path) -> list[str]:
+    """What a recipe needs and this machine has not, but for what jobs before it make."""
+    made = {f"run:{name}" for name, by_job in job.needs.items() if by_job}
+    return [need.sentence() for need in needs(recipe, runs) if need.fault and parse_run(need.name)[0] not in made]
+
+
+def _megabytes_of_checkpoint(recipe: Recipe, job: Job, runs: Path, say: Say) -> float:
+    """The disk that a checkpoint takes, as far as `rllab check` knows it; 0 before its model is made, and else."""
+    import torch
+
+    if any(job.needs.values()):
+        return 0.0
+    if recipe.settings.device == "cuda" and not torch.cuda.is_available():  # a login node
+        recipe = replace(recipe, settings=replace(recipe.settings, device="cpu", precision="auto"))
+    try:
+        lines = preflight(recipe, runs)
+    except MachineFault as error:
+        say(f"{job.name} is not checked in full on this machine: {error}")
+        return 0.0
+    disk = lines.get("disk")
+    return float(disk.numbers["megabytes"]) if disk else 0.0
+
+
+def check_disk(needed: Mapping[Path, float], runs: Path) -> None:
+    """Checks that the disk and the quota have space for what jobs write. needed: MB by folder.
+
+    Raises:
+        Mistake: they do not.
+    """
+    by_device = defaultdict[int, list[tuple[Path, float]]](list)
+    for folder, megabytes in needed.items():
+        there = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+        if not os.access(there, os.W_OK):
+            raise Mistake(f"{there} cannot be written, and jobs write into {folder}: use another folder")
+        by_device[there.stat().st_dev].append((there, megabytes))
+    for each in by_device.values():
+        folder, wanted = each[0][0], sum(megabytes for _, megabytes in each)
+        free = {"are free": shutil.disk_usage(folder).free / MB, "are left of your quota": quota_left(folder)}
+        for what, megabytes in free.items():
+            if wanted > megabytes:
+                name = "RLLAB_HOME" if home().resolve() in (folder, *folder.parents) else folder
+                raise Mistake(
+                    f"{name}: checkpoints of these jobs take {wanted:,.0f} MB, and {megabytes:,.0f} MB {what}: free "
+                    "some space, keep fewer (keep=1), or let RLLAB_HOME and the clone lie on project space"
+                )
+
+
+def quota_left(folder: Path) -> float:
+    """The MB that a user may still write on the disk of a folder, by the command `quota`; infinity if it does not tell.
+
+    Of the line "FILESYSTEM blocks quota limit ..." in blocks of 1 KiB the smaller limit that is not 0 counts.
+    """
+    if shutil.which("quota") is None:
+        return float("inf")
+    mount = next(p for p in (folder.resolve(), *folder.resolve().parents) if os.path.ismount(p))
+    try:
+        line = ["quota", "--no-wrap", f"--filesystem={mount}"]
+        text = subprocess.run(line, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return float("inf")
+    rows = re.findall(r"^\s*\S+\s+(\d+)\*?\s+(\d+)\s+(\d+)\b", text, re.M)
+    limits = [(int(used), min((int(x) for x in both if int(x)), default=None)) for used, *both in rows]
+    return min(((limit - used) / 1024 for used, limit in limits if limit is not None), default=float("inf"))
+
+
+def check_gpus(scheduler: Scheduler, say: Say) -> None:
+    """Says where the request may give a GPU that the installed PyTorch has no code for."""
+    for line in gpus.remarks(scheduler.request(), gpus.architectures(), scheduler.name):
+        say(line)
+
+
+def check_rounds(jobs: Sequence[Job], scheduler: Scheduler, runs: Path, say: Say) -> None:
+    """Says where the usual round outlasts a warning.
+
+    Raises:
+        Mistake: the time limit is shorter than a round.
+    """
+    request = scheduler.request()
+    for job in jobs:
+        for recipe in job.recipes:
+            usual = usual_round(recipe, job.folder.parent if job.folder else runs)
+            if usual and (line := remark(job.name, usual, scheduler.name, request)):
+                say(line)
