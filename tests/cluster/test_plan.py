@@ -54,7 +54,7 @@ def test_stages_come_first_and_once_whatever_the_order(here: Path) -> None:
         "sbatch --parsable --account=x --array=0-2 --dependency=afterok:$job1:$job2 --kill-on-invalid-dep=yes "
         "slurm/gpu.sbatch --needs pocket=$job1,reward-model=$job2 rlhf total_steps=9",
     ]
-    for sources in (["rlhf"], ["pocket", "rlhf", "recipes/reward-model.yaml"], ["reward-model", "rlhf"]):
+    for sources in (["rlhf"], ["pocket", "rlhf", "recipes/reward-model.yaml"], ["run:reward-model", "rlhf"]):
         assert lines("gpu.sbatch", ["--account=x"], *sources, changes=("seed=0..2", "total_steps=9")) == expected
     two = lines("bu.qsub", ["-P", "ds542"], "grpo", "dpo")
     assert two == [
@@ -79,6 +79,10 @@ def test_own_recipes_are_stages_by_the_names_of_their_files(here: Path, capsys: 
         pass
     made = "sbatch --parsable slurm/gpu.sbatch --needs first= second.yaml"
     assert lines("gpu.sbatch", [], second, first) == lines("gpu.sbatch", [], second) == [made]
+    own(here, "first", "expect: {eval/loss: <= 9}")
+    assert lines("gpu.sbatch", [], second, first) == [made]
+    (here / first).write_text((here / first).read_text().replace("total_steps: 4", "total_steps: 5"))
+    assert len(lines("gpu.sbatch", [], second, first)) == 2
     own(here, "first", "noise: 0.5")
     with pytest.raises(Mistake, match=r"runs/first holds a run with other settings than first.yaml \(noise\)"):
         lines("gpu.sbatch", [], second, first)

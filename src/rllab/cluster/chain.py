@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rllab.core.begin import is_run, requested
 from rllab.core.errors import FieldMistake, Mistake
@@ -29,10 +30,12 @@ class Job:
 
 
 class Chain:
-    """The jobs for recipes, each behind those that it needs. made: the needed runs that are made already.
+    """The jobs for recipes, each behind those that it needs.
 
-    sources: recipes by name or file, or folders of runs, in any order. changes: settings for those that no other one
-    needs. options: of `rllab train`. runs: the folder of the runs, in which the jobs train.
+    made: the needed runs that are made already. unfinished: runs in `runs` that recipes name and that are not finished;
+    their newest checkpoints are used. sources: recipes by name or file, `run:NAME`, or folders of runs, in any order.
+    changes: settings for those that no other one needs. options: of `rllab train`. runs: the folder of the runs, in
+    which the jobs train.
 
     Raises:
         Mistake: a recipe cannot be read, or needs a run that neither exists nor is made by a recipe.
@@ -40,14 +43,17 @@ class Chain:
 
     def __init__(self, sources: Sequence[str], changes: Sequence[str], options: Sequence[str], runs: Path) -> None:
         self._runs, self._changes, self._options = runs, list(changes), list(options)
-        self.jobs, self.made = list[Job](), dict[str, RunFolder]()
+        self.jobs = list[Job]()
+        self.made, self.unfinished = dict[str, RunFolder](), dict[str, RunFolder]()
         self._known = dict[str, bool]()  # the needed runs: whether a job makes them
-        self._own = {Path(s).stem: s for s in sources if not is_run(s) and _own_file(s)}
-        several = [s for s in sources if not is_run(s)] if len(sources) > 1 else []
+        recipes = [s for s in sources if not is_run(s) and not s.startswith("run:")]
+        self._own = {Path(s).stem: s for s in recipes if _own_file(s)}
+        several = recipes if len(sources) > 1 else []
         needed = {name for source in several for name in self._all_needed(load_recipe(source), ())}
         for source in sources:
-            name = Path(source).stem
-            if name in needed and not is_run(source):
+            name = source.removeprefix("run:") if source not in recipes else Path(source).stem
+            if source.startswith("run:") or (name in needed and source in recipes):
+                self._check_known(name)
                 self.need(name)
             else:
                 self._add_last(source)
@@ -88,27 +94,39 @@ class Chain:
 
     def _plan(self, name: str) -> bool:
         if name in self._own:
-            recipe, folder, words = load_recipe(self._own[name]), RunFolder(self._runs / check_name(name)), [
-                self._own[name], "--name", name
-            ]  # fmt: skip
-            if folder.exists and folder.has_checkpoint and (changed := sorted(folder.differences(recipe))):
-                raise Mistake(
-                    f"{folder.path} holds a run with other settings than {self._own[name]} ({', '.join(changed)}): "
-                    "delete the folder, or rename the recipe"
-                )
+            recipe, folder = load_recipe(self._own[name]), RunFolder(self._runs / check_name(name))
+            words = [self._own[name], "--name", name]
+            goes_on = folder.has_checkpoint and self._goes_on(folder, recipe)
+            made = folder.state == "done" and not goes_on
         elif is_stage(name, self._runs):
             (recipe, folder), words = stage(name), [f"run:{name}"]
-        else:  # a run that is there; one that is not finished gives its newest checkpoint
+            made = folder.state == "done"
+        else:
             folder = find_run(name, self._runs)
-            if folder.state == "done":
-                self.made[name] = folder
+            (self.made if folder.state == "done" else self.unfinished)[name] = folder
             return False
-        if folder.state == "done":
+        if made:
             self.made[name] = folder
             return False
         needs = self.needs_of(recipe)
         self.jobs.append(Job(f"run:{name}", tuple(words), (recipe,), folder.path, needs))
         return True
+
+    def _goes_on(self, folder: RunFolder, recipe: Recipe) -> bool:
+        """Whether a recipe has more rounds than its finished run.
+
+        Raises:
+            Mistake: the run has other settings.
+        """
+        changed = settings_changed(folder, recipe)
+        changed.pop("expect", None)
+        was, now = changed.pop("total_steps", (0, 0))
+        if changed or now < was:
+            raise Mistake(
+                f"{folder.path} holds a run with other settings than {self._own[recipe.name]} "
+                f"({', '.join(changed) or 'total_steps'}): delete the folder, or rename the recipe"
+            )
+        return bool(now > was)
 
     def needs_of(self, recipe: Recipe) -> dict[str, bool]:
         """Plans the jobs that make what a recipe needs. Returns its needs, as in `Job`."""
@@ -125,6 +143,11 @@ class Chain:
         folder = Path(source) if is_run(source) else None
         name = Path(source).name if folder else recipe.name
         self.jobs.append(Job(name, tuple(words), (recipe,), folder, self.needs_of(recipe), tuple(seeds or ())))
+
+
+def settings_changed(run: RunFolder, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """As `RunFolder.differences`, without the folders that stand in the run in place of `run:NAME`."""
+    return {k: v for k, v in run.differences(recipe).items() if "run:" not in str(recipe.plain.get(k))}
 
 
 def _own_file(source: str) -> bool:

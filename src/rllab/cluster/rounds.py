@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rllab.cluster.chain import settings_changed
 from rllab.cluster.schedulers import Request
 from rllab.core.errors import Mistake, RllabError
 from rllab.core.recipe import Recipe
@@ -48,8 +49,7 @@ def usual_round(recipe: Recipe, runs: Path) -> Round | None:
 
 def _is_of(run: RunFolder, recipe: Recipe) -> bool:
     """Whether a run has the settings of a recipe, but for those that change no round. A stage's folder may have any."""
-    changed = run.differences(recipe)
-    return not [k for k in changed if k not in _ANY and "run:" not in str(recipe.plain.get(k))]
+    return not settings_changed(run, recipe).keys() - set(_ANY)
 
 
 def _times(run: RunFolder) -> list[float]:
