@@ -46,7 +46,8 @@ def test_what_was_sampled_is_not_sampled_again(place: Path, here: Here, monkeypa
 def test_stopped_at_any_moment(number: Signals, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLLAB_HOME", str(place / number.name))
     words = ["chat", "--task", "sums.jsonl", "--style", "direct", "--max-new-tokens", "150", "--temperature", "1"]
-    program = Program(["-m", "rllab", "eval", *words], cwd=place, env=dict(os.environ))
+    again = place / number.name / "again"  # asks the script of a job to start it again
+    program = Program(["-m", "rllab", "eval", *words], cwd=place, env=os.environ | {"RLLAB_AGAIN": str(again)})
     end = time.monotonic() + 60
     while not sum(f.read_bytes().count(b"\n") for f in (place / number.name).rglob("*.jsonl")):
         assert time.monotonic() < end and program.poll() is None
@@ -54,6 +55,7 @@ def test_stopped_at_any_moment(number: Signals, place: Path, monkeypatch: pytest
     program.send_signal(number)
     err = program.communicate(timeout=60)[1]
     assert number == SIGKILL or (program.returncode == 99 and "the same command samples what is missing" in err)
+    assert again.is_file() == (number == SIGTERM) and (number == SIGKILL or again.read_text() == "0\n")
     (file,) = (place / number.name).rglob("*.jsonl")
     lines = file.read_bytes().count(b"\n")
     file.write_bytes(file.read_bytes() + b'{"key": "torn')

@@ -126,7 +126,7 @@ def _run(
             if as_json:
                 print(json.dumps(rows[-1]), flush=True)
     except KeyboardInterrupt:
-        stopped = Stopped("the same command samples what is missing")
+        stopped = Stopped("the same command samples what is missing", plan.stop.rounds)
     except Stopped as error:
         stopped = error
     if rows and not as_json:

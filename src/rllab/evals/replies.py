@@ -105,8 +105,10 @@ class Replies:
             known[key] = Reply(completion.ids, completion.finished)
             log.write(json.dumps({"key": key, "ids": completion.ids, "finished": completion.finished}).encode() + b"\n")
             self.sampled += 1
+            if self._stop is not None:
+                self._stop.rounds += 1
             if self._stop:
-                raise Stopped(f"by {self._stop.reason}; the same command samples what is missing")
+                raise Stopped(f"by {self._stop.reason}; the same command samples what is missing", self._stop.rounds)
 
         generate(
             self.lm,
