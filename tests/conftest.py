@@ -41,10 +41,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True, scope="session")
 def trained_once() -> Iterator[None]:
-    """A byte-pair tokenizer is trained once for the same texts. test_rows.py tests that a second training is equal."""
+    """A byte-pair tokenizer is trained once for the same texts. test_rows.py tests that a second training is equal.
+
+    The texts of a task that cannot change are drawn once.
+    """
+    from rllab_envs.tasks.calculator import Calculator
+
     from rllab.text import tokenizers
 
     train, kept = tokenizers.byte_pair_tokenizer, dict[str, Any]()
+    draw, drawn = tokenizers._texts, dict[Any, list[str]]()
 
     def trained(texts: Iterable[str], *size: int) -> Any:
         texts = list(texts)
@@ -53,8 +59,16 @@ def trained_once() -> Iterator[None]:
             kept[key] = train(texts, *size)
         return copy.deepcopy(kept[key])
 
+    def texts_of(task: Any) -> Iterable[str]:
+        if not isinstance(task, Calculator):
+            return draw(task)
+        if task not in drawn:
+            drawn[task] = list(draw(task))
+        return drawn[task]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizers, "byte_pair_tokenizer", trained)
+        patch.setattr(tokenizers, "_texts", texts_of)
         yield
 
 

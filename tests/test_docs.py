@@ -7,14 +7,13 @@ lines and other Python run. Commands train at the smoke size, with few games and
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import call
 from test_logs import SAMPLES, entries, eval_log, harness_rows
 from test_score import write
 from typer.testing import CliRunner
@@ -98,7 +97,7 @@ def command(line: str, folder: Path) -> None:
     if words[0] == "printf":
         output = words[1].encode().decode("unicode_escape")
     elif words[:2] == ["./lab", "python"]:
-        done = subprocess.run([sys.executable, *words[2:]], capture_output=True, text=True)
+        done = call(*words[2:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         output = done.stdout
     else:
@@ -136,7 +135,8 @@ def test_a_page_runs_from_top_to_bottom(page: Path, folder: Path, request: pytes
         elif language == "python" and "def collect" not in text:  # which is a part of dqn.py, as another test sees
             small = text.replace("seed=3)", "seed=3, total_steps=3, eval_every=2)")
             small = small.replace('Trainer("pocket"', 'Trainer(rllab.load_recipe("pocket", smoke=True)')
-            done = subprocess.run([sys.executable, "-c", small], capture_output=True, text=True)
+            (folder / "snippet.py").write_text(small)
+            done = call("snippet.py")
             assert done.returncode == 0, done.stderr
         elif language == "bash":
             for line in text.splitlines():

@@ -1,13 +1,12 @@
 """Analysis of positions in a file by a run, and a game against a run in the terminal."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import call
 
 from rllab.cli.play import analyse, analyse_file, play
 from rllab.core.errors import Mistake
@@ -51,8 +50,8 @@ def test_a_win_in_two_moves_is_proven(four: Any, tmp_path: Path) -> None:
 
 def test_bad_lines_are_reported_and_the_games_of_others_analysed(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("44\n4444444\n4x\n1122334\n77\n")
-    line = [sys.executable, "-m", "rllab", "analyse", "four", str(tmp_path / "in.txt"), "--runs", str(runs)]
-    done = subprocess.run([*line, "--out", str(tmp_path / "o.jsonl")], capture_output=True, text=True)
+    line = ["-m", "rllab", "analyse", "four", str(tmp_path / "in.txt"), "--runs", str(runs)]
+    done = call(*line, "--out", str(tmp_path / "o.jsonl"))
     assert done.returncode == 2 and len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
     for message in (
         "3 positions were left out",
@@ -61,7 +60,7 @@ def test_bad_lines_are_reported_and_the_games_of_others_analysed(runs: Path, tmp
         "in.txt:4: the game is over",
     ):
         assert message in done.stderr
-    shown = subprocess.run([*line, "--simulations", "20"], capture_output=True, text=True).stdout
+    shown = call(*line, "--simulations", "20").stdout
     assert shown.split()[:5] == ["moves", "best", "value", "proven", "visits"]
 
 

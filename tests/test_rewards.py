@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import Program, call
 from rllab_envs.tasks import pocket
 from typer.testing import CliRunner
 
@@ -413,19 +414,19 @@ def test_one_interrupt_ends_a_run_whose_reward_hangs(tmp_path: Path) -> None:
     words = ["train", "grpo", "--smoke", "--name", "a", "reward=mine.py:waits", "save_every=1", "reward_seconds=300"]
     words += ["preflight_stops=false"]
     hangs.touch()
-    command = [sys.executable, "-m", "rllab", *words]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            until(started.exists, 60)
-            process.send_signal(signal.SIGINT)
-            _, shown = process.communicate(timeout=30)
-        finally:
-            process.kill()
+    process = Program(["-m", "rllab", *words], cwd=tmp_path, env=os.environ)
+    try:
+        until(started.exists, 60)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
     assert process.returncode == 99 and "reward waits has not answered for" in shown, shown
     run = RunFolder(tmp_path / "runs" / "a")
     assert run.state == "stopped" and run.metrics.last()["step"] == 1
     hangs.unlink()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = call("-m", "rllab", *words, cwd=tmp_path)
     assert done.returncode == 0 and [r["step"] for r in run.rows()] == [1, 2, 3, 4], done.stderr
 
 

@@ -1,6 +1,5 @@
 """Gymnasium environments in the lab: exact state, masks, a user's rewards, wrappers, whole episodes."""
 
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
+from forked import call
 
 import rllab
 from rllab.control.episodes import play
@@ -306,8 +306,7 @@ def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path: Path, monke
     text = "algo: DQN\nenv: {}\nenv_kwargs: {{size: 7}}\ntotal_steps: 1\neval_every: 1\nheadline_episodes: 3\n"
 
     (tmp_path / "mine.yaml").write_text(text.format("maze_of_a_test:Maze-v0"))
-    command = [sys.executable, "-m", "rllab", "train", "mine.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = call("-m", "rllab", "train", "mine.yaml", cwd=tmp_path)
     assert done.returncode == 0 and "eval/return -7 (all measured values are equal" in done.stdout, done.stderr
     monkeypatch.chdir(tmp_path)
     gym.registry.pop("Maze-v0", None)  # of another test in this process

@@ -11,10 +11,14 @@ from transformers import PreTrainedTokenizerFast
 from rllab.core.errors import FieldMistake
 from rllab.text import template
 
+_passed = set[str]()  # what this process has asked for, and need not try again
+
 
 @contextmanager
 def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[None]:
     """Renders a chat template that came with a model, in a separate process and beside the body of the `with`.
+
+    A template that has passed is not rendered again.
 
     Raises:
         FieldMistake: when the body is done, if the template fails or does not end within `template.DEADLINE`; at once
@@ -29,6 +33,9 @@ def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[
                            "its tokenizer_config.json") from None  # fmt: skip
     arguments = {"conversations": [example, example[:1]], "chat_template": source, "add_generation_prompt": True}
     request = json.dumps(arguments | {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)})
+    if request in _passed:
+        yield
+        return
     worker = [sys.executable, "-m", "rllab.text.template_worker"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
@@ -45,3 +52,4 @@ def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[
     if process.returncode:
         why = (failed.strip().splitlines() or ["it ended without a message"])[-1]
         raise FieldMistake("model", f"{name}: its chat template fails on two short messages: {why}")
+    _passed.add(request)
