@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import Signals
+from typing import IO
 
 LIBRARIES = ["torch", "torch.distributed", "numba", "numpy", "safetensors.torch", "tokenizers", "transformers", "peft"]
 LIBRARIES += ["transformers.models.qwen2.modeling_qwen2", "gymnasium", "typer", "rich", "yaml", "pytest"]
@@ -26,7 +27,10 @@ if _server:
 
 
 class Program:
-    """A Python program with the arguments of `python`: `-m MODULE ...` or `FILE ...`. Its methods are Popen's."""
+    """A Python program with the arguments of `python`: `-m MODULE ...`, `-c CODE ...` or `FILE ...`.
+
+    Its methods are Popen's.
+    """
 
     def __init__(self, words: Sequence[str], *, cwd: Path | str = ".", env: Mapping[str, str], stdin: str = "") -> None:
         assert _server is not None
@@ -69,6 +73,37 @@ class Program:
         return out, err
 
 
+class Piped(Program):
+    """A program that reads what is written to `stdin` and writes what is read from `stdout`, as those of Popen.
+
+    line: the words of the command, Python first. stderr: the file that the standard error is appended to.
+    """
+
+    def __init__(self, line: Sequence[str], *, stderr: IO[bytes], env: Mapping[str, str], **pipes: int) -> None:
+        assert _server is not None and pipes == {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._streams = Path(tempfile.mkdtemp(prefix="program-"))
+        for number in "01":
+            os.mkfifo(self._streams / number)
+        (self._streams / "2").symlink_to(Path(stderr.name).resolve())
+        self._process = _server.Process(target=_run, args=([*line[1:]], os.getcwd(), dict(env), str(self._streams)))
+        self._process.start()
+        self.stdin = open(self._streams / "0", "wb")  # noqa: SIM115 - each waits until the program opens its end
+        self.stdout = open(self._streams / "1", "rb")  # noqa: SIM115
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self._process), timeout or 0.0)
+
+    def __enter__(self) -> "Piped":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdin.close()
+        self.stdout.close()
+        self.wait()
+
+
 def call(
     *words: str, cwd: Path | str = ".", env: Mapping[str, str] = os.environ, stdin: str = "", timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
@@ -101,6 +136,10 @@ def _run(words: list[str], cwd: str, env: dict[str, str], streams: str) -> None:
             sys.argv = words[1:]
             sys.path.insert(0, cwd)
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
+            sys.path.insert(0, "")
+            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = [*words]
             sys.path.insert(0, os.path.dirname(words[0]))

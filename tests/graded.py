@@ -2,14 +2,19 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from evaluated import write
+from forked import Piped
 from safetensors.torch import save_file
 
 from rllab.cli import app
@@ -81,6 +86,17 @@ class Course:
         save_file(state, folder / "adapter_model.safetensors")
         lm.adapters.write_files(folder)
         return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_server() -> Iterator[None]:
+    """The processes that measure are forked with their libraries. Those of `rllab grade` in test_grade.py are not."""
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(os, "fork"):
+            patch.setattr(
+                "rllab.evals.grading.measuring.subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": Piped})
+            )
+        yield
 
 
 @pytest.fixture

@@ -135,8 +135,7 @@ def test_a_page_runs_from_top_to_bottom(page: Path, folder: Path, request: pytes
         elif language == "python" and "def collect" not in text:  # which is a part of dqn.py, as another test sees
             small = text.replace("seed=3)", "seed=3, total_steps=3, eval_every=2)")
             small = small.replace('Trainer("pocket"', 'Trainer(rllab.load_recipe("pocket", smoke=True)')
-            (folder / "snippet.py").write_text(small)
-            done = call("snippet.py")
+            done = call("-c", small)
             assert done.returncode == 0, done.stderr
         elif language == "bash":
             for line in text.splitlines():

@@ -1,6 +1,7 @@
 """A hostile or broken submission costs itself its points, says why, and leaves the others graded.
 
-All of them are in one class: a few honest submissions stand among them.
+All of them are in one class: a few honest submissions stand among them. Those that do not end are in one of their own,
+with a short limit.
 """
 
 import gzip
@@ -64,13 +65,6 @@ class Class(Course):
         native = self.model("native")
         (native / "modeling_mine.py").write_text(f"open({str(self.marker)!r}, 'w')")
         self.change(native, "config.json", auto_map=auto)
-        (self.model("template") / "chat_template.jinja").write_text(NESTED)
-        (self.model("long-template") / "chat_template.jinja").write_text(
-            "{% for m in messages %}{% if m['content']|length > 12 %}"
-            + NESTED
-            + "{% endif %}{{ m['content'] }}{% endfor %}"
-        )
-        self.change(self.model("layers"), "config.json", num_hidden_layers=1_000_000, layer_types=None)
         self.change(self.model("huge"), "config.json", hidden_size=2**20, intermediate_size=2**20)
         tokenless = self.model("tokenless")
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -80,6 +74,16 @@ class Class(Course):
         save_file(weights, path, {"format": "pt"})
         path, weights = self.weights(self.model("damaged"))
         path.write_bytes(path.read_bytes()[:-100])
+
+    def late(self) -> None:
+        """Models that take for ever."""
+        (self.model("template") / "chat_template.jinja").write_text(NESTED)
+        (self.model("long-template") / "chat_template.jinja").write_text(
+            "{% for m in messages %}{% if m['content']|length > 12 %}"
+            + NESTED
+            + "{% endif %}{{ m['content'] }}{% endfor %}"
+        )
+        self.change(self.model("layers"), "config.json", num_hidden_layers=1_000_000, layer_types=None)
 
     def leading_elsewhere(self) -> None:
         """Models whose files name code and files that are not theirs, or that describe no model."""
@@ -183,18 +187,22 @@ def _graded(folder: Path, qwen: Path) -> tuple[dict[str, Any], str]:
     """Grades the class. Returns the grades by id, and the lines of progress."""
     made = Class(folder, qwen, None)  # type: ignore[arg-type]
     made.marker = folder / "owned"
-    made.assign(seconds=10, sums={"task": "private.jsonl", "max_new_tokens": 4, "points": 10})
     made.honest()
     made.broken(qwen)
     made.leading_elsewhere()
     made.adapters(qwen)
     made.texts()
     made.files()
-    output, progress = StringIO(), StringIO()
-    with redirect_stdout(output), redirect_stderr(progress):
-        call = ["grade", str(folder / "assignment.yaml"), str(made.submissions), "--out", str(made.out), "--json"]
-        app(call, standalone_mode=False)
-    return {grade["id"]: grade for grade in json.loads(output.getvalue())}, progress.getvalue()
+    late = Class(folder / "late", qwen, None)  # type: ignore[arg-type]
+    late.late()
+    grades, progress = dict[str, Any](), StringIO()
+    for course, seconds in ((made, 60), (late, 3)):
+        course.assign(seconds=seconds, sums={"task": "private.jsonl", "max_new_tokens": 4, "points": 10})
+        line = [str(course.folder / "assignment.yaml"), str(course.submissions), "--out", str(course.out), "--json"]
+        with redirect_stdout(StringIO()) as output, redirect_stderr(progress):
+            app(["grade", *line], standalone_mode=False)
+        grades |= {grade["id"]: grade for grade in json.loads(output.getvalue())}
+    return grades, progress.getvalue()
 
 
 def test_the_honest_are_graded(graded: Class) -> None:
@@ -210,9 +218,9 @@ def test_nothing_that_was_submitted_ran(graded: Class) -> None:
 FAULTS = {
     "pickled": "pickled (pytorch_model.bin)",
     "code": "code that came with it",
-    "template": "did not end within 10 s",
-    "long-template": "did not end within 10 s",
-    "layers": "did not end within 10 s",
+    "template": "did not end within 3 s",
+    "long-template": "did not end within 3 s",
+    "layers": "did not end within 3 s",
     "huge": "other shapes",
     "tokenless": "tokenizer",
     "nan": "not finite",

@@ -1,17 +1,21 @@
 """Two processes train as one: gloo on this machine, started as torchrun and as Slurm start them."""
 
 import os
+import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from forked import Program
+from conftest import run
+from forked import Program, call
 from safetensors.torch import load_file
 
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import ranks
 from rllab.core.load import load_run, model_folder
+from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder
 
 SCRIPT = Path(__file__).with_name("ranked.py")
@@ -155,6 +159,28 @@ def test_ranks_stop_together_and_resume_exactly(tmp_path: Path) -> None:
     assert all(code == 0 for code, _ in start(2, "Regression", str(tmp_path / "cut")))
     assert all(torch.equal(w, weights(tmp_path / "cut")[k]) for k, w in weights(tmp_path / "whole").items())
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+@pytest.mark.nightly
+def test_torchrun_by_hand_passes_a_warning_on(tmp_path: Path) -> None:
+    (tmp_path / "toys.py").write_bytes(SCRIPT.with_name("toys.py").read_bytes())
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text("algo: toys.py:Regression\noptim: {lr: 0.01}\ntotal_steps: 40\nslow: 0.1\n")
+    words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "rllab", "train", str(recipe))
+    words += ("--runs", str(tmp_path), "--name", "two")
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = Program(words, env=env)
+    while process.poll() is None and not (tmp_path / "two" / "metrics.jsonl").is_file():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out = "".join(process.communicate(timeout=120))
+    status = RunFolder(tmp_path / "two").status()
+    assert (process.returncode, status["state"], status["reason"]) == (1, "stopped", "SIGTERM"), out
+    assert call(*words, env=env).returncode == 0 and RunFolder(tmp_path / "two").status()["state"] == "done"
+    run(load_recipe(str(recipe), ["slow=0"]), tmp_path / "one")
+    assert len(rows(tmp_path / "one")) == 40
+    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
 
 
 def test_the_rank_that_yields_less_is_named(tmp_path: Path) -> None:

@@ -193,11 +193,11 @@ def test_countdown_has_solutions_in_whole_steps() -> None:
 def test_hostile_completions_are_wrong_and_take_little_time(task: Any) -> None:
     row = task.row(0, "train")
     for completion in HOSTILE:
-        start = time.perf_counter()
+        start, computed = time.perf_counter(), time.process_time()
         assert not is_correct(task, row, completion), completion[:50]
         if hasattr(task, "steps_right"):
             assert task.steps_right(row, completion) == 0.0
-        assert time.perf_counter() - start < 2.0, completion[:50]
+        assert time.process_time() - computed < 2.0 and time.perf_counter() - start < 20.0, completion[:50]
 
 
 def test_a_split_without_a_problem_is_reported() -> None:

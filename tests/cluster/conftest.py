@@ -21,10 +21,19 @@ def started(script: str, programs: tuple[str, ...], factory: pytest.TempPathFact
     cluster.stop()
 
 
+SLURM = ("slurm.sh", ("slurmctld", "slurmd", "munged", "ip"))
+
+
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Slurm cluster of two nodes."""
-    yield from started("slurm.sh", ("slurmctld", "slurmd", "munged", "ip"), tmp_path_factory)
+    yield from started(*SLURM, tmp_path_factory)
+
+
+@pytest.fixture
+def fragile_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The same for a test that breaks it."""
+    yield from started(*SLURM, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

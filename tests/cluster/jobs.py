@@ -88,6 +88,13 @@ def shared_as_alone(clone: Path) -> bool:
     return same and not list((clone / "shared").glob("records/*/*.1.jsonl"))
 
 
+def undisturbed_toy(clone: Path) -> Path:
+    """The folder of a run of the clone's toy that does not wait between rounds, and that nobody has warned."""
+    for _ in Trainer(load_recipe(str(clone / "toy.yaml"), ["slow=0"]), clone / "whole"):
+        pass
+    return clone / "whole"
+
+
 class Slurm:
     """Jobs of a clone on the Slurm cluster."""
 
@@ -96,7 +103,7 @@ class Slurm:
 
     def submit(self, *flags: str, words: tuple[str, ...] = RECIPE, **env: str) -> str:
         """Gives gpu.sbatch to sbatch; returns the number of the job."""
-        line = ("sbatch", "--parsable", "--gpus-per-node=1", "--mem-per-cpu=100M", "--cpus-per-task=1", *flags)
+        line = ("sbatch", "--parsable", "--gpus-per-node=1", "--cpus-per-task=1", *flags)
         return self.cluster.output(*line, "slurm/gpu.sbatch", *words, cwd=self.clone, **env)
 
     def show(self, job: str) -> dict[str, str]:

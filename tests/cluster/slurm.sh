@@ -7,6 +7,7 @@ for folder in /etc/munge /var/log/munge /var/lib/munge /etc/slurm; do mount -t t
 head -c 1024 /dev/urandom >/etc/munge/munge.key
 chmod 400 /etc/munge/munge.key
 for k in 0 1 2 3; do ln -s /dev/null /run/gpu$k; done  # a GPU is a device file
+mkdir small && mount -t tmpfs -o size=1m small small  # a disk of all nodes that is soon full
 echo 'Name=gpu File=/run/gpu[0-3]' >/etc/slurm/gres.conf
 cat >/etc/slurm/slurm.conf <<END
 ClusterName=test
@@ -15,6 +16,9 @@ SlurmUser=root
 AuthInfo=cred_expire=5        # also the seconds that a requeued job waits; the least that Slurm accepts
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1

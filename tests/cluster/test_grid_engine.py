@@ -11,15 +11,15 @@ from cluster.jobs import (
     file_of,
     outcome,
     quiz,
+    rows,
     shared_as_alone,
     shown,
     status,
     toy,
+    undisturbed_toy,
     until_it_trains,
 )
 from cluster.namespaces import Cluster
-from rllab.core.recipe import load_recipe
-from rllab.core.trainer import Trainer
 
 
 @pytest.fixture
@@ -53,12 +53,23 @@ def test_a_deleted_job_saves_and_stays_deleted_and_a_crash_is_not_repeated(jobs:
 def test_a_job_stops_before_its_time_limit_and_goes_on(jobs: GridEngine) -> None:
     words = toy(jobs.clone, "total_steps: 200", "slow: 0.1")
     job = jobs.submit("-l", "h_rt=20", words=words)  # it stops after 15 seconds
-    whole = jobs.clone / "runs/whole"
-    for _ in Trainer(load_recipe(str(jobs.clone / "toy.yaml")), whole):
-        pass
     *before, last = jobs.end(job, starts=2)
     assert {start["exit_status"] for start in before} == {"99"} and last["exit_status"] == "0", jobs.log(job)
-    assert outcome(jobs.run(job, "toy")) == outcome(whole) and "by RLLAB_STOP_AFTER" in jobs.log(job)
+    assert "by RLLAB_STOP_AFTER" in jobs.log(job)
+    assert outcome(jobs.run(job, "toy")) == outcome(undisturbed_toy(jobs.clone))
+
+
+@pytest.mark.nightly
+def test_several_processes_of_a_job_are_warned_and_go_on_together(jobs: GridEngine) -> None:
+    job = jobs.submit("-l", "gpus=2", words=toy(jobs.clone, "total_steps: 60", "slow: 0.1"))
+    until_it_trains(jobs.run(job, "toy"))
+    jobs.warn(job)
+    first, second = jobs.end(job, starts=2)
+    assert (first["exit_status"], second["exit_status"]) == ("99", "0"), jobs.log(job)
+    assert "by SIGUSR2" in jobs.log(job) and not (jobs.run(job, "toy") / "again").exists()
+    for one, two in zip(rows(undisturbed_toy(jobs.clone)), rows(jobs.run(job, "toy")), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    assert len(list((jobs.run(job, "toy") / "checkpoints").glob("*60/trainer/rank-*.json"))) == 2
 
 
 @pytest.mark.nightly

@@ -89,15 +89,18 @@ def test_a_preempted_job_goes_on_later(jobs: Slurm, whole: Path) -> None:
 
 
 def test_two_nodes_with_two_tasks_equal_one_process(jobs: Slurm) -> None:
+    """Beside another job of two tasks on one of the nodes."""
     words = toy(jobs.clone, "total_steps: 10", "eval_every: 5")
     four = jobs.submit("--nodes=2", "--ntasks-per-node=2", words=words)
+    pair = jobs.submit("--nodelist=node1", "--ntasks-per-node=2", words=words)
     whole = jobs.clone / "runs/whole"
     for _ in Trainer(load_recipe(str(jobs.clone / "toy.yaml")), whole):
         pass
-    assert jobs.end(four)["JobState"] == "COMPLETED", jobs.log(four)
-    for one, two in zip(rows(whole), rows(jobs.run(four, "toy")), strict=True):
-        assert two == pytest.approx(one, rel=1e-4)
-    assert len(list((jobs.run(four, "toy") / "checkpoints").glob("*10/trainer/rank-*.json"))) == 4
+    for job, tasks in ((four, 4), (pair, 2)):
+        assert jobs.end(job)["JobState"] == "COMPLETED", jobs.log(job)
+        for one, two in zip(rows(whole), rows(jobs.run(job, "toy")), strict=True):
+            assert two == pytest.approx(one, rel=1e-4)
+        assert len(list((jobs.run(job, "toy") / "checkpoints").glob("*10/trainer/rank-*.json"))) == tasks
 
 
 @pytest.mark.nightly
