@@ -48,8 +48,8 @@ COLUMNS = {
     "2252576253462244111563365343671351441": [100, 100, 100, 100, 100, -1, -2],
 }
 
-LINES = [
-    [(c + k * dc, r + k * dr) for k in range(4)]
+LINES = [  # of four cells; cell (column, row) is bit 7 * column + row of a number
+    sum(1 << 7 * (c + k * dc) + r + k * dr for k in range(4))
     for dc, dr in ((1, 0), (0, 1), (1, 1), (1, -1))
     for c in range(7)
     for r in range(6)
@@ -63,26 +63,26 @@ def boards(games: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def cells(moves: str) -> tuple[frozenset, frozenset]:
-    """The stones of the player to move and of the other, as (column, row)."""
-    sides: list[set] = [set(), set()]
+def cells(moves: str) -> tuple[int, int]:
+    """The stones of the player to move and of the other."""
+    sides = [0, 0]
     for i, digit in enumerate(moves):
-        sides[(len(moves) - i) % 2].add((int(digit) - 1, moves[:i].count(digit)))
-    return frozenset(sides[0]), frozenset(sides[1])
+        sides[(len(moves) - i) % 2] |= 1 << 7 * (int(digit) - 1) + moves[:i].count(digit)
+    return sides[0], sides[1]
 
 
-def four(stones: frozenset) -> bool:
-    return any(all(cell in stones for cell in line) for line in LINES)
+def four(stones: int) -> bool:
+    return any(stones & line == line for line in LINES)
 
 
 @cache
-def brute(mine: frozenset, theirs: frozenset) -> int:
+def brute(mine: int, theirs: int) -> int:
     """The score by its definition: 1 plus the number of stones that the winner has left."""
     if four(theirs):
-        return len(theirs) - 22
-    heights = [sum(c == column for c, _ in mine | theirs) for column in range(7)]
-    moves = [(c, r) for c, r in enumerate(heights) if r < 6]
-    return max((-brute(theirs, mine | {move}) for move in moves), default=0)
+        return theirs.bit_count() - 22
+    heights = [((mine | theirs) >> 7 * column & 63).bit_count() for column in range(7)]
+    moves = [1 << 7 * c + r for c, r in enumerate(heights) if r < 6]
+    return max((-brute(theirs, mine | move) for move in moves), default=0)
 
 
 def random_games(n: int, least: int, most: int) -> list[str]:
@@ -117,7 +117,10 @@ def test_brute_force_agrees() -> None:
         for column in range(7):
             height = moves.count(str(column + 1))
             legal = height < 6 and not four(theirs)
-            assert row[column] == (-brute(theirs, mine | {(column, height)}) if legal else ILLEGAL), (moves, column)
+            assert row[column] == (-brute(theirs, mine | 1 << 7 * column + height) if legal else ILLEGAL), (
+                moves,
+                column,
+            )
     np.testing.assert_array_equal(best_moves(*boards(games)), best(by_column))
     assert (values > 0).any() and (values == 0).any() and (values < 0).any()
 
