@@ -109,7 +109,8 @@ def settings(task: Any, request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def rows_of(task: Any, count: int = 6) -> list[dict[str, Any]]:
     """Rows to train on, of a length that a test has time for; TRL hands no style on."""
-    rows = (task().row(i, "train") for i in range(200))
+    made = task()
+    rows = (made.row(i, "train") for i in range(200))
     answers = ("completion", "chosen", "rejected")
     short = (r for r in rows if sum(len(str(r.get(k, ""))) for k in ("prompt", *answers)) < 900)
     return list(itertools.islice((r for r in short if r.get("style", "free") == "free"), count))
