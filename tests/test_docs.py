@@ -46,6 +46,7 @@ SMALL |= {
     " verify ": " verify --rows 4 ",
 }
 SMALL |= {r"python tests/weights.py.*": f"python {ROOT}/tests/weights.py cartpole"}
+SMALL |= {" sweep ": " sweep --smoke ", r"--trials \d+": "--trials 2"}
 SMALL |= {" refine ": " refine --problems 4 --samples 2 "}
 GSM8K = '{"id": "%d", "question": "1 + 1?", "target": "2", "kind": "number", "completion": "It is %d. #### %d"}\n'
 

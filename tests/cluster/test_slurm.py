@@ -132,3 +132,24 @@ def test_an_array_grades_as_one_process_and_goes_on_after_a_warning(jobs: Slurm)
     alone = jobs.submit(words=(*words, "alone"))
     assert jobs.end(alone)["JobState"] == "COMPLETED", jobs.log(alone)
     assert shared_as_alone(jobs.clone)
+
+
+def test_the_elements_of_an_array_on_two_nodes_share_a_sweep(jobs: Slurm) -> None:
+    """One element is warned, saves its trial and is started again; the other one may have taken the trial over."""
+    settings = ("total_steps: 20", "eval_every: 5", "slow: 0.1", 'expect: {eval/error: "<= 1"}')
+    words = ("sweep", *toy(jobs.clone, *settings), "optim.lr=1e-3..0.1", "--trials=5")
+    array = jobs.submit("--array=0-1", "--exclusive", words=words)
+    runs = jobs.clone / "runs/toy-sweep"
+    for trial in ("t0", "t1"):
+        until_it_trains(runs / trial)
+    assert {jobs.show(f"{array}_{task}")["NodeList"] for task in (0, 1)} == {"node1", "node2"}
+    jobs.cluster.output("scancel", "--signal=USR1", f"{array}_1")
+    for task, restarts in ((0, "0"), (1, "1")):
+        ended = jobs.end(f"{array}_{task}")
+        assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", restarts), jobs.log(f"{array}_{task}")
+    assert sorted(path.parent.name for path in runs.glob("t*/recipe.yaml")) == ["t0", "t1", "t2", "t3", "t4"]
+    for run in runs.glob("t?"):
+        assert status(run)["state"] == "done" and [row["step"] for row in rows(run)] == list(range(1, 21))
+    logs = [jobs.log(f"{array}_{task}") for task in (0, 1)]
+    assert any("the best settings" in log and "rllab train toy.yaml optim.lr=" in log for log in logs), logs
+    assert "by SIGUSR1" in logs[1] and not (jobs.clone / f"runs/.again-job{array}_1").exists()

@@ -15,6 +15,7 @@ from rllab.cli import (  # noqa: F401 - adds their verbs
     scoring,
     serve,
     submit,
+    sweep,
     train,
 )
 from rllab.cli.app import app

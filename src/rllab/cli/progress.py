@@ -4,7 +4,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,23 @@ from rllab.core.trainer import Trainer
 from rllab.evals.diagnosis import Diagnosis
 
 SECONDS_BETWEEN_LINES = 10.0
+Ends = Callable[[dict[str, float]], bool]
+"""Whether a run is left stopped after the round with these metrics."""
 
 
 def train_to_end(
-    recipe: Recipe, run: RunFolder | None, stop: Stop, *, runs: Path, fork: str | None = None, quiet: bool = False
+    recipe: Recipe,
+    run: RunFolder | None,
+    stop: Stop,
+    *,
+    runs: Path,
+    fork: str | None = None,
+    quiet: bool = False,
+    ends: Ends | None = None,
 ) -> RunFolder:
     """Trains a recipe and shows progress. First trains the stages that it names as `run:NAME` and that are missing.
 
-    run: by default the next numbered run of the recipe in `runs`.
+    run: by default the next numbered run of the recipe in `runs`. ends: by default the run goes to its end.
 
     Raises:
         Stopped: a stop was requested before the end.
@@ -34,7 +44,7 @@ def train_to_end(
     wait = Waiting(recipe.name, stop)
     resolved = resolve_models(recipe, runs, _stages(recipe.name, stop, wait, quiet), wait)
     trainer = Trainer(resolved, run, runs=runs, fork=fork, stop=stop)
-    _watch_to_end(trainer, quiet)
+    _watch_to_end(trainer, quiet, ends)
     return trainer.folder
 
 
@@ -87,31 +97,41 @@ class Waiting:
             time.sleep(0.1)
 
 
-def _watch_to_end(trainer: Trainer, quiet: bool) -> None:
-    watch(trainer, quiet or trainer.engine.rank != 0)
+def _watch_to_end(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> None:
+    watch(trainer, quiet or trainer.engine.rank != 0, ends)
     if trainer.stopping:
         where = f"{trainer.folder.path}: stopped after round {trainer.step} by {trainer.stop.reason}"
         raise Stopped(f"{where}; the same command continues from there", trainer.stop.rounds)
 
 
-def watch(trainer: Trainer, quiet: bool) -> None:
+def watch(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> None:
     """Iterates over a trainer to its end, and shows its progress unless `quiet`."""
+    rows = _until(trainer, ends) if ends else iter(trainer)
     if quiet:
-        for _ in trainer:
+        for _ in rows:
             pass
     elif sys.stdout.isatty():
-        _watch_terminal(trainer)
+        _watch_terminal(trainer, rows)
     else:
-        _watch_log(trainer)
+        _watch_log(trainer, rows)
 
 
-def _watch_terminal(trainer: Trainer) -> None:
+def _until(trainer: Trainer, ends: Ends) -> Iterator[dict[str, float]]:
+    """The rows of a run up to the one after which it is left stopped, with a checkpoint."""
+    with closing(trainer.__iter__()) as rows:  # type: ignore[type-var]
+        for row in rows:
+            yield row
+            if ends(row):
+                return
+
+
+def _watch_terminal(trainer: Trainer, rows: Iterator[dict[str, float]]) -> None:
     from rich.console import Console
 
     console, newest, findings = Console(highlight=False), dict[str, Any](), Findings(trainer)
     with console.status(f"{trainer.folder.path}: setting up") as status:
         trainer.tell = _now_and_then(0.2, lambda text: status.update(f"{line(trainer, newest)}  {text}"))
-        for row in trainer:
+        for row in rows:
             newest |= row
             findings.add(row)
             status.update(line(trainer, newest))
@@ -120,11 +140,11 @@ def _watch_terminal(trainer: Trainer) -> None:
                     console.print(break_lines(text, console.width), soft_wrap=True, markup=False)
 
 
-def _watch_log(trainer: Trainer) -> None:
+def _watch_log(trainer: Trainer, rows: Iterator[dict[str, float]]) -> None:
     newest, last, findings = dict[str, Any](), 0.0, Findings(trainer)
     name = trainer.folder.path.name
     trainer.tell = _now_and_then(SECONDS_BETWEEN_LINES, lambda text: print(f"{name}  {text}", flush=True))
-    for row in trainer:
+    for row in rows:
         newest |= row
         findings.add(row)
         evaluated = any(k.startswith("eval/") for k in row)

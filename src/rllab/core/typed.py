@@ -134,7 +134,7 @@ class Reader:
         if type_ is int and type(value) is float and value.is_integer():
             hint = f"; write {int(value)}"
         elif type_ in (int, float) and (isinstance(value, list) or "," in str(value)):
-            hint = "; only seed takes several values, as in seed=0..4: start a run for each"
+            hint = "; only seed takes several values, as in seed=0..4: start a run for each; rllab sweep tries several"
         shown = node.value if isinstance(node, yaml.ScalarNode) and not isinstance(value, str) else repr(value)
         return self.note(node, key, f"expected {_WORDS.get(type_, type_.__name__)}, got {shown}{hint}")
 
