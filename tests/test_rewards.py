@@ -485,3 +485,16 @@ def test_equal_names_of_neighbours_are_told_apart(tmp_path: Path) -> None:
     names = [f"{tmp_path / n / 'mine.py'}:f" for n in "ab"]
     with pytest.raises(Mistake, match=r"the run's sources/ has another worth.py: rename one of them"):
         Trainer(load_recipe("grpo", {"reward": names}, smoke=True), tmp_path / "run")
+
+
+def test_a_warning_to_all_processes_of_a_job_does_not_end_a_call(tmp_path: Path) -> None:
+    """Slurm without cgroups, and Grid Engine, send the warning to what the trainer has started as well."""
+    (tmp_path / "mine.py").write_text(
+        "import os, signal\n"
+        "def f(completions):\n"
+        "    for process in (os.getpid(), os.getppid()):\n"
+        "        for number in (signal.SIGUSR1, signal.SIGUSR2):\n"
+        "            os.kill(process, number)\n"
+        "    return [1.0 for c in completions]\n"
+    )
+    assert scores_of(rewards("mine.py:f", tmp_path), ["a", "b"]).tolist() == [[1.0], [1.0]]

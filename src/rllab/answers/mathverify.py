@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 from functools import lru_cache
+from typing import Any
 
 from rllab.answers.mathverify_worker import SECONDS
 from rllab.core.errors import MachineFault
+from rllab.core.stop import unwarned
 
 WAIT = 5.0 if hasattr(signal, "setitimer") else 0.6  # seconds until it is killed, if the system has not ended it before
 _GAVE_UP = f"math-verify took longer than {SECONDS} s, or more memory than there is for it"
@@ -60,7 +62,9 @@ class Worker:
             self._serving, self._lines = 0, queue.Queue()
             env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k == "PYTHONPATH"}
             line = [sys.executable, "-m", "rllab.answers.mathverify_worker"]
-            self._process = subprocess.Popen(line, stdin=-1, stdout=-1, stderr=-3, text=True, encoding="utf-8", env=env)
+            pipes: Any = {"stdin": -1, "stdout": -1, "stderr": -3, "text": True, "encoding": "utf-8"}
+            with unwarned():
+                self._process = subprocess.Popen(line, env=env, **pipes)
             reader = threading.Thread(target=_read, args=(self._process, self._lines), daemon=True)
             reader.start()
             atexit.register(self._end, self._process, reader)

@@ -8,12 +8,31 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from rllab.core.errors import Mistake
 
 _SIGNALS = [s for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if (s := getattr(signal, n, None)) is not None]
+_WARNINGS = {s for n in ("SIGUSR1", "SIGUSR2") if (s := getattr(signal, n, None)) is not None}
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Context in which started processes are deaf to a scheduler's warning.
+
+    Some schedulers send it to all processes of a job, and it would end those that have no handler. What a program of
+    this run computes, such as a verdict, must not depend on it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WARNINGS)  # a started process keeps the mask
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Stop:

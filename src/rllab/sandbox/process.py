@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from rllab.core.names import Term
+from rllab.core.stop import unwarned
 
 _START = 120.0  # seconds that importing a function may take
 _PATIENCE = 5.0  # seconds that the warden may take to end the others
@@ -118,7 +119,8 @@ def _started() -> "subprocess.Popen[str]":
 
     def live() -> None:
         try:
-            process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": path}, **pipes)
+            with unwarned():
+                process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": path}, **pipes)
         except BaseException as error:
             future.set_exception(error)
             return

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rllab.core.errors import MachineFault
+from rllab.core.stop import unwarned
 
 _START = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
 _START += "from rllab.sandbox.supervisor import main\ndel sys.path[0]\nmain()"
@@ -94,7 +95,9 @@ def supervised(request: Mapping[str, Any], rest: bytes, folder: str, files: Sequ
     environment = {"PATH": os.defpath, "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
     environment |= {"PYTHONHASHSEED": "0"}  # the same script prints the same
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"pass_fds": files}
-    with subprocess.Popen([sys.executable, "-I", "-c", _START], cwd=folder, env=environment, **pipes) as process:
+    with unwarned():
+        started = subprocess.Popen([sys.executable, "-I", "-c", _START], cwd=folder, env=environment, **pipes)
+    with started as process:
         try:
             output, complained = process.communicate(
                 b"%16d" % len(first) + first + rest, timeout=request["seconds"] + _SLACK

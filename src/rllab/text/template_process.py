@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
+from rllab.core.stop import unwarned
 from rllab.text import template
 
 _passed = set[str]()  # what this process has asked for, and need not try again
@@ -38,7 +39,9 @@ def checked_template(tokenizer: PreTrainedTokenizerFast, name: str) -> Iterator[
         return
     worker = [sys.executable, "-m", "rllab.text.template_worker"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(worker, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with unwarned():
+        started = subprocess.Popen(worker, text=True, **pipes)  # type: ignore[call-overload]
+    with started as process:
         try:
             yield
             process.stdout.readline()  # it is ready, which on a busy machine takes longer than any template
