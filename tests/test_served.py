@@ -310,6 +310,7 @@ def test_another_server_is_refused_before_training(
     assert "use_vllm: RLLAB_SERVER is not set" in message()
 
 
+@pytest.mark.nightly
 def test_a_server_that_dies_ends_the_run_within_seconds_and_the_same_command_goes_on(
     folder: Path, server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +333,7 @@ def test_a_server_that_dies_ends_the_run_within_seconds_and_the_same_command_goe
     assert [row["step"] for row in Trainer(recipe, tmp_path / "run")] == [3, 4]
 
 
+@pytest.mark.nightly
 def test_rllab_serve_becomes_the_server_of_trl(folder: Path, tmp_path: Path) -> None:
     """The real `trl vllm-serve`, and the stand-in for the vLLM that it starts; both ignore a scheduler's warning."""
     (tmp_path / "mine.yaml").write_text((TESTS.parent / "recipes/grpo.yaml").read_text())

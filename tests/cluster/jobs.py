@@ -96,15 +96,15 @@ def undisturbed_toy(clone: Path) -> Path:
 
 
 class Slurm:
-    """Jobs of a clone on the Slurm cluster."""
+    """Jobs of a clone on the Slurm cluster, with one of its job scripts."""
 
-    def __init__(self, cluster: Cluster, clone: Path) -> None:
-        self.cluster, self.clone = cluster, clone
+    def __init__(self, cluster: Cluster, clone: Path, script: str = "gpu.sbatch") -> None:
+        self.cluster, self.clone, self.script = cluster, clone, f"slurm/{script}"
 
     def submit(self, *flags: str, words: tuple[str, ...] = RECIPE, **env: str) -> str:
-        """Gives gpu.sbatch to sbatch; returns the number of the job."""
+        """Gives the script to sbatch; returns the number of the job."""
         line = ("sbatch", "--parsable", "--gpus-per-node=1", "--cpus-per-task=1", *flags)
-        return self.cluster.output(*line, "slurm/gpu.sbatch", *words, cwd=self.clone, **env)
+        return self.cluster.output(*line, self.script, *words, cwd=self.clone, **env)
 
     def show(self, job: str) -> dict[str, str]:
         """What Slurm knows of a job or of an element of an array, by name."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = {"gpu.sbatch": {"SLURM_JOB_ID": "7"}, "bu.qsub": {"JOB_ID": "7", "SGE_TASK_ID": "undefined"}}
+SCRIPTS["vllm.sbatch"] = SCRIPTS["gpu.sbatch"]
 
 
-@pytest.fixture(params=SCRIPTS)
+@pytest.fixture(params=["gpu.sbatch", "bu.qsub"])
 def script(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -108,3 +109,15 @@ def test_the_first_word_may_be_a_verb(words: str, alone: str, element: str, scri
         line = ["bash", str(clone / "slurm" / script), *words.split()]
         done = subprocess.run(line, cwd=clone, env=os.environ | job[script], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, f"{expected}\n"), done.stderr
+
+
+def test_what_a_job_with_a_server_refuses(clone: Path) -> None:
+    def refused(*words: str, **env: str) -> str:
+        nodes = {"SLURM_JOB_NUM_NODES": "1", "CUDA_VISIBLE_DEVICES": "0", "PATH": f"{clone}:{os.environ['PATH']}"}
+        return error("vllm.sbatch", clone, *words, **nodes | env)
+
+    (clone / "scontrol").write_text("#!/bin/sh\necho node1")
+    (clone / "scontrol").chmod(0o755)
+    assert "need a GPU each: sbatch --nodes=2, or --gpus-per-node=2" in refused("recipes/grpo.yaml")
+    assert "an array of jobs with a server each" in refused("recipes/grpo.yaml", SLURM_ARRAY_TASK_ID="1")
+    assert "grade: this script trains" in refused("grade", "A.yaml", "DIR")
