@@ -213,6 +213,7 @@ LOGPS: dict[str, Any] = {"tokens": [], "top_logprobs": []}
         (changed(token_ids=[3] * 6, logprobs=LOGPS | {"token_logprobs": [-1.0] * 5}), "one for each of 6 tokens"),
         (changed(token_ids=[3] * 2, logprobs=LOGPS | {"token_logprobs": [-1.0, float("nan")]}), r"none: \[nan\]"),
         (changed(token_ids=[3] * 2, logprobs=LOGPS | {"token_logprobs": [-1.0, None]}), r"none: \[None\]"),
+        (changed(token_ids=[3] * 2, logprobs=LOGPS | {"token_logprobs": [-1.0, -9999.0]}), r"none: \[-9999.0\]"),
         (changed(token_ids=[3] * 2, logprobs=LOGPS | {"token_logprobs": [-1.0, 0.7]}), r"none: \[0.7\]"),
         (
             changed(token_ids=[3] * 2, logprobs=LOGPS | {"token_logprobs": [-1.0] * 2}, finish_reason="length"),

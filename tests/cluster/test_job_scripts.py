@@ -98,17 +98,44 @@ if [ "$1" != -c ]; then echo "$RLLAB_AGAIN:" "${@:3}"; fi
 )  # fmt: skip
 def test_the_first_word_may_be_a_verb(words: str, alone: str, element: str, script: str, clone: Path) -> None:
     """Python and srun are replaced by a script that prints its words."""
-    for name in ("python", "srun"):
-        (clone / name).write_text(STAND_IN)
-        (clone / name).chmod(0o755)
-    (clone / "bin").symlink_to(clone)
-    (clone / "slurm/site.sh").write_text(f"RLLAB_VENV={clone} PATH={clone}:$PATH")
+    replaced(clone, "srun")
     for job, expected in ((SCRIPTS, alone), (ARRAY, element)):
         if not expected:
             continue
         line = ["bash", str(clone / "slurm" / script), *words.split()]
         done = subprocess.run(line, cwd=clone, env=os.environ | job[script], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, f"{expected}\n"), done.stderr
+
+
+def replaced(clone: Path, *programs: str) -> None:
+    """Replaces Python and other programs by a script that prints its words."""
+    for name in ("python", *programs):
+        (clone / name).write_text(STAND_IN)
+        (clone / name).chmod(0o755)
+    (clone / "bin").symlink_to(clone)
+    (clone / "slurm/site.sh").write_text(f"RLLAB_VENV={clone} PATH={clone}:$PATH")
+
+
+@pytest.mark.parametrize(
+    ("words", "trains", "serves"),
+    [
+        ("a.yaml x=1", "runs/a-job9/again: train a.yaml x=1 --name a-job9", "serve a.yaml x=1"),
+        ("recipes x=1 --quiet", "recipes/again: train recipes x=1 --quiet", "serve recipes/recipe.yaml x=1"),
+        ("run:a", "runs/.again-job9: train run:a", ""),
+    ],
+)
+def test_a_job_with_a_server_has_two_steps(words: str, trains: str, serves: str, clone: Path) -> None:
+    """The server's has the recipe and its settings, and a port by the number of the job. A stage needs no server."""
+    replaced(clone, "srun")
+    (clone / "srun").write_text(STAND_IN + 'if [ "$3" = train ]; then sleep 0.5; fi\n')  # its end ends the server
+    (clone / "scontrol").write_text("#!/bin/sh\necho node1; echo node2")
+    (clone / "scontrol").chmod(0o755)
+    env = os.environ | {"SLURM_JOB_ID": "9", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    line = ["bash", str(clone / "slurm/vllm.sbatch"), *words.split()]
+    done = subprocess.run(line, cwd=clone, env=env, capture_output=True, text=True)
+    again = trains.partition(" ")[0]
+    served = {f"{again} {serves} --port 10009 --tensor-parallel-size 4"} if serves else set()
+    assert set(done.stdout.splitlines()) == {trains} | served, done.stderr
 
 
 def test_what_a_job_with_a_server_refuses(clone: Path) -> None:
@@ -119,5 +146,4 @@ def test_what_a_job_with_a_server_refuses(clone: Path) -> None:
     (clone / "scontrol").write_text("#!/bin/sh\necho node1")
     (clone / "scontrol").chmod(0o755)
     assert "need a GPU each: sbatch --nodes=2, or --gpus-per-node=2" in refused("recipes/grpo.yaml")
-    assert "an array of jobs with a server each" in refused("recipes/grpo.yaml", SLURM_ARRAY_TASK_ID="1")
     assert "grade: this script trains" in refused("grade", "A.yaml", "DIR")

@@ -15,7 +15,6 @@ Whatever is wrong with an answer is an error: a server that is gone or hangs, to
 vocabulary does not have, log-probabilities that are not numbers.
 """
 
-import math
 import os
 import shutil
 import socket
@@ -43,6 +42,7 @@ _CONNECT = 5.0  # seconds for a connection, and for an answer of /health
 _GRACE = 2.0  # seconds within which a stop that has ended the server as well reaches this process
 _LINES = 20  # of the server's log in an error
 _CERTAIN = 1e-3  # a log-probability may be above 0 by its rounding
+_NEVER = -9999.0  # what vLLM writes for the log-probability of what cannot be
 
 
 class RolloutServer:
@@ -284,7 +284,7 @@ def _ended(
 
 
 def _is_logp(x: Any) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x) and x <= _CERTAIN
+    return isinstance(x, (int, float)) and _NEVER < x <= _CERTAIN
 
 
 def _keepalive() -> list[tuple[int, int, int]]:
