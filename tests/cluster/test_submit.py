@@ -25,7 +25,7 @@ from rllab.core.names import Model
 class Second(Regression):
     model: Annotated[str, Model()]
 """
-SLURM = ("slurm/gpu.sbatch", "--gpus-per-node=1", "--mem-per-cpu=100M", "--cpus-per-task=1")
+SLURM = ("slurm/gpu.sbatch", "--gpus-per-node=1", "--cpus-per-task=1")
 GRID_ENGINE = ("slurm/bu.qsub", "-P", "ds542", "-pe", "omp", "1")
 Submit = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -175,3 +175,16 @@ def test_a_chain_on_grid_engine_waits_for_a_job_that_is_started_again(grid_engin
 def test_grid_engine_refuses_what_no_node_can_run(grid_engine_jobs: GridEngine) -> None:
     done = submit(grid_engine_jobs, *GRID_ENGINE, "-l", "gpu_c=9.0", "--", "needed")
     assert done.returncode == 2 and "needed is refused: " in done.stderr and "no suitable queues" in done.stderr
+
+
+@pytest.mark.nightly
+def test_an_array_sweeps_behind_a_stage(slurm_jobs: Slurm) -> None:
+    jobs = slurm_jobs
+    words = "sweep target optim.lr=1e-4..1e-2 --trials 4 --metric eval/error --direction minimize"
+    queued = numbers(submit(jobs, *SLURM, "--array=0-1", "--", *words.split()))
+    for k in range(2):
+        job = f"{queued['sweep']}_{k}"
+        assert jobs.end(job)["JobState"] == "COMPLETED", jobs.log(job)
+    trials = list((jobs.clone / "runs/target-sweep").glob("t[0-9]*"))
+    assert sorted(status(run)["state"] for run in trials) == ["done"] * 4
+    assert all(str(stage_of(jobs.clone)) in (run / "recipe.yaml").read_text() for run in trials)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from rllab.cluster.chain import Chain, Job
+from rllab.cluster.objective import read_objective
 from rllab.cluster.schedulers import Scheduler
+from rllab.cluster.space import read_space
 from rllab.core.errors import MachineFault, Mistake
-from rllab.core.recipe import Recipe, load_recipe
+from rllab.core.recipe import Recipe
 from rllab.core.run import parse_run
 
 VERBS = ("train", "sweep", "grade", "eval")
@@ -58,7 +60,9 @@ def plan(verb: str, words: Sequence[str], given: Mapping[str, Any], array: Seque
         return _plan_training(given, array, runs)
     chain, recipes, needs = Chain([], [], [], runs), list[Recipe](), dict[str, bool]()
     if verb == "sweep":
-        recipes = [load_recipe(given["recipe"], smoke=given["smoke"])]
+        space = read_space(given["recipe"], given["changes"], smoke=given["smoke"])
+        recipes = [space.recipe({}, space.seeds[0])]
+        read_objective(recipes[0], given["metric"], given["direction"])
         needs = chain.needs_of(recipes[0])
     elif verb == "grade":
         from rllab.evals.grading.assignment import read_assignment
