@@ -12,6 +12,7 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.rewards import format
 
+TRAIN = 2500  # rows of GSM8K that recipes train on here; test_gsm8k reads all of them
 SMALL = {"batch_size": 4, "micro_batch": 2, "eval_rows": 4, "headline_rows": 4, "eval_every": 2, "total_steps": 2}
 
 
@@ -41,6 +42,21 @@ def test_llmbar(data: Path) -> None:
     assert all(r["chosen"][0]["content"] != r["rejected"][0]["content"] for r in first)
 
 
+@pytest.fixture
+def part(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark files, of which GSM8K has fewer rows."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in data.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "gsm8k").unlink()
+    (folder / "gsm8k").mkdir()
+    (folder / "gsm8k/test.jsonl").symlink_to(data / "gsm8k/test.jsonl")
+    lines = (data / "gsm8k/train.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (folder / "gsm8k/train.jsonl").write_text("".join(lines[:TRAIN]), "utf-8")
+    monkeypatch.setenv("RLLAB_DATA", str(folder))
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings", "metric"),
     [
@@ -51,7 +67,7 @@ def test_llmbar(data: Path) -> None:
     ],
 )
 def test_recipes_for_a_gpu_run_in_small(
-    recipe: str, settings: dict[str, Any], metric: str, data: Path, qwen: Path, tmp_path: Path
+    recipe: str, settings: dict[str, Any], metric: str, part: None, qwen: Path, tmp_path: Path
 ) -> None:
     read = load_recipe(recipe, SMALL | settings | {"model": str(qwen), "device": "cpu", "optim.warmup": 0})
     trainer = Trainer(read, tmp_path / "run")
@@ -70,7 +86,7 @@ def test_recipes_for_a_gpu_run_in_small(
         ("countdown-grpo", {"name": "countdown", "path": "countdown/countdown_3to4.jsonl", "styles": [0, 0, 1]}),
     ],
 )
-def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: Path, tmp_path: Path) -> None:
+def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, part: None, qwen: Path, tmp_path: Path) -> None:
     small = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu", "length": 2048}
     rewards = ["accuracy", {"name": "noise", "weight": 0.5}]  # a tiny model is never right
     changes = small | {"task": task, "reward": rewards, "optim.warmup": 0, "preflight_stops": False}
@@ -91,7 +107,7 @@ def test_grpo_for_a_gpu_runs_in_small(recipe: str, task: Any, data: Path, qwen: 
     ],
 )
 def test_chains_for_a_gpu_run_in_small(
-    recipe: str, changes: dict[str, Any], data: Path, qwen: Path, tmp_path: Path
+    recipe: str, changes: dict[str, Any], part: None, qwen: Path, tmp_path: Path
 ) -> None:
     small = SMALL | {"max_new_tokens": 60, "model": str(qwen), "device": "cpu", "preflight_stops": False}
     small |= {"reward": "brevity"} | ({"teacher": str(qwen)} if "r1" in recipe else {})
@@ -101,7 +117,7 @@ def test_chains_for_a_gpu_run_in_small(
 
 
 def test_the_preflight_of_a_recipe_for_a_gpu_stops_where_answers_are_cut_off(
-    data: Path, qwen: Path, tmp_path: Path
+    part: None, qwen: Path, tmp_path: Path
 ) -> None:
     changes = SMALL | {"num_generations": 4, "max_new_tokens": 12, "model": str(qwen), "device": "cpu", "length": 2048}
     with pytest.raises(Mistake, match=r"of the first 16 answers are cut off at 12 tokens.*make it larger"):
