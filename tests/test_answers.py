@@ -156,10 +156,13 @@ def test_a_killed_process_fails_only_its_own_row(monkeypatch: pytest.MonkeyPatch
 
     assert grade("\\boxed{x+1}", "1+x", "latex").correct
     worker = mathverify._worker()
+    assert worker._process is not None
+    for process in (worker._serving, worker._process.pid):
+        os.kill(process, signal.SIGUSR1)  # as a scheduler warns all processes of a job
+    assert grade("\\boxed{x+1}", "1+x", "latex").correct
     os.kill(worker._serving, signal.SIGKILL)
     grade("\\boxed{x+1}", "1+x", "latex")
     assert grade("\\boxed{x+1}", "1+x", "latex").correct
-    assert worker._process is not None
     worker._process.kill()
     worker._process.wait()
     assert grade("\\boxed{x+1}", "1+x", "latex").correct

@@ -27,6 +27,7 @@ from rllab.core.errors import MachineFault, Mistake, Stopped
 from rllab.core.recipe import Recipe, load_recipe
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
+from rllab.testing import check_algorithm
 from rllab.text.open import open_model
 from rllab.text.sampler import Sampling
 from rllab.text.server import RolloutServer
@@ -290,6 +291,14 @@ def test_a_stop_ends_the_wait_and_one_that_took_the_server_along_is_no_failure(s
 def test_settings_that_a_server_cannot_keep_are_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(Mistake, match=message):
         served(folder, **changes)
+
+
+def test_a_check_tells_what_is_not_repeated_and_needs_no_server(folder: Path, tmp_path: Path) -> None:
+    lines = ready(served(folder)).preflight()
+    assert "completions to learn from, which a vLLM server samples" in lines["not repeated"]
+    with pytest.raises(Mistake, match="cannot be checked on completions to learn from"):
+        check_algorithm(served(folder), tmp_path)
+    assert "not repeated" not in ready(served(folder, use_vllm=False)).preflight()
 
 
 def test_another_server_is_refused_before_training(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rllab.core.algorithm import Metrics, Update, split
 from rllab.core.checkpoint import Segment
-from rllab.core.errors import Broken
+from rllab.core.errors import Broken, Mistake
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
@@ -29,7 +29,10 @@ def check_algorithm(recipe: Recipe, folder: Path) -> list[str]:
 
     Raises:
         Broken: A check fails. The message names the check and the metric, part or parameter.
+        Mistake: The recipe does not repeat itself, so that there is nothing to compare.
     """
+    if unrepeatable := recipe.algorithm.unrepeatable:
+        raise Mistake(f"the trainer's contract cannot be checked on {unrepeatable}: let `smoke` do without them")
     trainer = Trainer(recipe, folder / "whole")
     checked, first = check_updates(trainer)
     whole = outcome(trainer)
