@@ -88,6 +88,15 @@ def test_own_recipes_are_stages_by_the_names_of_their_files(here: Path, capsys: 
         lines("gpu.sbatch", [], second, first)
 
 
+def test_models_of_an_evaluation_come_first_as_well(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "run:pocket", "cartpole-1", "--task", "gsm8k", "--limit", "9"]
+    app(["submit", "--dry-run", "slurm/bu.qsub", "--", *words], standalone_mode=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "job1=$(qsub -terse -w e slurm/bu.qsub run:pocket)",
+        f"qsub -terse -w e -hold_jid $job1 slurm/bu.qsub --needs pocket=$job1 {' '.join(words)}",
+    ]
+
+
 def test_a_circle_and_a_name_with_two_meanings_are_refused(here: Path) -> None:
     one, two = own(here, "one", "model: run:two"), own(here, "two", "model: run:one")
     with pytest.raises(Mistake, match="needs run:"):
@@ -167,7 +176,7 @@ def test_a_full_disk_and_a_used_quota_are_named(here: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
     assert checks.quota_left(here) == (9000000 - 9216000) / 1024
     with pytest.raises(Mistake, match="MB are left of your quota"):
-        checks.check_disk({here / "runs": 64.0}, Path("runs"))
+        checks.check_disk({here / "runs": 8.0}, Path("runs"))
 
 
 def test_requests_are_read_from_the_script_and_the_options(here: Path) -> None:

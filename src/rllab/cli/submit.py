@@ -69,6 +69,8 @@ def submit(
     chain = plan(verb, rest, given, scheduler.array, RUNS)
     for name, folder in chain.made.items():
         _say(f"run:{name} is made already, in {folder.path}")
+    if not chain.jobs:
+        _say("nothing is left to queue")
     for name, folder in chain.unfinished.items():
         _say(f"run:{name} is not finished; jobs use the newest checkpoint that {folder.path} has when they begin")
     disk = check_recipes(chain.jobs, RUNS, _say)

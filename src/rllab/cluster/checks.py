@@ -22,7 +22,7 @@ from rllab.core.stages import home
 
 Say = Callable[[str], None]
 MB = 1 << 20
-LEAST = 64.0  # MB that a run needs for its rows, samples and small checkpoints
+LEAST = 8.0  # MB that a run needs for its rows, samples and small checkpoints
 
 
 def check_recipes(jobs: Sequence[Job], runs: Path, say: Say) -> dict[Path, float]:
