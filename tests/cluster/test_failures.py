@@ -11,7 +11,8 @@ from cluster.namespaces import Cluster
 HUNGRY = """
 class Hungry(Regression):
     def collect(self, step: int) -> Round:
-        self._much = torch.ones(step * 100_000_000)  # 400 MB more each round
+        self._much = None
+        self._much = torch.ones(min(step, 5) * 100_000_000)  # 400 MB more each round, up to 2 GB
         return (yield from super().collect(step))
 """
 
