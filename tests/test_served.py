@@ -205,6 +205,7 @@ LOGPS: dict[str, Any] = {"tokens": [], "top_logprobs": []}
         (few, "1 completions, and 2 were asked for"),
         (lambda choices: None, "0 completions"),
         (changed(index=1), "completions numbered"),
+        (lambda choices: ["one", "two"], "completions numbered"),
         (changed(prompt_token_ids=[0, 5, 6, 7]), "other tokens than the prompt's"),
         (changed(token_ids=[3, 100_000]), "a token that the model does not have: .* the highest is 100000"),
         (changed(token_ids=[3, -1]), "a token that the model does not have"),

@@ -53,19 +53,20 @@ def test_a_server_that_dies_fails_the_job_within_seconds_and_another_job_ends_th
 
 
 @pytest.mark.nightly
-def test_a_warned_job_goes_on_with_a_new_server(jobs: Slurm) -> None:
-    """The warning reaches the server as well, which ignores it. Both start again; then the job ends the server."""
+@pytest.mark.parametrize("signal", ["USR1", "TERM"])
+def test_a_warned_job_goes_on_with_a_new_server(jobs: Slurm, signal: str) -> None:
+    """The server ignores USR1, and is ended by TERM, as by preemption. Both start again."""
     job = submit(jobs, "total_steps=12")
     run = jobs.run(job, "grpo")
     until(lambda: len(rows(run)) >= 2, "it trains")
-    jobs.cluster.output("scancel", "--signal=USR1", job)
+    jobs.cluster.output("scancel", f"--signal={signal}", job)
     ended = jobs.end(job)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), jobs.log(job)
     assert [row["step"] for row in rows(run)] == list(range(1, 13))
     assert all(row["loss/sampler_kl"] < 1e-6 for row in rows(run) if "loss/sampler_kl" in row)
     log = (run / "server.log").read_text()
     assert log.count("serving ") == 2 and "'HF_HUB_OFFLINE': '1'" in log and not (run / "again").exists()
-    assert ended["ExitCode"] == "0:0" and "by SIGUSR1" in jobs.log(job)
+    assert ended["ExitCode"] == "0:0" and f"by SIG{signal}" in jobs.log(job)
 
 
 @pytest.mark.nightly

@@ -237,14 +237,15 @@ def _question(lm: LanguageModel, sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _in_order(choices: Any, samples: int) -> list[Any]:
-    if not isinstance(choices, list) or len(choices) != samples:
-        raise ValueError(
-            f"{len(choices) if isinstance(choices, list) else 0} completions, and {samples} were asked for"
-        )
-    if sorted(c["index"] for c in choices) != list(range(samples)):
-        raise ValueError(f"completions numbered {[c['index'] for c in choices]}")
-    return sorted(choices, key=lambda choice: int(choice["index"]))
+def _in_order(choices: Any, samples: int) -> list[dict[str, Any]]:
+    """The completions of a prompt, [samples] of them in their order."""
+    count = len(choices) if isinstance(choices, list) else 0
+    if count != samples:
+        raise ValueError(f"{count} completions, and {samples} were asked for")
+    numbers = [choice.get("index") if isinstance(choice, dict) else None for choice in choices]
+    if any(i not in numbers for i in range(samples)):
+        raise ValueError(f"completions numbered {str(numbers)[:100]}")
+    return [choices[numbers.index(i)] for i in range(samples)]
 
 
 def _read(choice: dict[str, Any], vocabulary: int, question: dict[str, Any]) -> tuple[list[int], list[float], str]:
