@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from rllab.cli import app
 from rllab.control.replay import Window
-from rllab.core.checkpoint import Segment
 from rllab.core.errors import Mistake
 from rllab.core.games import moves, named_game
 from rllab.core.recipe import load_recipe
+from rllab.core.state import Segment
 from rllab.core.trainer import Trainer
 from rllab.evals import strength
 from rllab.evals.strength import load_player

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 import rllab
 from rllab.core import stages
-from rllab.core.checkpoint import Checkpoints, Segment
+from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import MachineFault, Mistake
 from rllab.core.run import RunFolder, parse_run
+from rllab.core.state import Segment
 from rllab.core.trainer import Trainer, train
 from rllab.testing import outcome
 

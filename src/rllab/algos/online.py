@@ -4,7 +4,7 @@ Axes: P prompts, G completions a prompt.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,6 +25,7 @@ from rllab.core.algorithm import Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
 from rllab.core.ranges import Count, Natural, Positive, Share
+from rllab.core.sharding import gathered
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TASKS, TextAlgorithm
@@ -108,7 +109,7 @@ class Policy(TextAlgorithm):
             with self.sampler() as lm:
                 rows = [self.rows.row(i) for i in draws]
                 own = self._sample(self.served(lm), rows, draws, self.num_generations, "rollout")
-            skipped += score_groups(self._rewards, own, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
+            skipped += self._score(own, int(self.ctx.rng("reward", self.prompts).integers(1 << 31)))
             new = gather_groups(self.ctx, self.rows.row, own) if self.ctx.world > 1 else own
             self.prompts += self.batch_size
             self.completions += self.batch_size * self.num_generations
@@ -154,7 +155,7 @@ class Policy(TextAlgorithm):
         rows = [self.rows.row(i) for i in range(_FEWEST)]
         with self.sampler() as lm:
             groups = self._sample(lm, rows, range(_FEWEST), self.num_generations, "preflight")
-        score_groups(self._rewards, groups, 0)
+        self._score(groups, 0)
         tokens = np.array([len(c.logp) for g in groups for c in g.completions])
         median, most = np.percentile(tokens, [50, 95]).astype(int).tolist()
         cut = mean([not c.finished for g in groups for c in g.completions])
@@ -242,14 +243,14 @@ class Policy(TextAlgorithm):
         if groups[0].gold:
             gold = np.concatenate([g.gold for g in groups])
             return Headline("eval/gold", float(gold.mean()), bootstrap(gold))
-        self._score(groups)
+        self._score(groups, self._eval_seed)
         totals = np.concatenate([self.total(g) for g in groups])
         return Headline("eval/reward/total", mean(totals), bootstrap(totals[~np.isnan(totals)]))
 
     def sample_and_score(self, split: str, count: int, samples: int = 1) -> list[Group]:
         """`samples` scored completions of each of the first `count` held-out prompts."""
         groups = self._answer(split, count, samples)
-        self._score(groups)
+        self._score(groups, self._eval_seed)
         return groups
 
     def total(self, group: Group) -> np.ndarray:
@@ -266,8 +267,14 @@ class Policy(TextAlgorithm):
         rows = self.rows.held_out(split, count)
         return self._sample(self._lm, rows, range(len(rows)), samples, split)
 
-    def _score(self, groups: list[Group]) -> None:
-        score_groups(self._rewards, groups, int(self.ctx.rng("evaluate").integers(1 << 31)))
+    def _score(self, groups: list[Group], seed: int) -> int:
+        """`score_groups`; a reward may compute with the policy, and ranks differ in what it computes."""
+        with gathered(self._lm.model) if self._rewards.see_the_policy else nullcontext():
+            return score_groups(self._rewards, groups, seed)
+
+    @property
+    def _eval_seed(self) -> int:
+        return int(self.ctx.rng("evaluate").integers(1 << 31))
 
     def samples(self) -> list[dict[str, Any]]:
         return self.rollouts + super().samples()

@@ -14,6 +14,7 @@ from rllab.algos.rollouts import Group
 from rllab.core.algorithm import Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake, MachineFault
 from rllab.core.ranges import Positive
+from rllab.core.sharding import gather, is_split
 from rllab.text.models import LanguageModel
 from rllab.text.open import whole_weights
 from rllab.text.server import RolloutServer
@@ -43,8 +44,11 @@ class Served:
             self._ctx.tell(f"waiting for the vLLM server at {server.url}")
             server.wait(lm, self._length)
             self.server = server
-        if self._ctx.rank == 0:
-            self.server.push(whole_weights(lm))
+        first = self._ctx.rank == 0
+        if first or is_split(lm.model):
+            weights = gather(whole_weights(lm), first)
+            if first:
+                self.server.push(weights)
         self._ctx.sum(0.0)  # no rank samples before
 
     def check(self, batches: Sequence[Batch]) -> None:
@@ -102,6 +106,11 @@ class ServedPolicy(Policy):
     def open_policy(self, ctx: Context) -> None:
         super().open_policy(ctx)
         self._served = Served(ctx, self.length, self.vllm_server_timeout) if self.use_vllm else None
+
+    def shard(self) -> None:
+        if self.use_vllm and self.lora is not None:
+            raise FieldMistake("shard", "sharded adapters cannot be merged for a server: set it to false")
+        super().shard()
 
     def sample_groups(self) -> tuple[list[Group], Metrics]:
         if self._served:

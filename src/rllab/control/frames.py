@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rllab.core.checkpoint import Segment
+from rllab.core.state import Segment
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rllab.control.frames import Frames, frame_shape, is_image
-from rllab.core.checkpoint import Segment
+from rllab.core.state import Segment
 
 Arrays = dict[str, np.ndarray]
 

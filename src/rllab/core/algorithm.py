@@ -240,6 +240,23 @@ class Algorithm(ABC):
     def parts(self) -> dict[str, nn.Module]:
         """The modules that are trained, by name. Each has its own optimizer and its own folder in a checkpoint."""
 
+    def begin(self, ctx: Context, shard: bool) -> None:
+        """What a run calls first: `setup`, the check of the state, and `shard` if the recipe sets it."""
+        self.setup(ctx)
+        self.check_state()
+        if shard:
+            self.shard()
+
+    def shard(self) -> None:
+        """Splits the models over the ranks, after `setup`; on one rank it only checks that this is possible.
+
+        Raises:
+            FieldMistake: this cannot be done.
+        """
+        raise FieldMistake(
+            "shard", f"{type(self).__name__} cannot be sharded, only language models can: set it to false"
+        )
+
     def write_files(self, part: str, folder: Path) -> None:  # noqa: B027 - most parts need none
         """Writes the other files of a part's checkpoint folder, such as a language model's config and tokenizer."""
 

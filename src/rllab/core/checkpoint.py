@@ -3,6 +3,7 @@
     checkpoints/00000120/            the state after round 120
       model.safetensors              the trained part (PART/model.safetensors for each of several parts)
       trainer/state.json + .safetensors        step, last row, optimizers
+      trainer/split/*.safetensors              the moments of sharded weights, a file of each rank
       trainer/rank-0.json + .safetensors       the algorithm's state on each rank
       manifest.json                  sizes and checksums, written last
     checkpoints/segments/            large arrays that never change, named by their content
@@ -24,32 +25,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rllab.core.errors import MachineFault, Mistake
-from rllab.core.files import read_json, usual_mode, write_atomic
+from rllab.core.files import read_json, write_atomic
+from rllab.core.sharding import gather, is_sharded, load_split, save_split, split_like
+from rllab.core.state import read_state, segment_name, split_tensors, write_state, write_tensors
 
 FORMAT = 2  # raised when the state of an algorithm or of the trainer changes
 WEIGHTS = "model.safetensors"  # default; a part may set another file name in `weights_file`
-
-
-class Segment:
-    """Arrays that do not change any more, such as a full segment of a replay buffer.
-
-    All checkpoints of a run share one file per segment, named by a hash of its content.
-    """
-
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self.arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
-        digest = hashlib.sha256()
-        for name, array in sorted(self.arrays.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(array.data)
-        self.name = digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -70,10 +56,11 @@ class Checkpoint:
 
     def state(self, name: str) -> Any:
         """The state saved as trainer/NAME: nested dicts and lists of numbers, text, arrays and tensors."""
-        path = self.folder / "trainer" / name
-        mapped = load_file(path.with_suffix(".safetensors"))
-        tensors = {k: v.clone() for k, v in mapped.items()}  # the file may be deleted while the state is in use
-        return _join(json.loads(path.with_suffix(".json").read_text()), tensors, self.folder.parent / "segments")
+        return read_state(self.folder / "trainer" / name, self.folder.parent / "segments")
+
+    def fill(self, tensors: dict[str, Tensor]) -> None:
+        """Fills tensors [...], which may be DTensors, by their name in a `Split` with what ranks have saved."""
+        load_split(tensors, self.folder / "trainer" / "split")
 
     def own_state(self, rank: int) -> Any:
         """The algorithm's state on a rank. Ranks beyond those that wrote the checkpoint get that of rank 0."""
@@ -124,6 +111,8 @@ class Checkpoints:
     ) -> None:
         """Writes checkpoint `step`. Rank 0 writes `parts` and `shared`; every rank writes its `own` state.
 
+        Of DTensors in `shared` every rank writes its part.
+
         write_files: called as (part, folder) to write a part's other files beside its weights.
         """
         aside, final = self.folder / f".saving-{step:08d}", self.folder / f"{step:08d}"
@@ -133,6 +122,8 @@ class Checkpoints:
         self.barrier()
         try:
             self._write(aside, parts, shared, own, write_files)
+            if split := split_tensors(shared):
+                save_split(split, aside / "trainer" / "split")
             self.barrier()
             if self.rank == 0:
                 self._finish(aside, final)
@@ -149,15 +140,16 @@ class Checkpoints:
         own: dict[str, Any],
         write_files: Callable[[str, Path], None],
     ) -> None:
-        segments = _write_state(aside / "trainer" / f"rank-{self.rank}", own, self.folder / "segments")
+        segments = write_state(aside / "trainer" / f"rank-{self.rank}", own, self.folder / "segments")
         (aside / "trainer" / f"rank-{self.rank}.segments").write_text(json.dumps(segments))
-        if self.rank == 0:
-            for name, part in parts.items():
-                folder = aside if len(parts) == 1 else aside / name
+        for name, part in parts.items():
+            folder, weights = aside if len(parts) == 1 else aside / name, gather(weights_of(part), self.rank == 0)
+            if self.rank == 0:
                 folder.mkdir(exist_ok=True)
-                write_tensors(folder / getattr(part, "weights_file", WEIGHTS), weights_of(part))
+                write_tensors(folder / getattr(part, "weights_file", WEIGHTS), weights)
                 write_files(name, folder)
-            _write_state(aside / "trainer" / "state", shared, self.folder / "segments")
+        if self.rank == 0:
+            write_state(aside / "trainer" / "state", shared, self.folder / "segments")
 
     def _finish(self, aside: Path, final: Path) -> None:
         lists = sorted(aside.glob("trainer/*.segments"))
@@ -263,7 +255,7 @@ class Checkpoints:
                 return f"{name} is missing or does not match its checksum"
         for name in () if self._weights_alone else manifest["segments"]:
             path = self.folder / "segments" / f"{name}.safetensors"
-            if not path.is_file() or _segment_name(path) != name:
+            if not path.is_file() or segment_name(path) != name:
                 return f"segment {name} is missing or does not match its checksum"
         return None
 
@@ -274,6 +266,9 @@ def tied(part: nn.Module) -> dict[str, str]:
     Tensors that share memory (tied weights) are saved once, under the first of their names.
     """
     first: dict[tuple[int, torch.Size], str] = {}
+    if any(map(is_sharded, part.parameters())):
+        each = part.state_dict(keep_vars=True).items()
+        return {k: first.setdefault((id(v), v.shape), k) for k, v in each}
     return {k: first.setdefault((v.data_ptr(), v.shape), k) if v.numel() else k for k, v in part.state_dict().items()}
 
 
@@ -287,7 +282,8 @@ def load_parts(parts: Mapping[str, nn.Module], checkpoint: Checkpoint) -> None:
     """Loads the weights of a checkpoint into the parts of an algorithm, after its `setup`."""
     for name, part in parts.items():
         saved = checkpoint.part(name)
-        part.load_state_dict({k: saved[first] for k, first in tied(part).items() if first in saved})
+        own = part.state_dict()
+        part.load_state_dict({k: split_like(saved[first], own[k]) for k, first in tied(part).items() if first in saved})
 
 
 def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:
@@ -299,93 +295,6 @@ def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(checkpoint.folder, aside)
     os.rename(aside, to / checkpoint.folder.name)
-
-
-def save_batch(folder: Path, batch: dict[str, Tensor]) -> Path:
-    """Writes a batch [B, ...] to batch.safetensors in `folder`; returns the file."""
-    folder.mkdir(exist_ok=True)
-    write_tensors(folder / "batch.safetensors", batch)
-    return folder / "batch.safetensors"
-
-
-def _write_state(path: Path, state: Any, segments: Path) -> list[str]:
-    """Writes state to path.json and path.safetensors, and its new segments to `segments`.
-
-    Returns the names of all its segments.
-    """
-    tensors: dict[str, Tensor] = {}
-    by_name: dict[str, Segment] = {}
-    write_atomic(path.with_suffix(".json"), json.dumps(_split(state, "", tensors, by_name)))
-    write_tensors(path.with_suffix(".safetensors"), tensors)
-    for name, segment in by_name.items():
-        target = segments / f"{name}.safetensors"
-        if not target.is_file():
-            segments.mkdir(exist_ok=True)
-            aside = target.with_name(f".{target.name}.{os.getpid()}")
-            write_tensors(aside, {k: _tensor(v) for k, v in segment.arrays.items()})
-            os.replace(aside, target)
-    return sorted(by_name)
-
-
-def _split(tree: Any, path: str, tensors: dict[str, Tensor], segments: dict[str, Segment]) -> Any:
-    """Returns a tree as JSON can hold it; its arrays and tensors go into `tensors` under their path in the tree."""
-    if isinstance(tree, dict):
-        return {k: _split(v, f"{path}/{k}", tensors, segments) for k, v in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_split(v, f"{path}/{i}", tensors, segments) for i, v in enumerate(tree)]
-    if isinstance(tree, Segment):
-        segments[tree.name] = tree
-        return {"$segment": tree.name}
-    if isinstance(tree, (np.ndarray, Tensor)):
-        tensors[path] = _tensor(tree)
-        return {"$tensor" if isinstance(tree, Tensor) else "$array": path}
-    return tree.item() if isinstance(tree, np.generic) else tree
-
-
-def _join(tree: Any, tensors: dict[str, Tensor], segments: Path) -> Any:
-    """The inverse of `_split`."""
-    if isinstance(tree, list):
-        return [_join(v, tensors, segments) for v in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if "$tensor" in tree:
-        return tensors[tree["$tensor"]]
-    if "$array" in tree:
-        return tensors[tree["$array"]].numpy()
-    if "$segment" in tree:
-        return Segment({k: v.numpy() for k, v in load_file(segments / f"{tree['$segment']}.safetensors").items()})
-    return {k: _join(v, tensors, segments) for k, v in tree.items()}
-
-
-def _tensor(array: np.ndarray | Tensor) -> Tensor:
-    return torch.from_numpy(array.copy()) if isinstance(array, np.ndarray) else array.detach().cpu().clone()
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors of any shape to a safetensors file, and flushes it to the disk.
-
-    Raises:
-        OSError: the disk is full, and the like.
-    """
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    try:
-        save_file(plain, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # its text holds the errno, such as that of a full disk
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    usual_mode(path)
-
-
-def _segment_name(path: Path) -> str:
-    """The name of a segment, computed from its content; '' if the file cannot be read."""
-    try:
-        return Segment({k: v.numpy() for k, v in load_file(path).items()}).name
-    except SafetensorError:
-        return ""
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -19,11 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rllab.core.algorithm import Batch, Context, Outputs, Update, split
-from rllab.core.checkpoint import save_batch
-from rllab.core.errors import Failed, InUse, MachineFault, Mistake, RllabError
+from rllab.core.errors import Failed, FieldMistake, InUse, MachineFault, Mistake, RllabError
 from rllab.core.optim import PartOptimizer
 from rllab.core.precision import autocast, multiplies_bf16
 from rllab.core.recipe import Settings
+from rllab.core.state import save_batch
 from rllab.core.stop import Stop
 
 T = TypeVar("T")
@@ -53,12 +53,14 @@ class Engine:
     def __init__(self, settings: Settings, large_products: bool = False) -> None:
         self.rank, self.world, self.local_rank = ranks()
         self.device = _device(settings.device, self.local_rank)
-        self.micro_batch = settings.micro_batch
+        self.micro_batch, self.shard = settings.micro_batch, settings.shard
         torch.set_num_threads(settings.threads or _THREADS)  # an earlier run in this process may have set another
         if large_products and self.device.type == "cpu":
             _keep_memory()
         torch.set_flush_denormal(True)  # denormals (below 1e-38) do not matter, and are 100 times slower to add
         self.precision = _precision(settings.precision, self.device, large_products)
+        if self.shard and self.precision == "fp16":
+            raise FieldMistake("shard", "this GPU computes in fp16, which is not sharded: set precision: fp32")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
@@ -144,15 +146,16 @@ class Engine:
         self.agree(f"updates {'+'.join(update.parts)}")
         trained = [optimizers[name] for name in update.parts]
         for part in trained:
-            for p in part.parameters:
-                p.grad = None
+            part.zero_grad()
         others = [o for name, o in optimizers.items() if name not in update.parts]
         with _frozen(others) if others else nullcontext():
             loss, outputs = self.backward(update)
         if self.world > 1:
             loss = self.total(loss)
             for part in trained:
-                _reduce(part.parameters)
+                if not part.is_sharded:  # else torch has summed them
+                    _reduce(part.parameters)
+                part.take_gradients()
         return loss, self._step(trained, loss, update.batch), outputs
 
     def backward(self, update: Update) -> tuple[Tensor, Outputs]:
@@ -161,16 +164,27 @@ class Engine:
         Returns (the loss: scalar, the outputs of each entry [B, ...]).
         """
         losses, outputs = [], []
-        pieces = split(update.batch, self.micro_batch) if self.micro_batch else [update.batch]
-        for batch in pieces:
+        pieces = list(split(update.batch, self.micro_batch)) if self.micro_batch else [update.batch]
+        for number in range(self._most_of_ranks(len(pieces)) if self.shard else len(pieces)):
             with autocast(_DTYPES[self.precision], self.device):
-                loss, out = update.loss(batch)
+                loss, out = update.loss(pieces[number % len(pieces)])
+            if number >= len(pieces):  # only takes part in what the other ranks compute
+                _backward(loss * 0.0)
+                continue
             _backward(self.scaler.scale(loss) if self.precision == "fp16" else loss)
             losses.append(loss.detach())
             outputs.append({k: v.detach() for k, v in out.items()})
         if len(losses) == 1:
             return losses[0], outputs[0]
         return torch.stack(losses).sum(), {k: torch.cat([o[k] for o in outputs]) for k in outputs[0]}
+
+    def _most_of_ranks(self, count: int) -> int:
+        """The largest of the ranks' counts."""
+        if self.world == 1:
+            return count
+        counts = torch.zeros(self.world, dtype=torch.int64)
+        counts[self.rank] = count
+        return int(self.total(counts).max())
 
     def _step(self, trained: list[PartOptimizer], loss: Tensor, batch: Batch) -> float:
         """Clips the gradients and makes the step. Returns the gradient norm of all trained parts before clipping."""
@@ -213,14 +227,18 @@ def _backward(loss: Tensor) -> None:
 
 
 def _norm(part: PartOptimizer) -> Tensor:
-    """The norm of a part's gradient: scalar."""
-    grads = [p.grad for p in part.parameters if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else torch.zeros(())
+    """The norm of a part's gradient: scalar. Of a sharded part every rank must call it."""
+    grads = [p.grad for p in part.local if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else torch.zeros(())
+    if part.is_sharded:
+        dist.all_reduce(squared := norm.square())
+        norm = squared.sqrt()
+    return norm
 
 
 def _clip(part: PartOptimizer, norm: Tensor) -> None:
     if part.optim.max_grad_norm is not None:
-        nn.utils.clip_grads_with_norm_(part.parameters, part.optim.max_grad_norm, norm)
+        nn.utils.clip_grads_with_norm_(part.local, part.optim.max_grad_norm, norm)
 
 
 @contextmanager

@@ -84,7 +84,8 @@ def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Line]:
 
     try:
         recipe = resolve_models(recipe, Path(runs), do_not_train)
-        recipe.algorithm.setup(Engine(recipe.settings, recipe.algorithm.large_products).context(recipe.settings))
+        engine = Engine(recipe.settings, recipe.algorithm.large_products)
+        recipe.algorithm.begin(engine.context(recipe.settings), recipe.settings.shard)
     except FieldMistake as error:
         raise recipe.at(error) from error
     except Mistake:

@@ -1,7 +1,8 @@
 """Optimizers by name, and learning-rate schedules as pure functions of the round."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from rllab.core.errors import FieldMistake
 from rllab.core.muon import Muon
 from rllab.core.names import did_you_mean
 from rllab.core.recipe import Optim
+from rllab.core.sharding import is_sharded, like, local, split_like
+from rllab.core.state import Split
 
 
 def schedule(optim: Optim, step: int, total_steps: int) -> float:
@@ -45,9 +48,12 @@ class PartOptimizer:
 
     def __init__(self, part: nn.Module, optim: Optim, device: torch.device) -> None:
         self.optim = optim
-        self.names = {p: n for n, p in part.named_parameters() if p.requires_grad}
-        self.parameters = list(self.names)
-        self.optimizers = [o for o in _optimizers(part, self.parameters, optim, device) if o.param_groups[0]["params"]]
+        trained = {n: p for n, p in part.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
+        self.is_sharded = any(map(is_sharded, self.parameters))
+        self.local = [nn.Parameter(local(p)) if self.is_sharded else p for p in self.parameters]  # what this rank steps
+        self.names = dict(zip(self.local, trained, strict=True))
+        self.optimizers = [o for o in _optimizers(part, self.local, optim, device) if o.param_groups[0]["params"]]
 
     def set_lr(self, step: int, total_steps: int) -> float:
         """Sets the learning rate of round `step` and returns it."""
@@ -57,6 +63,17 @@ class PartOptimizer:
                 group["lr"] = lr
         return lr
 
+    def zero_grad(self) -> None:
+        """Removes the gradients."""
+        for p in (*self.parameters, *self.local):
+            p.grad = None
+
+    def take_gradients(self) -> None:
+        """Gives this rank's part of the gradient of each sharded parameter to what is stepped."""
+        for p, own in zip(self.parameters, self.local, strict=True):
+            if own is not p and p.grad is not None:
+                own.grad = local(p.grad)
+
     def step(self) -> None:
         """Makes one step of each optimizer."""
         for optimizer in self.optimizers:
@@ -65,23 +82,51 @@ class PartOptimizer:
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The moments by parameter name, each with the same shape as its parameter; step counts are scalar.
 
-        Settings such as the learning rate are not included, so a fork can change them.
+        Of a sharded parameter they are split as it is. Settings such as the learning rate are not included, so a fork
+        can change them.
         """
-        states = [(p, o.state[p]) for o in self.optimizers for p in self.parameters if p in o.state]
-        return {self.names[p]: dict(s) for p, s in states}
+        pairs = list(zip(self.parameters, self.local, strict=True))
+        states = [(p, own, o.state[own]) for o in self.optimizers for p, own in pairs if own in o.state]
+        return {self.names[own]: {k: _split_as(p, v) for k, v in s.items()} for p, own, s in states}
+
+    def joined(
+        self, state: Mapping[str, Mapping[str, Any]], fill: Callable[[dict[str, Tensor]], None]
+    ) -> dict[str, dict[str, Tensor]]:
+        """A saved state with tensors [...] in the place of each `Split`, split as this rank's parameters are."""
+        parameter_of = dict(zip(self.names.values(), self.parameters, strict=True))
+        empty = {
+            moment.name: torch.zeros_like(parameter_of[name].detach())
+            for name, moments in state.items()
+            for moment in moments.values()
+            if isinstance(moment, Split)
+        }
+        if empty:
+            fill(empty)
+        return {n: {k: empty[v.name] if isinstance(v, Split) else v for k, v in m.items()} for n, m in state.items()}
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Restores what `state` returned; each tensor has the same shape as there."""
+        """Restores what `state` returned; each tensor has the same shape as there, and is whole or split."""
+        parameter_of = dict(zip(self.local, self.parameters, strict=True))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                for p in group["params"]:
-                    if self.names[p] in state:
-                        optimizer.state[p] = {k: _to_device(v, p) for k, v in state[self.names[p]].items()}
+                for own in group["params"]:
+                    if self.names[own] in state:
+                        saved = state[self.names[own]].items()
+                        optimizer.state[own] = {k: _moment(v, own, parameter_of[own]) for k, v in saved}
 
 
-def _to_device(value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment or step count on the device of its parameter, where fused optimizers expect both."""
-    return value.to(parameter.device) if isinstance(value, Tensor) else value
+def _split_as(parameter: Tensor, moment: Tensor) -> Tensor:
+    """A moment of this rank's part of a sharded parameter as a DTensor; others, and step counts, as they are."""
+    return like(moment, parameter) if is_sharded(parameter) and moment.ndim else moment
+
+
+def _moment(saved: Tensor, own: Tensor, parameter: Tensor) -> Tensor:
+    """A saved moment or step count as the optimizer of a rank needs it, on the device of its parameter."""
+    if is_sharded(saved):
+        return local(saved)
+    if isinstance(saved, Tensor) and saved.ndim and is_sharded(parameter):
+        return local(split_like(saved, parameter)).clone()
+    return saved.to(own.device) if isinstance(saved, Tensor) else saved
 
 
 def _optimizers(
@@ -136,7 +181,14 @@ class Optimizers(dict[str, PartOptimizer]):
         """The moments of each part, each with the same shape as its parameter."""
         return {name: optimizer.state() for name, optimizer in self.items()}
 
-    def load_state(self, state: Mapping[str, Mapping[str, Mapping[str, Tensor]]]) -> None:
-        """Restores what `state` returned; each tensor has the same shape as there."""
+    def load_state(
+        self,
+        state: Mapping[str, Mapping[str, Mapping[str, Any]]],
+        fill: Callable[[dict[str, Tensor]], None] = lambda tensors: None,
+    ) -> None:
+        """Restores what `state` returned; each tensor has the same shape as there.
+
+        fill: fills tensors by name, where the state holds a `Split` in their place.
+        """
         for name, optimizer in self.items():
-            optimizer.load_state(state[name])
+            optimizer.load_state(optimizer.joined(state[name], fill))

@@ -51,7 +51,8 @@ class Settings:
     save_every: Natural = 0  # rounds between checkpoints; 0: only every save_minutes
     save_minutes: Positive = 10.0  # minutes between checkpoints
     keep: Count = 2  # number of checkpoints kept
-    micro_batch: Count | None = None  # entries per backward pass; the gradient is the same
+    micro_batch: Count | None = None  # entries per backward pass, on each rank; the gradient is the same
+    shard: bool = False  # split a language model's weights, gradients and moments over the ranks
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: a GPU if torch sees one, else the CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: Count | None = None  # CPU threads of torch; by default torch's own number
@@ -59,6 +60,11 @@ class Settings:
     expect: dict[str, float | str] = field(default_factory=dict)  # metric: value that the finished run must reach
 
     def __post_init__(self) -> None:
+        each = [self.optim] if isinstance(self.optim, Optim) else self.optim.values()
+        if self.shard and any(optim.name == "muon" for optim in each):
+            raise ValueError("shard: muon needs whole matrices, and each rank has a part: set optim.name: adamw or sgd")
+        if self.shard and self.precision == "fp16":
+            raise ValueError("shard: fp16 is not sharded: set precision: bf16 or fp32")
         for name in ("until", "expect"):
             for metric, wanted in getattr(self, name).items():
                 if "/" not in metric and metric != "step":

@@ -149,15 +149,14 @@ class Trainer:
     def restore(self) -> None:
         """Sets the algorithm up and loads the newest checkpoint, if there is one."""
         self.ctx = self.engine.context(self.settings, self.stop, lambda line: self.tell(line))
-        self.algorithm.setup(self.ctx)
-        self.algorithm.check_state()
+        self.algorithm.begin(self.ctx, self.settings.shard)
         self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
         if checkpoint := self.checkpoints.to_resume(self.algorithm.any_world):
             shared = checkpoint.state("state")
             with fitting(self.folder, checkpoint):
                 load_parts(self.algorithm.parts(), checkpoint)
                 self.algorithm.load_state(checkpoint.own_state(self.engine.rank))
-                self.optimizers.load_state(shared["optim"])
+                self.optimizers.load_state(shared["optim"], checkpoint.fill)
             self.step, self.seconds, self.row = shared["step"], shared["seconds"], shared["row"]
             self.engine.scaler.load_state_dict(shared["scaler"])
             self._saved_step = self.restored = self.step

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from rllab.core.algorithm import Metrics, Update, split
-from rllab.core.checkpoint import Segment
 from rllab.core.errors import Broken, Mistake
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
+from rllab.core.state import Segment
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 

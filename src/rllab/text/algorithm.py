@@ -16,9 +16,11 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
+from rllab.core.sharding import shard
 from rllab.text.calls import check_calls
 from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts
 from rllab.text.evaluation import check_targets, sample_and_grade, share
+from rllab.text.forward import KNOWN
 from rllab.text.load import load_tokenizer
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel
@@ -129,6 +131,18 @@ class TextAlgorithm(Algorithm):
         assert self._lm.adapters is not None
         with self._lm.adapters.as_begun():
             yield self._lm
+
+    def shard(self) -> None:
+        if self.lora is not None and self.lora.quantize != "none":
+            raise FieldMistake("shard", "a quantized base is not sharded: set it to false, or lora.quantize: none")
+        if self._lm.shape is None:
+            kind = self._lm.model.config.model_type
+            raise FieldMistake(
+                "shard", f"a model of type {kind} is not sharded, only {', '.join(KNOWN)}: set it to false"
+            )
+        for lm in vars(self).values() if self.ctx.world > 1 else ():
+            if isinstance(lm, LanguageModel) and lm.shape is not None:
+                shard(lm.model, lm.model.model.layers, self.ctx.device)
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
         """The tokens of each row, as the algorithm packs them; their lengths are checked before training.

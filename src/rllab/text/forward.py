@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from rllab.core.sharding import compute
 from rllab.text.attention import Attention
 from rllab.text.kernels import RMSNorm, Rotary, SwiGLU
 from rllab.text.products import in_linear_layers, linear
@@ -96,10 +97,8 @@ def hidden_states(
     again = getattr(body.layers[0], "gradient_checkpointing", False) and torch.is_grad_enabled()
     for number, layer in enumerate(body.layers):
         only = needed if number + 1 == len(body.layers) else None
-        if again:
-            x = checkpoint(_layer, layer, shape, x, rotation, attention, number, only, use_reentrant=False)
-        else:
-            x = _layer(layer, shape, x, rotation, attention, number, only)
+        arguments = layer, _layer, layer, shape, x, rotation, attention, number, only
+        x = checkpoint(compute, *arguments, use_reentrant=False) if again else compute(*arguments)
     return _norm(x, body.norm.weight, shape.eps)
 
 

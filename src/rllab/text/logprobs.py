@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rllab.core.algorithm import Batch
+from rllab.core.sharding import compute
 from rllab.text.attention import Attention, Bucketed
 from rllab.text.forward import hidden_states, upcast
 from rllab.text.models import LanguageModel
@@ -35,6 +36,10 @@ def next_token_logp(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -
 
 def logp_and_hidden(lm: LanguageModel, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """`next_token_logp` [B, L], and the last hidden states [T, D] where `learned` is not 0, for a value head."""
+    return compute(lm.model, _logp_and_hidden, lm, batch, temperature)
+
+
+def _logp_and_hidden(lm: LanguageModel, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
     places_T = _learned(batch)
     if lm.shape is None:  # its logits may be more than one product with lm_head
         return next_token_logp(lm, batch, temperature), hidden_at(lm, batch, places_T)
@@ -65,6 +70,10 @@ def _scaled(x: Tensor, temperature: float) -> Tensor:
 
 def hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
     """The last hidden states [P, D] at indices `places` [P] of the flattened batch."""
+    return compute(lm.model, _hidden_at, lm, batch, places)
+
+
+def _hidden_at(lm: LanguageModel, batch: Batch, places: Tensor) -> Tensor:
     if lm.shape is not None:
         dropout = lm.adapters is not None and lm.adapters.dropout_active  # its masks cover all real tokens, no others
         read = batch["document"] >= 0

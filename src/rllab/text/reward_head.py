@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rllab.core.algorithm import Batch
+from rllab.core.sharding import compute
 from rllab.text.chat import documents
 from rllab.text.forward import upcast
 from rllab.text.logprobs import hidden_at
@@ -24,6 +25,10 @@ def scores_at_ends(lm: LanguageModel, batch: Batch) -> Tensor:
 
     Where the end of a completion is the padding token, too, it is the token before it, since transformers reads there.
     """
+    return compute(lm.model, _scores_at_ends, lm, batch)
+
+
+def _scores_at_ends(lm: LanguageModel, batch: Batch) -> Tensor:
     last_BS = completion_ends(batch, lm.model.config.pad_token_id)
     rows_B1 = torch.arange(len(last_BS), device=last_BS.device)[:, None] * batch["input_ids"].shape[1]
     hidden_SD = hidden_at(lm, batch, (rows_B1 + last_BS).flatten())

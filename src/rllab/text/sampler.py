@@ -20,6 +20,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from rllab.core.errors import Mistake
 from rllab.core.messages import opening_of
+from rllab.core.sharding import gathered
 from rllab.text.attention import KVCache, Packed
 from rllab.text.batches import Cost, batches
 from rllab.text.decode import Decoder
@@ -90,6 +91,22 @@ def generate(
     if lm.server is not None:
         return lm.server.generate(lm, prompts, sampling, samples, uniforms, limits)
     completions = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
+    with gathered(lm.model):
+        _sample(lm, prompts, sampling, completions, uniforms, at_once, limits, done)
+    return completions
+
+
+def _sample(
+    lm: LanguageModel,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    completions: list[Completion],
+    uniforms: Uniforms | None,
+    at_once: int,
+    limits: Sequence[int],
+    done: Callable[[Completion], None] | None,
+) -> None:
+    """Fills completions in; the arguments are those of `generate`."""
     lengths = [(len(p), limit) for p, limit in zip(prompts, limits, strict=True)]
     # a completion that has ended is computed on with the others until it is dropped
     decode = _decoder(lm, max(map(len, prompts), default=0) + max(limits, default=0))
@@ -104,7 +121,6 @@ def generate(
             _transformers(lm, batch, sampling, numbers)
         else:
             _native(lm, decode, batch, sampling, numbers)
-    return completions
 
 
 def _check(prompts: Sequence[list[int]], limits: Sequence[int]) -> None:

@@ -29,9 +29,10 @@ from urllib.parse import urlsplit
 import httpx2
 from torch import Tensor
 
-from rllab.core.checkpoint import WEIGHTS, write_tensors
+from rllab.core.checkpoint import WEIGHTS
 from rllab.core.errors import FieldMistake, MachineFault, RllabError, Stopped
 from rllab.core.stages import home
+from rllab.core.state import write_tensors
 from rllab.core.stop import Stop
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Ends, Sampling, Uniforms

@@ -6,12 +6,14 @@ a prompt or a reply ends with an opening tag of thinking, the tag is a part of t
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.sharding import gathered
 from rllab.text.calls import message_of
 from rllab.text.chat import prompt_ids, prompt_texts, reply_ids
 from rllab.text.conversations import Message, read_messages, read_tools
@@ -62,6 +64,19 @@ def converse(
         Mistake: the task's `reply` raises an exception, or returns no messages.
     """
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
+    with gathered(lm.model) if lm.server is None else nullcontext():  # ranks may differ in the number of turns
+        return prompts, _conversations(lm, task, rows, prompts, sampling, samples, uniforms)
+
+
+def _conversations(
+    lm: LanguageModel,
+    task: Any,
+    rows: Sequence[Row],
+    prompts: list[list[int]],
+    sampling: Sampling,
+    samples: int,
+    uniforms: Uniforms | None,
+) -> list[Conversation]:
     completions = generate(lm, prompts, sampling, samples, uniforms)
     texts = prompt_texts(lm.tokenizer, rows)
     conversations = [Conversation(c) for c in completions]
@@ -70,7 +85,7 @@ def converse(
     open_ones = conversations if hasattr(task, "reply") else []
     while open_ones := [c for c in open_ones if _replied(lm, task, rows[c.completion.row], c, sampling.max_new_tokens)]:
         _next_turn(lm, rows, prompts, open_ones, sampling, uniforms)
-    return prompts, conversations
+    return conversations
 
 
 def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation, budget: int) -> bool:
