@@ -18,6 +18,7 @@ from rllab.cluster import checks, gpus, rounds
 from rllab.cluster.chain import Chain
 from rllab.cluster.schedulers import GridEngine, Request, Slurm, scheduler_of
 from rllab.cluster.submit import Queue
+from rllab.core import needs
 from rllab.core.errors import Mistake
 from rllab.core.machine import memory_bytes
 from rllab.core.needs import check_made
@@ -258,6 +259,7 @@ def test_a_job_whose_inputs_others_make_is_a_failure_without_them(
 ) -> None:
     check_made("a", RunFolder(tmp_path))
     monkeypatch.setenv("RLLAB_NEEDS", "a=12,b=")
+    monkeypatch.setattr(needs, "PATIENCE", 0.0)
     check_made("c", RunFolder(tmp_path))
     with pytest.raises(Mistake, match=r"job 12 was to make it, .* It was not begun, in .* the log of job 12 says why"):
         check_made("a", RunFolder(tmp_path))
@@ -266,6 +268,9 @@ def test_a_job_whose_inputs_others_make_is_a_failure_without_them(
     (tmp_path / "status.json").write_text('{"state": "stopped", "reason": "SIGTERM"}')
     with pytest.raises(Mistake, match=r"It is stopped \(SIGTERM\), in"):
         check_made("a", RunFolder(tmp_path))
-    (tmp_path / "status.json").write_text('{"state": "done"}')
+    monkeypatch.setattr(needs, "PATIENCE", 60.0)  # a network file system shows late what another node has written
+    late = 'import sys, time; time.sleep(1.5); open(sys.argv[1], "w").write("{\\"state\\": \\"done\\"}")'
+    writer = subprocess.Popen([sys.executable, "-c", late, str(tmp_path / "status.json")])
     check_made("a", RunFolder(tmp_path))
     check_made("b", RunFolder(tmp_path))
+    assert writer.wait() == 0

@@ -5,9 +5,12 @@ Engine starts a job after those that it waits for have failed as well, so a job 
 """
 
 import os
+import time
 
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
+
+PATIENCE = 60.0  # seconds for which a node may not see yet what another one has written on a network file system
 
 
 def check_made(name: str, folder: RunFolder) -> None:
@@ -17,6 +20,9 @@ def check_made(name: str, folder: RunFolder) -> None:
         Mistake: it is not; names the job.
     """
     jobs = dict(each.partition("=")[::2] for each in os.environ.get("RLLAB_NEEDS", "").split(","))
+    end = time.monotonic() + PATIENCE
+    while jobs.get(name) and folder.state not in ("done", "failed") and time.monotonic() < end:
+        time.sleep(1)
     if name not in jobs or folder.state == "done":
         return
     if not jobs[name]:
