@@ -186,6 +186,7 @@ def test_values_are_short_and_within_the_range(low: str, high: str, value: float
         ("noise=0,1 --direction up", "--direction up: expected maximize or minimize"),
         ("noise=0,1 expect={}", "toy expects nothing (`expect`), so a sweep does not know what is good: say --metric"),
         ("noise=0,1 --name a/b", "a run's name is no path"),
+        ("noise=0,1 --runs nowhere algo=toys.py:Regresion", "has no 'Regresion'; did you mean 'Regression'?"),
     ],
 )
 def test_mistakes_are_reported_before_the_first_trial(words: str, message: str) -> None:
@@ -277,6 +278,18 @@ def test_several_processes_share_the_trials_and_take_over_those_of_the_dead() ->
         if trial.outcome.state == "done":
             assert run.status()["headline"]["value"] == trial.outcome.value
     assert len({t.settings["optim.lr"] for t in trials}) == most
+
+
+def test_equal_values_are_told_and_the_one_with_fewer_rounds_is_best() -> None:
+    line = "sweep toy.yaml total_steps=2,3 noise=0.1 seed=4 --metric eval/error --quiet"
+    Path("toys.py").write_text(Path("toys.py").read_text().replace("super().evaluate(0)", '{"eval/error": 1.0}'))
+    done = rllab(line).stdout
+    best = json.loads(rllab(f"{line} --json").stdout)
+    assert best["best"]["settings"] == {"total_steps": "2"} and [t["rounds"] for t in best["trials"]] == [2, 3]
+    assert best["command"] == "rllab train toy.yaml noise=0.1 total_steps=2 seed=4" and best["command"] in done
+    assert f"Its value is also that of trial {best['trials'][1]['trial']}." in done and "seed=5..9" in done
+    with pytest.raises(Mistake, match=r"runs/toy-sweep/t0 is a run and no recipe; .* runs/toy-sweep/t0/recipe\.yaml"):
+        rllab("sweep runs/toy-sweep/t0 noise=0,1")
 
 
 def test_one_process_at_a_time_without_array() -> None:

@@ -13,6 +13,7 @@ from rllab.cli.app import TRAIN, AsJson, RecipeName, Runs, app
 from rllab.core.errors import Mistake, Stopped
 
 if TYPE_CHECKING:
+    from rllab.cluster.study import Trial
     from rllab.cluster.sweep import Sweep
     from rllab.core.recipe import Recipe
     from rllab.core.run import RunFolder
@@ -55,9 +56,12 @@ def sweep(
     from rllab.cluster.objective import read_objective, remarks
     from rllab.cluster.space import read_space
     from rllab.cluster.sweep import Sweep
+    from rllab.core.begin import is_run
     from rllab.core.run import check_name
 
     _check_one_rank()
+    if is_run(recipe):
+        raise Mistake(f"{recipe} is a run and no recipe; the recipe of the run is {recipe}/recipe.yaml")
     space = read_space(recipe, changes, smoke=smoke)
     base = space.recipe({}, space.seeds[0])
     objective = read_objective(base, metric, direction)
@@ -76,7 +80,7 @@ def sweep(
     except Stopped as stopped:
         raise ask_again(stopped) from None
     if finished or as_json:
-        _print_results(whole, base, as_json)
+        _print_results(whole, as_json)
     else:
         print(f"{folder}: other processes work on the last trials; the one that ends last prints the table")
 
@@ -92,52 +96,62 @@ def _check_one_rank() -> None:
         )
 
 
-def _print_results(whole: "Sweep", base: "Recipe", as_json: bool) -> None:
-    """Prints the table of the trials, the best first, and the best settings as a line to type.
+def _print_results(whole: "Sweep", as_json: bool) -> None:
+    """Prints the trials, the best first, and the best settings as a line to type. Of equal values fewer rounds win.
 
     Raises:
         Mistake: all trials failed.
     """
-    from rllab.cli.results import bracketed
     from rllab.cli.tables import table
 
     sign = -1 if whole.objective.direction == "maximize" else 1
     trials = sorted(
         whole.study.trials(),
-        key=lambda t: (_ORDER.index(t.outcome.state), sign * (t.outcome.value or 0.0), t.number),
+        key=lambda t: (_ORDER.index(t.outcome.state), sign * (t.outcome.value or 0.0), t.outcome.rounds, t.number),
     )
-    best = trials[0] if trials and trials[0].outcome.state == "done" else None
-    lines = _commands(whole, best.settings) if best else []
-    importance = whole.study.importance()
+    done = [t for t in trials if t.outcome.state == "done"]
     if as_json:
-        rows = [{"trial": t.number, "settings": t.settings} | vars(t.outcome) for t in trials]
-        for row, trial in zip(rows, trials, strict=True):
-            row["runs"] = [str(run.path) for run in whole.runs(trial)]
-        content = {"sweep": str(whole.folder), **vars(whole.objective), "trials": rows, "importance": importance}
-        print(json.dumps(content | {"best": rows[0] if best else None, "command": lines[0] if lines else None}))
+        _print_json(whole, trials, done)
     else:
-        shown = []
-        for t in trials:
-            o = t.outcome
-            value = "" if o.value is None else f"{o.value:.6g}" + (f" {bracketed(o.interval, 4)}" if o.interval else "")
-            shown.append({"trial": t.number, **t.settings, whole.objective.metric: value, "rounds": o.rounds})
-            shown[-1]["state"] = o.state
-        table(shown, as_json=False)
-        for t in sorted(trials, key=lambda t: t.number):
-            if t.outcome.state == "failed":
-                print(f"trial {t.number} failed: {t.outcome.reason}")
-        if importance:
+        table([_row(t, whole.objective.metric) for t in trials], as_json=False)
+        for trial in sorted(trials, key=lambda t: t.number):
+            if trial.outcome.state == "failed":
+                print(f"trial {trial.number} failed: {trial.outcome.reason}")
+        if importance := whole.study.importance():
             print("share in the variance: " + ", ".join(f"{k} {v:.0%}" for k, v in importance.items()))
-        if best:
-            _print_best(lines, best.number, len(trials))
-    if not best and all(t.outcome.state == "failed" for t in trials):
+        if done:
+            _print_best(whole, done, len(trials))
+    if all(t.outcome.state == "failed" for t in trials):
         first = min(trials, key=lambda t: t.number)
         raise Mistake(f"all {len(trials)} trials failed, the first because: {first.outcome.reason}")
 
 
-def _print_best(lines: list[str], number: int, count: int) -> None:
-    best, afresh = lines
-    print(f"\nthe best settings, of trial {number}:\n  {best}")
+def _print_json(whole: "Sweep", trials: "list[Trial]", done: "list[Trial]") -> None:
+    rows = [{"trial": t.number, "settings": t.settings} | vars(t.outcome) for t in trials]
+    for row, trial in zip(rows, trials, strict=True):
+        row["runs"] = [str(run.path) for run in whole.runs(trial)]
+    content = {"sweep": str(whole.folder), **vars(whole.objective), "trials": rows}
+    best = {"best": rows[0], "command": _commands(whole, done[0])[0]} if done else {"best": None, "command": None}
+    print(json.dumps(content | {"importance": whole.study.importance()} | best))
+
+
+def _row(trial: "Trial", metric: str) -> dict[str, Any]:
+    """The row of a trial in the table."""
+    outcome = trial.outcome
+    low, high = outcome.interval or (0.0, 0.0)
+    value = (
+        "" if outcome.value is None else f"{outcome.value:.6g}" + (f" [{low:.4g}, {high:.4g}]" if low < high else "")
+    )
+    return {"trial": trial.number, **trial.settings, metric: value, "rounds": outcome.rounds, "state": outcome.state}
+
+
+def _print_best(whole: "Sweep", done: "list[Trial]", count: int) -> None:
+    from rllab.core.logs import ranges
+
+    best, afresh = _commands(whole, done[0])
+    print(f"\nthe best settings, of trial {done[0].number}:\n  {best}")
+    if equal := [t.number for t in done[1:] if t.outcome.value == done[0].outcome.value]:
+        print(f"Its value is also that of trial {ranges(equal)}.")
     if count > 1:
         print(
             f"Its value is the best of {count} and therefore optimistic, because luck was selected as well. To measure "
@@ -145,9 +159,13 @@ def _print_best(lines: list[str], number: int, count: int) -> None:
         )
 
 
-def _commands(whole: "Sweep", settings: dict[str, str]) -> list[str]:
-    """The commands that train with some settings: as they are, and with five new seeds."""
+def _commands(whole: "Sweep", trial: "Trial") -> list[str]:
+    """The commands that train with the settings of a trial: with its seeds, and with five new ones."""
     space = whole.space
-    words = ["rllab", "train", space.source, *space.words(settings), *(["--smoke"] if space.smoke else [])]
-    new = max(space.seeds) + 1
-    return [shlex.join(words), shlex.join([*words, f"seed={new}..{new + 4}"])]
+    words = ["rllab", "train", space.source, *space.words(trial.settings), *(["--smoke"] if space.smoke else [])]
+    first, last = space.seeds[0], space.seeds[-1]
+    own = f"seed={first}" if first == last else f"seed={first}..{last}"
+    return [
+        shlex.join([*words, *([own] if own != "seed=0" else [])]),
+        shlex.join([*words, f"seed={last + 1}..{last + 5}"]),
+    ]
