@@ -7,7 +7,7 @@
 # project=/projectnb/ds542/$USER
 # export RLLAB_VENV=$project/rllab-venv           # the Python environment; a class can share one
 # export RLLAB_HOME=$project/rllab                # models that several runs need are trained once, there
-# export HF_HOME=$project/huggingface             # models and data sets of the hub
+# export HF_HOME=$project/huggingface             # models and data sets of the hub; ./lab fetch RECIPE fills it
 
 # export RLLAB_SERVER_VENV=$project/vllm-venv     # vLLM's own environment, for slurm/vllm.sbatch
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
         wheel.writestr(info + "/RECORD", "")
     return name
 """
+    backend += "build_wheel, get_requires_for_build_wheel = build_editable, get_requires_for_build_editable\n"
     (home / "backend.py").write_text(backend)
     (home / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -173,6 +175,64 @@ def test_without_network(clone: Path) -> None:
     assert all(line.startswith("lab: ") for line in called.stderr.splitlines())
 
 
+def tiny_wheel(folder: Path, name: str) -> None:
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", f"NAME = {name!r}")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_a_wheelhouse_is_all_that_a_machine_without_a_network_needs(clone: Path, tmp_path: Path) -> None:
+    index, wheels = tmp_path / "index", tmp_path / "my wheels"
+    index.mkdir()
+    for name in ("hatchling", "editables", "tiny"):
+        tiny_wheel(index, name)
+    needs = {"STAND_IN_NEEDS": "Requires-Dist: tiny\n"}
+    online = needs | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
+    made = call(clone / "lab", "wheelhouse", str(wheels), env=online)
+    assert made.returncode == 0, made.stderr
+    assert "3 wheels" in made.stderr and f"RLLAB_WHEELHOUSE='{wheels}' ./lab --version" in made.stderr
+    files = {p.name for p in wheels.iterdir()}
+    assert files == {"wheelhouse.json", *(p.name for p in index.iterdir())}, "the lab itself comes from the clone"
+    offline = needs | {"RLLAB_WHEELHOUSE": str(wheels), "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    tiny = wheels / "tiny-1.0-py3-none-any.whl"
+    tiny.rename(tmp_path / tiny.name)
+    lacking = call(clone / "lab", "list", env=offline)
+    assert lacking.returncode == 3 and f"tiny is not in {wheels}; complete it on a machine" in lacking.stderr
+    (tmp_path / tiny.name).rename(tiny)
+    done = call(clone / "lab", "python", "-c", "import tiny; print(tiny.NAME)", env=offline)
+    assert (done.returncode, done.stdout) == (0, "tiny\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("python", "3.9", "are for Python 3.9, and this is 3."),
+        ("system", "linux riscv64", "are for linux riscv64 with glibc"),
+        ("libc", [99, 1], "with glibc 99.1, and this is"),
+        ("versions", "other", "are for another version of the lab; on a machine with a network: ./lab wheelhouse"),
+        ("", None, "is no wheelhouse, or one that was not finished"),
+    ],
+)
+def test_a_wheelhouse_for_another_machine_is_refused(
+    key: str, value: object, why: str, clone: Path, tmp_path: Path
+) -> None:
+    code = "import json, runpy; lab = runpy.run_path('lab'); print(json.dumps(lab['machine']() | "
+    code += "{'cpu': True, 'versions': lab['fingerprint']()}))"
+    here = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=True).stdout
+    (tmp_path / ("wheelhouse.json" if key else "other.json")).write_text(json.dumps(json.loads(here) | {key: value}))
+    refused = call(clone / "lab", "list", env={"RLLAB_WHEELHOUSE": str(tmp_path)})
+    assert refused.returncode == 2 and why in refused.stderr and not (clone / ".venv").exists()
+
+
+def test_a_wheelhouse_needs_a_folder(clone: Path) -> None:
+    for words in ([], ["a", "b"], ["--help"]):
+        refused = call(clone / "lab", "wheelhouse", *words)
+        assert refused.returncode == 2 and "name one folder" in refused.stderr
+
+
 def test_changed_versions_are_brought_up_to_date(clone: Path) -> None:
     call(clone / "lab")
     (clone / ".venv/kept").write_text("")
@@ -216,3 +276,29 @@ def test_the_script_parses_on_old_pythons() -> None:
     import ast
 
     ast.parse(LAB.read_text(), feature_version=(3, 6))
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_the_lab_installs_from_a_wheelhouse_without_a_network(tmp_path: Path) -> None:
+    """The lab with the CPU build of PyTorch: 0.4 GB from the package index, then a namespace without a network."""
+    isolated = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    if subprocess.run([*isolated, "true"], capture_output=True).returncode:
+        pytest.skip("no namespace can be made here")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for folder in ("/usr/local/bin", "/usr/bin", "/bin"):  # without a scheduler, which would ask for the GPU build
+        for program in Path(folder).iterdir():
+            if program.name not in ("sbatch", "qsub", "nvidia-smi") and not (programs / program.name).exists():
+                (programs / program.name).symlink_to(program)
+    subprocess.run(["git", "clone", "-q", str(LAB.parent), str(tmp_path / "clone")], check=True)
+    lab, wheels = [getattr(sys, "_base_executable", sys.executable), "lab"], tmp_path / "wheels"
+    env = environment(PATH=str(programs))
+    subprocess.run([*lab, "wheelhouse", str(wheels)], cwd=tmp_path / "clone", env=env, check=True)
+    offline = env | {"RLLAB_WHEELHOUSE": str(wheels)}
+    for words in (["--version"], ["train", "pocket", "--smoke", "-q"]):
+        done = subprocess.run(
+            [*isolated, *lab, *words], cwd=tmp_path / "clone", env=offline, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert "pocket-1: done after" in done.stdout

@@ -151,6 +151,6 @@ def test_the_hub_is_asked_again_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_
     import huggingface_hub.constants
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    with hub.offline():
+    with hub.offline(), hub.offline():
         assert hub.is_offline() and huggingface_hub.constants.HF_HUB_OFFLINE and datasets.config.HF_HUB_OFFLINE
     assert not (hub.is_offline() or huggingface_hub.constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE)

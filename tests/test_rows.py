@@ -362,8 +362,7 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_network_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FieldMistake, match=r"the hub does not give it: .* rllab fetch RECIPE"):
         Dataset("nobody/nothing")
 

@@ -14,7 +14,7 @@ from conftest import TESTS
 from cluster.test_submit import FIRST, SECOND
 from rllab.cli import app, train
 from rllab.cli.doctor import examine
-from rllab.cluster import checks, gpus, rounds
+from rllab.cluster import checks, disk, gpus, rounds
 from rllab.cluster.chain import Chain
 from rllab.cluster.schedulers import GridEngine, Request, Slurm, scheduler_of
 from rllab.cluster.submit import Queue
@@ -175,7 +175,7 @@ def test_a_full_disk_and_a_used_quota_are_named(here: Path, monkeypatch: pytest.
     )
     (here / "quota").chmod(0o755)
     monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
-    assert checks.quota_left(here) == (9000000 - 9216000) / 1024
+    assert disk.quota_left(here) == (9000000 - 9216000) / 1024
     with pytest.raises(Mistake, match="MB are left of your quota"):
         checks.check_disk({here / "runs": 8.0}, Path("runs"))
 

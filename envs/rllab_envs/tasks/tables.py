@@ -328,18 +328,24 @@ def _hub(path: str, config: str | None) -> dict[str, Sequence[Any]]:
         FieldMistake: it is not in the cache, and the hub does not give it.
     """
     from datasets import load_dataset
+    from datasets.utils import logging
 
+    level = logging.get_verbosity()
     try:
         with hub.offline():
+            logging.set_verbosity_error()  # it would warn that the cache is used
             splits = load_dataset(path, config)
     except Exception as error:  # it is not there, or not with this configuration
         absent = _first_line(error)
+        logging.set_verbosity(level)
         if not hub.is_reachable():
             raise hub.NotFetched("task", _not_given(path, absent), "dataset", path, config) from None
         try:
             splits = load_dataset(path, config)
         except Exception as given:  # no such name, a configuration that must be named, a broken connection
             raise FieldMistake("task", _not_given(path, _first_line(given))) from None
+    finally:
+        logging.set_verbosity(level)
     files = [file["filename"] for rows in splits.values() for file in rows.cache_files]
     hub.record(f"datasets/{path}", Path(files[0]).parent.name if files else "")  # prepared files lie below the commit
     return {split: Columnar(rows) for split, rows in splits.items()}

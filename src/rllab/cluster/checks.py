@@ -1,9 +1,7 @@
 """What is checked before a job is queued, as a job that fails after a day in the queue costs that day."""
 
 import os
-import re
 import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from rllab.cluster import gpus
 from rllab.cluster.chain import Job
+from rllab.cluster.disk import MB, existing, quota_left
 from rllab.cluster.fetch import needs
 from rllab.cluster.rounds import remark, usual_round
 from rllab.cluster.schedulers import Scheduler
@@ -21,7 +20,6 @@ from rllab.core.run import parse_run
 from rllab.core.stages import home
 
 Say = Callable[[str], None]
-MB = 1 << 20
 LEAST = 8.0  # MB that a run needs for its rows, samples and small checkpoints
 
 
@@ -77,7 +75,7 @@ def check_disk(needed: Mapping[Path, float], runs: Path) -> None:
     """
     by_device = defaultdict[int, list[tuple[Path, float]]](list)
     for folder, megabytes in needed.items():
-        there = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+        there = existing(folder)
         if not os.access(there, os.W_OK):
             raise Mistake(f"{there} cannot be written, and jobs write into {folder}: use another folder")
         by_device[there.stat().st_dev].append((there, megabytes))
@@ -91,24 +89,6 @@ def check_disk(needed: Mapping[Path, float], runs: Path) -> None:
                     f"{name}: checkpoints of these jobs take {wanted:,.0f} MB, and {megabytes:,.0f} MB {what}: free "
                     "some space, keep fewer (keep=1), or let RLLAB_HOME and the clone lie on project space"
                 )
-
-
-def quota_left(folder: Path) -> float:
-    """The MB that a user may still write on the disk of a folder, by the command `quota`; infinity if it does not tell.
-
-    Of the line "FILESYSTEM blocks quota limit ..." in blocks of 1 KiB the smaller limit that is not 0 counts.
-    """
-    if shutil.which("quota") is None:
-        return float("inf")
-    mount = next(p for p in (folder.resolve(), *folder.resolve().parents) if os.path.ismount(p))
-    try:
-        line = ["quota", "--no-wrap", f"--filesystem={mount}"]
-        text = subprocess.run(line, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return float("inf")
-    rows = re.findall(r"^\s*\S+\s+(\d+)\*?\s+(\d+)\s+(\d+)\b", text, re.M)
-    limits = [(int(used), min((int(x) for x in both if int(x)), default=None)) for used, *both in rows]
-    return min(((limit - used) / 1024 for used, limit in limits if limit is not None), default=float("inf"))
 
 
 def check_gpus(scheduler: Scheduler, say: Say) -> None:

@@ -34,13 +34,14 @@ class Need:
     """Something that a recipe needs.
 
     where: as in 'recipes/grpo.yaml:4: model'. kind: "" for what is not of the hub. config: of a data set that has
-    several. fault: why it cannot be used as this machine is; "" if it can.
+    several. revision: the commit in the cache. fault: why it cannot be used as this machine is; "" if it can.
     """
 
     where: str
     kind: str  # model, tokenizer, dataset or ""
     name: str
     config: str | None = None
+    revision: str = ""
     fault: str = ""
 
     def sentence(self) -> str:
@@ -72,6 +73,12 @@ def needs(recipe: Recipe, runs: Path = Path("runs")) -> list[Need]:
         for need in _of(recipe, runs, set()):
             unlike.setdefault((need.kind, need.name, need.config, need.fault), need)
     return list(unlike.values())
+
+
+def needs_of_model(name: str) -> list[Need]:
+    """A model of the hub as a need, and the base of adapters."""
+    with hub.offline():
+        return list(_of_model("command line", Model(hub=True), name))
 
 
 def _of(recipe: Recipe, runs: Path, seen: set[str]) -> Iterator[Need]:
@@ -158,7 +165,7 @@ def _of_model(where: str, mark: Model, name: str) -> Iterator[Need]:
         yield Need(where, "", name, fault=fault)
         return
     if not is_path(name):
-        yield Need(where, "tokenizer" if mark.tokenizer else "model", name)
+        yield Need(where, "tokenizer" if mark.tokenizer else "model", name, revision=folder.name)
     if (folder / _ADAPTERS).is_file() and not mark.tokenizer:
         yield from _of_model(where, mark, base_name(folder / _ADAPTERS))
 
@@ -185,10 +192,11 @@ def _of_task(where: str, task: Any) -> Iterator[Need]:
         try:
             task()
         except hub.NotFetched as error:
-            fault = Need(where, error.kind, error.name, error.config, str(error))
+            fault = Need(where, error.kind, error.name, error.config, fault=str(error))
         except (Mistake, OSError) as error:  # libraries that ask the hub themselves raise kinds of OSError
             fault = Need(where, "", str(task), fault=str(error))
-    yield from (Need(where, "dataset", name.removeprefix("datasets/")) for name in revisions)
+    for name, revision in revisions.items():
+        yield Need(where, "dataset", name.removeprefix("datasets/"), revision=revision)
     if fault:
         yield fault
 

@@ -2,11 +2,12 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rllab.core import hub
 from rllab.core.errors import InUse, Mistake
 from rllab.core.fork import differing, fork_run, parent_of
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
@@ -123,6 +124,19 @@ def requested(
     if is_run(source):
         return RunFolder(Path(source)).recipe(overrides)
     return load_recipe(source, overrides, smoke=smoke)
+
+
+def set_up(begin: Callable[[], None], folder: RunFolder, first: Callable[[Callable[[], None]], None]) -> None:
+    """Calls `begin`, which sets an algorithm up, and records in the run which revisions of the hub it has read.
+
+    first: calls a function on rank 0.
+
+    Raises:
+        Mistake: the run began with other revisions.
+    """
+    with hub.recorded() as revisions:
+        begin()
+    first(lambda: folder.use_revisions(revisions))
 
 
 def is_run(source: str | Path | None) -> bool:

@@ -31,7 +31,8 @@ class NotFetched(FieldMistake):
 
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE says that the hub must not be asked, as the job scripts do on compute nodes."""
-    return os.environ.get(_SWITCH, "").upper() in ("1", "ON", "YES", "TRUE")
+    value = os.environ.get(_SWITCH) or os.environ.get("TRANSFORMERS_OFFLINE") or ""  # as the hub's libraries do
+    return value.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def is_reachable() -> bool:

@@ -3,7 +3,7 @@
 runs/NAME/
   recipe.yaml       the values of all settings
   sources/          copies of the Python files that the recipe names
-  env.json          machine, versions, and the run from which this one was forked
+  env.json          machine, versions, revisions of the hub, and the run from which this one was forked
   status.json       state (running, stopped, done, failed), step, time, reason, headline, expect
   metrics.jsonl     one object per round
   samples.jsonl     sampled completions of a language model
@@ -140,6 +140,23 @@ class RunFolder:
         """The `RUN@STEP` from which the run was forked; None if it was not."""
         forked: str | None = read_json(self.path / "env.json").get("from")
         return forked
+
+    def use_revisions(self, revisions: Mapping[str, str]) -> None:
+        """Records in env.json which revisions of models and data sets of the hub the run reads: name -> commit.
+
+        Raises:
+            Mistake: the run began with others.
+        """
+        recorded = read_json(self.path / "env.json") if revisions else {}
+        before = recorded.get("hub", {})
+        for name, commit in revisions.items():
+            if before.get(name, commit) != commit:
+                raise Mistake(
+                    f"{self.path} began with revision {before[name]} of {name}, and the hub's cache holds {commit}: "
+                    "put that revision back into the cache, or begin a new run"
+                )
+        if not revisions.keys() <= before.keys():
+            write_atomic(self.path / "env.json", json.dumps(recorded | {"hub": before | dict(revisions)}, indent=1))
 
     def change(self, settings: Mapping[str, Any]) -> None:
         """Changes settings in recipe.yaml that do not change what the run has trained, so that it can go on."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.algorithm import Batch, Headline, Metrics, Outputs, Update
-from rllab.core.begin import is_run, next_run, open_run, requested
+from rllab.core.begin import is_run, next_run, open_run, requested, set_up
 from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import Failed, FieldMistake, Interrupted, MachineFault, Stopped, machine_faults
@@ -149,7 +149,7 @@ class Trainer:
     def restore(self) -> None:
         """Sets the algorithm up and loads the newest checkpoint, if there is one."""
         self.ctx = self.engine.context(self.settings, self.stop, lambda line: self.tell(line))
-        self.algorithm.begin(self.ctx, self.settings.shard)
+        set_up(lambda: self.algorithm.begin(self.ctx, self.settings.shard), self.folder, self.engine.first)
         self.optimizers = Optimizers(self.algorithm.parts(), self.settings.optim, self.engine.device)
         if checkpoint := self.checkpoints.to_resume(self.algorithm.any_world):
             shared = checkpoint.state("state")

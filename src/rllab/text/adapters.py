@@ -23,7 +23,9 @@ from transformers import PreTrainedModel
 
 from rllab.core.errors import FieldMistake
 from rllab.core.files import write_atomic
+from rllab.text.folders import base_name
 from rllab.text.lora import Lora
+from rllab.text.snapshots import ADAPTERS, split
 
 WEIGHTS = "adapter_model.safetensors"
 _FIRST = "first"  # the name of the adapters that training began with
@@ -135,7 +137,7 @@ class Adapters(nn.Module):
     def write_files(self, folder: Path) -> None:
         """Writes the files beside the weights: peft's config, and `base.json` with the base's name and hash."""
         config = self.peft.peft_config["default"]
-        config.base_model_name_or_path = self.base
+        config.base_model_name_or_path, config.revision = split(self.base)
         config.save_pretrained(str(folder))
         record = {"base": self.base, "content": weights_hash(self.base)}
         write_atomic(folder / "base.json", json.dumps(record, indent=1))
@@ -226,19 +228,14 @@ def base_of(folder: Path) -> str:
     """
     if not (folder / WEIGHTS).is_file():
         raise FieldMistake("model", f"{folder} cannot be loaded: it has no {WEIGHTS} (pickled adapters are not read)")
-    config, record = config_of(folder), folder / "base.json"
-    base, revision = config.base_model_name_or_path, config.revision
-    if not base:
-        raise FieldMistake("model", f"{folder}: base_model_name_or_path in its adapter_config.json names no base")
-    if revision not in (None, "main"):
-        raise FieldMistake("model", f"{folder}: these adapters were trained on revision {revision!r} of {base}: "
-                           f"hf download {base} --revision {revision} --local-dir base, and name that folder in "
-                           "adapter_config.json as base_model_name_or_path, with revision null")  # fmt: skip
+    config_of(folder)  # refuses what is no LoRA
+    record = folder / "base.json"
+    base = base_name(folder / ADAPTERS)
     if record.is_file():
         wanted, now = json.loads(record.read_text(encoding="utf-8"))["content"], weights_hash(base)
         if wanted and now and wanted != now:
             raise FieldMistake("model", f"{folder}: these adapters were trained on other weights than {base} now holds")
-    return str(base)
+    return base
 
 
 def config_of(folder: Path) -> LoraConfig:

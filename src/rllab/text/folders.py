@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from rllab.core.errors import FieldMistake
 from rllab.core.files import read_json
-from rllab.text.snapshots import ADAPTERS, cached, is_path, located
+from rllab.text.snapshots import ADAPTERS, cached, is_path, located, split
 
 
 def adapter_folder(name: str) -> Path | None:
@@ -39,12 +39,18 @@ def sentencepiece_file(name: str) -> Path | None:
 
 
 def base_name(config: Path) -> str:
-    """The name of the base of adapters, by their adapter_config.json.
+    """The name of the base of adapters, by their adapter_config.json: `NAME@REVISION` where it says a revision.
 
     Raises:
-        FieldMistake: it names none.
+        FieldMistake: it names no base, or the revision of a folder.
     """
-    name = read_json(config).get("base_model_name_or_path")
-    if not name:
+    settings = read_json(config)
+    base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    if not base or not isinstance(base, str):
         raise FieldMistake("model", f"{config}: its base_model_name_or_path names no base")
-    return str(name)
+    if revision in (None, "main") or split(base)[1]:
+        return base
+    if is_path(base):
+        raise FieldMistake("model", f"{config}: these adapters were trained on revision {revision!r} of {base}, and a "
+                           "folder has no revisions: set revision to null if that is the one")  # fmt: skip
+    return f"{base}@{revision}"

@@ -5,8 +5,9 @@ downloaded, and no pickles.
 """
 
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from rllab.core.errors import FieldMistake, MachineFault
 ADAPTERS, INDEX = "adapter_config.json", "model.safetensors.index.json"
 _READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*", "vocab*"]
 _NOT_READ = [*(f"*/{pattern}" for pattern in _READ if pattern != "*.jinja"), "consolidated*"]  # the same in other forms
+_DEAD = 600.0  # seconds in which nobody has written to a part of a file
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -91,26 +93,40 @@ def listing(name: str, *, weights: bool = True) -> Listing:
         raise FieldMistake(
             "model",
             f"{name}: its weights in safetensors are missing on the hub; they are {why}. Look for a conversion among "
-            f"its pull requests, as in {name.partition('@')[0]}@refs/pr/1, or take another model",
+            f"its pull requests, as in {split(name)[0]}@refs/pr/1, or take another model",
         )
     return Listing(info.sha or "", {file: sizes[file] for file in wanted})
 
 
 def download(name: str, *, weights: bool = True) -> Path:
-    """Downloads what is not in the cache yet of a model's snapshot; one that was interrupted goes on.
+    """Downloads what is not in the cache yet of a model's snapshot. Of one that was killed the finished files are kept.
 
     Raises:
         FieldMistake: the hub has no such model, or does not give it.
         MachineFault: the hub fails, or ends the connection.
     """
     with hub_mistakes(name):
-        return Path(snapshot_download(**_repository(name), **_files(weights)))
+        folder = Path(snapshot_download(**_repository(name), **_files(weights)))
+    for part in (folder.parents[1] / "blobs").glob("*.incomplete"):  # of a process that was killed
+        with suppress(FileNotFoundError):  # it may just have been finished
+            if time.time() - part.stat().st_mtime > _DEAD:
+                part.unlink()
+    return folder
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """(name, revision) of a model; the revision is None for a folder, and where none is named.
+
+    >>> split("Qwen/Qwen2.5-0.5B@v1"), split("./qwen@v1")
+    (('Qwen/Qwen2.5-0.5B', 'v1'), ('./qwen@v1', None))
+    """
+    repository, _, revision = (name, "", "") if is_path(name) else name.partition("@")
+    return repository, revision or None
 
 
 def _repository(name: str) -> dict[str, Any]:
     """The arguments of the hub's functions that name a model and its revision."""
-    repository, _, revision = name.partition("@")
-    return {"repo_id": repository, "revision": revision or None}
+    return dict(zip(("repo_id", "revision"), split(name), strict=True))
 
 
 def _files(weights: bool) -> dict[str, Any]:
@@ -133,7 +149,7 @@ def hub_mistakes(name: str, field: str = "model") -> Iterator[None]:
         FieldMistake: the hub has no such repository, or does not give it.
         MachineFault: the hub fails, or ends the connection.
     """
-    repository, _, revision = name.partition("@")
+    repository, revision = split(name)
     page = f"{constants.ENDPOINT}/{repository}"
     try:
         yield
