@@ -17,6 +17,7 @@ import torch
 from conftest import TESTS
 from forked import Program
 from served import StandIn, as_vllm
+from test_ranks import start
 from test_turns import Echo, talks
 from transformers import AutoModelForCausalLM
 
@@ -25,6 +26,7 @@ from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine
 from rllab.core.errors import MachineFault, Mistake, Stopped
 from rllab.core.recipe import Recipe, load_recipe
+from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 from rllab.core.trainer import Trainer
 from rllab.testing import check_algorithm
@@ -388,3 +390,22 @@ def test_what_rllab_serve_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     finally:
         for number, handler in zip((signal.SIGUSR1, signal.SIGUSR2), before, strict=True):
             signal.signal(number, handler)
+
+
+@pytest.mark.nightly
+def test_two_ranks_ask_for_what_one_asks(folder: Path, server: StandIn, tmp_path: Path) -> None:
+    """Each asks for the answers to its own prompts, with the same seeds; the first alone gives the weights."""
+    (tmp_path / "mine.py").write_text("def first(completion_ids): return [float(c[0] % 7) for c in completion_ids]")
+    text = (TESTS.parent / "recipes/grpo.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("reward: noise", "reward: mine.py:first"))
+    changes = [f"model={folder}", "shape={}", "use_vllm=true", "importance_sampling_clip_max=2.0", "total_steps=2"]
+    words = ("-m", "rllab", "train", str(tmp_path / "mine.yaml"), "--smoke", "--quiet", *changes)
+    rows, seeds = [], []
+    for world in (1, 2):
+        server.pushes, server.asked = 0, []
+        done = start(world, "--runs", str(tmp_path), "--name", str(world), program=words)
+        assert [code for code, _ in done] == [0] * world and server.pushes == 2, done
+        rows.append([r["reward/total"] for r in RunFolder(tmp_path / str(world)).rows()])
+        seeds.append(sorted(q["seed"] for path, q in server.asked if path == "/v1/completions"))
+    assert rows[0] == pytest.approx(rows[1]) and len(rows[0]) == 2
+    assert seeds[0] == seeds[1] and len(set(seeds[0])) == 6
