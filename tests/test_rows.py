@@ -511,11 +511,29 @@ def test_activations_are_measured() -> None:
     shape = SHAPE | {"hidden_size": 64, "num_hidden_layers": 3}
     all_kept, again = (new_model(shape, tokenizer_for(pocket())) for _ in range(2))
     again.enable_gradient_checkpointing()
-    kept, less = activation_bytes(all_kept), activation_bytes(again)
+    (kept, joined), (less, rest) = activation_bytes(all_kept), activation_bytes(again)
     layers = 4 * 64 * 3  # a layer's input, in bytes a token
     logits = 4 * len(all_kept.tokenizer)
-    assert layers + logits < less < layers + 3 * logits
-    assert 4 * layers < kept - less < 40 * layers
+    stored = less - kept / 3  # without the layer that is recomputed
+    assert layers + logits < stored < layers + 3 * logits
+    assert 4 * layers < kept - stored < 40 * layers
+    layer = all_kept.model.model.layers[0]
+    attention, mlp = layer.self_attn, layer.mlp
+    parts = (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
+    weights = 3 * sum(part.weight.nbytes for part in parts)
+    assert weights <= joined < 2 * weights and rest == pytest.approx(joined / 3, rel=0.1)
+
+
+def test_the_memory_of_an_update_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("grpo", ["beta=0.1", "micro_batch=2", "shard=true"], smoke=True)
+    line = preflight(recipe, tmp_path)["memory of an update"]
+    n, weights = line.numbers, line.numbers["weights"]
+    assert n["gradients"] == n["references and teachers"] == weights and n["moments"] == 2 * weights
+    assert n["activations of 1,024 tokens"] > 0 and n["megabytes"] == pytest.approx(sum(n.values()) - n["megabytes"])
+    assert "are divided by the number of ranks" in line
+    monkeypatch.setattr("rllab.text.preflight.memory_bytes", lambda: 1000.0)
+    with pytest.warns(UserWarning, match="set micro_batch, gradient_checkpointing, lora, or shard"):
+        preflight(load_recipe("pocket", smoke=True), tmp_path)
 
 
 def test_rankings_keep_their_gold_order() -> None:

@@ -25,15 +25,18 @@ from rllab.core.algorithm import Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
 from rllab.core.ranges import Count, Natural, Positive, Share
+from rllab.core.recipe import Settings
 from rllab.core.sharding import gathered
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TASKS, TextAlgorithm
+from rllab.text.batches import Cost
 from rllab.text.chat import completions, prompt_ids
 from rllab.text.evaluation import share
 from rllab.text.logprobs import next_token_logp
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document
+from rllab.text.preflight import MB
 from rllab.text.rows import Rows
 
 _FEWEST = 16  # groups, below which nothing is concluded about signal
@@ -170,6 +173,20 @@ class Policy(TextAlgorithm):
             "groups with signal": Line(f"{signal} of {len(groups)}", groups=signal, of=len(groups)),
             "mean rewards": Line(", ".join(f"{name} {value:.3g}" for name, value in means.items()), **means),
         }
+
+    def tokens_of_update(self) -> int:
+        """Those of a minibatch, if all completions are as long as they may be."""
+        prompt = self._survey["tokens of a row"].numbers["median"] - self.max_new_tokens
+        group = prompt + self.num_generations * (self.max_new_tokens + 1)
+        return int(group * -(-self.batch_size // self.num_minibatches))
+
+    def memory(self, settings: Settings) -> dict[str, Line]:
+        """Adds what sampling needs, which is split into batches where it would be more than a share of the memory."""
+        cost = Cost.of(self._lm.model, native=self._lm.shape is not None, shared=False, greedy=False)
+        prompts, new = self.batch_size, self.max_new_tokens
+        needed = min(cost.bytes(prompts, prompts * self.num_generations, self.length - new, new), cost.limit) / MB
+        line = Line(f"at most {needed:,.0f} MB for keys, values and logits, beside the weights", megabytes=needed)
+        return super().memory(settings) | {"memory of sampling": line}
 
     def _reward_metrics(self) -> list[str]:
         """The names of the rewards' metrics, without their total."""

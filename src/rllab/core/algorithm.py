@@ -297,6 +297,10 @@ class Algorithm(ABC):
         """What `rllab check` reports before training, after `setup`: lengths, memory, disk space."""
         return {}
 
+    def memory(self, settings: Any) -> dict[str, Line]:
+        """What `rllab check` reports of the memory of an update, after `setup`; settings: those of the run."""
+        return {}
+
     def act(self, obs: Any) -> Any:
         """The greedy action for one observation, for users of `rllab.load`."""
         raise Mistake(f"{type(self).__name__} has no act(obs): it does not act on observations")

@@ -93,4 +93,4 @@ def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Line]:
             raise
         text = f"run:{missing[0]} is trained first; run check again after that for lengths, memory and disk"
         return {"model": Line(text, trained_first=missing[0])}
-    return recipe.algorithm.preflight()
+    return recipe.algorithm.preflight() | recipe.algorithm.memory(recipe.settings)

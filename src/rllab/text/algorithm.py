@@ -16,6 +16,7 @@ from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
+from rllab.core.recipe import Settings
 from rllab.core.sharding import shard
 from rllab.text.calls import check_calls
 from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts
@@ -27,7 +28,7 @@ from rllab.text.models import Head, LanguageModel
 from rllab.text.open import open_for_training
 from rllab.text.packing import Document
 from rllab.text.pairs import ranks
-from rllab.text.preflight import MB, activation_bytes, survey
+from rllab.text.preflight import MB, activation_bytes, peak, survey
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, completion_text, generate
 from rllab.text.tokenizers import tokenizer_for
@@ -216,9 +217,18 @@ class TextAlgorithm(Algorithm):
         return samples
 
     def preflight(self) -> dict[str, Line]:
-        row = activation_bytes(self._lm) * self.length / MB
+        row = activation_bytes(self._lm)[0] * self.length / MB
         text = f"{row:,.1f} MB a row of {self.length} tokens in fp32, for `micro_batch` rows"
         return self._survey | {"activations": Line(text, megabytes=row)}
+
+    def memory(self, settings: Settings) -> dict[str, Line]:
+        others = [x for k, x in vars(self).items() if isinstance(x, LanguageModel) and x is not self._lm]
+        tokens = self.length * (settings.micro_batch or -(-self.tokens_of_update() // self.length))
+        return peak(self._lm, others, tokens, settings)
+
+    def tokens_of_update(self) -> int:
+        """About how many tokens an optimizer step reads: prompts and completions."""
+        return int(self.batch_size * self._survey["tokens of a row"].numbers["median"])
 
     def on_device(self, batch: Batch, step: int) -> Batch:
         """The batch on the model's device, with `dropout_seed` [B] for the dropout of adapters."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from rllab.core.algorithm import Line
 from rllab.core.errors import FieldMistake
+from rllab.core.machine import memory_bytes
+from rllab.core.recipe import Optim, Settings
 from rllab.text.chat import turns_of
 from rllab.text.logprobs import hidden_at, next_token_logp
 from rllab.text.models import LanguageModel
@@ -23,7 +25,7 @@ MB = 1 << 20
 _MOMENTS = 2  # moments that AdamW keeps of each weight
 _ENDS = 3  # last tokens of turns that are shown
 _SHOWN = 400  # most characters of the prompt of a row that is shown
-_MEASURED = 128  # tokens of the row on which activations are measured
+_MEASURED = 128  # tokens of the shorter row on which activations are measured
 
 
 def survey(
@@ -109,10 +111,35 @@ def marked(lm: LanguageModel, document: Document) -> str:
     return text.replace("\n", "\\n")
 
 
-def activation_bytes(lm: LanguageModel) -> float:
-    """Bytes of activations that a token keeps for the backward pass in fp32, measured on one short row."""
-    ids = [i * 7919 % lm.model.config.vocab_size for i in range(_MEASURED)]
-    batch, _ = pack([Document(ids[:1], [ids[1:]])], _MEASURED)
+def activation_bytes(lm: LanguageModel) -> tuple[float, float]:
+    """Bytes that are kept for the backward pass in fp32: (of a token, of any batch), measured on two short rows.
+
+    Those of any batch are weights that the forward pass has joined. With gradient checkpointing what a layer keeps
+    while it is recomputed is added to both.
+    """
+    kept = _line(lm)
+    again = [m for m in lm.model.modules() if getattr(m, "gradient_checkpointing", False)]
+    if not again:
+        return kept
+    for module in again:
+        module.gradient_checkpointing = False  # type: ignore[assignment]
+    whole, layers = _line(lm), max(1, int(getattr(lm.model.config, "num_hidden_layers", 1)))
+    for module in again:
+        module.gradient_checkpointing = True  # type: ignore[assignment]
+    return kept[0] + whole[0] / layers, kept[1] + whole[1] / layers
+
+
+def _line(lm: LanguageModel) -> tuple[float, float]:
+    """(slope, intercept) of the bytes kept, as a function of the number of tokens."""
+    some, more = _kept_bytes(lm, _MEASURED), _kept_bytes(lm, 2 * _MEASURED)
+    slope = (more - some) / _MEASURED
+    return slope, some - _MEASURED * slope
+
+
+def _kept_bytes(lm: LanguageModel, tokens: int) -> int:
+    """Bytes that one row of some tokens keeps for the backward pass."""
+    ids = [i * 7919 % lm.model.config.vocab_size for i in range(tokens)]
+    batch, _ = pack([Document(ids[:1], [ids[1:]])], tokens)
     batch = {k: v.to(lm.model.device) for k, v in batch.items()} | {"dropout_seed": torch.zeros(1, dtype=torch.long)}
     lm.seed_dropout(batch)
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
@@ -128,19 +155,50 @@ def activation_bytes(lm: LanguageModel) -> float:
         if hasattr(lm.model, "lm_head"):
             next_token_logp(lm, batch)
         else:
-            hidden_at(lm, batch, torch.arange(_MEASURED, device=lm.model.device))
-    return sum(size for size, _ in held.values()) / _MEASURED
+            hidden_at(lm, batch, torch.arange(tokens, device=lm.model.device))
+    return sum(size for size, _ in held.values())
+
+
+def peak(lm: LanguageModel, others: Sequence[LanguageModel], tokens: int, settings: Settings) -> dict[str, Line]:
+    """The memory of an update with its parts, on one rank, and a warning where the machine has less.
+
+    others: references and teachers. tokens: those of a backward pass. It is what tensors need at the same time; what
+    the process needs beside them, and sampling, are not in it.
+    """
+    each = [settings.optim] if isinstance(settings.optim, Optim) else list(settings.optim.values())
+    moments = max({"adamw": 2, "muon": 2, "sgd": 1 if o.momentum else 0}[o.name] for o in each)
+    trained = sum(p.numel() for p in lm.part.parameters() if p.requires_grad)
+    split = {
+        "weights": float(sum(p.nbytes for p in lm.model.parameters())),
+        "gradients": 4.0 * trained,
+        "moments": 4.0 * trained * moments,
+        "references and teachers": float(sum(p.nbytes for o in others for p in o.model.parameters())),
+    }
+    of_token, of_any = activation_bytes(lm)
+    parts = split | {f"activations of {tokens:,} tokens": of_token * tokens, "joined weights": of_any}
+    total = sum(parts.values())
+    text = f"{total / MB:,.0f} MB: " + ", ".join(f"{name} {size / MB:,.0f}" for name, size in parts.items() if size)
+    if settings.shard:
+        text += f"; {sum(split.values()) / MB:,.0f} MB of it are divided by the number of ranks"
+    room = memory_bytes()
+    if lm.model.device.type == "cuda":
+        room = torch.cuda.get_device_properties(lm.model.device).total_memory
+    if total > room:
+        warnings.warn(
+            f"an update needs {total / MB:,.0f} MB, and there are {room / MB:,.0f}: set micro_batch, "
+            "gradient_checkpointing, lora, or shard with several GPUs",
+            stacklevel=2,
+        )
+    return {"memory of an update": Line(text, megabytes=total / MB, **{k: v / MB for k, v in parts.items()})}
 
 
 def _sizes(model: nn.Module, part: nn.Module) -> dict[str, Line]:
-    """Parameters, memory and disk of a training with AdamW, of which `part` is trained."""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    """Parameters and disk of a training with AdamW, of which `part` is trained."""
     trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
     size = sum(p.numel() for p in model.parameters())
-    state = 4 * trained * (1 + _MOMENTS)  # bytes: gradients and moments in memory, weights and moments on disk; fp32
-    memory, disk = (weights + state) / MB, state / MB
+    state = 4 * trained * (1 + _MOMENTS)  # bytes of weights and moments in fp32
+    disk = state / MB
     return {
         "parameters": Line(f"{size:,}, of which {trained:,} are trained", all=size, trained=trained),
-        "memory": Line(f"{memory:,.0f} MB for weights, gradients and moments", megabytes=memory),
         "disk": Line(f"{disk:,.1f} MB a checkpoint", megabytes=disk),
     }
