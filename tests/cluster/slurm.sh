@@ -6,9 +6,9 @@ mkdir /run/munge
 for folder in /etc/munge /var/log/munge /var/lib/munge /etc/slurm; do mount -t tmpfs -o mode=755 cluster $folder; done
 head -c 1024 /dev/urandom >/etc/munge/munge.key
 chmod 400 /etc/munge/munge.key
-for k in 0 1 2 3; do ln -s /dev/null /run/gpu$k; done  # a GPU is a device file
+for k in {0..7}; do ln -s /dev/null /run/gpu$k; done  # a GPU is a device file
 mkdir small && mount -t tmpfs -o size=1m small small  # a disk of all nodes that is soon full
-echo 'Name=gpu File=/run/gpu[0-3]' >/etc/slurm/gres.conf
+echo 'Name=gpu File=/run/gpu[0-7]' >/etc/slurm/gres.conf
 cat >/etc/slurm/slurm.conf <<END
 ClusterName=test
 SlurmctldHost=login
@@ -34,7 +34,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 MinJobAge=3600
 GresTypes=gpu
-NodeName=node[1-2] CPUs=16 RealMemory=130000 Gres=gpu:4
+NodeName=node[1-2] CPUs=64 RealMemory=270000 Gres=gpu:8
 PartitionName=gpu Nodes=ALL Default=YES PriorityTier=2 PreemptMode=OFF
 PartitionName=spare Nodes=ALL PriorityTier=1 GraceTime=20
 END
