@@ -59,7 +59,7 @@ def course(folder: Path, submissions: int, items: int, hang: bool) -> list[str]:
 
 def pages(out: Path) -> dict[str, bytes]:
     """All that is written but the records."""
-    files = [p for p in out.rglob("*") if p.is_file() and "records" not in p.parts and p.name != ".lock"]
+    files = [p for p in out.rglob("*") if p.is_file() and "records" not in p.parts and not p.name.startswith(".lease-")]
     return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 

@@ -144,7 +144,7 @@ def test_leftovers_of_kills_are_removed(toy, tmp_path: Path) -> None:
     (tmp_path / "checkpoints/segments").mkdir()
     (tmp_path / "checkpoints/segments/.abc.safetensors.77").touch()
     run(toy("save_every=1"), tmp_path)
-    assert [p.name for p in tmp_path.rglob(".*")] == [".lock"]
+    assert [p.name for p in tmp_path.rglob(".*")] == [".lease-4"]
 
 
 def test_modes_of_files_follow_the_umask(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_modes_of_files_follow_the_umask(tmp_path: Path) -> None:
         run(load_recipe("cartpole", smoke=True), tmp_path / "b")
     finally:
         os.umask(before)
-    files = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"]
+    files = [p for p in tmp_path.rglob("*") if p.is_file() and not p.name.startswith(".lease-")]
     assert {p.suffix for p in files} >= {".safetensors", ".json", ".yaml", ".jsonl"}
     assert {oct(stat.S_IMODE(p.stat().st_mode)) for p in files} == {"0o640"}
 

@@ -24,7 +24,11 @@ TWINS = [item | {"question": item["question"].replace("plus", "and"), "target": 
 
 def produced(course: Course) -> dict[str, bytes]:
     """What the command writes, but for the records."""
-    files = [p for p in course.out.rglob("*") if p.is_file() and "records" not in p.parts and p.name != ".lock"]
+    files = [
+        p
+        for p in course.out.rglob("*")
+        if p.is_file() and "records" not in p.parts and not p.name.startswith(".lease-")
+    ]
     return {str(p.relative_to(course.out)): p.read_bytes() for p in files}
 
 

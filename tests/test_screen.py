@@ -94,7 +94,9 @@ def test_verbs_on_a_terminal(tmp_path: Path) -> None:
     reason = "the rewards of the environment have become infinite, as they do where nobody has set bounds to them"
     RunFolder(runs / "cartpole").write_status("failed", {"step": 3}, reason=reason)
     listed = on_terminal("runs", cwd=tmp_path)
-    assert all(word in listed.split() for word in [*reason.split(), "cartpole", "pocket", "DQN", "SFT", "failed:"])
+    assert all(
+        word in listed.split() for word in [*f"{reason};".split(), "cartpole", "pocket", "DQN", "SFT", "failed:"]
+    )
     wrong = on_terminal(
         "train", "cartpole", "optim.learning_rate_of_the_optimizer=3", "network.hidden_sizes=4", cwd=tmp_path
     )

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from cluster.namespaces import until
 from conftest import TESTS, run
 from forked import Program
 
@@ -16,6 +18,13 @@ from rllab.core.trainer import Trainer
 from rllab.testing import outcome
 
 CHILD = """
+
+@dataclass(kw_only=True)
+class Stage(Regression):
+    def collect(self, step: int) -> Round:
+        assert not __import__("pathlib").Path("broken").exists(), "no answer"
+        return (yield from super().collect(step))
+
 
 @dataclass(kw_only=True)
 class Child(Regression):
@@ -29,7 +38,7 @@ rllab.core.recipe.recipes_folder = lambda: Path("recipes").resolve()
 from rllab.cli import main
 main()
 """
-STAGE = "algo: mine.py:Regression\ntotal_steps: 16\nsave_every: 1\neval_every: 4\nslow: 0.1\n"
+STAGE = "algo: mine.py:Stage\ntotal_steps: 16\nsave_every: 1\neval_every: 4\nslow: 0.1\n"
 
 
 @pytest.fixture
@@ -45,9 +54,9 @@ def lab(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(lab: Path, name: str) -> Program:
+def start(lab: Path, name: str, **env: str) -> Program:
     words = [str(lab / "main.py"), "train", "child", "--name", name, "--quiet"]
-    return Program(words, cwd=lab, env=os.environ | {"RLLAB_HOME": str(lab / "home")})
+    return Program(words, cwd=lab, env=os.environ | {"RLLAB_HOME": str(lab / "home")} | env)
 
 
 def stage(lab: Path, rounds: int) -> RunFolder:
@@ -71,7 +80,7 @@ def test_others_wait_for_a_stage_and_take_over_if_it_dies(lab: Path) -> None:
     others = [start(lab, f"other-{i}") for i in range(2)]
     interrupted = start(lab, "interrupted")
     for process in (*others, interrupted):
-        process.wait_for_error(f"waits for {folder.path}, which another process trains: round ")
+        process.wait_for_error(f"child waits for run:stage, which {folder.owner} trains in {folder.path}: round ")
     before = time.monotonic()
     kill(interrupted, signal.SIGINT)
     _, shown = interrupted.communicate(60)
@@ -87,6 +96,52 @@ def test_others_wait_for_a_stage_and_take_over_if_it_dies(lab: Path) -> None:
     assert rows == outcome(whole)[1]
     weights = [f.path / "checkpoints/00000016/model.safetensors" for f in (folder, whole.folder)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_one_goes_on_with_a_stopped_stage_and_the_others_learn_why_it_failed(lab: Path) -> None:
+    """The first is stopped for its scheduler, and stays away. The one that goes on with the stage fails."""
+    (lab / "recipes/stage.yaml").write_text(STAGE.replace("16", "9999"))
+    first = start(lab, "first")
+    folder = stage(lab, 2)
+    others = [start(lab, f"other-{i}") for i in range(3)]
+    for process in others:
+        process.wait_for_error(f"child waits for run:stage, which {folder.owner} trains in {folder.path}: round ")
+    kill(first, signal.SIGUSR1)
+    assert first.communicate(60)[1] and first.returncode == 99
+    until(lambda: bool(folder.owner), "one goes on with the stage")
+    for process in others:
+        if process.pid != folder.owner.pid:  # type: ignore[union-attr]
+            process.wait_for_error(f"child waits for run:stage, which {folder.owner} trains in {folder.path}: round ")
+    (lab / "broken").touch()
+    texts = [process.communicate(60)[1] for process in others]
+    codes = sorted((process.returncode, text) for process, text in zip(others, texts, strict=True))
+    assert [number for number, _ in codes] == [1, 2, 2], texts
+    for _, text in codes[1:]:
+        assert "child.yaml:2: model: run:stage, a stage that this run has waited for, failed on " in text, text
+        assert text.endswith(f": no answer. The same command goes on with it, in {folder.path}\n"), text
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("ended", ["done", "killed"])
+def test_ranks_wait_together_and_go_on_together(ended: str, lab: Path) -> None:
+    first = start(lab, "first")
+    folder = stage(lab, 2)
+    kill(first, signal.SIGSTOP)  # until both wait
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(lab, "ranks", RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(2)]
+    ranks[0].wait_for_error(f"child waits for run:stage, which {folder.owner} trains in {folder.path}: round ")
+    time.sleep(3)
+    kill(first, signal.SIGCONT if ended == "done" else signal.SIGKILL)
+    shown = [process.communicate(120)[1] for process in ranks]
+    first.communicate(60)
+    if ended == "done":
+        assert [process.returncode for process in ranks] == [0, 0], shown
+    else:  # it would go on, but for a checkpoint of one rank
+        assert [process.returncode for process in ranks] == [2, 2], shown
+        assert "was saved by 1 ranks" in shown[0]
 
 
 def test_from_python_the_wait_is_a_warning(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from rllab.cli.app import LOOK, AsJson, Figure, Runs, app
+from rllab.core.errors import Mistake
 
 RECIPE_GROUPS = CONTROL, BOARD_GAMES, LANGUAGE_MODELS, NEEDS_GPU = "control", "games", "language models", "needs a GPU"
 SCREEN = 40  # rows of a table
@@ -82,28 +83,31 @@ def show(
 
 
 @verb()
-def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """List the runs in a folder, with their state and result.
+def runs(
+    runs: Runs = Path("runs"),
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Refresh the table every two seconds, until Ctrl-C.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs in a folder, on whatever node they are trained.
 
-    Below the table stands why a run failed or was stopped, and when; and which file of a run is damaged.
+    Below the table stands where a run is trained; why one failed or was stopped, and when, with the command that goes
+    on with it; and which file of a run is damaged.
     """
-    from rllab.cli.results import summary
-    from rllab.cli.tables import table
+    from rllab.cli.results import overview, summary
+    from rllab.cli.screen import repeat, room
     from rllab.core.run import list_runs
 
-    rows = [summary(run) for run in list_runs(runs)]
-    brief = ("run", "algo", "seed", "state", "step")
-    table(
-        rows if as_json else [{k: row[k] for k in brief} | {"result": _result(row)} for row in rows],
-        as_json,
-    )
-    for row in () if as_json else rows:
-        if row["problem"]:
-            print(f"{row['run']} {row['state']}: {row['problem']}")
+    def rows() -> list[dict[str, Any]]:
+        return [summary(run) for run in list_runs(runs)]
 
-
-def _result(row: dict[str, Any]) -> str:
-    return f"{row['headline']}, {row['expect']}" if row["expect"] else row["headline"]
+    if watch and (as_json or not sys.stdout.isatty()):
+        raise Mistake("--watch refreshes a table on a terminal; rllab runs --json prints it once, for programs")
+    if watch:
+        repeat(lambda width: overview(rows(), width))
+    else:
+        print(json.dumps(rows()) if as_json else "\n".join(overview(rows(), room())))
 
 
 @verb()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.cli.screen import break_lines
-from rllab.core.errors import Stopped
+from rllab.core.errors import Mistake, Stopped
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.stages import Train, made_otherwise, resolve_models, stage, stage_folder
@@ -21,6 +21,7 @@ from rllab.evals.diagnosis import Diagnosis
 SECONDS_BETWEEN_LINES = 10.0
 Ends = Callable[[dict[str, float]], bool]
 """Whether a run is left stopped after the round with these metrics."""
+SECONDS_BETWEEN_LOOKS = 60.0  # at a stage that another process trains
 
 
 def train_to_end(
@@ -67,7 +68,7 @@ def _stages(name: str, stop: Stop, wait: "Waiting", quiet: bool) -> Train:
     def train_stage(stage: Recipe, folder: RunFolder) -> None:
         why = "has changed since it was trained, and is trained again" if made_otherwise(folder) else "is trained first"
         trainer = Trainer(resolve_models(stage, Path("runs"), train_stage, wait), folder, stop=stop)
-        if name != f"run:{stage.name}":
+        if name != f"run:{stage.name}" and trainer.engine.rank == 0 and folder.state != "done":
             print(f"{name} needs run:{stage.name}, which {why}, in {folder.path}", file=sys.stderr)
         _watch_to_end(trainer, quiet)
 
@@ -75,26 +76,33 @@ def _stages(name: str, stop: Stop, wait: "Waiting", quiet: bool) -> Train:
 
 
 class Waiting:
-    """Waits a second for a stage that another process trains. Shows now and then how far it is, and ends at a stop."""
+    """Waits a second for a stage that another process trains. Shows who does, and now and then how far it is."""
 
     def __init__(self, name: str, stop: Stop) -> None:
-        self._name, self._stop, self._shown = name, stop, -SECONDS_BETWEEN_LINES
+        self._name, self._stop = name, stop
+        self._shown, self._at = "", 0.0
 
-    def __call__(self, folder: RunFolder) -> None:
-        """Waits for the stage in `folder`.
+    def __call__(self, stage: str, folder: RunFolder) -> None:
+        """Waits for the run of a stage in `folder`.
 
         Raises:
             Stopped: a stop was requested.
         """
-        if time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES and os.environ.get("RANK", "0") == "0":
-            self._shown = time.monotonic()
-            done = f"round {folder.metrics.last().get('step', 0)}/{folder.plain()['total_steps']}"
-            print(f"{self._name} waits for {folder.path}, which another process trains: {done}", file=sys.stderr)
-        for _ in range(10):
-            if self._stop:
-                waited = f"while it waited for {folder.path}, which another process trains"
-                raise Stopped(f"{self._name}: by {self._stop.reason} {waited}; the same command waits again")
-            time.sleep(0.1)
+        who = f"run:{stage}, which {folder.owner or 'another process'} trains in {folder.path}"
+        who += ", but gives no sign of life" * folder.is_silent
+        if who != self._shown or time.monotonic() - self._at >= SECONDS_BETWEEN_LOOKS:
+            self._shown, self._at = who, time.monotonic()
+            if os.environ.get("RANK", "0") == "0":
+                print(f"{self._name} waits for {who}: {_rounds(folder)}", file=sys.stderr, flush=True)
+        self._stop.pause(who)
+
+
+def _rounds(folder: RunFolder) -> str:
+    try:
+        total = folder.plain()["total_steps"]
+    except Mistake:  # it is only just being created
+        return "it begins"
+    return f"round {folder.metrics.last().get('step', 0)}/{total}"
 
 
 def _watch_to_end(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> None:

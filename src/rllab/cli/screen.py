@@ -1,7 +1,13 @@
 """Text on a terminal: lines are broken between words where they are longer than the terminal is wide."""
 
+import math
 import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
+
+from rllab.core.messages import visible
 
 
 def break_lines(text: str, width: int, column: int = 0) -> str:
@@ -26,6 +32,28 @@ def break_lines(text: str, width: int, column: int = 0) -> str:
         lines.append(line)
         column = 0
     return "\n".join(lines)
+
+
+def room() -> float:
+    """The columns of the terminal that the output goes to; infinity where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+
+
+def repeat(show: Callable[[float], Sequence[str]], seconds: float = 2.0) -> None:
+    """Shows lines on the terminal, in place, again and again until Ctrl-C. show: the lines for so many columns."""
+    sys.stdout.write("\x1b[2J")
+    try:
+        while True:
+            columns, rows = shutil.get_terminal_size()
+            broken = (line for text in show(columns) for line in break_lines(text, columns).split("\n"))
+            lines = [line[at : at + columns] for line in broken for at in range(0, max(1, len(line)), columns)]
+            if len(lines) > rows - 1:
+                lines[rows - 2 :] = [f"({len(lines) - rows + 2} more lines)"]
+            sys.stdout.write("\x1b[H" + "".join(f"{visible(line)}\x1b[K\n" for line in lines) + "\x1b[J")
+            sys.stdout.flush()
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        print()
 
 
 class Screen:

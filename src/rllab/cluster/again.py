@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rllab.core.errors import MachineFault, RllabError, Stopped
+from rllab.core.lease import release_all
 from rllab.core.stop import Stop
 
 STARTS = 3  # so many starts in a row that saved no round are a failure
@@ -42,5 +43,6 @@ def leave(stop: Stop, work: str = "the round") -> NoReturn:
     """
     lost = f"by {stop.reason}; {work} has outlasted the warning and is lost"
     error = ask_again(Stopped(f"{lost}. The same command goes on from what is saved", stop.rounds))
+    release_all()  # else another node would wait for a sign of life before it goes on
     os.write(2, f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}\n".encode())
     os._exit(error.exit_code)

@@ -15,19 +15,21 @@ from rllab.core.run import RunFolder, find_run, parse_run
 from rllab.core.sources import copied_files
 
 
-def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path) -> None:
+def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path, *pause: Callable[[], object]) -> None:
     """Creates the folder of a run. In an existing run, checks that its settings are those of the recipe.
 
     A run without a checkpoint has nothing to continue from, so it gives way to a corrected command. The `total_steps`
     of an existing run may be raised, and what it must reach may be changed.
 
-    fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts; None to start from nothing.
+    fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts; None to start from nothing. pause: as in
+    `Lock.acquire`.
 
     Raises:
+        InUse: another process trains the run.
         Mistake: the folder holds a run with other settings, or there is no checkpoint to fork from.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock():
+    with folder.lock(*pause):
         if folder.exists and (folder.has_checkpoint or _same(folder, recipe, fork, named=True)):
             _continue(folder, recipe, fork)
             return

@@ -83,8 +83,9 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of a run, in a folder that all ranks share.
 
-    keep: the number of checkpoints that are kept. barrier: waits for all ranks. weights_alone: a checkpoint is intact
-    if its models are; what only a run that goes on needs, its trainer/ and segments, may be missing.
+    keep: the number of checkpoints that are kept. barrier: waits for all ranks. check: raises an error if another
+    process has taken the folder over. weights_alone: a checkpoint is intact if its models are; what only a run that
+    goes on needs, its trainer/ and segments, may be missing.
     """
 
     def __init__(
@@ -94,11 +95,12 @@ class Checkpoints:
         rank: int = 0,
         world: int = 1,
         barrier: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
         *,
         weights_alone: bool = False,
     ) -> None:
         self.folder, self.keep, self.rank, self.world, self.barrier = folder, keep, rank, world, barrier
-        self._weights_alone = weights_alone
+        self._check, self._weights_alone = check, weights_alone
         self._whole: set[int] = set()  # steps whose checkpoints were written or verified here, and need no second look
 
     def save(
@@ -162,6 +164,7 @@ class Checkpoints:
         write_atomic(aside / "manifest.json", json.dumps(manifest, indent=1))
         for folder in {p.parent for p in files}:
             _flush_folder(folder)
+        self._check()  # the files may have taken long
         if final.exists():  # a damaged checkpoint of the same step
             shutil.rmtree(final)
         os.rename(aside, final)

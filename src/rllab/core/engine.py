@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rllab.core.algorithm import Batch, Context, Outputs, Update, split
-from rllab.core.errors import Failed, FieldMistake, InUse, MachineFault, Mistake, RllabError
+from rllab.core.errors import Failed, FieldMistake, InUse, MachineFault, Mistake, RllabError, Stopped
 from rllab.core.optim import PartOptimizer
 from rllab.core.precision import autocast, multiplies_bf16
 from rllab.core.recipe import Settings
@@ -91,25 +91,26 @@ class Engine:
         """Calls `do` on rank 0 only; every rank waits and returns its result.
 
         Raises:
-            Mistake: on the other ranks, where `do` raised an RllabError on rank 0; InUse where it raised that.
+            Mistake: on the other ranks, where `do` raised an RllabError on rank 0; InUse or Stopped if it was that.
         """
         if self.world == 1:
             return do()
-        outcome: list[Any] = [None, None, Mistake]  # result, error message, kind of error
+        outcome: list[Any] = [None, None]  # result, error
         if self.rank == 0:
             try:
                 outcome[0] = do()
             except RllabError as error:
-                outcome[1:] = str(error), InUse if isinstance(error, InUse) else Mistake
+                outcome[1] = error if isinstance(error, InUse | Stopped) else Mistake(str(error))
                 raise
             finally:
                 dist.broadcast_object_list(outcome)
         else:
             dist.broadcast_object_list(outcome)
         result: T
-        result, error_message, kind = outcome
-        if error_message is not None:
-            raise kind(f"rank 0: {error_message}")
+        result, failure = outcome
+        if failure is not None:
+            failure.args = (f"rank 0: {failure}",)
+            raise failure
         return result
 
     def barrier(self) -> None:

@@ -47,7 +47,11 @@ class FieldMistake(Mistake):
 
 
 class InUse(Mistake):
-    """Another process trains the run."""
+    """Another process trains the run. lease: the number of its lease."""
+
+    def __init__(self, message: str, lease: int = 0) -> None:
+        super().__init__(message)
+        self.lease = lease
 
 
 class Failed(Exception):

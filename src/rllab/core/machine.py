@@ -28,8 +28,28 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "host": platform.node(),
+        "job": job(),
         "command": sys.argv,
     }
+
+
+def job() -> str:
+    """The number of the scheduler's job that this process belongs to, with its element of an array; "" outside of one.
+
+    Slurm's and Grid Engine's commands take it as it is, but for Grid Engine's elements: `qdel 7 -t 3` for 7_3.
+    """
+    env = os.environ
+    if array := env.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '')}"
+    if "SGE_TASK_ID" in env:  # "undefined" outside of arrays
+        number, task = env.get("JOB_ID", ""), env["SGE_TASK_ID"]
+        return number if task == "undefined" else f"{number}_{task}"
+    return env.get("SLURM_JOB_ID", "")
+
+
+def scheduler() -> str:
+    """The scheduler of that job, by the command that submits to it: sbatch, qsub, or "" outside of a job."""
+    return "qsub" if "SGE_TASK_ID" in os.environ else "sbatch" if "SLURM_JOB_ID" in os.environ else ""
 
 
 def processor() -> str:

@@ -4,7 +4,7 @@ runs/NAME/
   recipe.yaml       the values of all settings
   sources/          copies of the Python files that the recipe names
   env.json          machine, versions, revisions of the hub, and the run from which this one was forked
-  status.json       state (running, stopped, done, failed), step, time, reason, headline, expect
+  status.json       state (running, stopped, done, failed), step, time, host, job, scheduler, reason, headline, expect
   metrics.jsonl     one object per round
   samples.jsonl     sampled completions of a language model
   checkpoints/      see rllab.core.checkpoint
@@ -13,6 +13,7 @@ A damaged file is an error of its own run, which names it; `state`, `find_run` a
 """
 
 import json
+import platform
 import re
 import shutil
 import time
@@ -30,8 +31,9 @@ from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import read_json, write_atomic
 from rllab.core.lock import Lock
 from rllab.core.logs import Log, ranges
-from rllab.core.machine import environment
+from rllab.core.machine import environment, job, scheduler
 from rllab.core.names import did_you_mean
+from rllab.core.owner import Owner
 from rllab.core.recipe import Recipe, reached, read_recipe
 from rllab.core.sources import copied_files, copy_names, copy_sources, with_copies
 
@@ -164,23 +166,23 @@ class RunFolder:
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         self.write_status("running", {"step": self.metrics.last().get("step", 0)})
 
-    def lock(self) -> AbstractContextManager[object]:
-        """Holds the folder for this process until the context ends.
+    def lock(self, *pause: Callable[[], object]) -> AbstractContextManager[object]:
+        """Holds the folder for this process until the context ends; `pause` as in `Lock.acquire`.
 
         Raises:
             InUse: another process trains this run.
         """
-        return self._lock.acquire()
+        return self._lock.acquire(*pause)
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """Holds the lock; when the context ends, closes the files and releases the lock.
+    def open(self, *pause: Callable[[], object]) -> Iterator[None]:
+        """Holds the lock as `lock` does; when the context ends, closes the files and releases the lock.
 
         Raises:
             InUse: another process trains this run.
             Mistake: another process has changed its recipe since `recipe` read it.
         """
-        with self.lock():
+        with self.lock(*pause):
             if self._recipe_text is not None and self._text() != self._recipe_text:
                 raise Mistake(f"{self.path}: another process has given this run other settings since; choose a --name")
             self._remove_leftovers()
@@ -206,6 +208,20 @@ class RunFolder:
     def is_running(self) -> bool:
         """Whether a process trains the run now."""
         return self._lock.is_held
+
+    @property
+    def owner(self) -> Owner | None:
+        """The process that trains the run now, on whatever node; None if none does."""
+        return self._lock.owner
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether `has_left` has seen no sign of life of that process for a while: its node may be gone."""
+        return self._lock.is_silent
+
+    def has_left(self, lease: int) -> bool:
+        """Whether the process that was said to train this run, by an InUse with this lease, does so no more."""
+        return self._lock.is_over(lease)
 
     def status(self) -> dict[str, Any]:
         """The content of status.json; {} if there is none yet.
@@ -258,21 +274,28 @@ class RunFolder:
             "step": row["step"],
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
+        status |= {"host": platform.node(), "job": job(), "scheduler": scheduler()}
         status |= {"reason": reason, "headline": asdict(headline) if headline else None, "expect": expected}
         write_atomic(self.path / "status.json", json.dumps(status, indent=1))
 
     def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Appends a round's samples to samples.jsonl, then its row to metrics.jsonl."""
+        """Appends a round's samples to samples.jsonl, then its row to metrics.jsonl.
+
+        Raises:
+            MachineFault: another process has taken over, which is looked for every second.
+        """
+        self._lock.check(at_most_every=1.0)
         if samples:
             self.sampled.append([{"step": row["step"]} | dict(s) for s in samples])
         self.metrics.append([row])
 
     def check(self) -> None:
-        """Checks that the record of a run which is training is still in the folder.
+        """Checks that the record of a run which is training is still in the folder, and this process trains it.
 
         Raises:
-            MachineFault: the folder, its recipe or a log was deleted or replaced.
+            MachineFault: the folder, its recipe or a log was deleted or replaced, or another process has taken over.
         """
+        self._lock.check()
         self.metrics.check()
         self.sampled.check()
         if self.metrics.is_open and not self.exists:
@@ -316,6 +339,7 @@ class RunFolder:
 
         Warns if rows of earlier rounds are missing.
         """
+        self._lock.check()
         self.metrics.cut(step)
         last = self.metrics.last()
         self.sampled.cut(last.get("step", 0))

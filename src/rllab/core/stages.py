@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from rllab.core.checkpoint import Checkpoint, Checkpoints
+from rllab.core.engine import Engine, ranks
 from rllab.core.errors import FieldMistake, InUse, Mistake
 from rllab.core.names import Model, Term
 from rllab.core.needs import check_made
@@ -19,8 +20,8 @@ from rllab.core.run import RunFolder, find_run, parse_run
 
 Train = Callable[[Recipe, RunFolder], None]
 """Trains a recipe in a folder to the end."""
-Wait = Callable[[RunFolder], None]
-"""Waits about a second, while another process trains a run; called again until that ends."""
+Wait = Callable[[str, RunFolder], None]
+"""Called as (name of the stage, its folder), waits about a second while another process trains it; called again."""
 
 
 def resolve_models(recipe: Recipe, runs: Path, train: Train, wait: Wait | None = None) -> Recipe:
@@ -28,10 +29,12 @@ def resolve_models(recipe: Recipe, runs: Path, train: Train, wait: Wait | None =
 
     NAME is a run in `runs` or else a recipe, which is trained first. The run of such a stage lies below RLLAB_HOME. Its
     name contains a hash of the recipe's settings and files, so all recipes with this stage share one run. Where another
-    process trains it, this one waits with `wait`, by default with a warning, and goes on in its place if it dies.
+    process trains it, on whatever node, this one waits with `wait`, by default with a warning. It goes on in the place
+    of a process that was stopped or has died.
 
     Raises:
-        Mistake: there is no such run or checkpoint, or training the stage failed; with the file and line of the field.
+        Mistake: there is no such run or checkpoint, or training the stage failed, here or where it was waited for; with
+            the file and line of the field.
     """
     plain = dict(recipe.plain)
     for name, models in models_named(recipe).items():
@@ -98,7 +101,7 @@ def stage_folder(name: str, runs: Path, train: Train, wait: Wait | None = None) 
     name: `RUN`, `RUN@STEP`, or the name of a recipe. wait: as in `resolve_models`.
 
     Raises:
-        Mistake: there is no such run or checkpoint, or training failed.
+        Mistake: there is no such run or checkpoint, or training failed, here or where it was waited for.
     """
     name, step = parse_run(name)
     if not is_stage(name, runs):
@@ -106,23 +109,42 @@ def stage_folder(name: str, runs: Path, train: Train, wait: Wait | None = None) 
         return model_of(checkpoint_of(find_run(name, runs), step))
     recipe, folder = stage(name)
     check_made(name, folder)
-    while folder.state != "done":
+    while not _is_made(recipe, folder):
+        before = _failure(folder)
         try:
             train(recipe, folder)
-        except InUse:
-            _wait_for(name, folder, wait)
+        except InUse as other:
+            _wait_for(name, folder, other.lease, wait)
+            if (failure := _failure(folder)) not in ({}, before):
+                where = " of job ".join(filter(None, (str(failure.get("host")), failure.get("job"))))
+                message = (
+                    f"run:{name}, a stage that this run has waited for, failed on {where}: {failure.get('reason')}"
+                )
+                raise Mistake(f"{message}. The same command goes on with it, in {folder.path}") from other
         except Mistake as error:
             message = f"run:{name}, a stage that is trained first, failed; its progress is saved in {folder.path}"
             raise Mistake(f"{message}: {error}") from error
     return model_of(checkpoint_of(folder, step))
 
 
-def _wait_for(name: str, folder: RunFolder, wait: Wait | None) -> None:
-    """Waits until no other process trains a run."""
+def _is_made(recipe: Recipe, folder: RunFolder) -> bool:
+    """Whether a stage is trained. Ranks may see that at different times, so rank 0 decides for all."""
+    if ranks()[1] == 1:
+        return folder.state == "done"
+    return Engine(recipe.settings, recipe.algorithm.large_products).first(lambda: folder.state == "done")
+
+
+def _wait_for(name: str, folder: RunFolder, lease: int, wait: Wait | None) -> None:
+    """Waits until the process that holds a lease trains a run no more. On each rank it is the same process."""
     if wait is None:
         warnings.warn(f"waiting for run:{name}, which another process trains in {folder.path}", stacklevel=2)
-    while folder.is_running:
-        wait(folder) if wait else time.sleep(1)
+    while not folder.has_left(lease):
+        wait(name, folder) if wait else time.sleep(1)
+
+
+def _failure(folder: RunFolder) -> dict[str, Any]:
+    """The status of a run that has failed; {} of another one."""
+    return folder.status() if folder.state == "failed" else {}
 
 
 def made_otherwise(folder: RunFolder) -> bool:

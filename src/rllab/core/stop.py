@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rllab.core.errors import Mistake
+from rllab.core.errors import Mistake, Stopped
 
 _SIGNALS = [s for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if (s := getattr(signal, n, None)) is not None]
 _WARNINGS = {s for n in ("SIGUSR1", "SIGUSR2") if (s := getattr(signal, n, None)) is not None}
@@ -75,6 +75,17 @@ class Stop:
     def _late(self, number: int, frame: FrameType | None) -> None:
         if self and self._leave:
             self._leave(self)
+
+    def pause(self, other: str = "another process") -> None:
+        """Waits a second for another process.
+
+        Raises:
+            Stopped: a stop was requested.
+        """
+        for _ in range(10):
+            if self:
+                raise Stopped(f"by {self.reason} while it waited for {other}; the same command waits again")
+            time.sleep(0.1)
 
     def __bool__(self) -> bool:
         if self.reason is None and self._deadline is not None and time.monotonic() >= self._deadline:

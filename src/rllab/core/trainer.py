@@ -55,23 +55,23 @@ class Trainer:
         if run is None:
             run = self.engine.first(lambda: next_run(resolved, Path(runs), fork).path)
         self.folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
-        self.engine.first(lambda: open_run(self.folder, resolved, fork, Path(runs)))
+        self.stop = stop if stop is not None else Stop()
+        self.engine.first(lambda: open_run(self.folder, resolved, fork, Path(runs), self.stop.pause))
         self.recipe = self.folder.recipe()
         self.settings, self.algorithm = self.recipe.settings, self.recipe.algorithm
         self._goals = resolved.own_goals()
-        self.stop = stop if stop is not None else Stop()
         self.step, self.restored, self.seconds, self.row = 0, 0, 0.0, Metrics(step=0)  # restored: step at the start
         self.headline: Headline | None = None
         self.tell: Callable[[str], None] = lambda line: None  # shows what takes long between two rows
         self.stopping, self._reported, self._saved_step, self._saved_at = False, True, 0, time.monotonic()
         e, checkpoints = self.engine, self.folder.path / "checkpoints"
-        self.checkpoints = Checkpoints(checkpoints, self.settings.keep, e.rank, e.world, e.barrier)
+        self.checkpoints = Checkpoints(checkpoints, self.settings.keep, e.rank, e.world, e.barrier, self.folder.check)
 
     def __iter__(self) -> Iterator[Metrics]:
-        if self.folder.state == "done":
+        if self.engine.first(lambda: self.folder.state == "done"):
             return
         with machine_faults("the last checkpoint is intact"), ExitStack() as held:
-            self.engine.first(lambda: held.enter_context(self.folder.open()))
+            self.engine.first(lambda: held.enter_context(self.folder.open(self.stop.pause)))
             try:
                 self.restore()
                 yield from self._rounds()
@@ -88,8 +88,8 @@ class Trainer:
 
     def _failed(self, error: BaseException) -> BaseException:
         """Saves the evidence and the reason of a failure. Returns the error to report."""
-        if isinstance(error, OSError):
-            self.folder.check()  # the error may only be that the folder is gone
+        if isinstance(error, OSError | Failed):
+            self.folder.check()  # the error may only be that the folder is gone, or another process's now
         if isinstance(error, FieldMistake):
             error = self.recipe.at(error)
         elif isinstance(error, Failed):
