@@ -280,6 +280,14 @@ def test_several_processes_share_the_trials_and_take_over_those_of_the_dead() ->
     assert len({t.settings["optim.lr"] for t in trials}) == most
 
 
+def test_a_run_that_another_command_trains_ends_the_sweep_and_is_no_failure() -> None:
+    Path("runs/x/t0").mkdir(parents=True)
+    for _ in range(STARTS + 1):
+        with RunFolder(Path("runs/x/t0")).lock(), pytest.raises(InUse, match="runs/x/t0: another process"):
+            sweep("x", LR, most=1)
+    assert sweep("x", LR, most=1)[0].study.trials()[0].outcome.state == "done"
+
+
 def test_equal_values_are_told_and_the_one_with_fewer_rounds_is_best() -> None:
     line = "sweep toy.yaml total_steps=2,3 noise=0.1 seed=4 --metric eval/error --quiet"
     Path("toys.py").write_text(Path("toys.py").read_text().replace("super().evaluate(0)", '{"eval/error": 1.0}'))

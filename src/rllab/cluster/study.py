@@ -138,7 +138,7 @@ class Study:
         return count
 
     def forgive(self, trial: Trial) -> None:
-        """Forgets the starts of a trial that was stopped in order."""
+        """Forgets the starts of a trial whose process was not killed."""
         self._storage.set_trial_user_attr(trial.id, "starts", (0, 0))
 
     def report(self, trial: Trial, step: int, value: float) -> None:

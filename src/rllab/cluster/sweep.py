@@ -204,10 +204,9 @@ class Sweep:
         _free_memory()  # of the trial before
         try:
             pruned = self._trained(trial, runs, train)
-        except (InUse, MachineFault):
-            raise
-        except Stopped:
-            self.study.forgive(trial)
+        except (InUse, MachineFault, Stopped):  # no fault of the settings
+            with suppress(OSError):  # the disk may be full
+                self.study.forgive(trial)
             raise
         except Exception as error:
             if not isinstance(error, RllabError):  # a fault of the lab or of somebody's function
