@@ -34,6 +34,9 @@ ELSEWHERE += ("./lab grade docs/assignment/",)
 ELSEWHERE += (
     "sbatch ",
     "qsub ",
+    "./lab fetch ",
+    "./lab wheelhouse ",
+    "RLLAB_WHEELHOUSE=",
     "./lab submit ",
     "cp slurm/site.example.sh",
     "source slurm/site.sh",
