@@ -198,7 +198,8 @@ def test_a_mistake_in_the_assignment_is_named_before_anything_is_measured(
     assert not course.out.exists()
 
 
-def test_kills_change_no_grade(course: Course) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.nightly)])
+def test_kills_change_no_grade(course: Course, kills: int) -> None:
     course.assign(
         sums={"task": "private.jsonl", "max_new_tokens": 24, "samples": 4, "points": 10},
         again={"task": "private.jsonl", "max_new_tokens": 16, "style": "zero-shot-cot", "points": 10},
@@ -210,19 +211,19 @@ def test_kills_change_no_grade(course: Course) -> None:
     whole, chance = course.grade(), random.Random(0)
     wanted = produced(course)
     course.out.rename(course.folder / "alone")
-    kills, fresh = 0, os.environ | {"NUMBA_CACHE_DIR": str(course.folder / "compiled")}  # as on a new machine
-    for kill in range(100):
+    fresh = os.environ | {"NUMBA_CACHE_DIR": str(course.folder / "compiled")}  # as on a new machine
+    for _ in range(kills):
         lines = _lines(course)
         process = Program([*line, "--out", str(course.out)], env=fresh)
-        while process.poll() is None and (kill > 0 or _lines(course) == lines):
+        while process.poll() is None and _lines(course) == lines:
             time.sleep(0.02)  # each life measures something, so that there is an end
         time.sleep(chance.uniform(0, 0.5))
-        if process.poll() is not None:
-            break
+        assert process.poll() is None, "it has ended before it was killed so often"
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        kills += 1
-    assert process.returncode == 0 and kills and list((course.folder / "compiled").rglob("*.nbi"))
+    process = Program([*line, "--out", str(course.out)], env=fresh)
+    process.communicate(timeout=600)
+    assert process.returncode == 0 and list((course.folder / "compiled").rglob("*.nbi"))
     assert course.grade() == whole and produced(course) == wanted
     assert _all_end(str(course.folder))
 
