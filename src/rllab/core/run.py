@@ -279,11 +279,7 @@ class RunFolder:
         write_atomic(self.path / "status.json", json.dumps(status, indent=1))
 
     def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Appends a round's samples to samples.jsonl, then its row to metrics.jsonl.
-
-        Raises:
-            MachineFault: another process has taken over, which is looked for every second.
-        """
+        """Appends a round's samples to samples.jsonl, then its row to metrics.jsonl, if the lock is still held."""
         self._lock.check(at_most_every=1.0)
         if samples:
             self.sampled.append([{"step": row["step"]} | dict(s) for s in samples])
