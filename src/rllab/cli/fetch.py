@@ -21,7 +21,7 @@ def fetch(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the models and data sets that a recipe needs, for nodes without a network.
+    """Fetch a recipe's models and data, for nodes without a network.
 
     They are downloaded into the hub's cache, HF_HOME, and then opened without the hub in a process of its own. What is
     in the cache keeps its revision. Stages, as in `model: run:pocket`, are not trained, but what they need is fetched.

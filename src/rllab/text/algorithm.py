@@ -52,9 +52,7 @@ class TextAlgorithm(Algorithm):
     task: Annotated[Callable[..., Any], TASKS]  # the rows of text: a task's name, mine.py:Task or mine.jsonl
     model: Annotated[str, Model(hub=True)] = ""  # a folder, a name on the hub, or run:NAME; "": a new model of `shape`
     shape: dict[str, Any] = field(default_factory=dict)  # a new model: model_type and settings of its config
-    tokenizer: Annotated[str, Model(hub=True, tokenizer=True)] = (
-        ""  # of a new model: as `model` names it; "": made from the task
-    )
+    tokenizer: Annotated[str, Model(hub=True, tokenizer=True)] = ""  # of a new model, as `model`; "": from the task
     lora: Lora | None = None  # train adapters instead of all weights
     gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
     batch_size: Count = 32  # rows of a round, over all ranks
