@@ -26,9 +26,7 @@ from rllab.core.errors import MachineFault
 from rllab.core.owner import Owner
 
 BEAT = 10.0  # seconds between two beats of an owner
-BEATS = (
-    7.5  # a lease expires after so many beats that failed to come; network file systems may show files a minute late
-)
+BEATS = 7.5  # a lease expires after so many beats failed to come; network file systems show files up to a minute late
 CLOCKS = 60.0  # seconds that the clocks of two hosts may differ, where one look must decide whether a lease is held
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 _held = set["Lease"]()

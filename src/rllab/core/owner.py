@@ -35,7 +35,7 @@ class Owner:
         """This process."""
         pid = os.getpid()
         since = datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(platform.node(), *_system(), pid, _state_and_start(pid)[1], _user(os.geteuid()), job(), since)
+        return cls(platform.node(), *_system(), pid, _state_and_start(pid)[1], _user(), job(), since)
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Owner":
@@ -46,7 +46,7 @@ class Owner:
     @property
     def is_here(self) -> bool:
         """Whether it runs, or ran, where this process could see it: on this host, since its last boot."""
-        known = self.pid and (self.space or sys.platform != "linux")
+        known = self.pid and (self.space or sys.platform not in ("linux", "win32"))  # os.kill ends a process on Windows
         return bool(known) and (self.host, self.boot, self.space) == (platform.node(), *_system())
 
     @property
@@ -66,7 +66,7 @@ class Owner:
     @property
     def is_this_user(self) -> bool:
         """Whether it is a process of this process's user."""
-        return self.user == _user(os.geteuid())
+        return self.user == _user()
 
     def __str__(self) -> str:
         where = f" of job {self.job}" if self.job else ""
@@ -90,11 +90,13 @@ def _state_and_start(pid: int) -> tuple[str, int]:
         return "", 0
 
 
-def _user(number: int) -> str:
-    """The name of a user, or its number where it has none."""
+def _user() -> str:
+    """The name of this process's user, or its number where it has none."""
     try:
         import pwd
 
-        return pwd.getpwuid(number).pw_name
-    except (ImportError, KeyError):
-        return str(number)
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except ImportError:
+        return os.environ.get("USERNAME", "")
+    except KeyError:
+        return str(os.geteuid())
