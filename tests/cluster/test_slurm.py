@@ -1,10 +1,12 @@
 """Jobs on a real Slurm, with the job script of the clone: trained, warned, started again, cancelled, crashed."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from cluster.jobs import (
     RECIPE,
@@ -20,6 +22,7 @@ from cluster.jobs import (
     until_it_trains,
 )
 from cluster.namespaces import Cluster, until
+from rllab.core.load import model_folder
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 
@@ -101,6 +104,37 @@ def test_two_nodes_with_two_tasks_equal_one_process(jobs: Slurm) -> None:
         for one, two in zip(rows(whole), rows(jobs.run(job, "toy")), strict=True):
             assert two == pytest.approx(one, rel=1e-4)
         assert len(list((jobs.run(job, "toy") / "checkpoints").glob("*10/trainer/rank-*.json"))) == tasks
+
+
+@pytest.mark.nightly
+def test_a_sharded_run_of_two_nodes_goes_on_at_one(jobs: Slurm) -> None:
+    """Saved by four ranks on two nodes and continued by two on one, it ends as a run that nobody has split."""
+    words = ("pocket", "--smoke", "precision=fp32", "batch_size=8", "optim={name: sgd, lr: 0.1}", "--name", "split")
+    for steps, nodes in ((2, 2), (4, 1)):
+        shards = ("shard=true", f"total_steps={steps}")
+        job = jobs.submit(f"--nodes={nodes}", "--ntasks-per-node=2", words=(*words, *shards))
+        assert jobs.end(job)["JobState"] == "COMPLETED", jobs.log(job)
+    changes = [*words[2:-2], "total_steps=4"]
+    for _ in Trainer(load_recipe("pocket", changes, smoke=True), jobs.clone / "runs/whole"):
+        pass
+    folders = (Path(model_folder(f"run:{name}", jobs.clone / "runs")) for name in ("whole", "split"))
+    one, two = (load_file(folder / "model.safetensors") for folder in folders)
+    for name, w in one.items():
+        assert float((two[name] - w).norm()) <= 1e-6 * float(w.norm()), name
+
+
+def test_a_rank_that_dies_ends_the_job(jobs: Slurm) -> None:
+    """The others wait for it in a collective operation; the job has failed within seconds and is not repeated."""
+    job = jobs.submit("--nodes=2", words=toy(jobs.clone, "total_steps: 1000", "slow: 0.1"))
+    until_it_trains(jobs.run(job, "toy"))
+    start = time.monotonic()
+    rank = f"[r]llab train toy.yaml --name toy-job{job}"
+    jobs.cluster.output(
+        "srun", f"--jobid={job}", "--overlap", "--nodelist=node2", "--nodes=1", "pkill", "-9", "-f", rank
+    )
+    ended = jobs.end(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0") and time.monotonic() - start < 30, jobs.log(job)
+    assert not (jobs.run(job, "toy") / "again").exists()
 
 
 @pytest.mark.nightly
