@@ -6,7 +6,7 @@ contract of the cartpole recipe).
 """
 
 MUTANTS = [
-    ("optimizer is not restored", "core/trainer.py", "self.optimizers.load_state(shared[\"optim\"])", "pass", ""),
+    ("optimizer is not restored", "core/trainer.py", "self.optimizers.load_state(shared[\"optim\"], checkpoint.fill)", "pass", ""),
     ("weights are not restored", "core/trainer.py", "load_parts(self.algorithm.parts(), checkpoint)", "pass", ""),
     ("state is not restored", "core/trainer.py", "self.algorithm.load_state(", "len(", ""),
     ("step is saved one too high", "core/trainer.py", 'shared = {"step": self.step,', 'shared = {"step": self.step + 1,', ""),
@@ -16,8 +16,8 @@ MUTANTS = [
     ("chance ignores the index", "core/algorithm.py", "_purpose(purpose), *index]", "_purpose(purpose)]", "test_trainer.py::test_chance_is_a_function_of_seed_purpose_and_index"),
     ("chance ignores the seed", "core/algorithm.py", "[self.seed, rank,", "[0, rank,", ""),
     ("chance is the process's own", "core/algorithm.py", "np.random.Generator(np.random.PCG64(self._entropy(purpose, index, shared)))", "np.random.default_rng()", ""),
-    ("a micro-batch is dropped", "core/engine.py", "for batch in pieces:", "for batch in [*pieces][:1]:", ""),
-    ("tensors in the state are left out", "core/checkpoint.py", "tensors[path] = _tensor(tree)", "tensors[path] = _tensor(tree) * 0", ""),
+    ("a micro-batch is dropped", "core/engine.py", "pieces = list(split(update.batch, self.micro_batch))", "pieces = list(split(update.batch, self.micro_batch))[:1]", ""),
+    ("tensors in the state are left out", "core/state.py", "tensors[path] = _tensor(tree)", "tensors[path] = _tensor(tree) * 0", ""),
     ("evaluation trains", "control/algorithm.py", "returns, lengths = self._measure(self.eval_episodes, 0, step)", "returns, lengths = self._measure(self.eval_episodes, 0, step); self.env_steps += 1", ""),
     ("evaluation draws anew each time", "control/vector.py", "self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index)", "import os; self.index, self._seeds = index, self.ctx.seeds(self.purpose, *index, *os.urandom(2))", ""),
     ("open episodes are forgotten", "control/vector.py", 'self.env.unwrapped.load_state_dict(state["env"])', "pass", ""),

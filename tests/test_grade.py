@@ -204,7 +204,7 @@ def test_kills_change_no_grade(course: Course, kills: int) -> None:
         sums={"task": "private.jsonl", "max_new_tokens": 24, "samples": 4, "points": 10},
         again={"task": "private.jsonl", "max_new_tokens": 16, "style": "zero-shot-cot", "points": 10},
     )
-    for i in range(2):
+    for i in range(kills + 1):
         course.adapter(f"s{i}", seed=i)
     course.recorded("ann")
     line = ["-m", "rllab", "grade", str(course.folder / "assignment.yaml"), str(course.submissions)]
@@ -217,7 +217,7 @@ def test_kills_change_no_grade(course: Course, kills: int) -> None:
         process = Program([*line, "--out", str(course.out)], env=fresh)
         while process.poll() is None and _lines(course) == lines:
             time.sleep(0.02)  # each life measures something, so that there is an end
-        time.sleep(chance.uniform(0, 0.5))
+        time.sleep(chance.uniform(0, 0.05))
         assert process.poll() is None, "it has ended before it was killed so often"
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)

@@ -40,6 +40,20 @@ def test_a_damaged_record_is_measured_again_and_kept(damage: Callable[[bytes], b
     assert record in course.records("ann") and len(course.records("ann")) == 2
 
 
+def test_a_batch_that_two_processes_write_counts_once(tmp_path: Path) -> None:
+    """A process may outlive the grader that was killed by some milliseconds, and another one goes on meanwhile."""
+    path = tmp_path / "record.jsonl"
+    record.begin(path, {"identity": "a"})
+    for batch, name in ((0, "first"), (0, "again"), (1, "next")):
+        record.append(path, {"rows": [{"name": name}], "batch": batch})
+    record.end(path, {"end": record.DONE})
+    known = record.read(path)
+    assert known is not None and known.end == record.DONE
+    assert [row["name"] for row in known.rows] == ["first", "next"]
+    record.append(path, {"rows": [], "batch": 3})
+    assert record.read(path) is None
+
+
 def test_the_record_of_another_counts_for_nothing(course: Course) -> None:
     course.recorded("ann", right=15)
     course.recorded("bob", right=30)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster.namespaces import UNSHARE, missing, until
-from conftest import run
+from conftest import TESTS, run
 
 from rllab.core import lease, owner
 from rllab.core.errors import InUse, MachineFault
@@ -248,9 +248,11 @@ def test_a_suspended_trainer_that_comes_back_finds_its_run_taken(when: str, toy,
         pytest.skip(why)
     words = ["slow=0.05", "total_steps=24", "threads=1", *(["save_every=1"] if when == "checkpoint" else [])]
     line = [*UNSHARE, sys.executable, "-c", TRAINED, str(tmp_path / "a"), *words]
-    frozen = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+    frozen = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
     log = tmp_path / "a/metrics.jsonl"
-    until(lambda: log.is_file() and log.read_bytes().count(b"\n") > 5, "it trains")
+    until(lambda: frozen.poll() is not None or (log.is_file() and log.read_bytes().count(b"\n") > 5), "it trains")
+    assert frozen.poll() is None, frozen.communicate()
     inner = int(Path(f"/proc/{frozen.pid}/task/{frozen.pid}/children").read_text())
     os.kill(inner, signal.SIGSTOP)
     until(lambda: owner._state_and_start(inner)[0] == "T", "it is suspended")

@@ -2,11 +2,12 @@
 
     {"identity": ..., ...}         all that decides the rows, and where they come from
     {"facts": {...}}               of what is submitted
-    {"rows": [...]}                a batch; one line for each
+    {"rows": [...], "batch": 0}    a batch; one line for each. Of two with one number the first counts
     {"end": "done", "before": ...}    or {"end": "fault", "why": ..., "before": ...}: a hash of the lines before
 
-A file without its end was cut off by a kill. Measuring goes on behind its last whole batch. A damaged one counts for
-nothing: it is kept beside, and the part measured anew.
+A file without its end was cut off by a kill. Measuring goes on behind its last whole batch. A process whose grader was
+killed may still write a batch after that, so they have numbers. A damaged file counts for nothing: it is kept beside,
+and the part measured anew.
 """
 
 import hashlib
@@ -82,7 +83,13 @@ def read(path: Path, identity: str = "") -> Record | None:
     if "identity" not in lines[0] or identity not in ("", lines[0]["identity"]):
         return None
     facts = next((line["facts"] for line in lines if "facts" in line), None)
-    batches = [line["rows"] for line in lines if "rows" in line]
+    batches = list[list[Row]]()
+    for line in (line for line in lines if "rows" in line):
+        number = line.get("batch", len(batches))
+        if number not in range(len(batches) + 1):
+            return None
+        if number == len(batches):
+            batches.append(line["rows"])
     last = lines[-1] if "end" in lines[-1] else {}
     if last and last.get("before") != hashlib.sha256(_before_last(content)).hexdigest():
         return None

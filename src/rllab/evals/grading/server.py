@@ -180,8 +180,8 @@ def _run(assignment: Assignment, base: "LanguageModel | None", job: Job) -> None
         place = Place(Path(job.path), job.kind, base, assignment.seed, job.seconds, job.memory, path.parent, folder)
         if (known := record.read(path)) and known.facts is None:
             record.append(path, {"facts": part.inspect(place)})
-        for rows in part.measure(place, job.done):
-            record.append(path, {"rows": rows})
+        for batch, rows in enumerate(part.measure(place, job.done), job.done):
+            record.append(path, {"rows": rows, "batch": batch})
         last = {"end": record.DONE}
     except MachineFault as error:
         last = {"end": "machine", "why": str(error)}
