@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from rllab.cluster import gpus
+from rllab.cluster.disk import existing
 from rllab.cluster.schedulers import scheduler_of
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake, RllabError
@@ -20,7 +21,7 @@ def examine(runs: Path) -> dict[str, str]:
     """A description of each by name. runs: the folder whose disk is looked at."""
     env = environment()
     packages = ", ".join(f"{k} {v}" for k, v in env["packages"].items() if v)
-    there = next(p for p in (runs.resolve(), *runs.resolve().parents) if p.exists())
+    there = existing(runs)
     free = shutil.disk_usage(there).free / 1e9
     schedulers = [n for n, command in (("Slurm", "sbatch"), ("Grid Engine", "qsub")) if shutil.which(command)]
     return {
