@@ -67,7 +67,7 @@ def test_a_long_run_is_shown_on_one_screen(tmp_path: Path) -> None:
     assert len(curves(tmp_path, "cartpole", "--of", "eval/return", "--all").stdout.splitlines()) == 10_001
 
 
-def test_seeds_are_drawn_as_their_mean_with_an_interval(tmp_path: Path) -> None:
+def test_seeds_are_drawn_as_their_interquartile_mean_with_an_interval(tmp_path: Path) -> None:
     from rllab.core.run import RunFolder
     from rllab.evals.curves import by_seed
 
@@ -82,5 +82,5 @@ def test_seeds_are_drawn_as_their_mean_with_an_interval(tmp_path: Path) -> None:
     done = curves(tmp_path, *names, "--of", "eval/return", "--figure", str(figure))
     assert done.exit_code == 0 and f"{figure} is written" in done.stderr
     text = figure.read_text()
-    assert "mean of 3 seeds, 95 % interval" in text and "cartpole: eval/return over step" in text
+    assert "interquartile mean of 3 seeds, 95 % interval" in text and "cartpole: eval/return over step" in text
     assert "FillBetween" in text

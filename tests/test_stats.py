@@ -146,6 +146,17 @@ def test_interquartile_mean() -> None:
     assert stats.interquartile_mean(values) == pytest.approx((0.5 * 5 + 6 + 7 + 0.5 * 20) / 3)
     low, high = stats.interquartile_interval(np.random.default_rng(0).normal(0, 1, (10, 6)))
     assert low < high
+    assert stats.interquartile_mean(np.array([3.0])) == 3.0 and stats.interquartile_mean(np.array([3.0, 4])) == 3.5
+
+
+def test_the_interval_of_an_interquartile_mean_over_seeds() -> None:
+    """Of four seeds, of which one failed, the middle two count; which values a resample can have is enumerated."""
+    seeds = np.array([0.0, 10, 11, 12])
+    every = [sum(sorted(drawn)[1:3]) / 2 for drawn in itertools.product(seeds, repeat=4)]
+    known = np.quantile(every, [0.025, 0.975])
+    assert stats.interquartile_interval(seeds) == pytest.approx(known)
+    assert stats.bootstrap(seeds, stats.interquartile_means) == pytest.approx(known)
+    assert stats.interquartile_interval(seeds[:, None]) == stats.interquartile_interval(seeds)
 
 
 def test_pass_at_k_is_the_share_of_draws_with_a_right_one() -> None:

@@ -201,16 +201,20 @@ def _ratio(whole: int, power: int) -> float:
 def interquartile_mean(scores: np.ndarray) -> float:
     """Returns the mean of the middle half of the scores (Agarwal et al. 2021, section 4.3).
 
-    scores: array of any shape, such as [runs, tasks].
-
+    scores: array of any shape, such as [runs, tasks]. Of one or two scores it is their mean.
 
     >>> interquartile_mean(np.array([0.0, 1, 2, 3, 4, 5, 6, 100]))
     3.5
     """
-    return float(_interquartile(np.asarray(scores, float).reshape(1, -1))[0])
+    return float(interquartile_means(np.asarray(scores, float).reshape(1, -1))[0])
 
 
-def _interquartile(values: np.ndarray) -> np.ndarray:
+def interquartile_means(values: np.ndarray) -> np.ndarray:
+    """Returns the interquartile mean of each row, [R], of values [R, N]: a statistic for `bootstrap`.
+
+    >>> bootstrap(np.full(5, 7.0), interquartile_means)
+    (7.0, 7.0)
+    """
     n = values.shape[1]
     weight = np.clip(np.minimum(np.arange(1, n + 1) - n / 4, n - np.arange(n) - n / 4), 0, 1)
     return np.sort(values, 1) @ weight / weight.sum()  # type: ignore[no-any-return]
@@ -219,9 +223,10 @@ def _interquartile(values: np.ndarray) -> np.ndarray:
 def interquartile_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
     """Returns the interval of the interquartile mean; runs are resampled within their task.
 
-    scores: array of shape [R, T] of R runs and T tasks.
+    scores: array of shape [R] of R runs, or [R, T] of R runs and T tasks.
     """
-    return stratified_bootstrap(list(np.asarray(scores, float).T), _interquartile, confidence)
+    scores = np.asarray(scores, float)
+    return stratified_bootstrap(list(scores.reshape(len(scores), -1).T), interquartile_means, confidence)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

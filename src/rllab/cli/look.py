@@ -128,7 +128,8 @@ def curves(
 ) -> None:
     """Show metrics of runs over rounds, tokens, steps or seconds.
 
-    A figure shows runs that differ in their seed alone as their mean with a 95 % interval.
+    A figure shows runs that differ in their seed alone as their interquartile mean with a 95 %
+    interval.
     """
     from rllab.cli.tables import table
     from rllab.core.run import find_run

@@ -13,7 +13,7 @@ import numpy as np
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
-from rllab.stats import bootstrap
+from rllab.stats import interquartile_interval, interquartile_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,8 @@ def by_seed(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
 def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -> None:
     """Draws a panel for each metric over the second column of the rows.
 
-    A group of several runs is their mean with its 95 % interval, and each of them thin behind it; one run is a line.
+    A group of several runs is their interquartile mean with its 95 % bootstrap interval (Agarwal et al. 2021), and each
+    of them thin behind it; one run is a line.
     groups: label -> names of runs that differ in their seed alone. path: .svg, .png or .pdf.
 
     Raises:
@@ -123,13 +124,10 @@ def _draw_group(axes: "Axes", label: str, curves: list[list[tuple[float, float]]
         for x, y in curve:
             at[x].append(y)
     shared = sorted(x for x, ys in at.items() if len(ys) == len(curves))
-    means, (low, high) = (
-        [float(np.mean(at[x])) for x in shared],
-        np.array([bootstrap(np.array(at[x])) for x in shared]).reshape(-1, 2).T,
-    )
-    (line,) = axes.plot(
-        shared, means, marker=".", label=f"{label}, mean of {len(curves)} seeds, 95 % interval where they differ"
-    )
+    means = [interquartile_mean(np.array(at[x])) for x in shared]
+    low, high = np.array([interquartile_interval(np.array(at[x])) for x in shared]).reshape(-1, 2).T
+    what = f"interquartile mean of {len(curves)} seeds, 95 % interval where they differ"
+    (line,) = axes.plot(shared, means, marker=".", label=f"{label}, {what}")
     axes.fill_between(shared, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for curve in curves:
         axes.plot(*zip(*curve, strict=True), color=line.get_color(), alpha=0.3, linewidth=0.7)
