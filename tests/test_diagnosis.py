@@ -245,7 +245,7 @@ def test_the_newest_rounds_are_read_from_the_end(tmp_path: Path, monkeypatch: py
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The lines of logs that are read."""
     lines: list[bytes] = []
-    parse = logs._parsed
+    parse = logs.parsed
     monkeypatch.setattr(logs, "_parsed", lambda line: parse(lines.append(line) or line))  # type: ignore[func-returns-value]
     return lines
 

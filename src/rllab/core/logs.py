@@ -77,7 +77,7 @@ class Log:
         """The rows from the first to the last, without an incomplete last line. Lines that are no rows are skipped."""
         unreadable = []
         for number, line in enumerate(self._lines(), 1):
-            row = _parsed(line)
+            row = parsed(line)
             if row is None:
                 unreadable.append(number)
             else:
@@ -94,7 +94,7 @@ class Log:
         """The rows from the last to the first. No more of the file is read than the rows that are taken."""
         if self.path.is_file():
             with open(self.path, "rb") as file:
-                yield from (row for _, line in backward(file) if (row := _parsed(line)) is not None)
+                yield from (row for _, line in backward(file) if (row := parsed(line)) is not None)
 
     def last(self) -> Row:
         """The last row; {} if there is none. Only the end of the file is read."""
@@ -104,7 +104,7 @@ class Log:
         """Drops the rows after `step`, and an incomplete last line. What stays is not written again."""
         if self.path.is_file():
             with open(self.path, "r+b") as file:
-                kept = (end for end, line in backward(file) if (row := _parsed(line)) and row["step"] <= step)
+                kept = (end for end, line in backward(file) if (row := parsed(line)) and row["step"] <= step)
                 self._size = file.truncate(next(kept, 0))
                 os.fsync(file.fileno())
 
@@ -142,7 +142,7 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(words[:5]) + (f" and {len(words) - 5} more places" if len(words) > 5 else "")
 
 
-def _parsed(line: bytes) -> Row | None:
+def parsed(line: bytes) -> Row | None:
     """The row in a line; None if it is not a JSON object with a step."""
     try:
         row = json.loads(line)

@@ -1,0 +1,1 @@
+"""What people look at: reports, pages, and the trackers of others."""
