@@ -246,7 +246,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The lines of logs that are read."""
     lines: list[bytes] = []
     parse = logs.parsed
-    monkeypatch.setattr(logs, "_parsed", lambda line: parse(lines.append(line) or line))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(logs, "parsed", lambda line: parse(lines.append(line) or line))  # type: ignore[func-returns-value]
     return lines
 
 
