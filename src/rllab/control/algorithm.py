@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.episodes import play
+from rllab.control.episodes import OneEpisode, play
 from rllab.control.masks import action_mask
 from rllab.control.networks import load_weights
 from rllab.control.replay import Replay, replay_bytes
 from rllab.control.spec import EnvSpec, refuse_state
-from rllab.control.vector import Envs
+from rllab.control.vector import Envs, Transition
 from rllab.control.wrapped import Statistics
 from rllab.core.algorithm import Algorithm, Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake, Interrupted
@@ -144,6 +144,20 @@ class Control(Algorithm):
         given = mask if mask is not None else inside
         allowed = None if given is None else action_mask(given, self.envs.action_space)[None]
         return self._greedy(np.asarray(seen)[None], allowed)[0]
+
+    def single(self, seed: int, **more: Any) -> OneEpisode:
+        """One environment as evaluation has them, whose episode begins with `reset(seed=seed)`.
+
+        more: arguments of the constructor beside `env_kwargs`, such as `render_mode`.
+        """
+        spec = replace(self._spec, kwargs={**self._spec.kwargs, **more})
+        return OneEpisode(spec, seed, self.ctx.device, self.envs)
+
+    def greedy_steps(self, envs: OneEpisode) -> Iterator[Transition]:
+        """Plays greedily, in an environment that `single` has made, until its episode ends."""
+        self.reset_policy(np.ones(1, bool))
+        while not envs.finished:
+            yield envs.step(self._greedy(envs.obs, envs.mask))
 
     def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths of greedy episodes, each [episodes]; `index` selects their seeds.

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
+from rllab.control.spec import EnvSpec
 from rllab.control.vector import Envs
+from rllab.core.algorithm import Context
 
 Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
@@ -52,3 +55,24 @@ def play(
         ended(sum(map(len, results)))
     flat = [results[i][k] for k in range(share) for i in range(envs.num_envs)][:episodes]
     return np.array([r for r, _ in flat]), np.array([n for _, n in flat])
+
+
+class OneEpisode(Envs):
+    """One environment that plays one episode, which begins with `reset(seed=seed)`.
+
+    It stays at the episode's last state, which can be looked at; `finished` has one entry then.
+    """
+
+    def __init__(self, spec: EnvSpec, seed: int, device: torch.device, shared: Envs) -> None:
+        super().__init__(spec, 1, _OneSeed(seed, device), "evaluation", shared)
+
+    def end(self, over: np.ndarray) -> None:
+        """Ends the episode; `over` [1] is true."""
+        self.finished.append((float(self.returns[0]), int(self.lengths[0])))
+
+
+class _OneSeed(Context):
+    """Its seed is that of every episode."""
+
+    def seeds(self, purpose: str, *index: int) -> Callable[[int, int], int]:
+        return lambda i, episode: self.seed
