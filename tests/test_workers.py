@@ -162,12 +162,8 @@ def test_a_process_that_dies_or_hangs_gives_its_last_words_and_is_replaced(runs:
         lines = workers.ask("odd", {"do": "episode", "seed": HANGS}, 8.0)  # with the start of a process
         begun = time.monotonic()
         assert [list(line) for line in lines][-1] == ["error"] and 7 < time.monotonic() - begun < 12
-        assert not workers._alive or not workers._alive["odd"].is_alive
-        assert first != pid_or_none(workers)
-
-
-def pid_or_none(workers: Workers) -> int | None:
-    return pid(workers) if "odd" in workers._alive else None
+        assert not workers._alive["odd"].is_alive
+        assert "no request" in next(workers.ask("odd", NOTHING))["error"] and pid(workers) != first
 
 
 def is_alive(number: int) -> bool:

@@ -144,6 +144,7 @@ class _Worker:
 
     def __init__(self, path: Path) -> None:
         self.name, self.users, self.timer = path.name, 0, threading.Timer(0.0, lambda: None)
+        self._over = False
         self._turn = threading.Lock()
         self._numbers = itertools.count(1)
         self._process = _started(path.resolve())
@@ -153,7 +154,8 @@ class _Worker:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it can answer requests."""
+        return not self._over and self._process.poll() is None
 
     def answer(self, request: Mapping[str, Any], end: float, seconds: float) -> Lines:
         """Yields the lines of an answer; waits until earlier requests are answered."""
@@ -169,7 +171,7 @@ class _Worker:
                     yield line
                     if over:
                         return
-            over = True
+            over = self._over = True
             yield {"error": f"took longer than {seconds:g} s" if late.is_set() else self._last_words()}
         finally:
             timer.cancel()
@@ -179,8 +181,9 @@ class _Worker:
 
     def end(self) -> None:
         """Ends the process and what it has started, at once."""
+        self._over = True
         self.timer.cancel()
-        if self.is_alive:
+        if self._process.poll() is None:
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
             self._process.wait()
