@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from conftest import run
 
-from rllab.cli.results import overview, summary
+from rllab.board.summaries import summary
+from rllab.cli.results import overview
 from rllab.core.run import RunFolder
 
 JOB = {"host": "node9", "job": "7_3", "scheduler": "sbatch"}

@@ -95,7 +95,8 @@ def runs(
     Below the table stands where a run is trained; why one failed or was stopped, and when, with the command that goes
     on with it; and which file of a run is damaged.
     """
-    from rllab.cli.results import overview, summary
+    from rllab.board.summaries import summary
+    from rllab.cli.results import overview
     from rllab.cli.screen import repeat, room
     from rllab.core.run import list_runs
 

@@ -1,0 +1,232 @@
+"""The board: the pages of the runs in a folder, live, for whoever has the token.
+
+A login node is shared by its users, and 127.0.0.1 with it, so nothing is answered without the token that was printed.
+All addresses are relative, and the pages work behind proxies that put a path in front (Open OnDemand, Jupyter).
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rllab.board.columns import Store
+from rllab.board.curves import charts, exchange, numbers, panels, version
+from rllab.board.pages import differing, records, render, reward_ranges, table_rows
+from rllab.board.samples import ORDERS, Samples
+from rllab.core.errors import Mistake
+from rllab.core.run import RunFolder, list_runs
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+COUNT = 20  # samples on a page
+
+
+@dataclass
+class Board:
+    """What the pages of a board share: the folder of the runs, and what was read of them."""
+
+    runs: Path
+    store: Store = field(default_factory=Store)
+    samples: dict[Path, Samples] = field(default_factory=dict)
+
+    def run(self, name: str) -> RunFolder:
+        """The run with a name.
+
+        Raises:
+            HTTPException: there is none. A path is no name.
+        """
+        if not name or Path(name).name != name or not (self.runs / name / "recipe.yaml").is_file():
+            raise HTTPException(404, f"there is no run {name!r} in {self.runs}")
+        return RunFolder(self.runs / name)
+
+    def chosen(self, query: QueryParams) -> list[RunFolder]:
+        """The runs that an address names.
+
+        Raises:
+            HTTPException: it names none, or one that is not there.
+        """
+        names = list(dict.fromkeys(query.getlist("run")))
+        if not names:
+            raise HTTPException(404, "the address names no run")
+        return [self.run(name) for name in names]
+
+
+def application(runs: Path, token: str, port: int, *others: Callable[[Board], list[BaseRoute]]) -> ASGIApp:
+    """The board of the runs in a folder. others: make the routes of further pages."""
+    board = Board(runs)
+    static = StaticFiles(packages=[("rllab.board", "static")])
+    routes = [*_routes(board), *(route for make in others for route in make(board)), Mount("/static", static)]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(GZipMiddleware, minimum_size=2000)],
+        exception_handlers={HTTPException: _refused, Mistake: _mistake},
+    )
+    return Guard(app, token, f"rllab-board-{port}")
+
+
+class Guard:
+    """Answers those alone who have the token, in the address of their first visit and then in a cookie."""
+
+    def __init__(self, app: ASGIApp, token: str, cookie: str) -> None:
+        self._app, self._token, self._cookie = app, token, cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        given, kept = request.query_params.get("token", ""), request.cookies.get(self._cookie, "")
+        if given and self._is_token(given):
+            await self._enter(request)(scope, receive, _with_headers(send))
+        elif not self._is_token(kept):
+            text = "this board answers with its token alone: open the address that `rllab board` has printed\n"
+            await PlainTextResponse(text, 403)(scope, receive, _with_headers(send))
+        elif request.method == "POST" and not request.headers.get("content-type", "").startswith("application/json"):
+            # a form of another page cannot send JSON without asking first, and it is never allowed to
+            await PlainTextResponse("expected JSON\n", 415)(scope, receive, _with_headers(send))
+        else:
+            await self._app(scope, receive, _with_headers(send))
+
+    def _is_token(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(), self._token.encode())
+
+    def _enter(self, request: Request) -> Response:
+        """Keeps the token in a cookie, and leads to the same page without it in the address."""
+        rest = urlencode([(k, v) for k, v in request.query_params.multi_items() if k != "token"])
+        page = request.url.path.rpartition("/")[2] or "./"
+        response = RedirectResponse(page + f"?{rest}" * bool(rest), 303)
+        response.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
+        return response
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = {name for name, _ in message["headers"]}
+            message["headers"] += [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in own]
+        await send(message)
+
+    return sending
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return PlainTextResponse(f"{error.detail}\n", error.status_code)
+
+
+def _mistake(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", 400)
+
+
+def number_of(query: QueryParams, name: str, default: int, least: int, most: int) -> int:
+    """A whole number in an address, within bounds.
+
+    Raises:
+        HTTPException: it is no number.
+    """
+    text = query.get(name) or str(default)
+    if not text.isdecimal():
+        raise HTTPException(400, f"{name}={text} is no whole number")
+    return max(least, min(most, int(text)))
+
+
+def _routes(board: Board) -> list[BaseRoute]:
+    def table(request: Request) -> Response:
+        return HTMLResponse(render("runs_table", rows=table_rows(list_runs(board.runs)), links=True))
+
+    def index(request: Request) -> Response:
+        rows, scripts = table_rows(list_runs(board.runs)), ["live.js", "runs.js"]
+        return HTMLResponse(render("runs.html", rows=rows, folder=str(board.runs), scripts=scripts))
+
+    def view(request: Request) -> Response:
+        runs = board.chosen(request.query_params)
+        shown = panels(runs, board.store)
+        text = render(
+            "view.html",
+            names=[run.path.name for run in runs],
+            rows=table_rows(runs),
+            differing=differing(runs) if len(runs) > 1 else [],
+            panels=shown,
+            numbers=numbers(runs, board.store, shown.first),
+            records=records(runs),
+            pages=_pages(runs),
+            scripts=["uplot/uPlot.iife.min.js", "charts.js", "live.js", "view.js"],
+        )
+        return HTMLResponse(text)
+
+    def state(request: Request) -> Response:
+        return HTMLResponse(render("runs_table", rows=table_rows(board.chosen(request.query_params))))
+
+    def curves(request: Request) -> Response:
+        query = request.query_params
+        runs = board.chosen(query)
+        now = version({run.path.name: board.store.of(run.path) for run in runs})
+        if query.get("version") == now:
+            return Response(status_code=304)
+        span, pixels = number_of(query, "span", 1, 1, 10_000), number_of(query, "pixels", 400, 20, 4000)
+        return JSONResponse(charts(runs, board.store, query.getlist("metric"), pixels, span))
+
+    def pairs(request: Request) -> Response:
+        query = request.query_params
+        return JSONResponse(exchange(board.chosen(query), board.store, query.get("x", ""), query.get("y", "")))
+
+    def samples(request: Request) -> Response:
+        return HTMLResponse(_samples_page(board, request.query_params))
+
+    pages = {"/": index, "/table": table, "/view": view, "/state": state, "/samples": samples}
+    data = {"/curves.json": curves, "/exchange.json": pairs}
+    return [Route(path, endpoint) for path, endpoint in (pages | data).items()]
+
+
+def _pages(runs: list[RunFolder]) -> list[tuple[str, str]]:
+    """(address, text) of the other pages of some runs."""
+    return [
+        (f"samples?{urlencode({'run': run.path.name})}", f"samples of {run.path.name}")
+        for run in runs
+        if (run.path / "samples.jsonl").is_file()
+    ]
+
+
+def _samples_page(board: Board, query: QueryParams) -> str:
+    run = board.run(query.get("run", ""))
+    samples = board.samples.setdefault(run.path, Samples(run.path))
+    step, first = query.get("step", ""), number_of(query, "first", 0, 0, 10**9)
+    order = query.get("order", "newest") if query.get("order") in ORDERS else "newest"
+    found = samples.find(int(step) if step.isdecimal() else None, order, query.get("text", ""), first, COUNT)
+    here: dict[str, Any] = {"run": run.path.name, "step": step, "order": order, "text": query.get("text", "")}
+    return render(
+        "samples.html",
+        name=run.path.name,
+        found=found,
+        ranges=reward_ranges(found.samples),
+        step=int(step) if step.isdecimal() else None,
+        order=order,
+        orders=ORDERS,
+        text=here["text"],
+        first=first,
+        unreadable=samples.unreadable,
+        before=urlencode(here | {"first": max(0, first - COUNT)}),
+        after=urlencode(here | {"first": first + COUNT}),
+    )
