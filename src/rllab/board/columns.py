@@ -117,7 +117,8 @@ def thin(curve: Curve, pixels: int) -> Curve:
     part = np.minimum((x - x[0]) * pixels // max(1e-300, x[-1] - x[0]), pixels - 1)
     by_value = np.lexsort((y, part))
     edges = np.flatnonzero(np.diff(part[by_value])) + 1
-    kept = np.unique(np.concatenate([by_value[np.r_[0, edges]], by_value[np.r_[edges - 1, len(x) - 1]], [0, len(x) - 1]]))
+    lowest, highest = by_value[np.r_[0, edges]], by_value[np.r_[edges - 1, len(x) - 1]]
+    kept = np.unique(np.concatenate([lowest, highest, [0, len(x) - 1]]))
     return x[kept], y[kept]
 
 

@@ -1,11 +1,13 @@
 """Reads a log of a run, such as metrics.jsonl, while it is written: at each call the rows that are new."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from rllab.core.logs import Row, parsed
 
+_BLOCK = 1 << 20  # bytes read at a time
 _TAIL = 256  # bytes before the offset by which the file is known again
 
 
@@ -25,22 +27,33 @@ class Follower:
 
     def rows(self) -> list[Row]:
         """The rows of the whole lines since the last call; [] if there are none, or no file."""
+        rows = []
+        for _, line in self.lines():
+            row = parsed(line)
+            if row is None:
+                self.unreadable += 1
+            else:
+                rows.append(row)
+        return rows
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """(offset, line) of the whole lines since the last call. No more than `_BLOCK` bytes are held at once."""
         try:
             with open(self.path, "rb") as file:
                 if not self._is_the_same(file):
                     self.offset, self._tail = 0, b""
                     self.restarts += 1
                 file.seek(self.offset)
-                read = file.read()
+                rest = b""
+                while block := file.read(_BLOCK):
+                    whole, end, rest = (rest + block).rpartition(b"\n")
+                    place, self._tail = self.offset, (self._tail + (whole + end)[-_TAIL:])[-_TAIL:]
+                    self.offset += len(whole + end)
+                    for line in whole.split(b"\n") if end else ():
+                        yield place, line
+                        place += len(line) + 1
         except (FileNotFoundError, NotADirectoryError):
-            return []
-        whole = read[: read.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        self._tail = (self._tail + whole[-_TAIL:])[-_TAIL:]
-        lines = whole.split(b"\n")[:-1]
-        rows = [row for line in lines if (row := parsed(line)) is not None]
-        self.unreadable += len(lines) - len(rows)
-        return rows
+            return
 
     def _is_the_same(self, file: BinaryIO) -> bool:
         """Whether this is the file that was read before, with all that was read of it."""

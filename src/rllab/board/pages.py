@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rllab.board.samples import parts
-from rllab.board.summaries import settings, summary
+from rllab.board.summaries import note, settings, summary
 from rllab.core.errors import Mistake
 from rllab.core.files import read_json
 from rllab.core.messages import last_text
@@ -56,10 +56,8 @@ def table_rows(runs: Sequence[RunFolder]) -> list[Row]:
         row = summary(run)
         done, _, total = row["step"].partition("/")
         value = (row["headline"] or row["newest"]).rpartition(" ")[2]
-        where = ", ".join(filter(None, (f"on {row['host']}" * bool(row["pid"]), f"job {row['job']}" * bool(row["job"]))))
-        how = "its job is started again" if row["again"] else f"to go on: {row['next']}" * bool(row["next"])
-        note = "; ".join(filter(None, (row["problem"], where * bool(row["pid"]), how)))
-        rows.append(row | {"share": int(done) / max(1, int(total)) if total else "", "value": value, "note": note})
+        share = int(done) / max(1, int(total)) if total else ""
+        rows.append(row | {"share": share, "value": value, "note": note(row)})
     return rows
 
 
@@ -131,7 +129,8 @@ def _parts(completion: Any) -> list[tuple[bool, str]]:
 def cut(text: Any) -> str:
     """A text, cut where it is long, and then with the number of characters that are left out."""
     text = str(text)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} … {len(text) - MOST_CHARACTERS:,} more characters"
+    left = len(text) - MOST_CHARACTERS
+    return text if left <= 0 else f"{text[:MOST_CHARACTERS]} … {left:,} more characters"
 
 
 def number(value: Any) -> str:

@@ -1,5 +1,6 @@
 """A report: one file that shows runs, opens from a disk, and loads nothing."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ def report(runs: Sequence[RunFolder]) -> str:
 
 
 def _summary(data: dict[str, Any]) -> list[str]:
-    lines = [f"{name}: {count} lines of metrics.jsonl are no rows and are left out" for name, count in data["unreadable"].items()]
+    unreadable = data["unreadable"].items()
+    lines = [f"{name}: {count} lines of metrics.jsonl are no rows and are left out" for name, count in unreadable]
     return lines + [f"{name} has no rounds yet" for name, rows in data["rows"].items() if not rows]
 
 
@@ -65,7 +67,5 @@ def _looked_at(run: RunFolder, runs: int) -> dict[str, Any]:
 
 def _json(data: Any) -> str:
     """Data as JSON that cannot end the element it stands in."""
-    import json
-
     text = json.dumps(data, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

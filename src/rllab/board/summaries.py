@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -85,7 +86,7 @@ def _newest(run: RunFolder, recipe: dict[str, Any]) -> str:
     """The newest value of the first metric that a recipe expects; '' where the newest rounds have none."""
     metric = next(iter(recipe.get("expect") or recipe.get("until") or {}), None)
     rows = islice(run.metrics.backward(), max(ROUNDS, recipe.get("eval_every") or 0))
-    value = next((row[metric] for row in rows if isinstance(row.get(metric), int | float)), None)
+    value = next((row[metric] for row in rows if metric and isinstance(row.get(metric), int | float)), None)
     return "" if value is None else f"{metric} {value:.6g}"
 
 
@@ -94,8 +95,8 @@ def _left(run: RunFolder, total_steps: int) -> float | None:
     rows = [row for row in islice(run.metrics.backward(), ROUNDS) if isinstance(row.get("time/total"), int | float)]
     if len(rows) < 2 or rows[0]["step"] <= rows[-1]["step"]:
         return None
-    each = (rows[0]["time/total"] - rows[-1]["time/total"]) / (rows[0]["step"] - rows[-1]["step"])
-    return round(max(0.0, each * (total_steps - rows[0]["step"])), 1)
+    each: float = (rows[0]["time/total"] - rows[-1]["time/total"]) / (rows[0]["step"] - rows[-1]["step"])
+    return round(max(0.0, each * (total_steps - int(rows[0]["step"]))), 1)
 
 
 def _command(run: RunFolder, scheduler: str) -> str:
@@ -103,3 +104,17 @@ def _command(run: RunFolder, scheduler: str) -> str:
     if scheduler in SCRIPTS and shutil.which(scheduler):
         return shlex.join([scheduler, SCRIPTS[scheduler], str(run.path)])
     return shlex.join(["rllab", "train", str(run.path)])
+
+
+def note(row: Mapping[str, Any]) -> str:
+    """Why a run ended, where it is trained, and how it goes on."""
+    job = f"job {row['job']}" if row["job"] else ""
+    where = ", ".join(filter(None, (f"on {row['host']}" if row["host"] else "", job)))
+    notes = [row["problem"]]
+    if row["pid"]:
+        notes = [f"{where}, process {row['pid']}"]
+    elif row["again"]:
+        notes.append(f"{job or 'its job'} is started again")
+    elif row["next"]:
+        notes.append(f"to go on: {row['next']}")
+    return "; ".join(filter(None, notes))

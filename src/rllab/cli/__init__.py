@@ -13,6 +13,7 @@ from rllab.cli import (  # noqa: F401 - adds their verbs
     grading,
     language,
     look,
+    pages,
     scoring,
     serve,
     submit,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rllab.board.summaries import note
 from rllab.cli.tables import lines
 from rllab.core.run import RunFolder
 
@@ -32,24 +33,10 @@ def bracketed(interval: Sequence[float], digits: int = 6) -> str:
 def overview(rows: Sequence[Mapping[str, Any]], width: float = math.inf) -> list[str]:
     """The lines that show runs: a table of their summaries, then what became of those that are not done."""
     table = lines([_brief(row) for row in rows], width)
-    return table + [f"{row['run']} {row['state']}: {note}" for row in rows if (note := _note(row))]
+    return table + [f"{row['run']} {row['state']}: {text}" for row in rows if (text := note(row))]
 
 
 def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the table has of a run. Of an algorithm in a file it has the name alone."""
     algo, result = row["algo"].rpartition(":")[2], ", ".join(filter(None, (row["headline"], row["expect"])))
     return {"run": row["run"], "algo": algo} | {k: row[k] for k in ("seed", "state", "step")} | {"result": result}
-
-
-def _note(row: Mapping[str, Any]) -> str:
-    """Why a run ended, where it is trained, and how it goes on."""
-    job = f"job {row['job']}" if row["job"] else ""
-    where = ", ".join(filter(None, (f"on {row['host']}" if row["host"] else "", job)))
-    notes = [row["problem"]]
-    if row["pid"]:
-        notes = [f"{where}, process {row['pid']}"]
-    elif row["again"]:
-        notes.append(f"{job or 'its job'} is started again")
-    elif row["next"]:
-        notes.append(f"to go on: {row['next']}")
-    return "; ".join(filter(None, notes))
