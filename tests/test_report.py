@@ -106,8 +106,12 @@ def test_rounds_that_a_resumed_run_repeats_count_once(tmp_path: Path) -> None:
 def test_samples_are_found(tmp_path: Path) -> None:
     run = made_run(tmp_path / "a", samples=40, text='Ünï "quoted"')
     samples = Samples(run)
-    found = samples.find(count=3)
-    assert found.total == 40 and [s["row"] for s in found.samples] == [9, 9, 9] and found.steps == [10, 20, 30, 40, 50]
+    matches = samples.find(count=3)
+    assert (
+        matches.total == 40
+        and [s["row"] for s in matches.samples] == [9, 9, 9]
+        and matches.steps == [10, 20, 30, 40, 50]
+    )
     assert [s["score"] for s in samples.find(20, "worst", count=8).samples] == sorted([i % 3 / 2 for i in range(8, 16)])
     assert samples.find(20, "best", count=1).samples[0]["score"] == 1.0
     assert samples.find(text="WHAT IS 13?").samples[0]["prompt"] == "what is 13?"

@@ -20,7 +20,7 @@ TEXTS = "prompt", "completion", "better", "worse"
 
 
 @dataclass(frozen=True)
-class Found:
+class Matches:
     """Some of the samples that were looked for. total: how many there are. steps: the rounds with any samples."""
 
     samples: list[dict[str, Any]]
@@ -64,7 +64,7 @@ class Samples:
 
     def find(
         self, step: int | None = None, order: str = "newest", text: str = "", first: int = 0, count: int = 20
-    ) -> Found:
+    ) -> Matches:
         """Samples `first` to `first` + `count` of those that were looked for.
 
         step: of this round. text: that have it somewhere in their texts, in upper or lower case. order: one of
@@ -81,7 +81,7 @@ class Samples:
                 key = scores[chosen] if order == "worst" else -scores[chosen]
                 chosen = chosen[np.argsort(key, kind="stable")]  # NaN is last
             rows = [row for row in self._read(chosen[first : first + count].tolist()) if row is not None]
-            return Found(rows, len(chosen), np.unique(steps).tolist())
+            return Matches(rows, len(chosen), np.unique(steps).tolist())
 
     def _with(self, text: str, numbers: Sequence[int]) -> Iterator[int]:
         """Those of the samples whose line has the text. A character that JSON escapes is looked for as escaped."""

@@ -214,13 +214,13 @@ def _samples_page(board: Board, query: QueryParams) -> str:
     samples = board.samples.setdefault(run.path, Samples(run.path))
     step, first = query.get("step", ""), number_of(query, "first", 0, 0, 10**9)
     order = query.get("order", "newest") if query.get("order") in ORDERS else "newest"
-    found = samples.find(int(step) if step.isdecimal() else None, order, query.get("text", ""), first, COUNT)
+    matches = samples.find(int(step) if step.isdecimal() else None, order, query.get("text", ""), first, COUNT)
     here: dict[str, Any] = {"run": run.path.name, "step": step, "order": order, "text": query.get("text", "")}
     return render(
         "samples.html",
         name=run.path.name,
-        found=found,
-        ranges=reward_ranges(found.samples),
+        matches=matches,
+        ranges=reward_ranges(matches.samples),
         step=int(step) if step.isdecimal() else None,
         order=order,
         orders=ORDERS,
