@@ -123,5 +123,5 @@ def thin(curve: Curve, pixels: int) -> Curve:
 
 
 def rounded(values: Sequence[float] | np.ndarray, digits: int = 6) -> list[float]:
-    """Values with so many digits, as JSON is to have them."""
+    """Values [N] with so many digits, as JSON is to have them."""
     return [json.loads(f"{v:.{digits}g}") for v in np.asarray(values, float).tolist()]
