@@ -294,6 +294,39 @@ def _ranks(x: np.ndarray) -> np.ndarray:
     return (np.cumsum(count) - (count - 1) / 2)[which]
 
 
+def cohen_kappa(table: np.ndarray, confidence: float = 0.95) -> tuple[float, Interval]:
+    """Returns the agreement of two raters beyond chance, and its interval (Cohen 1960).
+
+    It is 1 where they always agree, and 0 where they agree as often as they would by chance with the same numbers of
+    each choice. The interval is normal, with the error of Fleiss, Cohen and Everitt 1969 (equation 12). Where they
+    always agree that error is 0; then the share of agreement has Wilson's interval. Where both only ever made one
+    choice, kappa and interval are NaN.
+
+    table: array of shape [C, C]; row i, column j counts the items for which one chose i and the other j.
+
+    >>> round(cohen_kappa(np.array([[20, 5], [10, 15]]))[0], 6)
+    0.4
+    """
+    n = table.sum()
+    if n == 0:
+        return math.nan, (math.nan, math.nan)
+    p = np.asarray(table, float) / n
+    row, column = p.sum(1), p.sum(0)
+    agreed, chance = float(np.trace(p)), float(row @ column)
+    if chance > 1 - 1e-12:
+        return math.nan, (math.nan, math.nan)
+    kappa = (agreed - chance) / (1 - chance)
+    if agreed > 1 - 1e-12:
+        low, _ = wilson(float(n), float(n), confidence)
+        return 1.0, ((low - chance) / (1 - chance), 1.0)
+    off = p * (column[:, None] + row[None, :]) ** 2
+    on = np.diag(p) * (1 - (row + column) * (1 - kappa)) ** 2
+    spread = on.sum() + (1 - kappa) ** 2 * (off.sum() - np.trace(off)) - (kappa - chance * (1 - kappa)) ** 2
+    error = math.sqrt(max(0.0, float(spread)) / float(n)) / (1 - chance)
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return kappa, (max(-1.0, kappa - half), min(1.0, kappa + half))
+
+
 def bradley_terry(wins: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Returns ratings of players and their intervals, from games between them (Bradley and Terry 1952).
 

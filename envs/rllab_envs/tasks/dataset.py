@@ -14,6 +14,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.messages import last_text
 from rllab_envs.tasks.draws import split_of
 from rllab_envs.tasks.formats import canonical, check_template, filled, learned, ranked
+from rllab_envs.tasks.labelled import labelled
 from rllab_envs.tasks.messages import RowFault
 from rllab_envs.tasks.tables import SPLITS, BrokenLine, Groups, Table, read
 
@@ -29,7 +30,8 @@ class Dataset:
     answers in `target`, for rows without a column `kind`. prompt, completion: templates that join columns of the file,
     as in "{instruction}\\n{input}"; lines whose columns are all empty are left out. rank_by:
     a column of ratings; neighbouring rows with the same prompt become one ranking. Without rows for `validation` or
-    `test`, 1 in 20 and 2 in 20 rows of `train` are held out, by a hash of the row; of fewer than 20 rows maybe none.
+    `test`, 1 in 20 and 2 in 20 rows of `train` are held out, by a hash of the row; of fewer than 20 rows maybe none. A
+    file of labels is read as in `rllab_envs.tasks.labelled`, and `label_counts` has the numbers of its pairs.
 
     Raises:
         FieldMistake: there are no rows, or a row is broken or lacks a column; the message names file and line.
@@ -53,7 +55,8 @@ class Dataset:
                 check_template(template)
             except ValueError as error:
                 raise FieldMistake("task", f"{name}: {error}") from None
-        self._tables = read(path, config)
+        labels = labelled(path)
+        self._tables, self.label_counts = labels or (read(path, config), dict[str, int]())
         if rank_by:
             self._tables = {s: Groups(table, self._prompt_of) for s, table in self._tables.items()}
         self._drawn = array("b")  # of each row of `train`, the split that its hash draws

@@ -47,7 +47,7 @@ class Table:
     def place(self, index: int) -> str:
         """Returns where a row is, such as 'mine.jsonl:7' or 'mine.parquet, row 7'."""
         name, rows, at = self._part(index)
-        if isinstance(rows, Lines) and rows.numbered:
+        if isinstance(rows, (Lines, Held)) and rows.numbered:
             return f"{name}:{rows.line(at)}"
         return f"{name}, row {at + 1}"
 
@@ -127,6 +127,25 @@ class Lines(Sequence[Any]):
             return 0, 0
         now = os.fstat(self._bytes.fileno())
         return now.st_mtime_ns, now.st_size
+
+
+class Held(Sequence[Any]):
+    """Rows in memory, each with the line from 1 of its file."""
+
+    numbered = True
+
+    def __init__(self, rows: Sequence[tuple[int, Any]]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index][1]
+
+    def line(self, index: int) -> int:
+        """Returns the line of a row."""
+        return self._rows[index][0]
 
 
 class Columnar(Sequence[Any]):

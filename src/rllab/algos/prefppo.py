@@ -15,6 +15,8 @@ reward is enough to teach an agent to keep the pole up. In the stream a constant
 still notice an end, because the state jumps to a start state. Clips lie within episodes. Otherwise a predictor could
 attribute a low score to the states after an end.
 
+With `labels`, people take the annotator's place: all their comparisons are there from the first round on.
+
 A round: `num_steps` steps of every environment, comparisons of clips of them, updates of the predictors for each new
 comparison, and PPO's updates.
 Axes: T steps, N environments, L steps of a clip, C clips, B comparisons of 2 clips, K predictors, A actions.
@@ -22,7 +24,7 @@ Axes: T steps, N environments, L steps of a clip, C clips, B comparisons of 2 cl
 The batch of PPO's updates is that of `ppo.py`, with predicted rewards. The batch of the predictors:
 - obs [B, 2, L, ...]; action [B, 2, L] or [B, 2, L, A]: the two clips
 - preferred [B]: the annotator's answer, 1 for the first clip, 0 for the second, 1/2 for a tie
-- better [B]: the answer without errors, used for metrics only
+- better [B]: the answer without errors, used for metrics only; of people's labels the answer itself
 - weight [B, K]: how often each predictor's bootstrap sample contains the comparison, divided by `reward_batch_size`
 
 Departures from the paper:
@@ -33,11 +35,10 @@ Departures from the paper:
 - The weight decay is fixed by the recipe; the paper adapts it to the loss on held-out comparisons.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -46,10 +47,12 @@ from torch import Tensor, nn
 
 from rllab.algos.ppo import PPO
 from rllab.algos.preference_loss import comparison_loss
+from rllab.control.clips import LabelledClips, clips
 from rllab.control.networks import MLP, Encoder
 from rllab.control.replay import Window
-from rllab.core.algorithm import Batch, Context, Metrics, Outputs, Round, Update
+from rllab.core.algorithm import Batch, Context, Line, Metrics, Outputs, Round, Update
 from rllab.core.errors import FieldMistake
+from rllab.core.names import CopiedFile
 from rllab.core.ranges import Count, Decay, Half, NotNegative, Positive, Several, Share
 
 _PATIENCE = 100  # rollouts without enough clips, after which the run stops
@@ -61,6 +64,7 @@ class PrefPPO(PPO):
 
     renamed: ClassVar[dict[str, str]] = {"asked_first": "initial_share"}
 
+    labels: Annotated[str, CopiedFile()] = ""  # preferences.jsonl of clips (rllab label), in place of the annotator
     comparisons: Count = 500  # of the whole run, over all ranks
     initial_share: Share = 0.25  # fraction of the comparisons made on clips of the untrained policy, in round 0
     clip_length: Count = 32  # steps of a clip
@@ -80,23 +84,27 @@ class PrefPPO(PPO):
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)
-        if (first := asked_by(0, ctx.total_steps, self.comparisons, self.initial_share)) < ctx.world:
+        spaces = self.envs.observation_space, self.envs.action_space
+        self._labelled = LabelledClips(self.labels, *spaces) if self.labels else None
+        self._count = len(self._labelled) if self._labelled else self.comparisons
+        if (first := asked_by(0, ctx.total_steps, self._count, self.initial_share)) < ctx.world:
             raise FieldMistake(
                 "comparisons", f"{first} are made in the first round, and each rank needs one: raise initial_share"
             )
         ctx.check_share("reward_batch_size", self.reward_batch_size)
-        spaces = self.envs.observation_space, self.envs.action_space
         if isinstance(spaces[1], (gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
             raise FieldMistake("env", f"its actions are {spaces[1]}; PrefPPO needs Discrete(n) or a Box")
         self.reward_net = RewardNets(*spaces, self.reward_hidden, self.predictors).to(ctx.device)
         self.recent, self.compared = Window(), Window()
         self.asked = 0  # over all ranks
+        self.fingerprint = ""  # of the labels that `compared` holds
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self.net, "reward": self.reward_net}
 
     def collect(self, step: int) -> Round:
-        due = asked_by(step, self.ctx.total_steps, self.comparisons, self.initial_share) - self.asked
+        self.take_labels(step)
+        due = asked_by(step, self.ctx.total_steps, self._count, self.initial_share) - self.asked
         self.play_ahead(due, step)
         played = self.play(step)
         self.keep_clips(played)
@@ -109,7 +117,22 @@ class PrefPPO(PPO):
             out = yield Update(batch, self.loss, ("model",))
             if self.moved_too_far(out):
                 break
-        return self.finished_episodes() | {"data/comparisons": self.asked}
+        return self.finished_episodes() | {"data/comparisons": self._count if self._labelled else self.asked}
+
+    def take_labels(self, step: int) -> None:
+        """Replaces all comparisons by people's, in the first round and where a fork of the run has other `labels`.
+
+        Updates of the predictors follow as for new comparisons: a fraction at once, the others by the last round.
+        """
+        fingerprint = self._labelled.fingerprint if self._labelled else ""
+        if fingerprint == self.fingerprint:
+            return
+        self.compared, self.asked, self.fingerprint = Window(), 0, fingerprint
+        if self._labelled:
+            rows = {k: self.ctx.share(v) for k, v in self._labelled.arrays.items()}
+            times = self.ctx.rng("labels", step).poisson(1.0, (len(rows["preferred"]), self.predictors))
+            self.compared.add(rows | {"better": rows["preferred"], "times": times.astype(np.float32)})
+            self.reward_net.normalize_inputs(self.everything_compared(), self.ctx)
 
     def play_ahead(self, due: int, step: int) -> None:
         """Plays until there are enough clips for this rank's comparisons.
@@ -117,7 +140,7 @@ class PrefPPO(PPO):
         Raises:
             FieldMistake: no two clips after 100 rollouts; episodes are shorter than clips.
         """
-        wanted, ahead = min(self.recent_clips, 2 * -(-due // self.ctx.world)), 0
+        wanted, ahead = 0 if self._labelled else min(self.recent_clips, 2 * -(-due // self.ctx.world)), 0
         while len(self.recent) < wanted:
             ahead += 1
             self.keep_clips(self.play(step, ahead))
@@ -126,6 +149,8 @@ class PrefPPO(PPO):
 
     def keep_clips(self, played: Batch) -> None:
         """Adds a rollout's clips to the recent ones, each with the annotator's score of it."""
+        if self._labelled:
+            return
         over_TN = (played["terminated"] | played["truncated"]).cpu().numpy()
         t_CL, n_C1 = clips(over_TN, self.clip_length)
         score_TN = played["reward"] - self.end_penalty * played["terminated"].float()
@@ -139,6 +164,9 @@ class PrefPPO(PPO):
         Each predictor counts a comparison as often as its bootstrap sample contains it, a Poisson number with mean 1
         (Oza and Russell 2001). That number is 0 for a fraction 1/e of them, the fraction that the paper holds out.
         """
+        self.asked += due
+        if self._labelled:  # they are made already
+            return
         rank, world, rng = self.ctx.rank, self.ctx.world, self.ctx.rng("compare", step)
         count = due * (rank + 1) // world - due * rank // world
         pairs = [rng.choice(len(self.recent), 2, replace=False) for _ in range(count)]
@@ -148,7 +176,6 @@ class PrefPPO(PPO):
         asked["preferred"] = answers(asked["better"], self.error_rate, rng)
         asked["times"] = rng.poisson(1.0, (count, self.predictors)).astype(np.float32)
         self.compared.add(asked)
-        self.asked += due
         self.reward_net.normalize_inputs(self.everything_compared(), self.ctx)
 
     def everything_compared(self) -> Batch:
@@ -189,9 +216,13 @@ class PrefPPO(PPO):
         sign_B1 = 2 * rows["better"][:, None] - 1
         right_BK = self.reward_net.differences(rows["obs"], rows["action"]) * sign_B1 > 0
         unseen_BK = (rows["times"] == 0) & (sign_B1 != 0)
-        sums = torch.stack([(right_BK & unseen_BK).sum(), unseen_BK.sum(), (sign_B1 == 0).sum()])
-        right, unseen, ties = self.ctx.total(sums).tolist()
-        return {"eval/reward_accuracy": right / max(1, unseen), "eval/ties": ties / self.asked}
+        sums = torch.stack([(right_BK & unseen_BK).sum(), unseen_BK.sum(), (sign_B1 == 0).sum(), (sign_B1 < 2).sum()])
+        right, unseen, ties, count = self.ctx.total(sums).tolist()
+        return {"eval/reward_accuracy": right / max(1, unseen), "eval/ties": ties / count}
+
+    def preflight(self) -> dict[str, Line]:
+        given = self._labelled
+        return super().preflight() | ({"labels": Line(given.description, **given.counts)} if given else {})
 
 
 class RewardNets(nn.Module):
@@ -250,22 +281,6 @@ def asked_by(step: int, total_steps: int, comparisons: int, first: float) -> int
     """
     done = math.log1p(2 * step / max(1, total_steps - 1)) / math.log(3)
     return round(comparisons * (first + (1 - first) * done))
-
-
-def clips(over_TN: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The steps [C, L] and environments [C, 1] of clips, each within one episode.
-
-    over_TN: whether an episode ends with a step [T, N].
-    Clips are consecutive from the start of an episode; one more ends with the episode.
-    """
-    places = []
-    for n, over_T in enumerate(over_TN.T):
-        ends = np.union1d(np.flatnonzero(over_T) + 1, len(over_T)).tolist()
-        for begin, end in itertools.pairwise([0, *ends]):
-            starts = {*range(begin, end - length + 1, length), end - length} if end - begin >= length else set()
-            places += [(t, n) for t in sorted(starts)]
-    start_C, n_C = np.array(places, np.int64).reshape(-1, 2).T
-    return start_C[:, None] + np.arange(length), n_C[:, None]
 
 
 def better(score_B2: np.ndarray) -> np.ndarray:

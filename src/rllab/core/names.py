@@ -91,6 +91,11 @@ class Model:
     tokenizer: bool = False
 
 
+@dataclass(frozen=True)
+class CopiedFile:
+    """Marks a field, as `Annotated[str, CopiedFile()]`, whose value is a file of labels, which a run copies; or ""."""
+
+
 def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """The hint "; did you mean 'x'?" with the known word nearest to `word`, ignoring case; "" if none is near.
 

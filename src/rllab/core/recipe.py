@@ -137,7 +137,7 @@ class Recipe:
     """A loaded recipe.
 
     plain: all settings with their defaults, as plain data that YAML can hold; a run folder stores it.
-    files: the Python files that the recipe names, such as `mine.py`: as written -> path.
+    files: the Python files that the recipe names, such as `mine.py`, and files of labels: as written -> path.
     places: setting -> where it is set, as 'recipes/cartpole.yaml:12'.
     """
 
@@ -209,7 +209,7 @@ def read_recipe(
     settings, algorithm = _read(reader, root)
     reader.raise_mistakes()
     places = {k: reader.where(v) for k, _, v in pairs(root)}
-    files = _files(root, folder)
+    files = _files(root, folder) | reader.copied
     names = reader.data_files | reader.placed
     plain = renamed(_plain(root, settings, algorithm), lambda text: names.get(text, text))
     return Recipe(name, settings, algorithm, plain, files, places)

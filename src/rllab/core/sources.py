@@ -1,5 +1,7 @@
 """Copies of the Python files that a recipe names, in `sources/` of its run. A resumed run uses its copies.
 
+A file of labels is copied too, with the clips that it labels.
+
 Modules that they import from their own folders are copied as well, and files there whose names they mention with
 `__file__`.
 """
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import Mistake
+from rllab.core.labels import clip_files
 from rllab.core.names import neighbours
 from rllab.core.recipe import Recipe
 from rllab.core.typed import renamed
@@ -22,7 +25,7 @@ def copy_names(recipe: Recipe) -> dict[str, str]:
         name, n = path.name, 1
         while f"sources/{name}" in copies.values():
             n += 1
-            name = f"{path.stem}_{n}.py"
+            name = f"{path.stem}_{n}{path.suffix}"
         copies.setdefault(written, f"sources/{name}")
     return copies
 
@@ -40,7 +43,7 @@ def copy_sources(recipe: Recipe, folder: Path) -> dict[str, Any]:
         if recipe.files[written] != (folder.parent / name).resolve():
             shutil.copyfile(recipe.files[written], folder.parent / name)
     for path in recipe.files.values():
-        for needed in neighbours(path).values():
+        for needed in _needed(path).values():
             _copy_neighbour(needed, folder / needed.name, path)
     settings: dict[str, Any] = with_copies(recipe.plain, copies)
     return settings
@@ -50,11 +53,16 @@ def copied_files(recipe: Recipe, folder: Path) -> dict[str, tuple[Path, Path]]:
     """(file, its copy in a run folder) for each file that a recipe names and each that those need, by name."""
     files = {n: (recipe.files[n], folder / copy) for n, copy in copy_names(recipe).items()}
     for written, path in recipe.files.items():
-        for needed in neighbours(path).values():
+        for needed in _needed(path).values():
             for file in sorted(needed.rglob("*.py")) if needed.is_dir() else [needed]:
                 inside = file.relative_to(path.parent)
                 files.setdefault(str(Path(written).parent / inside), (file, folder / "sources" / inside))
     return files
+
+
+def _needed(path: Path) -> dict[str, Path]:
+    """What a file that a recipe names needs from its own folder: modules and files, or the clips that it labels."""
+    return neighbours(path) if path.suffix == ".py" else clip_files(path)
 
 
 def _copy_neighbour(path: Path, copy: Path, by: Path) -> None:

@@ -156,7 +156,7 @@ def made_otherwise(folder: RunFolder) -> bool:
 
 def identity(recipe: Recipe) -> str:
     """A hash of a recipe's settings and of the files that it names."""
-    content: list[Any] = [recipe.plain, sorted((k, p.read_text(encoding="utf-8")) for k, p in recipe.files.items())]
+    content: list[Any] = [recipe.plain, sorted((k, p.read_text("utf-8", "replace")) for k, p in recipe.files.items())]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

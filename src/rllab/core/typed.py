@@ -13,6 +13,7 @@ import yaml
 
 from rllab.core.errors import Mistake
 from rllab.core.names import (
+    CopiedFile,
     Named,
     Term,
     address,
@@ -51,6 +52,7 @@ class Reader:
         self.source, self.folder = source, folder
         self.mistakes: list[str] = []
         self.data_files: dict[str, str] = {}  # as written -> absolute path; a run does not copy them
+        self.copied: dict[str, Path] = {}  # files that the run copies: their absolute path -> the same
         self.placed: dict[str, str] = {}  # name with absolute path, as /home/me/mine.py:fn -> as written
 
     def where(self, node: yaml.Node) -> str:
@@ -89,6 +91,8 @@ class Reader:
             mark = next((a for a in args[1:] if isinstance(a, Named)), None)
             if mark:
                 return self.named(node, mark, key)
+            if any(isinstance(a, CopiedFile) for a in args[1:]):
+                return self._file(node, key)
             value, ranges = self.read(node, args[0], key), [a for a in args[1:] if isinstance(a, Range)]
             outside = [r for r in ranges if value is not _UNREAD and not r.holds(value)]
             return self.note(node, "", f"{key} must be {outside[0]}, got {value}") if outside else value
@@ -221,6 +225,17 @@ class Reader:
             at = {k: v for k, _, v in pairs(node)} if isinstance(node, yaml.MappingNode) else {}
             first = re.split(r"\W", str(error), maxsplit=1)[0]
             return self.note(at.get(first, node), key, str(error))
+
+    def _file(self, node: yaml.Node, key: str) -> Any:
+        """The absolute path of a file that the run copies; "" stays."""
+        name = self.read(node, str, key)
+        if not isinstance(name, str) or not name:
+            return name
+        path = (self.folder / name).resolve()
+        if not path.is_file():
+            return self.note(node, key, f"no such file: {path}")
+        self.copied[str(path)] = path
+        return str(path)
 
     def named(self, node: yaml.Node, mark: Named, key: str) -> Any:
         """The object that a name refers to, with its settings if the node is `{name: ..., setting: ...}`."""

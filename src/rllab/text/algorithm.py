@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rllab.core.algorithm import Algorithm, Batch, Context, Line, Metrics
 from rllab.core.errors import FieldMistake
+from rllab.core.labels import described
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
 from rllab.core.recipe import Settings
@@ -103,6 +104,8 @@ class TextAlgorithm(Algorithm):
         if self.rows.dropped is not None:
             text = ", ".join(f"{count} of {split}" for split, count in self.rows.dropped.items())
             self._survey |= {"dropped": Line(text, **self.rows.dropped)}
+        if counts := getattr(self._task, "label_counts", None):
+            self._survey |= {"labels": Line(described(counts, "left out"), **counts)}
         check_targets(self._task, sample)
         if hasattr(self._task, "reply"):
             check_calls(self._lm.tokenizer, sample)

@@ -48,7 +48,7 @@ def assigned_recipe(name: str, folder: Path) -> Recipe:
 def world_of(recipe: Recipe) -> dict[str, Any]:
     """Returns the settings of a recipe that decide what is measured, and the texts of the files that it names."""
     settings = {k: recipe.plain[k] for k in (*WORLD, *LIMITS) if k in recipe.plain}
-    return settings | {"files": {k: p.read_text(encoding="utf-8") for k, p in recipe.files.items()}}
+    return settings | {"files": {k: p.read_text("utf-8", "replace") for k, p in recipe.files.items()}}
 
 
 def open_run(run: Path, algorithms: Sequence[str], assigned: Recipe, seed: int) -> "Algorithm":
