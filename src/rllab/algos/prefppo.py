@@ -7,15 +7,14 @@ predicted rewards:
     P(first preferred) = (1 - ε) sigma(Σ r̂(first) - Σ r̂(second)) + ε / 2
 
 The annotator is synthetic. It prefers the clip with the larger sum of the environment's rewards, minus `end_penalty`
-for a terminal state. With probability `error_rate` its answer is wrong.
+for a terminal state. With probability `error_rate` its answer is wrong. With `labels`, people take its place: all their
+comparisons are there from round 0 on, and updates follow as for new comparisons.
 
 The agent does not observe where episodes end (the paper's appendix A). Its environments are one endless stream, in
 which the next episode follows the last. Otherwise the ends would reveal the task: on CartPole, a constant positive
 reward is enough to teach an agent to keep the pole up. In the stream a constant reward teaches nothing. The agent can
 still notice an end, because the state jumps to a start state. Clips lie within episodes. Otherwise a predictor could
 attribute a low score to the states after an end.
-
-With `labels`, people take the annotator's place: all their comparisons are there from the first round on.
 
 A round: `num_steps` steps of every environment, comparisons of clips of them, updates of the predictors for each new
 comparison, and PPO's updates.
@@ -120,10 +119,7 @@ class PrefPPO(PPO):
         return self.finished_episodes() | {"data/comparisons": self._count if self._labelled else self.asked}
 
     def take_labels(self, step: int) -> None:
-        """Replaces all comparisons by people's, in the first round and where a fork of the run has other `labels`.
-
-        Updates of the predictors follow as for new comparisons: a fraction at once, the others by the last round.
-        """
+        """Replaces all comparisons by people's, in the first round and where a fork of the run has other `labels`."""
         fingerprint = self._labelled.fingerprint if self._labelled else ""
         if fingerprint == self.fingerprint:
             return

@@ -208,7 +208,7 @@ def read_labels(path: Path) -> Labels:
         else:
             seen.add(row["id"])
             standing[row["id"]] = number, row
-            content = {k: row[k] for k in ("pair", "prompt", "clips", "a", "b", "gold", "from") if k in row}
+            content: Row = {k: row[k] for k in ("pair", "prompt", "clips", "a", "b", "gold", "from") if k in row}
             labels.pairs.setdefault(row["pair"], Pair(content, line=number))
     _count(labels, standing)
     return labels
