@@ -34,5 +34,5 @@ MUTANTS = [
     ("a reward that fails counts as 0", "rewards/scoring.py", 'self.faults.append(Fault("", str(failed), a, traceback=failed.traceback))', "self.values[a] = 0.0", "test_rewards.py::test_failures_are_skipped_and_counted_on_request"),
     ("all but one rollout are dropped", "algos/online.py", "return self.rollouts + super().samples()", "rows, self.rollouts = self.rollouts, []; return rows[:1] + super().samples()", "test_grpo.py::test_every_rollout_is_kept_once_also_after_a_stop"),
     ("a label is appended to a half-written line", "core/labels.py", 'line if file.read(1) == b"\\n" else b"\\n" + line', "line", "test_labels.py::test_what_a_killed_process_has_half_written_costs_its_own_line"),
-    ("labels are forgotten at a resume", "algos/prefppo.py", "self.asked, self.fingerprint = Window(), 0, fingerprint", "self.asked, self.fingerprint = Window(), 0, ''", "test_labels.py::test_a_run_copies_its_labels_and_resumes_on_them"),
+    ("labels are taken anew in each round", "algos/prefppo.py", "self.asked, self.fingerprint = Window(), 0, fingerprint", "self.asked, self.fingerprint = Window(), 0, ''", "test_labels.py::test_each_label_brings_as_many_updates_as_a_comparison_of_the_annotator"),
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from test_prefppo import CTX
 import rllab
 from rllab.algos.prefppo import PrefPPO
 from rllab.control.clips import load_clips, save_clips
+from rllab.core.algorithm import Context
 from rllab.core.begin import open_run
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.labels import LabelFile, Labels, described, is_labels, read_labels
@@ -276,6 +277,15 @@ def test_with_labels_the_true_reward_is_not_used(tmp_path: Path) -> None:
             batches.append([u.batch for u in algorithm.collect(0)])  # type: ignore[union-attr]
     assert len(batches[0]) > 3
     assert all(torch.equal(v, b[k]) for a, b in zip(*batches, strict=True) for k, v in a.items())
+
+
+def test_each_label_brings_as_many_updates_as_a_comparison_of_the_annotator(tmp_path: Path) -> None:
+    path = write_poles(tmp_path / "clips.jsonl", 12)
+    algorithm = PrefPPO(env="rllab/CartPole-v1", labels=str(path), num_steps=16, clip_length=8, reward_updates=2)
+    algorithm.setup(Context(3, torch.device("cpu"), total_steps=4))
+    with torch.no_grad():
+        rounds = [[u for u in algorithm.collect(step) if u.parts == ("reward",)] for step in range(4)]  # type: ignore[union-attr]
+    assert [len(r) for r in rounds] == [6, 8, 6, 4]
 
 
 def test_a_run_on_labels_keeps_the_contract(tmp_path: Path) -> None:
