@@ -120,7 +120,7 @@ def test_looking_at_results_needs_no_torch(tmp_path: Path) -> None:
     results = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
     verbs = [["runs", *runs], ["curves", "cartpole", "--of", "loss/total", *runs], ["samples", "pocket", *runs]]
     verbs += [["score", str(tmp_path / "recorded.jsonl"), "--out", result] for result in results]
-    for words in [*verbs, ["compare", *results]]:
+    for words in [*verbs, ["compare", *results], ["compare", "cartpole", "pocket", *runs]]:
         code = (
             f"import sys\nfrom rllab.cli import app\napp({words}, standalone_mode=False)\n"
             "print([m for m in ('torch', 'gymnasium', 'transformers') if m in sys.modules])"

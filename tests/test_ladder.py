@@ -69,16 +69,16 @@ def test_a_ladder_refuses_runs_that_cannot_take_part(
         entrants(names, runs, simulations, [])
 
 
-def test_the_command_takes_runs_or_two_files(runs: Path, tmp_path: Path) -> None:
-    def compare(*words: str) -> subprocess.CompletedProcess[str]:
-        return call("-m", "rllab", "compare", *words, "--runs", str(runs), cwd=tmp_path)
+def test_the_command_rates_checkpoints(runs: Path, tmp_path: Path) -> None:
+    def rllab(*words: str) -> subprocess.CompletedProcess[str]:
+        return call("-m", "rllab", *words, "--runs", str(runs), cwd=tmp_path)
 
-    done = compare("connect-four", "--simulations", "0", "--games", "4", "--checkpoints", "2", "--json")
+    done = rllab("ladder", "connect-four", "--simulations", "0", "--games", "4", "--checkpoints", "2", "--json")
     rows = json.loads(done.stdout)
     assert {r["player"] for r in rows} == {"connect-four@1, policy alone", "connect-four@4, policy alone"}
     assert sum(r["elo"] for r in rows) == pytest.approx(0, abs=0.2)
     (tmp_path / "a.jsonl").write_text('{"id": 1, "correct": true}\n')
-    mixed = compare("a.jsonl", "connect-four")
+    mixed = rllab("compare", "a.jsonl", "connect-four")
     assert mixed.returncode and "a.jsonl is a file of results and connect-four is none" in mixed.stderr + mixed.stdout
 
 

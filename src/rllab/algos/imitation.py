@@ -10,7 +10,7 @@ The keys of the batch are AlphaZero's: `observation` [B, C, H, W], `policy` [B, 
 the value loss has the weight `value_weight`, 1 by default, where the paper's is 0.01.
 
 The paper's network that learned from human games predicted human moves better than the one from self-play, and played
-worse. `rllab strength RUN --predict THIS` and `rllab compare` show both.
+worse. `rllab strength RUN --predict THIS` and `rllab ladder` show both.
 
 A round: `num_games` games of the teacher are recorded until there are `teacher_games`; then `gradient_steps` updates on
 samples of all games recorded so far.

@@ -107,3 +107,30 @@ def strength(
     else:
         rows = list(measure.positions(algorithm, counts, [n for n in others if n], split))
     table(rows, as_json)
+
+
+@verb()
+def ladder(
+    run: Annotated[list[str], typer.Argument(help="Runs that play a board game: RUN, RUN@STEP, last.")],
+    simulations: Annotated[
+        str, typer.Option(help="Simulations of a run's search, several with commas; 0: policy alone.")
+    ] = "0,64",
+    uct: Annotated[str, typer.Option(help="Add UCT with these simulations, several with commas.")] = "",
+    games: Annotated[int, typer.Option(help="Games of each two players.", min=1)] = 40,
+    most: Annotated[int, typer.Option("--checkpoints", help="Most checkpoints of a RUN without @STEP.", min=1)] = 8,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Rate checkpoints of runs in Elo, by games of each two.
+
+    rllab compare compares the same runs by what they have recorded, and plays nothing.
+    """
+    from rllab.cli.tables import table
+    from rllab.evals.ladder import HOW, checkpoints, entrants, few
+    from rllab.evals.ladder import ladder as rate
+
+    names = checkpoints(run, runs, most)
+    counts = numbers(simulations, "simulations"), numbers(uct, "uct")
+    table(rate(*entrants(names, runs, *counts), games), as_json)
+    if not as_json:
+        print("\n".join([HOW, *few(run, names)]))

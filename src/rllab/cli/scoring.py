@@ -3,11 +3,11 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
-from rllab.cli.app import SCORE, AsJson, Figure, Runs, Writes, app, numbers, report
+from rllab.cli.app import SCORE, AsJson, Figure, Runs, Writes, app, report
 from rllab.core.errors import Mistake
 from rllab.core.messages import visible
 
@@ -96,29 +96,48 @@ def _in_per_cent(row: dict[str, Any], several: bool) -> dict[str, str]:
 
 @verb()
 def compare(
-    what: Annotated[list[str], typer.Argument(help="Results of score or eval --out; or runs that play a board game.")],
-    simulations: Annotated[
-        str, typer.Option(help="Simulations of a run's search, several with commas; 0: policy alone.")
-    ] = "0,64",
-    uct: Annotated[str, typer.Option(help="Add UCT with these simulations, several with commas.")] = "",
-    games: Annotated[int, typer.Option(help="Games of each two players.", min=1)] = 40,
-    most: Annotated[int, typer.Option("--checkpoints", help="Most checkpoints of a RUN without @STEP.", min=1)] = 8,
+    what: Annotated[
+        list[str],
+        typer.Argument(help="Runs or groups of runs, such as 'a-s*' or cartpole seed=0..4; or files of results."),
+    ],
+    of: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A metric of runs to compare beside evaluations, such as rollout/tokens; may be repeated."),
+    ] = None,
+    figure: Figure = "",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare results, or rate checkpoints by games.
+    """Compare runs, or results: is it more than chance?
 
-    Files of results: for every two, items gained and lost, and whether the difference is more than chance. Runs that
-    play a board game: their checkpoints play each other, rated in Elo.
+    Runs, each a name, a folder or RUN@STEP, and groups of runs over seeds, each compared with the first: settings that
+    differ, evaluations with intervals over seeds, cost. Files of results (score or eval --out): for every two, items
+    gained and lost. rllab ladder rates checkpoints that play a board game.
     """
     files = [w for w in what if Path(w).is_file() or Path(w).suffix in (".jsonl", ".json", ".gz")]
     if not files:
-        _ladder(what, runs, numbers(simulations, "simulations"), numbers(uct, "uct"), games, most, as_json)
+        _runs(what, runs, tuple(of or ()), figure, as_json)
     elif len(files) == len(what):
+        if figure or of:
+            raise Mistake(f"--{'figure' if figure else 'of'} is for runs, and {files[0]} is a file of results")
         _results([Path(file) for file in files], as_json)
     else:
         other = next(w for w in what if w not in files)
         raise Mistake(f"{files[0]} is a file of results and {other} is none: name such files, or runs alone")
+
+
+def _runs(words: list[str], runs: Path, of: tuple[str, ...], figure: str, as_json: bool) -> None:
+    import sys
+
+    from rllab.cli.run_tables import as_lines
+    from rllab.cli.screen import room
+    from rllab.evals.run_comparison import as_plain, compare_runs, draw_comparison
+
+    compared = compare_runs(words, runs, of)
+    print(json.dumps(as_plain(compared)) if as_json else "\n".join(as_lines(compared, room())))
+    if figure:
+        draw_comparison(compared, Path(figure))
+        print(f"{figure} is written", file=sys.stderr)
 
 
 def _results(files: list[Path], as_json: bool) -> None:
@@ -137,18 +156,6 @@ def _results(files: list[Path], as_json: bool) -> None:
         table(table_of(comparisons), as_json)
         print(HOW.format(pairs=len(comparisons), items=comparisons[0].items))
     report(problems)
-
-
-def _ladder(
-    words: list[str], runs: Path, simulations: list[int], uct: list[int], games: int, most: int, as_json: bool
-) -> None:
-    from rllab.cli.tables import table
-    from rllab.evals.ladder import HOW, checkpoints, entrants, few, ladder
-
-    names = checkpoints(words, runs, most)
-    table(ladder(*entrants(names, runs, simulations, uct), games), as_json)
-    if not as_json:
-        print("\n".join([HOW, *few(words, names)]))
 
 
 @verb()

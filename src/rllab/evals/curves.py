@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rllab.core.errors import Mistake
+from rllab.core.messages import visible
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
 from rllab.stats import interquartile_interval, interquartile_mean
@@ -106,12 +107,18 @@ def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -
         for label, names in groups.items():
             each = [[(r[over], r[metric]) for r in own.get(name, ())] for name in names]
             if curves := [curve for curve in each if curve]:
-                _draw_group(axes, label, curves)
-        axes.set_xlabel(over)
-        axes.set_ylabel(metric)
+                _draw_group(axes, _as_written(label), curves)
+        axes.set_xlabel(_as_written(over))
+        axes.set_ylabel(_as_written(metric))
     panels[0].legend(fontsize="small")
-    figure.suptitle(f"{', '.join(groups)}: {', '.join(metrics)} over {over}", fontsize="medium", wrap=True)
+    title = _as_written(f"{', '.join(groups)}: {', '.join(metrics)} over {over}")
+    figure.suptitle(title, fontsize="medium", wrap=True)
     save(figure, path)
+
+
+def _as_written(name: str) -> str:
+    """A name as matplotlib shows it letter by letter: it would read formulas between dollar signs."""
+    return visible(name).replace("$", r"\$")
 
 
 def _draw_group(axes: "Axes", label: str, curves: list[list[tuple[float, float]]]) -> None:

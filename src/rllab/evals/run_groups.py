@@ -1,0 +1,144 @@
+"""Groups of runs as a command names them: one run, `a*`, `cartpole-s0..4` or `cartpole seed=0..4`, each one group."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from glob import glob
+from itertools import takewhile
+from pathlib import Path
+
+from rllab.core.errors import Mistake
+from rllab.core.run import RunFolder, find_run, list_runs, parse_run
+
+MOST = 26  # groups, one for each letter
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that count as one. until: rows after this round are not looked at; None for all."""
+
+    label: str
+    runs: tuple[RunFolder, ...]
+    until: int | None = None
+
+
+def read_groups(words: Sequence[str], runs: Path) -> tuple[list[Group], list[str]]:
+    """The groups that words name, and what was done that a person should know.
+
+    Runs that are named one by one and differ in their seed alone become one group, if at least two groups remain: a
+    shell turns `runs/a-s*` into the names of single runs.
+
+    Raises:
+        Mistake: a run is not there, a run is in two groups, or there are fewer than two groups or more than 26.
+    """
+    groups = [_group(word, runs) for word in _with_seeds(words)]
+    groups, notes = _merged(groups)
+    if len(groups) == 1:
+        several = len(groups[0].runs) > 1
+        what = f"{groups[0].label} is one group of {len(groups[0].runs)} runs" if several else "one run alone"
+        raise Mistake(f"{what}: name two or more, such as 'a-s*' 'b-s*', or two runs")
+    if len(groups) > MOST:
+        raise Mistake(f"{len(groups)} groups are more than the {MOST} that are compared at once: 'a*' names one group")
+    seen: dict[tuple[Path, int | None], str] = {}
+    for group in groups:
+        for run in group.runs:
+            other = seen.setdefault((run.path.resolve(), group.until), group.label)
+            if other != group.label:
+                raise Mistake(f"{run.path} is in {other} and in {group.label}: a run counts in one group")
+    if len(seen) < sum(len(group.runs) for group in groups):
+        raise Mistake("a run is named twice: name each run once")
+    return groups, notes
+
+
+def _with_seeds(words: Sequence[str]) -> list[str]:
+    """The words, with `seed=0..4` behind the run's name that stands before it."""
+    joined: list[str] = []
+    for word in words:
+        if re.fullmatch(r"seed=\S*", word) and joined:
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _group(word: str, runs: Path) -> Group:
+    name, until = parse_run(word)
+    if name == "last" or any((path / "recipe.yaml").is_file() for path in (runs / name, Path(name))):
+        run = find_run(name, runs)
+        return Group(run.path.name if until is None else f"{run.path.name}@{until}", (run,), until)
+    if " seed=" in name:
+        base, _, seeds = name.rpartition(" seed=")
+        return Group(base, tuple(_of_seeds(base, seeds, runs)), until)
+    if match := re.fullmatch(r"(.*?)(\d+)\.\.(\d+)", name):
+        return Group(word, tuple(find_run(f"{match[1]}{n}", runs) for n in _range(match[2], match[3], name)), until)
+    if re.search(r"[*?\[]", name):
+        return Group(word, tuple(_matching(name, runs)), until)
+    return Group(word, (find_run(name, runs),), until)
+
+
+def _range(first: str, last: str, word: str) -> range:
+    if int(last) < int(first):
+        raise Mistake(f"{word}: the last number comes before the first")
+    return range(int(first), int(last) + 1)
+
+
+def _of_seeds(base: str, seeds: str, runs: Path) -> Iterator[RunFolder]:
+    """The runs BASE-s0 and so on, of the seeds in words such as 0..4; BASE itself where that is a run of the seed."""
+    match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", seeds)
+    if match is None:
+        raise Mistake(f"{base} seed={seeds}: expected a whole number, or a range such as seed=0..4")
+    own = next((RunFolder(p) for p in (runs / base, Path(base)) if (p / "recipe.yaml").is_file()), None)
+    for seed in _range(match[1], match[2] or match[1], f"seed={seeds}"):
+        if own is not None and own.plain()["seed"] == seed:
+            yield own
+        else:
+            yield find_run(f"{base}-s{seed}", runs)
+
+
+def _matching(pattern: str, runs: Path) -> list[RunFolder]:
+    """The runs whose name in `runs`, or whose folder, a pattern with `*` matches."""
+    named = [run for run in list_runs(runs) if fnmatchcase(run.path.name, pattern)]
+    if not named and Path(pattern).name != pattern:
+        named = [RunFolder(path) for path in map(Path, sorted(glob(pattern))) if (path / "recipe.yaml").is_file()]
+    if not named:
+        raise Mistake(f"no run in {runs} matches {pattern!r}; rllab runs lists the runs")
+    return named
+
+
+def _merged(groups: list[Group]) -> tuple[list[Group], list[str]]:
+    """Groups of one run each, with those that differ in their seed alone as one, if two groups remain."""
+    alike: dict[str, list[Group]] = {}
+    for n, group in enumerate(groups):
+        key = _all_but_seed(group.runs[0]) if len(group.runs) == 1 else ""
+        alike.setdefault(f"{key} {group.until}" if key else str(n), []).append(group)
+    if len(alike) < 2 or len(alike) == len(groups):
+        return groups, []
+    merged, notes = [], []
+    for same in alike.values():
+        if len(same) == 1:
+            merged += same
+            continue
+        shared = "".join(c for c, *_ in takewhile(lambda cs: len(set(cs)) == 1, zip(*(g.label for g in same))))  # noqa: B905
+        label = re.sub(r"[-_]s?\d*$", "", shared) or same[0].label
+        merged.append(Group(f"{label}*", tuple(run for g in same for run in g.runs), same[0].until))
+        notes.append(f"{', '.join(g.label for g in same)} differ in their seed alone and are one group, {label}*")
+    return merged, notes
+
+
+def _all_but_seed(run: RunFolder) -> str:
+    """What makes a run but its seed: its settings and the content of its sources; "" of a damaged run."""
+    try:
+        settings = {k: v for k, v in run.plain().items() if k != "seed"}
+    except Mistake:
+        return ""
+    return json.dumps([settings, source_hashes(run)], sort_keys=True, default=str)
+
+
+def source_hashes(run: RunFolder) -> dict[str, str]:
+    """The hash of each file in a run's sources/, by its name there."""
+    folder = run.path / "sources"
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()[:7] for p in files}
