@@ -19,7 +19,8 @@ add() {  # add KIND NAME 'KEY VALUE'...: a new object, which has the other value
     { EDITOR=cat qconf -a"$1" $2 || true; } 2>>qconf.log | with "${@:3}" >new
     qconf -A"$1" new
 }
-qconf -sconf global | with 'min_uid 0' 'min_gid 0' | sed 's/flush_time=/accounting_flush_time=00:00:00 flush_time=/' >global
+qconf -sconf global | with 'min_uid 0' 'min_gid 0' 'load_report_time 0:0:1' |
+    sed 's/flush_time=/accounting_flush_time=00:00:00 flush_time=/' >global
 qconf -Mconf global
 qconf -ssconf | with 'schedule_interval 0:0:1' 'flush_submit_sec 1' 'flush_finish_sec 1' 'job_load_adjustments NONE' >new
 qconf -Msconf new
@@ -40,7 +41,9 @@ for node in node1 node2; do
 done
 add prj '' 'name ds542'
 add p omp 'slots 99'
-add q gpu 'hostlist node1 node2' 'slots 8' 'pe_list omp' 'rerun TRUE' 'notify 00:00:20' \
+add p mpi_4_tasks_per_node 'slots 99' 'allocation_rule 4' 'control_slaves TRUE' \
+    'accounting_summary TRUE'
+add q gpu 'hostlist node1 node2' 'slots 8' 'pe_list omp mpi_4_tasks_per_node' 'rerun TRUE' 'notify 00:00:20' \
     'load_thresholds NONE'
 for node in node1 node2; do on_node $node "sge_execd; sleep infinity"; done
 until [ "$(qstat -f -q gpu | grep -c 'lx-amd64 *$')" = 2 ]; do sleep 0.05; done

@@ -130,14 +130,15 @@ class Slurm:
 
 
 class GridEngine:
-    """Jobs of a clone on the Grid Engine cluster."""
+    """Jobs of a clone on the Grid Engine cluster, with one of its job scripts."""
 
-    def __init__(self, cluster: Cluster, clone: Path) -> None:
-        self.cluster, self.clone = cluster, clone
+    def __init__(self, cluster: Cluster, clone: Path, script: str = "bu.qsub") -> None:
+        self.cluster, self.clone, self.script = cluster, clone, f"slurm/{script}"
 
-    def submit(self, *flags: str, words: tuple[str, ...] = RECIPE) -> str:
-        """Gives bu.qsub to qsub; returns the number of the job."""
-        line = ("qsub", "-terse", "-P", "ds542", "-pe", "omp", "1", *flags, "slurm/bu.qsub", *words)
+    def submit(self, *flags: str, nodes: int = 1, words: tuple[str, ...] = RECIPE) -> str:
+        """Gives the script to qsub; returns the number of the job."""
+        slots = ("omp", "1") if nodes == 1 else ("mpi_4_tasks_per_node", str(4 * nodes))
+        line = ("qsub", "-terse", "-P", "ds542", "-pe", *slots, *flags, self.script, *words)
         return self.cluster.output(*line, cwd=self.clone).partition(".")[0]
 
     def end(self, job: str, starts: int = 1) -> list[dict[str, str]]:
@@ -152,10 +153,19 @@ class GridEngine:
         return accounted()
 
     def warn(self, job: str) -> None:
-        """Sends USR2 to all processes of a job, as Grid Engine does with -notify a while before it kills them."""
+        """Sends USR2 to a job's processes on its first node, as Grid Engine does a while before it kills them."""
         process = self.cluster.output("pgrep", "--full", f"job_scripts/{job} ").split()[0]
         group = self.cluster.output("ps", "-o", "pgid=", "-p", process)
         self.cluster.output("kill", "-USR2", "--", f"-{group}")
+
+    def processes(self, job: str, recipe: str = "toy", rank: int | None = None) -> list[str]:
+        """The processes that train, on all nodes, or that with a rank."""
+        these = self.cluster.run("pgrep", "--full", f"name {recipe}-job{job}").stdout.split()
+        if rank is None:
+            return these
+        of_rank = f'grep --files-with-matches --null-data "^RANK={rank}$" /proc/[0-9]*/environ'
+        paths = self.cluster.run("bash", "-c", of_rank).stdout.split()
+        return [process for process in these if f"/proc/{process}/environ" in paths]
 
     def run(self, job: str, recipe: str = "cartpole") -> Path:
         """The folder of a job's run."""

@@ -1,5 +1,6 @@
 """Jobs on a real Grid Engine, with the job script of the clone: trained, stopped by the clock, deleted, crashed."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from cluster.jobs import (
     undisturbed_toy,
     until_it_trains,
 )
-from cluster.namespaces import Cluster
+from cluster.namespaces import Cluster, until
 
 
 @pytest.fixture
@@ -59,17 +60,64 @@ def test_a_job_stops_before_its_time_limit_and_goes_on(jobs: GridEngine) -> None
     assert outcome(jobs.run(job, "toy")) == outcome(undisturbed_toy(jobs.clone))
 
 
-@pytest.mark.nightly
-def test_several_processes_of_a_job_are_warned_and_go_on_together(jobs: GridEngine) -> None:
-    job = jobs.submit("-l", "gpus=2", words=toy(jobs.clone, "total_steps: 60", "slow: 0.1"))
+def equals_one_process(jobs: GridEngine, job: str, tasks: int) -> bool:
+    """Whether a job has the rows of a run of the toy with one process, and as many ranks as it should."""
+    for one, several in zip(rows(undisturbed_toy(jobs.clone)), rows(jobs.run(job, "toy")), strict=True):
+        assert several == pytest.approx(one, rel=1e-4)
+    return len(list((jobs.run(job, "toy") / "checkpoints").glob("*/trainer/rank-*.json"))) == tasks
+
+
+def test_two_nodes_equal_one_process_and_go_on_where_they_were(jobs: GridEngine) -> None:
+    """Of two jobs with two nodes one is warned, on its first node."""
+    words = toy(jobs.clone, "total_steps: 40", "slow: 0.1", "keep: 1")
+    warned, whole = (jobs.submit(nodes=2, words=words) for _ in range(2))
+    until_it_trains(jobs.run(warned, "toy"))
+    jobs.warn(warned)
+    first, second = jobs.end(warned, starts=2)
+    assert (first["failed"], second["exit_status"]) == ("25  : rescheduling", "0"), jobs.log(warned)
+    assert [start["exit_status"] for start in jobs.end(whole)] == ["0"], jobs.log(whole)
+    assert "by SIGUSR2" in jobs.log(warned) and not (jobs.run(warned, "toy") / "again").exists()
+    assert outcome(jobs.run(warned, "toy")) == outcome(jobs.run(whole, "toy"))
+    assert equals_one_process(jobs, whole, tasks=2)
+
+
+def test_a_rank_that_dies_ends_a_job_on_two_nodes(jobs: GridEngine) -> None:
+    """The other one waits for it in a collective operation; the job has failed within seconds and is not repeated."""
+    job = jobs.submit(nodes=2, words=toy(jobs.clone, "total_steps: 1000", "slow: 0.1"))
     until_it_trains(jobs.run(job, "toy"))
-    jobs.warn(job)
-    first, second = jobs.end(job, starts=2)
-    assert (first["exit_status"], second["exit_status"]) == ("99", "0"), jobs.log(job)
-    assert "by SIGUSR2" in jobs.log(job) and not (jobs.run(job, "toy") / "again").exists()
-    for one, two in zip(rows(undisturbed_toy(jobs.clone)), rows(jobs.run(job, "toy")), strict=True):
-        assert two == pytest.approx(one, rel=1e-4)
-    assert len(list((jobs.run(job, "toy") / "checkpoints").glob("*60/trainer/rank-*.json"))) == 2
+    start = time.monotonic()
+    (second,) = jobs.processes(job, rank=1)
+    jobs.cluster.output("kill", "-KILL", second)
+    (ended,) = jobs.end(job)
+    assert ended["exit_status"] == "137" and time.monotonic() - start < 30, jobs.log(job)
+    assert "killed, most often for want of memory" in jobs.log(job) and jobs.processes(job) == []
+    assert not (jobs.run(job, "toy") / "again").exists()
+
+
+@pytest.mark.nightly
+def test_two_nodes_with_two_tasks_equal_one_process(jobs: GridEngine) -> None:
+    """The other job trains on two GPUs of a node."""
+    words = toy(jobs.clone, "total_steps: 10", "keep: 1")
+    four = jobs.submit("-l", "gpus=2", nodes=2, words=words)
+    assert jobs.end(four)[0]["exit_status"] == "0", jobs.log(four)
+    pair = jobs.submit("-l", "gpus=2", words=words)
+    assert jobs.end(pair)[0]["exit_status"] == "0", jobs.log(pair)
+    assert equals_one_process(jobs, four, tasks=4) and equals_one_process(jobs, pair, tasks=2)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seconds", [0.1, 300])
+def test_a_deleted_job_on_two_nodes_leaves_no_process(jobs: GridEngine, seconds: float) -> None:
+    """Trainers on both nodes are warned. Those whose round does not end are killed with the job, after 20 seconds."""
+    job = jobs.submit(nodes=2, words=toy(jobs.clone, "total_steps: 1000", f"slow: {seconds}"))
+    until(lambda: (jobs.run(job, "toy") / "status.json").exists(), "it trains")
+    if seconds < 1:
+        until_it_trains(jobs.run(job, "toy"))
+    assert len(jobs.processes(job)) == 2
+    jobs.cluster.output("qdel", job)
+    jobs.end(job)
+    until(lambda: jobs.processes(job) == [], "no process is left", 10)
+    assert (status(jobs.run(job, "toy")).get("reason") == "SIGUSR2") == (seconds < 1), jobs.log(job)
 
 
 @pytest.mark.nightly

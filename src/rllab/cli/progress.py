@@ -108,7 +108,7 @@ def _rounds(folder: RunFolder) -> str:
 def _watch_to_end(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> None:
     watch(trainer, quiet or trainer.engine.rank != 0, ends)
     if trainer.stopping:
-        where = f"{trainer.folder.path}: stopped after round {trainer.step} by {trainer.stop.reason}"
+        where = f"{trainer.folder.path}: stopped after round {trainer.step} by {trainer.stop.reason or 'another rank'}"
         raise Stopped(f"{where}; the same command continues from there", trainer.stop.rounds)
 
 
