@@ -37,7 +37,7 @@ qconf -as login
 for node in node1 node2; do
     qconf -ah $node
     qconf -as $node
-    add e '' "hostname $node" 'complex_values gpus=2,gpu_c=8.0,gpu_memory=48G,gpu_type=A40,mem_per_core=16G'
+    add e '' "hostname $node" 'complex_values gpus=8,gpu_c=8.0,gpu_memory=48G,gpu_type=A40,mem_per_core=16G'
 done
 add prj '' 'name ds542'
 add p omp 'slots 99'

@@ -135,10 +135,11 @@ class GridEngine:
     def __init__(self, cluster: Cluster, clone: Path, script: str = "bu.qsub") -> None:
         self.cluster, self.clone, self.script = cluster, clone, f"slurm/{script}"
 
-    def submit(self, *flags: str, nodes: int = 1, words: tuple[str, ...] = RECIPE) -> str:
+    def submit(self, *flags: str, nodes: int = 1, words: tuple[str, ...] = RECIPE, **env: str) -> str:
         """Gives the script to qsub; returns the number of the job."""
         slots = ("omp", "1") if nodes == 1 else ("mpi_4_tasks_per_node", str(4 * nodes))
-        line = ("qsub", "-terse", "-P", "ds542", "-pe", *slots, *flags, self.script, *words)
+        variables = [word for name, value in env.items() for word in ("-v", f"{name}={value}")]
+        line = ("qsub", "-terse", "-P", "ds542", "-pe", *slots, *variables, *flags, self.script, *words)
         return self.cluster.output(*line, cwd=self.clone).partition(".")[0]
 
     def end(self, job: str, starts: int = 1) -> list[dict[str, str]]:
