@@ -9,6 +9,6 @@
 # export RLLAB_HOME=$project/rllab                # models that several runs need are trained once, there
 # export HF_HOME=$project/huggingface             # models and data sets of the hub; ./lab fetch RECIPE fills it
 
-# export RLLAB_SERVER_VENV=$project/vllm-venv     # vLLM's own environment, for slurm/vllm.sbatch
+# export RLLAB_SERVER_VENV=$project/vllm-venv     # vLLM's own environment, for vllm.sbatch and vllm.qsub
 
 # export NCCL_SOCKET_IFNAME=ib0                   # several nodes: the network between them

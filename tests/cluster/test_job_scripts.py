@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = {"gpu.sbatch": {"SLURM_JOB_ID": "7"}, "bu.qsub": {"JOB_ID": "7", "SGE_TASK_ID": "undefined"}}
-SCRIPTS["vllm.sbatch"] = SCRIPTS["gpu.sbatch"]
+SCRIPTS |= {"vllm.sbatch": SCRIPTS["gpu.sbatch"], "vllm.qsub": SCRIPTS["bu.qsub"]}
 
 
 @pytest.fixture(params=["gpu.sbatch", "bu.qsub"])
@@ -126,16 +126,49 @@ def replaced(clone: Path, *programs: str) -> None:
 )
 def test_a_job_with_a_server_has_two_steps(words: str, trains: str, serves: str, clone: Path) -> None:
     """The server's has the recipe and its settings, and a port by the number of the job. A stage needs no server."""
-    replaced(clone, "srun")
-    (clone / "srun").write_text(STAND_IN + 'if [ "$3" = train ]; then sleep 0.5; fi\n')  # its end ends the server
+    replaced(clone, "srun", "scontrol")
     (clone / "scontrol").write_text("#!/bin/sh\necho node1; echo node2")
-    (clone / "scontrol").chmod(0o755)
+    late(clone / "srun")
     env = os.environ | {"SLURM_JOB_ID": "9", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}
     line = ["bash", str(clone / "slurm/vllm.sbatch"), *words.split()]
     done = subprocess.run(line, cwd=clone, env=env, capture_output=True, text=True)
     again = trains.partition(" ")[0]
     served = {f"{again} {serves} --port 10009 --tensor-parallel-size 4"} if serves else set()
     assert set(done.stdout.splitlines()) == {trains} | served, done.stderr
+
+
+def late(program: Path) -> None:
+    """Lets a stand-in train for half a second: its end ends the server."""
+    program.write_text(STAND_IN + 'if [ "$3" = train ]; then sleep 0.5; fi\n')
+
+
+def test_processes_of_grid_engine_have_ranks(clone: Path) -> None:
+    """Two nodes with two GPUs each, and a server on a third one. A node is reached by a stand-in for qrsh."""
+    replaced(clone, "qrsh", "qstat")
+    (clone / "qrsh").write_text('#!/bin/bash\nNODE=$3 exec "${@:4}"\n')
+    late(clone / "python")
+    with open(clone / "python", "a") as python:
+        python.write(
+            'if [ "$1" != -c ]; then echo "$NODE $3 $RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_ADDR $MASTER_PORT"; fi'
+        )
+    (clone / "hosts").write_text("a 4 gpu@a X\na 2 spare@a X\nb 4 gpu@b X\nc 4 gpu@c X\n")
+    env = os.environ | {"JOB_ID": "7", "SGE_TASK_ID": "2", "CUDA_VISIBLE_DEVICES": "2,3", "NODE": "first"}
+    env |= {"PE_HOSTFILE": str(clone / "hosts")}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        env.pop(name, None)
+    for script, nodes in (("bu.qsub", ["first", "b", "c"]), ("vllm.qsub", ["first", "b"])):
+        line = ["bash", str(clone / "slurm" / script), "a.yaml", "x='1 $2'"]
+        done = subprocess.run(line, cwd=clone, env=env, capture_output=True, text=True)
+        lines = done.stdout.splitlines()
+        each = [
+            f"{node} train {2 * n + k}/{2 * len(nodes)} {k} a 22025" for n, node in enumerate(nodes) for k in (0, 1)
+        ]
+        assert done.returncode == 0 and sorted(line for line in lines if "/again:" not in line) == sorted(each), done
+        words = "runs/a-job7_2/again: train a.yaml seed=2 x='1 $2' --name a-job7_2"
+        assert [line for line in lines if "/again:" in line] == [words] * len(each)
+    served = (clone / "runs/a-job7_2/server.log").read_text()
+    words = "serve a.yaml seed=2 x='1 $2' --port 12025 --tensor-parallel-size 2"
+    assert served.startswith(f"runs/a-job7_2/again: {words}\nc serve "), served
 
 
 def test_what_a_job_with_a_server_refuses(clone: Path) -> None:
@@ -147,3 +180,5 @@ def test_what_a_job_with_a_server_refuses(clone: Path) -> None:
     (clone / "scontrol").chmod(0o755)
     assert "need a GPU each: sbatch --nodes=2, or --gpus-per-node=2" in refused("recipes/grpo.yaml")
     assert "grade: this script trains" in refused("grade", "A.yaml", "DIR")
+    assert "need a GPU each: qsub -l gpus=2" in error("vllm.qsub", clone, "recipes/grpo.yaml")
+    assert "grade: this script trains" in error("vllm.qsub", clone, "grade", "A.yaml", "DIR")

@@ -267,7 +267,10 @@ def _reduce(parameters: list[nn.Parameter]) -> None:
 
 
 def ranks() -> tuple[int, int, int]:
-    """(rank, world, local rank) from the variables of torchrun, or of a Slurm step with one task per GPU."""
+    """(rank, world, local rank) from the variables of torchrun, or of a Slurm step with one task per GPU.
+
+    slurm/grid_engine.sh sets those of torchrun.
+    """
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
         return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))

@@ -70,8 +70,9 @@ class RolloutServer:
         if not url:
             raise FieldMistake(
                 "use_vllm",
-                "RLLAB_SERVER is not set, the address of a vLLM server, as in http://node2:8000. The job script "
-                "slurm/vllm.sbatch starts one and sets it; by hand: rllab serve RECIPE. use_vllm=false needs none",
+                "RLLAB_SERVER is not set, the address of a vLLM server, as in http://node2:8000. The job scripts "
+                "slurm/vllm.sbatch and slurm/vllm.qsub start one and set it; by hand: rllab serve RECIPE. "
+                "use_vllm=false needs none",
             )
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or parts.hostname in (None, "0.0.0.0", "::"):
