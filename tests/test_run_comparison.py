@@ -18,7 +18,7 @@ from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
 from rllab.evals.run_comparison import compare_runs
 from rllab.evals.run_record import flat
-from rllab.evals.run_values import HEADLINE, LAST, Row
+from rllab.evals.run_values import HEADLINE, LAST, ROUNDS, Row
 
 Make = Callable[..., Path]
 SETTINGS = {
@@ -92,9 +92,9 @@ def test_the_same_seeds_are_compared_in_pairs(make: Make, tmp_path: Path) -> Non
     """Seeds differ much, and B is 1, 2 and 3 above A in each: in pairs that is 2 +- 4.3027/3**0.5."""
     for seed, value in enumerate((0.0, 100.0, 50.0)):
         make(f"a-s{seed}", seed, [value], headline=value)
-        make(f"b-s{2 - seed}", 2 - seed, [(50.0, 100.0, 0.0)[seed] + 3 - seed], {"gamma": 0.5}, headline=1.0)
+        make(f"b-{seed}", 2 - seed, [(50.0, 100.0, 0.0)[seed] + 3 - seed], {"gamma": 0.5}, headline=1.0)
         make(f"c-s{seed}", seed, [value + seed + 1], {"env": "Acrobot-v1"})
-    c = compare_runs(["a-s*", "b-s*", "c-s*"], tmp_path)
+    c = compare_runs(["a-s*", "b-*", "c-s*"], tmp_path)
     b, other = (row(c.rows, "eval/return").differences[x] for x in "BC")
     assert b.paired and b.difference == 2 and b.interval == pytest.approx((2 - 2.4842, 2 + 2.4842), abs=1e-3)
     assert not other.paired and other.difference == 2, "other environments draw other episodes"
@@ -174,6 +174,8 @@ def test_a_fork_is_compared_from_where_it_forked(cartpoles: Path) -> None:
     assert "B is a fork of A from round 3: both have the same rounds until there" in c.pairings["B"].why
     assert any("of 3 evaluations behind round 3" in v for v in c.verdicts)
     assert c.cost["rounds since round 3"] == [3, 3]
+    steps = c.entries[0].records[0].course["env/steps"]
+    assert c.cost["env/steps since round 3"] == [steps[6] - steps[3]] * 2
     backwards = compare_runs(["fork-s0", "a-s0"], cartpoles)
     assert "A is a fork of B from round 3" in backwards.pairings["B"].why
     assert backwards.since_fork[0].difference == pytest.approx(-since.difference)
@@ -200,12 +202,47 @@ def test_a_figure_shows_groups_with_their_bands(cartpoles: Path, tmp_path: Path)
     )
 
 
+def test_runs_that_end_at_a_value_are_compared_by_their_rounds(make: Make, tmp_path: Path) -> None:
+    until = {"until": {"eval/return": 9}, "total_steps": 20}
+    for seed in range(3):
+        make(f"a-s{seed}", seed, [1.0] * (2 + seed) + [9.0], until, headline=9.0)
+        make(f"b-s{seed}", seed, [1.0] * (12 + 2 * seed) + [9.0], until | {"gamma": 0.5}, headline=9.0)
+    c = compare_runs(["a*", "b*"], tmp_path)
+    rounds = row(c.rows, "step", ROUNDS)
+    assert rounds.estimates["A"].values == (3, 4, 5) and rounds.differences["B"].difference == 11  # 10, 11, 12
+    half = 4.3027 / 3**0.5
+    assert c.verdicts == [
+        "no difference of B and A in eval/return: every seed has the same value in both",
+        f"B takes more rounds than A: +11 [+{11 - half:.4g}, +{11 + half:.4g}]",
+    ]
+    make("c-s0", 0, [1.0] * 20, until, headline=1.0)
+    slow = compare_runs(["a-s0", "c-s0"], tmp_path)
+    assert "B: c-s0 did not reach `until`; the rounds are those of total_steps" in slow.warnings
+    cut = compare_runs(["a-s0@2", "b-s0@2"], tmp_path)
+    assert [r.kind for r in cut.rows] == [LAST], "they have not ended there"
+
+
 def test_names_of_single_runs_are_grouped_by_seed(cartpoles: Path) -> None:
     """A shell has turned a-s* into these."""
     c = compare_runs([str(cartpoles / f"{n}-s{s}") for n in "ab" for s in (0, 1)], cartpoles)
     assert [(e.label, e.seeds) for e in c.entries] == [("a*", [0, 1]), ("b*", [0, 1])]
     assert "a-s0, a-s1 differ in their seed alone and are one group, a*" in c.warnings
     assert [e.label for e in compare_runs(["a-s0", "a-s1"], cartpoles).entries] == ["a-s0", "a-s1"], "two must remain"
+
+
+def test_runs_with_other_sources_are_not_grouped_by_seed(make: Make, tmp_path: Path) -> None:
+    for name, seed, code in (("a-s0", 0, "x = 1"), ("a-s1", 1, "x = 2"), ("b", 0, "x = 1"), ("c", 1, "x = 1")):
+        (make(name, seed, [1.0], {"gamma": 0.5} if name in "bc" else {}) / "sources").mkdir()
+        (tmp_path / name / "sources/mine.py").write_text(code)
+    assert [e.label for e in compare_runs(["a-s0", "a-s1", "b", "c"], tmp_path).entries] == ["a-s0", "a-s1", "b*"]
+
+
+def test_runs_that_repeat_each_other_are_named(make: Make, tmp_path: Path) -> None:
+    for name, seed in (("a-1", 0), ("a-2", 0), ("a-3", 1), ("b", 0)):
+        make(name, seed, [1.0])
+    c = compare_runs(["a*", "b"], tmp_path)
+    assert any(w.startswith("A: a-1, a-2 have the same seed and settings; they repeat each other") for w in c.warnings)
+    assert c.pairings["B"].pairs == () and "several runs have the same seed" in c.pairings["B"].why
 
 
 def test_runs_that_are_not_done_are_named(make: Make, tmp_path: Path) -> None:
@@ -224,6 +261,9 @@ def test_runs_that_are_not_done_are_named(make: Make, tmp_path: Path) -> None:
     assert "A: 1 of 2 runs have headline eval/return" in "\n".join(
         [*compare_runs(["a-s*", "c-s0"], tmp_path).warnings, *_with_headlines(tmp_path)]
     )
+    for env in ('{"from": 5}', '{"from": "gone@1"}', '{"from": "c-s0@1"}', "[]"):
+        (tmp_path / "c-s0/env.json").write_text(env)
+        assert compare_runs(["b-s*", "c-s0"], tmp_path).since_fork == []
     for name in ("a-s0", "a-s1"):
         (tmp_path / name / "recipe.yaml").write_text("- 1")
     with pytest.raises(Mistake, match=r"no run of a-s\* can be read"):
@@ -280,7 +320,8 @@ def test_hostile_names_and_values_are_shown_inert(make: Make, tmp_path: Path) ->
     assert max(map(len, done.stdout.splitlines())) < 400 and figure.stat().st_size > 5_000
     with pytest.warns(UserWarning, match="line 3"):
         plain = json.loads(compare(tmp_path, "a\x1b[2J$", "b", "--json").stdout)
-    assert [m["metric"] for m in plain["metrics"]] == [hostile] and plain["metrics"][0]["estimates"]["B"]["mean"] == 3.0
+    assert plain["only"] == {} and [m["metric"] for m in plain["metrics"]] == [hostile]
+    assert plain["metrics"][0]["estimates"]["B"]["mean"] == 3.0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from rllab.cli.tables import lines
 from rllab.core.logs import ranges
 from rllab.core.messages import one_line
 from rllab.evals.run_comparison import RunComparison
-from rllab.evals.run_values import HEADLINE, Entry, Estimate, Row, SinceFork
+from rllab.evals.run_values import HEADLINE, ROUNDS, Entry, Estimate, Row, SinceFork
 from rllab.evals.run_verdicts import METHOD
 from rllab.evals.seeds import Contrast
 from rllab.stats import Interval
@@ -70,7 +70,7 @@ def _setting(values: list[Any] | None, absent: str) -> str:
 def _values(row: Row, letters: Sequence[str]) -> dict[str, str]:
     rounds = [e.rounds for e in row.estimates.values()]
     where = f" ({HEADLINE})" if row.kind == HEADLINE else f" (round {_span([r for rs in rounds for r in rs])})"
-    cells = {"metric": one_line(row.metric) + where}
+    cells = {"metric": "rounds until it ended" if row.kind == ROUNDS else one_line(row.metric) + where}
     cells |= {x: _estimate(row.estimates[x]) if x in row.estimates else "-" for x in letters}
     differences = {f"{x} - A": row.differences.get(x) for x in letters[1:]}
     return cells | {name: _difference(c) if c else "-" for name, c in differences.items()}
@@ -83,6 +83,8 @@ def _span(rounds: Sequence[int]) -> str:
 def _estimate(estimate: Estimate) -> str:
     if estimate.interval is not None:
         return _with(estimate.mean, estimate.interval)
+    if estimate.within is not None and estimate.within[0] < estimate.within[1]:
+        return f"{estimate.mean:.5g} (one run, within it {estimate.within[0]:.4g} to {estimate.within[1]:.4g})"
     return f"{estimate.mean:.5g} (one run)"
 
 

@@ -31,7 +31,7 @@ class Record:
 
     state: as in status.json, or killed, damaged, unknown. problem: what is wrong with it, or "". settings: flat, such
     as optim.lr. versions: of packages, models of the hub and sources. course: metric -> round -> value, of
-    evaluations, of what the recipe expects, and of costs.
+    evaluations, of what the recipe expects, and of costs. whole: all of its rounds are looked at.
     """
 
     run: RunFolder
@@ -46,6 +46,13 @@ class Record:
     headline: Measured | None = None
     expect: dict[str, Any] = field(default_factory=dict)
     course: dict[str, dict[int, float]] = field(default_factory=dict)
+    whole: bool = True
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the run ended before `total_steps` because it reached its `until`."""
+        until = any(k.startswith("until.") for k in self.settings)
+        return until and self.whole and self.state == "done" and self.step < self.total_steps
 
     @property
     def name(self) -> str:
@@ -90,8 +97,10 @@ def read_record(run: RunFolder, until: int | None = None, also: tuple[str, ...] 
     except (AttributeError, LookupError, TypeError, ValueError):
         status_state, headline, seed, expect, total = "unknown", None, None, {}, 0
         problems.append(f"{run.path} has not the settings and the status of a run")
-    if status_state != "done" and not (run.is_running or run.owner):
-        status_state = "killed" if status_state == "running" else status_state
+    if status_state != "done" and run.owner:  # also while a run that was stopped is being set up
+        status_state = "running"
+    elif status_state == "running":
+        status_state = "killed"
     wanted = {*expect, *also, *COUNTS, "time/total", "time/evaluate"}
     step, course = _course(run, wanted, until)
     return Record(
@@ -107,6 +116,7 @@ def read_record(run: RunFolder, until: int | None = None, also: tuple[str, ...] 
         headline=headline if until is None else None,
         expect=expect,
         course=course,
+        whole=until is None,
     )
 
 

@@ -13,7 +13,7 @@ from rllab.evals.seeds import Contrast, contrast, mean_interval
 from rllab.evals.shared_draws import Pairing
 from rllab.stats import Interval, holm
 
-HEADLINE, LAST = "headline", "last"
+HEADLINE, LAST, ROUNDS = "headline", "last", "rounds"
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Estimate:
 class Row:
     """A metric: of each group that measured it an estimate, and of each but A the difference from A, by letter.
 
-    kind: `headline`, measured on fresh draws at the end of a finished run, or `last`, the last evaluation. goal: a
-    verdict is given on it. p: of each difference, with Holm's correction for all differences of goals.
+    kind: `headline`, measured on fresh draws at the end of a finished run, `last`, the last evaluation, or `rounds`,
+    how many a finished run has made, where runs end at their `until`. goal: a verdict is given on it. p: of each
+    difference, with Holm's correction for all differences of goals.
     """
 
     metric: str
@@ -65,8 +66,7 @@ class SinceFork:
     """A metric behind a fork, B minus A in the rounds in which both runs of a pair evaluated.
 
     rounds: evaluations, over all pairs. difference: the mean over rounds, then over pairs. interval: over pairs, None
-    of fewer than two. higher, lower: the
-    number of rounds, over all pairs, in which B is higher or lower.
+    of fewer than two. higher, lower: in how many of the rounds B is higher or lower.
     """
 
     metric: str
@@ -98,6 +98,8 @@ def metric_rows(entries: Sequence[Entry], pairings: Mapping[str, Pairing], also:
     names = dict.fromkeys(n for r in records for n in evaluated(r, also))
     expected = {n for r in records for n in r.expect} | set(also)
     rows = [_row(name, HEADLINE, entries, pairings) for name in headlines]
+    if any(r.ended_early for r in records):
+        rows.append(_row("step", ROUNDS, entries, pairings))
     rows = [replace(row, goal=True) for row in rows if row.differences]
     judged = {(row.metric, letter) for row in rows for letter in row.differences}
     for name in sorted(names, key=lambda n: (n not in expected, list(names).index(n))):
@@ -125,6 +127,8 @@ def _row(metric: str, kind: str, entries: Sequence[Entry], pairings: Mapping[str
 
 def _value(record: Record, metric: str, kind: str) -> tuple[int, float] | None:
     """(round, value) of a run; None where it was not measured."""
+    if kind == ROUNDS:
+        return (record.step, float(record.step)) if record.state == "done" and record.whole else None
     if kind == LAST:
         return record.last(metric)
     return (record.step, record.headline.value) if record.headline and record.headline.name == metric else None

@@ -7,13 +7,13 @@ from pathlib import Path
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder, parse_run
 from rllab.evals.run_record import differing
-from rllab.evals.run_values import HEADLINE, Entry, Row, SinceFork
+from rllab.evals.run_values import HEADLINE, ROUNDS, Entry, Row, SinceFork
 
 SIGNIFICANT = 0.05
 FEW = 3  # seeds of either group, below which no difference is not a result
 METHOD = (
     "intervals of 95 % over seeds by Student's t, differences by Welch's test or, seed by seed, the paired one; "
-    "a difference is named where p < 0.05"
+    "a difference is named where p < 0.05, by Holm's correction for all of them"
 )
 
 
@@ -21,21 +21,23 @@ def verdict(row: Row, letter: str, a: str = "A") -> str:
     """The conclusion on a metric in words."""
     c, p = row.differences[letter], row.p.get(letter)
     low, high = c.interval or (0.0, 0.0)
-    by = f"{c.difference:+.4g}"
+    by, what = f"{c.difference:+.4g}", "the rounds that they take" if row.kind == ROUNDS else row.metric
     between = f" [{low:+.4g}, {high:+.4g}]" if c.p is not None else ""
     reaches = f"{letter} reaches {'higher' if c.difference > 0 else 'lower'} {row.metric} than {a}: {by}{between}"
+    if row.kind == ROUNDS:
+        reaches = f"{letter} takes {'more' if c.difference > 0 else 'fewer'} rounds than {a}: {by}{between}"
     if c.interval is None:
-        return f"too few seeds to tell whether {letter} and {a} differ in {row.metric} ({by})"
+        return f"too few seeds to tell whether {letter} and {a} differ in {what} ({by})"
     if p is None and not c.difference:
         same = "every seed has the same value in both" if c.paired else "all values are equal"
-        return f"no difference of {letter} and {a} in {row.metric}: {same}"
+        return f"no difference of {letter} and {a} in {what}: {same}"
     if p is None:
         return f"{reaches} for every {'seed' if c.paired else 'two runs'}, so there is no interval"
     if p < SIGNIFICANT:
         return reaches
     if min(c.a, c.b) < FEW:
-        return f"too few seeds to tell whether {letter} and {a} differ in {row.metric}: {by}{between}"
-    return f"no clear difference of {letter} and {a} in {row.metric}: {by}{between}"
+        return f"too few seeds to tell whether {letter} and {a} differ in {what}: {by}{between}"
+    return f"no clear difference of {letter} and {a} in {what}: {by}{between}"
 
 
 def verdicts(entries: Sequence[Entry], rows: Sequence[Row], forks: Sequence[SinceFork]) -> list[str]:
@@ -72,27 +74,53 @@ def limits(entries: Sequence[Entry], rows: Sequence[Row]) -> list[str]:
                 f"{entry.letter} has one seed; its spread between seeds is unknown -> "
                 f"{_more_seeds(entry.records[0].run, n + 1, n + 4)}"
             )
+        lines += _repeated(entry)
         varied = differing([[r.settings] for r in entry.records], ("seed",))
         if varied := {k: v for k, v in varied.items() if k != "total_steps"}:
             lines.append(f"{entry.letter}: its runs differ in {', '.join(varied)}, and not in their seed alone")
     lines += [line for row in rows if row.goal for line in _counts(row, entries)]
+    if any(row.kind == ROUNDS for row in rows):
+        lines += _not_reached(entries)
     machines = {r.machine for e in entries for r in e.records if r.machine}
     if len(machines) > 1:
         lines.append(f"seconds are of different machines: {', '.join(sorted(machines))}")
     return lines
 
 
+def _repeated(entry: Entry) -> list[str]:
+    """Runs of a group with the same seed and settings: their values are not independent."""
+    alike: dict[str, list[str]] = {}
+    for r in entry.records:
+        alike.setdefault(repr((r.settings, r.versions)), []).append(r.name)
+    return [
+        f"{entry.letter}: {', '.join(names)} have the same seed and settings; they repeat each other, and intervals "
+        "that count them as several are too narrow"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def _not_reached(entries: Sequence[Entry]) -> list[str]:
+    """Runs that went on to their last round, where others ended at their `until`: they would have taken more."""
+    each = [[r for r in e.records if r.whole and r.state == "done" and not r.ended_early] for e in entries]
+    return [
+        f"{e.letter}: {', '.join(r.name for r in late)} did not reach `until`; the rounds are those of total_steps"
+        for e, late in zip(entries, each, strict=True)
+        if late
+    ]
+
+
 def _counts(row: Row, entries: Sequence[Entry]) -> list[str]:
     """Groups of which some runs lack a metric that a verdict is given on."""
     counts = [(e, len(row.estimates[e.letter].values)) for e in entries if e.letter in row.estimates]
-    what = f"{row.kind} {row.metric}" if row.kind == HEADLINE else row.metric
+    what = f"headline {row.metric}" if row.kind == HEADLINE else row.metric
     return [f"{e.letter}: {n} of {len(e.records)} runs have {what}" for e, n in counts if n < len(e.records)]
 
 
 def _more_seeds(run: RunFolder, first: int, last: int) -> str:
     """The command that trains a run's recipe with further seeds; of a fork its parent's, since a fork has its seed."""
     try:
-        parent, step = parse_run(run.forked_from() or "")
+        parent, step = parse_run(str(run.forked_from() or ""))
     except Mistake:
         parent, step = "", None
     if step is None:

@@ -53,8 +53,8 @@ def pairing(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]) ->
     if all(r is not None for r in rounds):
         since = min(r for r in rounds if r is not None)
         return Pairing(pairs, since, _fork(a, b, names, since))
-    what = "begins alike and is evaluated on the same draws"
-    return Pairing(pairs, None, f"{one} and {other} are compared seed by seed ({_seeds(seeds)}): a seed {what} in both")
+    what = "a seed draws the same numbers in both, in evaluations those of the round"
+    return Pairing(pairs, None, f"{one} and {other} are compared seed by seed ({_seeds(seeds)}): {what}")
 
 
 def _fork(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str], since: int) -> str:
@@ -96,7 +96,7 @@ def _lineage(run: RunFolder) -> list[tuple[Path, int | None]]:
     while path.resolve() not in {p for p, _ in line}:
         line.append((path.resolve(), until))
         try:
-            name, step = parse_run(RunFolder(path).forked_from() or "")
+            name, step = parse_run(str(RunFolder(path).forked_from() or ""))
         except Mistake:  # its env.json is damaged, or the ancestor is gone
             break
         if step is None:
