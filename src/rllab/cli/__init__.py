@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from rllab.cli import (  # noqa: F401 - adds their verbs
     evaluation,
+    export,
     fetch,
     games,
     grading,

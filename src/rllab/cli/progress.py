@@ -5,10 +5,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from rllab.board.sinks import check_installed
+from rllab.board.track import tracked
 from rllab.cli.screen import break_lines
 from rllab.core.errors import Mistake, Stopped
 from rllab.core.recipe import Recipe
@@ -42,6 +44,7 @@ def train_to_end(
         Stopped: a stop was requested before the end.
     """
 
+    check_installed(recipe.settings.trackers, recipe.places.get("track", "track"))
     wait = Waiting(recipe.name, stop)
     resolved = resolve_models(recipe, runs, _stages(recipe.name, stop, wait, quiet), wait)
     trainer = Trainer(resolved, run, runs=runs, fork=fork, stop=stop)
@@ -114,7 +117,7 @@ def _watch_to_end(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> No
 
 def watch(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> None:
     """Iterates over a trainer to its end, and shows its progress unless `quiet`."""
-    rows = _until(trainer, ends) if ends else iter(trainer)
+    rows = _until(trainer, ends) if ends else _tracked(trainer)
     if quiet:
         for _ in rows:
             pass
@@ -126,11 +129,22 @@ def watch(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> None:
 
 def _until(trainer: Trainer, ends: Ends) -> Iterator[dict[str, float]]:
     """The rows of a run up to the one after which it is left stopped, with a checkpoint."""
-    with closing(trainer.__iter__()) as rows:  # type: ignore[type-var]
+    with closing(_tracked(trainer)) as rows:
         for row in rows:
             yield row
             if ends(row):
                 return
+
+
+def _tracked(trainer: Trainer) -> Iterator[dict[str, float]]:
+    """The rows of a run, which are sent to its trackers from the first one on."""
+    sinks = trainer.settings.trackers if trainer.engine.rank == 0 else []
+    with ExitStack() as tracking, closing(trainer.__iter__()) as rows:  # type: ignore[type-var]
+        for row in rows:
+            if sinks:
+                tracking.enter_context(tracked(trainer.folder.path, sinks, trainer.restored))
+                sinks = []
+            yield row
 
 
 def _watch_terminal(trainer: Trainer, rows: Iterator[dict[str, float]]) -> None:

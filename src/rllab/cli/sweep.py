@@ -52,6 +52,7 @@ def sweep(
     from rllab.core.stop import Stop
 
     stop = Stop(leave).install()  # before torch is loaded
+    from rllab.board.sinks import check_installed
     from rllab.cli.progress import train_to_end
     from rllab.cluster.objective import read_objective, remarks
     from rllab.cluster.space import read_space
@@ -64,6 +65,7 @@ def sweep(
         raise Mistake(f"{recipe} is a run and no recipe; the recipe of the run is {recipe}/recipe.yaml")
     space = read_space(recipe, changes, smoke=smoke)
     base = space.recipe({}, space.seeds[0])
+    check_installed(base.settings.trackers, base.places.get("track", "track"))
     objective = read_objective(base, metric, direction)
     folder = runs / check_name(name or f"{base.name}-sweep")
     whole = Sweep(folder, space, objective, trials, pruning=pruning, array=array)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from rllab.board.sinks import absent
 from rllab.core import hub
 from rllab.core.errors import Mistake
 from rllab.core.names import Model, Named, Term, settings_of
@@ -202,8 +203,11 @@ def _of_task(where: str, task: Any) -> Iterator[Need]:
 
 
 def _of_packages(recipe: Recipe) -> Iterator[Need]:
-    """Packages that are not installed, of environments, games and quantization."""
+    """Packages that are not installed, of environments, games, quantization and trackers."""
     algorithm: Any = recipe.algorithm
+    where = f"{recipe.places.get('track', recipe.name)}: track"
+    for package in absent(recipe.settings.trackers):
+        yield Need(where, "", package, fault=f"{package} is not installed: pip install {package}")
     try:
         if hasattr(algorithm, "env_kwargs"):
             from rllab.control.spec import EnvSpec

@@ -29,7 +29,7 @@ from rllab.core.errors import InUse, MachineFault, Mistake, RllabError, Stopped
 from rllab.core.files import read_json, write_atomic
 from rllab.core.fork import differing
 from rllab.core.lock import Lock
-from rllab.core.recipe import Recipe
+from rllab.core.recipe import NOT_TRAINED, Recipe
 from rllab.core.run import RunFolder, list_runs
 from rllab.core.sources import copied_files
 from rllab.core.stop import Stop
@@ -152,7 +152,9 @@ class Sweep:
         """What makes two sweeps the same, as JSON."""
         recipe = self._recipe
         files = {n: p for n, (p, _) in copied_files(recipe, self.folder).items()}
-        plain = {k: v for k, v in recipe.plain.items() if k not in ("seed", "expect", *self.space.searched)}
+        plain = {
+            k: v for k, v in recipe.plain.items() if k not in ("seed", "expect", *NOT_TRAINED, *self.space.searched)
+        }
         record = {
             "recipe": self.space.source,
             "searched": self.space.described(),

@@ -19,7 +19,7 @@ def open_run(folder: RunFolder, recipe: Recipe, fork: str | None, runs: Path, *p
     """Creates the folder of a run. In an existing run, checks that its settings are those of the recipe.
 
     A run without a checkpoint has nothing to continue from, so it gives way to a corrected command. The `total_steps`
-    of an existing run may be raised, and what it must reach may be changed.
+    of an existing run may be raised, and what it must reach and who tracks it may be changed.
 
     fork: `RUN` or `RUN@STEP`, the checkpoint from which a new run starts; None to start from nothing. pause: as in
     `Lock.acquire`.
@@ -47,7 +47,7 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _continue(folder: RunFolder, recipe: Recipe, fork: str | None) -> None:
-    """Checks that a recipe continues a run. The run takes over a larger `total_steps`, and another `expect`."""
+    """Checks that a recipe continues a run. It takes over a larger `total_steps`, and another `expect` or `track`."""
     if fork is not None and not _is_fork_of(folder, fork):
         raise Mistake(
             f"{folder.path} is a fork of {folder.forked_from() or 'no run'}, not of {fork}: use another --name"
@@ -67,6 +67,9 @@ def _continue(folder: RunFolder, recipe: Recipe, fork: str | None) -> None:
             f"rllab train --from {folder.path.name}, with the setting that names the file)",
             stacklevel=3,
         )
+    track = recipe.plain["track"]
+    if (changes or folder.state != "done") and folder.plain().get("track", []) != track:
+        changes["track"] = track
     if changes:
         folder.change(changes)
 

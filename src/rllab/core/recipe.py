@@ -39,6 +39,10 @@ class Optim:
     decay: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, to 0 at total_steps
 
 
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+NOT_TRAINED = ("track",)  # settings on which nothing depends that is trained or measured: they identify no run
+
+
 @dataclass(kw_only=True)
 class Settings:
     """The settings that every run has, whatever its algorithm. A step is one round: collect and update."""
@@ -58,8 +62,10 @@ class Settings:
     threads: Count | None = None  # CPU threads of torch; by default torch's own number
     until: dict[str, float | str] = field(default_factory=dict)  # metric: value; the run ends once all are reached
     expect: dict[str, float | str] = field(default_factory=dict)  # metric: value that the finished run must reach
+    track: Tracker | list[Tracker] = field(default_factory=list)  # also sends metrics to tensorboard, wandb, trackio
 
     def __post_init__(self) -> None:
+        self.track = list(dict.fromkeys(self.trackers))
         each = [self.optim] if isinstance(self.optim, Optim) else self.optim.values()
         if self.shard and any(optim.name == "muon" for optim in each):
             raise ValueError("shard: muon needs whole matrices, and each rank has a part: set optim.name: adamw or sgd")
@@ -73,6 +79,11 @@ class Settings:
                     reached(wanted, 0.0)
                 except ValueError as error:
                     raise ValueError(f"{name}.{metric}: {error}") from None
+
+    @property
+    def trackers(self) -> list[Tracker]:
+        """The trackers in `track`, as a list."""
+        return [self.track] if isinstance(self.track, str) else self.track
 
     def unmeasured(self, names: Iterable[str], measured: Iterable[str], group: str = "") -> tuple[str, str] | None:
         """(field, message) for a metric that is not among the measured ones; None if all are.

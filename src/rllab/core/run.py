@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
@@ -34,7 +34,7 @@ from rllab.core.logs import Log, ranges
 from rllab.core.machine import environment, job, scheduler
 from rllab.core.names import did_you_mean
 from rllab.core.owner import Owner
-from rllab.core.recipe import Recipe, reached, read_recipe
+from rllab.core.recipe import NOT_TRAINED, Recipe, Tracker, reached, read_recipe
 from rllab.core.sources import copied_files, copy_names, copy_sources, with_copies
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class RunFolder:
         """Deletes the record of a run, and nothing else in its folder. The recipe goes first."""
         for name in ("recipe.yaml", "status.json", "env.json", "metrics.jsonl", "samples.jsonl"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "sources", "failed"):
+        for name in ("checkpoints", "sources", "failed", *get_args(Tracker)):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def recipe(self, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
@@ -121,13 +121,13 @@ class RunFolder:
     def differences(self, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
         """The settings in which a recipe differs from the run's: name -> (value in the run, value in the recipe).
 
-        A file that the recipe names and its copy in the run count as equal, whatever they contain. `changed_sources`
-        compares their contents.
+        Settings on which nothing depends that is trained are left out. A file that the recipe names and its copy in the
+        run count as equal, whatever they contain; `changed_sources` compares their contents.
         """
         own = self.plain()
         other = with_copies(recipe.plain, copy_names(recipe))
         other = yaml.safe_load(yaml.safe_dump(other))
-        keys = [*own, *(k for k in other if k not in own)]
+        keys = [k for k in (own | other) if k not in NOT_TRAINED]
         return {k: (own.get(k), other.get(k)) for k in keys if own.get(k) != other.get(k)}
 
     def changed_sources(self, recipe: Recipe) -> list[str]:

@@ -15,7 +15,7 @@ from rllab.core.engine import Engine, ranks
 from rllab.core.errors import FieldMistake, InUse, Mistake
 from rllab.core.names import Model, Term
 from rllab.core.needs import check_made
-from rllab.core.recipe import Recipe, load_recipe, recipe_names
+from rllab.core.recipe import NOT_TRAINED, Recipe, load_recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
 
 Train = Callable[[Recipe, RunFolder], None]
@@ -155,8 +155,9 @@ def made_otherwise(folder: RunFolder) -> bool:
 
 
 def identity(recipe: Recipe) -> str:
-    """A hash of a recipe's settings and of the files that it names."""
-    content: list[Any] = [recipe.plain, sorted((k, p.read_text("utf-8", "replace")) for k, p in recipe.files.items())]
+    """A hash of the settings of a recipe on which its model depends, and of the files that it names."""
+    settings = {k: v for k, v in recipe.plain.items() if k not in NOT_TRAINED}
+    content: list[Any] = [settings, sorted((k, p.read_text("utf-8", "replace")) for k, p in recipe.files.items())]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.core.messages import visible
+from rllab.core.recipe import NOT_TRAINED
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
 from rllab.stats import interquartile_interval, interquartile_mean
@@ -82,7 +83,7 @@ def by_seed(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
     """The names of runs that differ in their seed alone, by a label: their name without the seed's `-s3`."""
     groups: dict[str, list[str]] = {}
     for run in runs:
-        settings = {k: v for k, v in run.plain().items() if k != "seed"}
+        settings = {k: v for k, v in run.plain().items() if k not in ("seed", *NOT_TRAINED)}
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run.path.name)
     labels: dict[str, list[str]] = {}
     for names in groups.values():

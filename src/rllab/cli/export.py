@@ -1,0 +1,54 @@
+"""The verb that writes a run's metrics and models for other programs."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rllab.cli.app import LOOK, Runs, app
+from rllab.core.errors import Mistake
+
+verb = partial(app.command, rich_help_panel=LOOK)
+FORMS = ("csv", "tensorboard", "wandb", "trackio")
+
+
+@verb()
+def export(
+    run: Annotated[list[str], typer.Argument(help="Runs: name, folder, or last.")],
+    to: Annotated[str, typer.Option(help="csv, tensorboard, wandb or trackio.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="csv: the file, by default standard output. tensorboard: a folder."),
+    ] = "",
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write the metrics of runs for other programs, also while they train.
+
+    csv is one table of all runs. tensorboard writes event files, one folder a run. wandb and trackio get every row
+    anew, as with `track` in a recipe.
+    """
+    from rllab.core.names import did_you_mean
+    from rllab.core.run import find_run
+
+    if to not in FORMS:
+        raise Mistake(f"--to {to}: expected one of {', '.join(FORMS)}{did_you_mean(to, FORMS)}")
+    if out and to in ("wandb", "trackio"):
+        raise Mistake(f"--out {out}: {to} keeps its files where it finds them")
+    folders = [find_run(name, runs) for name in run]
+    if to == "csv":
+        from rllab.board.export import write_csv
+
+        if not out:
+            write_csv(folders, sys.stdout)
+            return
+        with open(out, "w", encoding="utf-8", newline="") as file:
+            write_csv(folders, file)
+        print(f"{out} is written", file=sys.stderr)
+        return
+    from rllab.board.export import send_all
+
+    for folder in folders:
+        send_all(folder, to, print, Path(out) / folder.path.name if out else None)
+        print(f"{folder.path}: round 1 to {folder.metrics.last().get('step', 0)} are in {to}")
