@@ -17,6 +17,7 @@ import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,9 @@ class Trackio(Sink):
         import trackio
 
         project = os.environ.get("TRACKIO_PROJECT") or PROJECT
-        names = {str(run.name): run for run in trackio.Api().runs(project)}
+        names: dict[str, Any] = {}
+        with suppress(ValueError):  # there is no such project yet
+            names = {run.name: run for run in trackio.Api().runs(project)}
         own = self.state.get("name")
         if own in names:
             names.pop(own).delete()

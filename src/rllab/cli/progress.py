@@ -129,7 +129,7 @@ def watch(trainer: Trainer, quiet: bool, ends: Ends | None = None) -> None:
 
 def _until(trainer: Trainer, ends: Ends) -> Iterator[dict[str, float]]:
     """The rows of a run up to the one after which it is left stopped, with a checkpoint."""
-    with closing(_tracked(trainer)) as rows:
+    with closing(_tracked(trainer)) as rows:  # type: ignore[type-var]
         for row in rows:
             yield row
             if ends(row):
