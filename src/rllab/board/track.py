@@ -22,13 +22,13 @@ from rllab.board.follow import Follower
 from rllab.board.sinks import SINKS, Sink
 from rllab.core.errors import InUse
 from rllab.core.lock import Lock
+from rllab.core.logs import parsed
 from rllab.core.run import RunFolder
 from rllab.core.stop import unwarned
 
 EVERY = 2.0  # seconds between two looks at the log
 PATIENCE = 5.0  # seconds for which the end of a run waits for its trackers
 LAST = 60.0  # seconds after which a tracker ends that the run has left behind
-_AT_ONCE = 1 << 22  # bytes of the log that are read at once
 _left = list["Tracking"]()  # those that go on by themselves
 
 
@@ -112,17 +112,16 @@ def follow(log: Follower, sink: Sink, first: int, ended: threading.Event) -> Non
 
 def send(log: Follower, sink: Sink, first: int) -> int:
     """Writes the rows that are there from step `first` on to a sink. Returns the step of the next one."""
-    while True:
-        before, begun = log.offset, first
-        for row in log.rows(_AT_ONCE):
-            if row["step"] >= first:  # a log that is read anew begins again
-                sink.write(row)
-                first = row["step"] + 1
-        if first > begun:
-            sink.flush()
-            sink.keep(sent=first - 1)
-        if log.offset == before:
-            return first
+    begun = first
+    for _, line in log.lines():
+        row = parsed(line)
+        if row is not None and row["step"] >= first:  # a log that is read anew begins again
+            sink.write(row)
+            first = row["step"] + 1
+    if first > begun:
+        sink.flush()
+        sink.keep(sent=first - 1)
+    return first
 
 
 def _work(run: RunFolder, name: str, restored: int, ended: threading.Event) -> None:
