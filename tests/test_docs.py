@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from forked import call
+from labelled import write_poles, write_tickets
 from test_logs import SAMPLES, entries, eval_log, harness_rows
 from test_score import write
 from typer.testing import CliRunner
@@ -38,9 +39,14 @@ ELSEWHERE += (
     "./lab wheelhouse ",
     "RLLAB_WHEELHOUSE=",
     "./lab submit ",
+    "./lab label grpo-1",
+    "./lab label sft-1",
+    "./lab label pairs.jsonl",
+    "./lab label rlhf-control-1",
+    "./lab label first",
     "cp slurm/site.example.sh",
     "source slurm/site.sh",
-)  # those of tests/cluster/
+)  # those of tests/cluster/ and tests/test_labelling.py
 SMALL = {r"--games \d+": "--games 2", r"--best-of \d+": "--best-of 2", r"simulations: \d+": "simulations: 4"}
 SMALL |= {
     r"--simulations \d+": "--simulations 4",
@@ -76,6 +82,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("ann", "bob"):
         write(tmp_path / f"submissions/{name}.jsonl", [{"id": n, "completion": f"#### {n + 2}"} for n in range(3)])
     write(tmp_path / "samples_gsm8k.jsonl", harness_rows("strict-match", "flexible-extract"))
+    write_tickets(tmp_path / "preferences.jsonl", 24)
+    write_poles(tmp_path / "clips.jsonl", 12)
     eval_log(tmp_path / "log.eval", entries(SAMPLES))
     return tmp_path
 

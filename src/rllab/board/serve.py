@@ -6,17 +6,28 @@ import os
 import platform
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rllab.core.errors import MachineFault, Mistake
 
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from rllab.board.server import Board
+
+Pages = Callable[["Board"], "list[BaseRoute]"]
 PORT = 8000  # the first that is tried
 TRIES = 100
 
 
-def serve(runs: Path, port: int, page: str = "", say: Callable[[str], None] = print) -> None:
-    """Serves the board of a folder of runs until it is interrupted. port: 0 for a free one. page: the first address.
+def serve(
+    runs: Path, port: int, page: str = "", say: Callable[[str], None] = print, others: Sequence[Pages] = ()
+) -> None:
+    """Serves the board of a folder of runs until it is interrupted.
+
+    port: 0 for a free one. page: the first address. others: make the routes of further pages, as in `application`.
 
     Raises:
         Mistake: the port is in use.
@@ -32,7 +43,7 @@ def serve(runs: Path, port: int, page: str = "", say: Callable[[str], None] = pr
             say(line)
         if not runs.is_dir():
             say(f"there is no folder {runs} yet; runs are shown as soon as they are there")
-        config = uvicorn.Config(application(runs.absolute(), token, port), log_level="warning", lifespan="off")
+        config = uvicorn.Config(application(runs.absolute(), token, port, *others), log_level="warning", lifespan="off")
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -12,6 +12,7 @@ from rllab.cli import (  # noqa: F401 - adds their verbs
     fetch,
     games,
     grading,
+    label,
     language,
     look,
     pages,
