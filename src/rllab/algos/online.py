@@ -26,7 +26,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.names import Term
 from rllab.core.ranges import Count, Natural, Positive, Share
 from rllab.core.recipe import Settings
-from rllab.core.sharding import gathered
+from rllab.core.sharding import apart
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TASKS, TextAlgorithm
@@ -286,7 +286,7 @@ class Policy(TextAlgorithm):
 
     def _score(self, groups: list[Group], seed: int) -> int:
         """`score_groups`; a reward may compute with the policy, and ranks differ in what it computes."""
-        with gathered(self._lm.model) if self._rewards.see_the_policy else nullcontext():
+        with apart(self._lm.model) if self._rewards.see_the_policy else nullcontext():
             return score_groups(self._rewards, groups, seed)
 
     @property

@@ -92,7 +92,7 @@ class Context:
     world: the number of ranks. dtype: the type in which the loss computes large matrix products; networks that are
     not trained may be held in it. stopping: whether the run was asked to stop, on any rank; every rank must call it.
     tell: shows a line about what takes long, such as 'headline: 40 of 100 episodes'. stop: true once this rank alone
-    was asked to stop, for what waits within a round.
+    was asked to stop, for what waits within a round. split: whether language models are sharded over the ranks.
     """
 
     seed: int
@@ -105,6 +105,7 @@ class Context:
     stopping: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda line: None
     stop: Stop = field(default_factory=Stop)
+    split: bool = False
 
     def loss_autocast(self) -> AbstractContextManager[object]:
         """Same autocast as the loss.

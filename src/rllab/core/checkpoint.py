@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import read_json, write_atomic
-from rllab.core.sharding import gather, is_sharded, load_split, save_split, split_like
+from rllab.core.sharding import is_sharded, split_like
+from rllab.core.split_files import load_split, read_slices, save_split, write_whole
 from rllab.core.state import read_state, segment_name, split_tensors, write_state, write_tensors
 
 FORMAT = 2  # raised when the state of an algorithm or of the trainer changes
@@ -51,8 +53,12 @@ class Checkpoint:
 
         The file lies in the checkpoint's folder, or in a folder with the part's name if there are several parts.
         """
+        return load_file(self.part_file(name))
+
+    def part_file(self, name: str) -> Path:
+        """The file of a part's weights."""
         (file,) = [*(self.folder / name).glob("*.safetensors"), *self.folder.glob("*.safetensors")]
-        return load_file(file)
+        return file
 
     def state(self, name: str) -> Any:
         """The state saved as trainer/NAME: nested dicts and lists of numbers, text, arrays and tensors."""
@@ -145,10 +151,15 @@ class Checkpoints:
         segments = write_state(aside / "trainer" / f"rank-{self.rank}", own, self.folder / "segments")
         (aside / "trainer" / f"rank-{self.rank}.segments").write_text(json.dumps(segments))
         for name, part in parts.items():
-            folder, weights = aside if len(parts) == 1 else aside / name, gather(weights_of(part), self.rank == 0)
+            folder, weights = aside if len(parts) == 1 else aside / name, weights_of(part)
+            path = folder / getattr(part, "weights_file", WEIGHTS)
             if self.rank == 0:
                 folder.mkdir(exist_ok=True)
-                write_tensors(folder / getattr(part, "weights_file", WEIGHTS), weights)
+            if any(map(is_sharded, weights.values())):
+                write_whole(path, weights, self.rank == 0)
+            elif self.rank == 0:
+                write_tensors(path, weights)
+            if self.rank == 0:
                 write_files(name, folder)
         if self.rank == 0:
             write_state(aside / "trainer" / "state", shared, self.folder / "segments")
@@ -284,9 +295,19 @@ def weights_of(part: nn.Module) -> dict[str, Tensor]:
 def load_parts(parts: Mapping[str, nn.Module], checkpoint: Checkpoint) -> None:
     """Loads the weights of a checkpoint into the parts of an algorithm, after its `setup`."""
     for name, part in parts.items():
-        saved = checkpoint.part(name)
         own = part.state_dict()
+        if any(map(is_sharded, own.values())) and _holds(file := checkpoint.part_file(name), weights_of(part)):
+            read_slices(file, weights_of(part))
+            continue
+        saved = checkpoint.part(name)
         part.load_state_dict({k: split_like(saved[first], own[k]) for k, first in tied(part).items() if first in saved})
+
+
+def _holds(file: Path, weights: Mapping[str, Tensor]) -> bool:
+    """Whether a file has exactly these weights [...], by name and shape."""
+    with safe_open(file, "pt") as saved:
+        shapes = {name: tuple(saved.get_slice(name).get_shape()) for name in saved.keys()}  # noqa: SIM118
+    return shapes == {name: tuple(w.shape) for name, w in weights.items()}
 
 
 def copy_checkpoint(checkpoint: Checkpoint, to: Path) -> None:

@@ -55,7 +55,7 @@ class Engine:
         self.device = _device(settings.device, self.local_rank)
         self.micro_batch, self.shard = settings.micro_batch, settings.shard
         torch.set_num_threads(settings.threads or _THREADS)  # an earlier run in this process may have set another
-        if large_products and self.device.type == "cpu":
+        if large_products and self.device.type == "cpu" and not self.shard:  # gathered weights would leave gaps
             _keep_memory()
         torch.set_flush_denormal(True)  # denormals (below 1e-38) do not matter, and are 100 times slower to add
         self.precision = _precision(settings.precision, self.device, large_products)
@@ -71,7 +71,8 @@ class Engine:
         """The algorithm's context: seed, device, ranks, number of rounds and dtype; whether to stop; a line to show."""
         shared = self.rank, self.world, settings.total_steps, self.total, _DTYPES[self.precision]
         stop = Stop() if stop is None else stop
-        return Context(settings.seed, self.device, *shared, lambda: self.any(bool(stop)), tell, stop)
+        split = self.shard and self.world > 1
+        return Context(settings.seed, self.device, *shared, lambda: self.any(bool(stop)), tell, stop, split)
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of `x`, of any shape, over ranks."""

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from rllab.core.errors import FieldMistake
 from rllab.core.files import write_atomic
+from rllab.core.sharding import split_like
 from rllab.text.folders import base_name
 from rllab.text.lora import Lora
 from rllab.text.snapshots import ADAPTERS, split
@@ -111,7 +112,7 @@ class Adapters(nn.Module):
         kept, generator = [p.clone() for p in weights], torch.Generator().manual_seed(0)
         try:
             for p in weights:
-                p.add_(torch.randn(p.shape, generator=generator).to(p), alpha=_NOISE)
+                p.add_(split_like(torch.randn(p.shape, generator=generator).to(p.dtype), p).to(p.device), alpha=_NOISE)
             yield
         finally:
             for p, before in zip(weights, kept, strict=True):

@@ -18,7 +18,7 @@ from rllab.core.labels import described
 from rllab.core.names import Model, Named
 from rllab.core.ranges import Count
 from rllab.core.recipe import Settings
-from rllab.core.sharding import shard
+from rllab.core.sharding import is_split
 from rllab.text.calls import check_calls
 from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts
 from rllab.text.evaluation import check_targets, sample_and_grade, share
@@ -32,6 +32,7 @@ from rllab.text.pairs import ranks
 from rllab.text.preflight import MB, activation_bytes, peak, survey
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, completion_text, generate
+from rllab.text.split_load import frozen_copy, split
 from rllab.text.tokenizers import tokenizer_for
 
 TASKS = Named("rllab_envs.tasks", data="rllab_envs.tasks:dataset")
@@ -109,9 +110,9 @@ class TextAlgorithm(Algorithm):
         check_targets(self._task, sample)
         if hasattr(self._task, "reply"):
             check_calls(self._lm.tokenizer, sample)
-        for split, count in (("validation", self.eval_rows), ("test", self.headline_rows)) if self.compares else ():
-            if not self.rows.any_held_out(split, count, lambda row: len(set(ranks(row))) > 1):
-                raise FieldMistake("task", f"of its rows for {split}, none has answers of different rank to compare")
+        for part, count in (("validation", self.eval_rows), ("test", self.headline_rows)) if self.compares else ():
+            if not self.rows.any_held_out(part, count, lambda row: len(set(ranks(row))) > 1):
+                raise FieldMistake("task", f"of its rows for {part}, none has answers of different rank to compare")
         self._check_retention_task()
         self._samples: list[dict[str, Any]] = []
         self._reference: LanguageModel | None = None
@@ -121,7 +122,11 @@ class TextAlgorithm(Algorithm):
 
     def keep_reference(self) -> None:
         """Keeps a frozen copy of the current model for `reference`; with adapters there is none, as the base serves."""
-        if not self.lora:
+        if self.lora:
+            return
+        if is_split(self._lm.model):
+            self._reference = frozen_copy(self._lm, self.ctx)
+        else:
             self._reference = replace(self._lm, model=deepcopy(self._lm.model).requires_grad_(False))
 
     @contextmanager
@@ -143,8 +148,8 @@ class TextAlgorithm(Algorithm):
                 "shard", f"a model of type {kind} is not sharded, only {', '.join(KNOWN)}: set it to false"
             )
         for lm in vars(self).values() if self.ctx.world > 1 else ():
-            if isinstance(lm, LanguageModel) and lm.shape is not None:
-                shard(lm.model, lm.model.model.layers, self.ctx.device)
+            if isinstance(lm, LanguageModel) and lm.shape is not None and not is_split(lm.model):
+                split(lm, self.ctx)
 
     def documents_of(self, rows: list[dict[str, Any]]) -> list[Document]:
         """The tokens of each row, as the algorithm packs them; their lengths are checked before training.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from rllab.core.sharding import compute
+from rllab.core.sharding import compute, is_managed
 from rllab.text.attention import Attention
 from rllab.text.kernels import RMSNorm, Rotary, SwiGLU
 from rllab.text.products import in_linear_layers, linear
@@ -111,13 +111,13 @@ def _layer(
     number: int,
     only: Tensor | None,
 ) -> Tensor:
-    attend = layer.self_attn
-    q, k, v = _projections(attend, shape, _norm(x, layer.input_layernorm.weight, shape.eps), rotation)
+    attend, join = layer.self_attn, not is_managed(layer)  # joined weights would stay whole until the backward pass
+    q, k, v = _projections(attend, shape, _norm(x, layer.input_layernorm.weight, shape.eps), rotation, join)
     seen = attention(number, q, k, v)
     if only is not None:
         x, seen = x.index_select(0, only), seen.index_select(0, only)
     x = x + _product([attend.o_proj], seen.to(attend.o_proj.weight.dtype))
-    return x + _feed_forward(layer.mlp, _norm(x, layer.post_attention_layernorm.weight, shape.eps))
+    return x + _feed_forward(layer.mlp, _norm(x, layer.post_attention_layernorm.weight, shape.eps), join)
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -131,12 +131,12 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return nn.functional.rms_norm(x, x.shape[-1:], eps=eps) * weight
 
 
-def _product(modules: list[Any], x: Tensor, order: Tensor | None = None) -> Tensor:
+def _product(modules: list[Any], x: Tensor, order: Tensor | None = None, join: bool = True) -> Tensor:
     """The outputs of linear modules on x [T, D], concatenated, with features in `order`.
 
-    Plain layers are computed in one product, modules with adapters one by one.
+    Plain layers are computed in one product if `join`, and modules with adapters one by one.
     """
-    if any(type(m) is not nn.Linear for m in modules):
+    if any(type(m) is not nn.Linear for m in modules) or (not join and len(modules) > 1):
         with in_linear_layers(x.device):
             made = _concatenated([m(x) for m in modules], -1)
         return made if order is None else made.index_select(-1, order)
@@ -151,9 +151,10 @@ def _concatenated(tensors: list[Tensor], dim: int) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
-def _projections(attend: Any, shape: Shape, x: Tensor, rotation: Rotation) -> tuple[Tensor, ...]:
+def _projections(attend: Any, shape: Shape, x: Tensor, rotation: Rotation, join: bool) -> tuple[Tensor, ...]:
     """Queries [T, H, E], keys and values [T, KV, E]."""
-    heads = _product([attend.q_proj, attend.k_proj, attend.v_proj], x, rotation.heads).view(len(x), -1, shape.width)
+    made = _product([attend.q_proj, attend.k_proj, attend.v_proj], x, rotation.heads, join)
+    heads = made.view(len(x), -1, shape.width)
     if heads.device.type == "cpu":
         heads = upcast(heads)
     turning, v = torch.split(heads, [shape.heads + shape.kv_heads, shape.kv_heads], 1)
@@ -169,5 +170,6 @@ def head_norm(attend: Any, shape: Shape, rotation: Rotation) -> Tensor:
     return torch.cat(each).index_select(1, rotation.pairs)
 
 
-def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
-    return _product([mlp.down_proj], SwiGLU.apply(_product([mlp.gate_proj, mlp.up_proj], x)))  # type: ignore[no-untyped-call]
+def _feed_forward(mlp: Any, x: Tensor, join: bool) -> Tensor:
+    gate_up = _product([mlp.gate_proj, mlp.up_proj], x, join=join)
+    return _product([mlp.down_proj], SwiGLU.apply(gate_up))  # type: ignore[no-untyped-call]

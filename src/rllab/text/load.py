@@ -52,19 +52,19 @@ def load_base(
     """
     folder = located(name)
     check_folder(name, folder)
-    more = (_quantized() if quantize else {}) | _generation_config(name, folder)
+    more = (_quantized() if quantize else {}) | read_generation_config(name, folder)
     written_in = tokenizer or name
     words = load_tokenizer(written_in)
     with foreign_template(words, written_in), as_mistakes(name), quietly():
         more |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-        model, loading = HEADS[head].from_pretrained(folder, config=_config(folder, head), dtype=dtype, **more)
+        model, loading = HEADS[head].from_pretrained(folder, config=config_of(folder, head), dtype=dtype, **more)
     model.name_or_path = name  # peft records it as the base of adapters
     _check_weights(name, model, sorted(loading["missing_keys"]), head)
     new_tokens = fit_tokenizer(model, words, name, grow)
     return LanguageModel(with_published_names(model), words, name, native_shape(model), new_tokens=new_tokens)
 
 
-def _config(folder: Path, head: Head) -> Any:
+def config_of(folder: Path, head: Head) -> Any:
     """The config of a model. It does not say how attention is computed: it could name code on the hub."""
     labels = {} if head == "lm" else {"num_labels": 1}
     config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False, **labels)
@@ -158,7 +158,7 @@ def _check_weights(name: str, model: PreTrainedModel, missing: list[str], head: 
         raise FieldMistake("model", f"{name} cannot be loaded: its weights lack {missing[0]}{more}")
 
 
-def _generation_config(name: str, folder: Path) -> dict[str, Any]:
+def read_generation_config(name: str, folder: Path) -> dict[str, Any]:
     """Arguments of `from_pretrained` where the generation config of a model cannot be read, and so is ignored."""
     try:
         GenerationConfig.from_pretrained(folder)

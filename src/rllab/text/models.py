@@ -21,6 +21,7 @@ from transformers import (
 
 from rllab.core.algorithm import Batch
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.sharding import compute
 from rllab.text.attention import Packed
 from rllab.text.folders import sentencepiece_file
 from rllab.text.forward import Shape, hidden_states
@@ -144,7 +145,8 @@ class LanguageModel:
         if self.adapters is not None:
             self.adapters.write_files(folder)
             return
-        self.model.config.architectures = [type(self.model).__name__]  # other programs choose the model class by it
+        kind = next(k for k in type(self.model).__mro__ if k.__module__.startswith("transformers."))
+        self.model.config.architectures = [kind.__name__]  # other programs choose the model class by it
         self.model.config.save_pretrained(folder)
         if getattr(self.model, "generation_config", None) is not None:
             config = deepcopy(self.model.generation_config)
@@ -208,12 +210,17 @@ def native_shape(model: PreTrainedModel) -> Shape | None:
     position = torch.arange(16, device=model.device)
     ids = position * 7919 % model.config.vocab_size
     causal = Packed(torch.ones_like(position[None], dtype=torch.bool), (position[:, None] >= position)[None, None])
-    with torch.no_grad():
+
+    def own() -> torch.Tensor:
         hidden = hidden_states(model, shape, ids, position, causal)
-        ours = model.lm_head(hidden) if hasattr(model, "lm_head") else hidden
-        theirs = (
-            model(ids[None], use_cache=False).logits[0] if hasattr(model, "lm_head") else model.model(ids[None])[0][0]
-        )
+        return model.lm_head(hidden) if hasattr(model, "lm_head") else hidden
+
+    with torch.no_grad():
+        ours = compute(model, own)
+        if hasattr(model, "lm_head"):
+            theirs = model(ids[None], use_cache=False).logits[0]
+        else:
+            theirs = compute(model, lambda: model.model(ids[None])[0][0])
     largest = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
     if largest > (1e-3 if theirs.dtype == torch.float32 else 5e-2):
         warnings.warn(

@@ -19,9 +19,11 @@ from rllab.core.checkpoint import weights_of
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.files import usual_mode
 from rllab.text.folders import adapter_folder, stored_dtype
+from rllab.text.forward import Shape
 from rllab.text.load import fit_tokenizer, foreign_template, load_base, load_tokenizer, quietly
 from rllab.text.lora import Lora
 from rllab.text.models import Head, LanguageModel, native_shape, new_model
+from rllab.text.split_load import open_unread, split
 
 
 def open_model(
@@ -66,7 +68,46 @@ def open_for_training(
     Raises:
         FieldMistake: the model cannot be opened or made, or cannot get these adapters.
     """
-    frozen = torch.bfloat16 if lora and ctx.device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if ctx.split and (lm := _open_split(name, shape, lora, ctx, head)):
+        return lm
+    lm = _open_whole(name, shape, lora, tokenizer, ctx, head)
+    return split(lm, ctx) if ctx.split and lm.shape is not None else lm
+
+
+def _open_split(name: str, shape: dict[str, Any], lora: Lora | None, ctx: Context, head: Head) -> LanguageModel | None:
+    """A model in a folder that is split as it is read; None where a rank needs the whole one first."""
+    if shape or adapter_folder(name) or (lora and lora != replace(lora, **_SPLIT_LORA)):
+        return None
+    opened = open_unread(name, head, _frozen_dtype(lora, ctx))
+    if opened is None:
+        return None
+    lm, weights = opened
+    if lora:
+        from rllab.text.adapters import new_adapters
+
+        ctx.seed_torch("adapters")
+        lm = replace(lm, adapters=new_adapters(lm.model, lora, lm.name, ["score"] if head == "reward" else None))
+    lm = split(lm, ctx, weights)
+    return _compared(replace(lm, shape=Shape.of(lm.model))) if lora else replace(lm, shape=native_shape(lm.model))
+
+
+_SPLIT_LORA = {"use_dora": False, "modules_to_save": None, "quantize": "none", "create_new_adapter": True}
+
+
+def _frozen_dtype(lora: Lora | None, ctx: Context) -> torch.dtype:
+    half = lora is not None and ctx.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if half else torch.float32
+
+
+def _open_whole(
+    name: str,
+    shape: dict[str, Any],
+    lora: Lora | None,
+    tokenizer: Callable[[], PreTrainedTokenizerFast],
+    ctx: Context,
+    head: Head,
+) -> LanguageModel:
+    frozen = _frozen_dtype(lora, ctx)
     quantize = lora is not None and lora.quantize != "none"
     if lora is not None and not lora.create_new_adapter:
         lm = _open_trained(name, lora, head, frozen)
@@ -74,7 +115,7 @@ def open_for_training(
         lm = new_model(shape, tokenizer(), head=head)
     else:
         lm = open_model(name, head=head, dtype=frozen, quantize=quantize, grow=True)
-    if not quantize:
+    if not quantize and not ctx.split:  # else it is moved layer by layer
         nn.Module.to(lm.model, ctx.device)
     if lora is None or lm.adapters is not None:
         return lm

@@ -20,8 +20,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from rllab.core.errors import Mistake
 from rllab.core.messages import opening_of
-from rllab.core.sharding import gathered
-from rllab.text.attention import KVCache, Packed
+from rllab.core.sharding import apart, compute, is_split
+from rllab.text.attention import Attention, KVCache, Packed
 from rllab.text.batches import Cost, batches
 from rllab.text.decode import Decoder
 from rllab.text.forward import Shape, hidden_states
@@ -91,7 +91,7 @@ def generate(
     if lm.server is not None:
         return lm.server.generate(lm, prompts, sampling, samples, uniforms, limits)
     completions = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
-    with gathered(lm.model):
+    with apart(lm.model):
         _sample(lm, prompts, sampling, completions, uniforms, at_once, limits, done)
     return completions
 
@@ -134,7 +134,8 @@ def _decoder(lm: LanguageModel, longest: int) -> "Decoder | _ForwardPass | None"
     """What computes a token of each sequence; None where transformers' `generate` samples."""
     if lm.shape is None:
         return None
-    return (Decoder if Decoder.fits(lm.model) else _ForwardPass)(lm.model, lm.shape, longest)
+    alone = not is_split(lm.model) and Decoder.fits(lm.model)
+    return (Decoder if alone else _ForwardPass)(lm.model, lm.shape, longest)
 
 
 def _native(
@@ -232,9 +233,19 @@ def _prefill(lm: LanguageModel, prompts: Sequence[list[int]]) -> tuple[KVCache, 
     position = torch.arange(int(lengths.max()), device=device)
     real = position < lengths[:, None]
     ids = torch.tensor([token for p in prompts for token in p], device=device)
-    hidden = hidden_states(lm.model, lm.shape, ids, position.expand_as(real)[real], Packed(real, None, cache))
+    positions, attention, last = position.expand_as(real)[real], Packed(real, None, cache), lengths.cumsum(0) - 1
+    logits = compute(lm.model, _logits, lm.model, lm.shape, ids, positions, attention, last)
     cache.lengths = lengths
-    return cache, lm.model.lm_head(hidden[lengths.cumsum(0) - 1])
+    return cache, logits
+
+
+def _logits(
+    model: PreTrainedModel, shape: Shape, ids: Tensor, positions: Tensor, attention: Attention, needed: Tensor | None
+) -> Tensor:
+    """The logits [P, V] behind the tokens `needed` [P] of ids [T] at `positions` [T]; without `needed`, [T, V]."""
+    hidden = hidden_states(model, shape, ids, positions, attention)
+    logits: Tensor = model.lm_head(hidden if needed is None else hidden[needed])
+    return logits
 
 
 class _ForwardPass:
@@ -253,9 +264,8 @@ class _ForwardPass:
     def __call__(self, tokens: Tensor) -> Tensor:
         cache = self._cache
         cache.prepare_next()
-        hidden = hidden_states(self._model, self._shape, tokens, cache.lengths, cache)
+        logits = compute(self._model, _logits, self._model, self._shape, tokens, cache.lengths, cache, None)
         cache.lengths = cache.lengths + 1
-        logits: Tensor = self._model.lm_head(hidden)
         return logits
 
 

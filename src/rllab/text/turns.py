@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.sharding import gathered
+from rllab.core.sharding import apart
 from rllab.text.calls import message_of
 from rllab.text.chat import prompt_ids, prompt_texts, reply_ids
 from rllab.text.conversations import Message, read_messages, read_tools
@@ -64,7 +64,7 @@ def converse(
         Mistake: the task's `reply` raises an exception, or returns no messages.
     """
     prompts = [p[-longest:] if longest else p for p in prompt_ids(lm.tokenizer, rows)]
-    with gathered(lm.model) if lm.server is None else nullcontext():  # ranks may differ in the number of turns
+    with apart(lm.model) if lm.server is None else nullcontext():  # ranks may differ in the number of turns
         return prompts, _conversations(lm, task, rows, prompts, sampling, samples, uniforms)
 
 

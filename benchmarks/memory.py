@@ -1,0 +1,208 @@
+"""The peak of the memory of training on a CPU, by phase; with `--estimate` beside what `rllab check` tells beforehand.
+
+    ./lab python benchmarks/memory.py --shard            a model over two ranks: plain data parallel, and `shard: true`
+    ./lab python benchmarks/memory.py --estimate         six algorithms and two sizes of a model, on one rank
+    ./lab python benchmarks/memory.py WORDS...           one recipe with settings, as for `rllab train`
+
+A figure is the resident memory of a rank above that of its imports, in MB. Each phase is measured from its begin:
+`/proc/self/clear_refs` sets the peak that the kernel counts to what is resident then. Linux alone has it.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MB = 1 << 20
+HERE = Path(__file__).resolve()
+
+
+def shape(width: int, layers: int, kind: str = "qwen3") -> dict[str, Any]:
+    """A new model's shape: heads of 64, three times the width in the feed-forward layers."""
+    return {
+        "model_type": kind,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "num_key_value_heads": width // 64,
+        "head_dim": 64,
+        "intermediate_size": 3 * width,
+        "max_position_embeddings": 512,
+    }
+
+
+class Peaks:
+    """The peak of each phase, in MB above the beginning. A phase that is within another one counts for both."""
+
+    def __init__(self) -> None:
+        self.base, self.rest, self.of = self._now("VmRSS"), 0.0, {"all": 0.0}
+        self._open: list[str] = ["all"]
+        self._reset()
+
+    @staticmethod
+    def _now(name: str) -> float:
+        text = Path("/proc/self/status").read_text()
+        found = re.search(rf"^{name}:\s+(\d+) kB", text, re.M)
+        assert found is not None
+        return int(found[1]) / 1024
+
+    def _reset(self) -> None:
+        """Counts the peak so far for all open phases, and begins a new one."""
+        peak = self._now("VmHWM") - self.base
+        for name in self._open:
+            self.of[name] = max(self.of.get(name, 0.0), peak)
+        Path("/proc/self/clear_refs").write_text("5")
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self._reset()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._reset()
+            self._open.pop()
+
+    def watch(self, owner: Any, method: str, name: str) -> None:
+        """Makes each call of a method a phase."""
+        call: Callable[..., Any] = getattr(owner, method)
+
+        def watched(*args: Any, **more: Any) -> Any:
+            with self.phase(name):
+                return call(*args, **more)
+
+        setattr(owner, method, watched)
+
+    def end(self) -> dict[str, float]:
+        self._reset()
+        return self.of | {"at rest": self._now("VmRSS") - self.base, "imports": self.base}
+
+
+def child(words: list[str], runs: Path) -> None:
+    """Trains a recipe in this process, and prints the peaks as JSON."""
+    import torch.distributed.fsdp
+    import torch.distributed.tensor  # noqa: F401 - a part of the imports
+    from peft import PeftModel  # noqa: F401
+
+    from rllab import Trainer
+    from rllab.algos.online import Policy
+    from rllab.core import checkpoint, engine, trainer
+    from rllab.core.recipe import load_recipe
+    from rllab.text.algorithm import TextAlgorithm
+
+    recipe = load_recipe(words[0], words[1:])
+    peaks = Peaks()
+    peaks.watch(TextAlgorithm, "begin", "load")
+    peaks.watch(Policy, "_sample", "sample")
+    peaks.watch(engine.Engine, "backward", "forward and backward")
+    peaks.watch(engine.Engine, "_step", "optimizer step")
+    peaks.watch(checkpoint.Checkpoints, "save", "save")
+    peaks.watch(trainer, "load_parts", "resume")
+    began = time.perf_counter()
+    for _ in Trainer(recipe, runs / "run"):
+        pass
+    print(json.dumps(peaks.end() | {"seconds": time.perf_counter() - began}))
+
+
+def measure(words: list[str], world: int = 1, runs: Path | None = None) -> list[dict[str, float]]:
+    """The peaks of each rank of a training."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as s:
+        s.bind(("localhost", 0))
+        base = os.environ | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(s.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+        s.close()
+        line = [sys.executable, str(HERE), "--child", "--runs", str(runs or folder), *words]
+        ranks = [
+            base | ({"RANK": str(r), "WORLD_SIZE": str(world), "LOCAL_RANK": str(r)} if world > 1 else {})
+            for r in range(world)
+        ]
+        made = [subprocess.Popen(line, env=e, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for e in ranks]
+        done = [process.communicate() for process in made]
+    for process, (_, errors) in zip(made, done, strict=True):
+        if process.returncode:
+            sys.exit(f"{' '.join(words)} failed:\n{errors[-3000:]}")
+    return [json.loads(out.strip().splitlines()[-1]) for out, _ in done]
+
+
+def make_model(folder: Path, width: int, layers: int) -> str:
+    """Writes a new model, and returns its folder."""
+    import torch
+    from rllab_envs.tasks.pocket import Pocket
+
+    from rllab.core.checkpoint import WEIGHTS, weights_of
+    from rllab.core.state import write_tensors
+    from rllab.text.models import new_model
+    from rllab.text.tokenizers import tokenizer_for
+
+    torch.manual_seed(0)
+    lm = new_model(shape(width, layers), tokenizer_for(Pocket()))
+    folder.mkdir(parents=True)
+    write_tensors(folder / WEIGHTS, weights_of(lm.model))
+    lm.write_files(folder)
+    print(f"{sum(w.nbytes for w in lm.model.parameters()) / MB:,.0f} MB of weights")
+    return str(folder)
+
+
+COMMON = ["precision=fp32", "device=cpu", "total_steps=2", "headline_rows=2", "eval_rows=2", "eval_every=2"]
+ADAMW = "optim={name: adamw, lr: 1e-5}"
+SFT = ["sft-full", "retention_task=null", "batch_size=4", "length=128", "max_new_tokens=8", ADAMW]
+GRPO = [
+    "grpo", "batch_size=2", "num_generations=2", "max_new_tokens=8", "length=160", "preflight_stops=false",
+    "beta=0.05", ADAMW,
+]  # fmt: skip
+
+
+def table(rows: dict[str, dict[str, float]]) -> None:
+    names = list(dict.fromkeys(k for row in rows.values() for k in row))
+    print("| " + " | ".join(["", *names]) + " |")
+    print("|" + "---|" * (len(names) + 1))
+    for name, row in rows.items():
+        print("| " + " | ".join([name, *(f"{row[k]:,.0f}" if k in row else "" for k in names)]) + " |")
+
+
+def shards(folder: Path, width: int, layers: int) -> None:
+    """Each case trains two rounds, then a third from the checkpoint."""
+    model = f"model={make_model(folder / 'model', width, layers)}"
+    rows = {}
+    for name, words in {"SFT": [*SFT, "micro_batch=1"], "GRPO": [*GRPO, "micro_batch=1"]}.items():
+        for more in ([], ["shard=true"], ["shard=true", "gradient_checkpointing=true"]):
+            runs = folder / f"{name}-{len(rows)}"
+            runs.mkdir()
+            each = measure([*words, model, *COMMON, *more], 2, runs)
+            again = measure([*words, model, *COMMON, "total_steps=3", *more], 2, runs)
+            row = {k: max(r[k] for r in each) for k in each[0]} | {"resume": max(r["resume"] for r in again)}
+            rows[" ".join([name, *more])] = row
+            print(name, more, row, flush=True)
+    table(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--child", action="store_true")
+    parser.add_argument("--shard", action="store_true")
+    parser.add_argument("--runs", type=Path)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--world", type=int, default=1)
+    args = parser.parse_args()
+    if args.child:
+        child(args.words, args.runs)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if args.shard:
+            shards(Path(folder), args.width, args.layers)
+        else:
+            table({f"rank {i}": row for i, row in enumerate(measure(args.words, args.world))})
+
+
+if __name__ == "__main__":
+    main()

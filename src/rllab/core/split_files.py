@@ -1,0 +1,104 @@
+"""Files of what is split over ranks: whole weights that are read by slices and written one at a time, and moments.
+
+Weights are saved whole; moments as safetensors files of the ranks, which `torch.distributed.checkpoint` reads with any
+number of ranks. Its own format is not used: it has a pickled index.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from torch import Tensor
+
+from rllab.core.files import usual_mode
+from rllab.core.sharding import is_sharded, local
+
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""Types of weights by their names in safetensors files."""
+
+
+def read_slices(file: Path, into: Mapping[str, Tensor]) -> None:
+    """Fills tensors [...] by name, each whole or a DTensor, from a file of whole tensors; a rank reads its own part."""
+    with safe_open(file, "pt") as whole, torch.no_grad():
+        for name, x in into.items():
+            if not is_sharded(x):
+                x.copy_(whole.get_tensor(name))
+            elif len(own := local(x)):
+                first = _first_row(x)
+                own.copy_(whole.get_slice(name)[first : first + len(own)])
+
+
+def _first_row(x: Any) -> int:
+    """The index in the whole tensor of the first row of this rank's part."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    _, offset = compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)
+    return int(offset[0])
+
+
+def write_whole(path: Path, state: Mapping[str, Tensor], keep: bool) -> None:
+    """Writes tensors [...], each whole or a DTensor, to a safetensors file, and flushes it to the disk.
+
+    Every rank must call it. They are gathered one at a time. keep: whether this rank writes the file.
+    """
+    order = sorted(state, key=lambda name: (-state[name].element_size(), name))  # so that each begins aligned
+    file = open(path, "wb") if keep else None
+    try:
+        if file:
+            file.write(_header({name: state[name] for name in order}))
+        for name in order:
+            x: Any = state[name]
+            whole = x.full_tensor() if is_sharded(x) else x
+            if file:
+                _write(file, whole.detach().cpu())
+        if file:
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        if file:
+            file.close()
+    if file:
+        usual_mode(path)
+
+
+def _header(state: Mapping[str, Tensor]) -> bytes:
+    """How a safetensors file begins that holds these tensors [...] in their order."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, x in state.items():
+        start, end = end, end + x.numel() * x.element_size()
+        entries[name] = {"dtype": _NAMES[x.dtype], "shape": list(x.shape), "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write(file: BinaryIO, x: Tensor) -> None:
+    file.write(x.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def save_split(state: dict[str, Tensor], folder: Path) -> None:
+    """Writes DTensors [...] by name as safetensors, a file of each rank. Every rank must call it."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    save(state, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+
+
+def load_split(state: dict[str, Tensor], folder: Path) -> None:
+    """Fills tensors [...] by name, each whole or a DTensor, with what any number of ranks has saved in a folder."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one rank reads what several have saved
+        load(state, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not dist.is_initialized())
