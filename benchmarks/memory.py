@@ -87,7 +87,7 @@ class Peaks:
         return self.of | {"at rest": self._now("VmRSS") - self.base, "imports": self.base}
 
 
-def child(words: list[str], runs: Path) -> None:
+def child(words: list[str], runs: Path, by_layer: bool) -> None:
     """Trains a recipe in this process, and prints the peaks as JSON."""
     import torch.distributed.fsdp
     import torch.distributed.tensor  # noqa: F401 - a part of the imports
@@ -95,10 +95,12 @@ def child(words: list[str], runs: Path) -> None:
 
     from rllab import Trainer
     from rllab.algos.online import Policy
-    from rllab.core import checkpoint, engine, trainer
+    from rllab.core import checkpoint, engine, sharding, trainer
     from rllab.core.recipe import load_recipe
     from rllab.text.algorithm import TextAlgorithm
 
+    if by_layer:
+        sharding._WHOLE = 0.0
     recipe = load_recipe(words[0], words[1:])
     peaks = Peaks()
     peaks.watch(TextAlgorithm, "begin", "load")
@@ -113,13 +115,15 @@ def child(words: list[str], runs: Path) -> None:
     print(json.dumps(peaks.end() | {"seconds": time.perf_counter() - began}))
 
 
-def measure(words: list[str], world: int = 1, runs: Path | None = None) -> list[dict[str, float]]:
+def measure(
+    words: list[str], world: int = 1, runs: Path | None = None, more: tuple[str, ...] = ()
+) -> list[dict[str, float]]:
     """The peaks of each rank of a training."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as s:
         s.bind(("localhost", 0))
         base = os.environ | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(s.getsockname()[1]), "OMP_NUM_THREADS": "1"}
         s.close()
-        line = [sys.executable, str(HERE), "--child", "--runs", str(runs or folder), *words]
+        line = [sys.executable, str(HERE), "--child", "--runs", str(runs or folder), *more, *words]
         ranks = [
             base | ({"RANK": str(r), "WORLD_SIZE": str(world), "LOCAL_RANK": str(r)} if world > 1 else {})
             for r in range(world)
@@ -138,14 +142,14 @@ def make_model(folder: Path, width: int, layers: int) -> str:
     from rllab_envs.tasks.pocket import Pocket
 
     from rllab.core.checkpoint import WEIGHTS, weights_of
-    from rllab.core.state import write_tensors
+    from rllab.core.split_files import write_whole
     from rllab.text.models import new_model
     from rllab.text.tokenizers import tokenizer_for
 
     torch.manual_seed(0)
     lm = new_model(shape(width, layers), tokenizer_for(Pocket()))
     folder.mkdir(parents=True)
-    write_tensors(folder / WEIGHTS, weights_of(lm.model))
+    write_whole(folder / WEIGHTS, weights_of(lm.model))
     lm.write_files(folder)
     print(f"{sum(w.nbytes for w in lm.model.parameters()) / MB:,.0f} MB of weights")
     return str(folder)
@@ -171,16 +175,19 @@ def table(rows: dict[str, dict[str, float]]) -> None:
 def shards(folder: Path, width: int, layers: int) -> None:
     """Each case trains two rounds, then a third from the checkpoint."""
     model = f"model={make_model(folder / 'model', width, layers)}"
+    shard, again = ["shard=true"], ["shard=true", "gradient_checkpointing=true"]
+    cases = [("SFT", SFT, [], ()), ("SFT", SFT, shard, ()), ("SFT", SFT, again, ()), ("GRPO", GRPO, [], ())]
+    cases += [("GRPO", GRPO, shard, ()), ("GRPO", GRPO, again, ("--by-layer",))]
     rows = {}
-    for name, words in {"SFT": [*SFT, "micro_batch=1"], "GRPO": [*GRPO, "micro_batch=1"]}.items():
-        for more in ([], ["shard=true"], ["shard=true", "gradient_checkpointing=true"]):
-            runs = folder / f"{name}-{len(rows)}"
-            runs.mkdir()
-            each = measure([*words, model, *COMMON, *more], 2, runs)
-            again = measure([*words, model, *COMMON, "total_steps=3", *more], 2, runs)
-            row = {k: max(r[k] for r in each) for k in each[0]} | {"resume": max(r["resume"] for r in again)}
-            rows[" ".join([name, *more])] = row
-            print(name, more, row, flush=True)
+    for name, words, more, flags in cases:
+        runs = folder / str(len(rows))
+        runs.mkdir()
+        line = [*words, "micro_batch=1", model, *COMMON, *more]
+        each = measure(line, 2, runs, flags)
+        resumed = measure([*line, "total_steps=3"], 2, runs, flags)
+        row = {k: max(r[k] for r in each) for k in each[0]} | {"resume": max(r["resume"] for r in resumed)}
+        rows[" ".join([name, *more, *flags])] = row
+        print(name, *more, *flags, {k: round(v) for k, v in row.items()}, flush=True)
     table(rows)
 
 
@@ -188,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*")
     parser.add_argument("--child", action="store_true")
+    parser.add_argument("--by-layer", action="store_true", help="sample as if whole weights did not fit a rank")
     parser.add_argument("--shard", action="store_true")
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--width", type=int, default=512)
@@ -195,7 +203,7 @@ def main() -> None:
     parser.add_argument("--world", type=int, default=1)
     args = parser.parse_args()
     if args.child:
-        child(args.words, args.runs)
+        child(args.words, args.runs, args.by_layer)
         return
     with tempfile.TemporaryDirectory() as folder:
         if args.shard:

@@ -24,9 +24,9 @@ from rllab.core.trainer import Trainer
 from rllab.text import template
 from rllab.text.chat import documents, prompt_texts
 from rllab.text.deadline import Late, deadline
+from rllab.text.memory import activation_bytes
 from rllab.text.models import new_model
 from rllab.text.packing import Document
-from rllab.text.preflight import activation_bytes
 from rllab.text.rows import truncate
 from rllab.text.template_process import checked_template
 from rllab.text.tokenizers import CHAT, _texts, byte_pair_tokenizer, tokenizer_for

@@ -1,26 +1,44 @@
 """`shard: true`: several ranks that hold a part of each weight train as one that holds them all."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from rllab_envs.tasks.pocket import Pocket
+from safetensors.torch import load_file, save_file
 from test_ranks import rows, start
 
+from rllab.core.checkpoint import weights_of
 from rllab.core.errors import Mistake
 from rllab.core.load import model_folder, preflight
 from rllab.core.recipe import load_recipe
+from rllab.text.models import new_model
+from rllab.text.tokenizers import tokenizer_for
 
 TRAIN = ("-m", "rllab", "train")
 SETTINGS = ("--smoke", "precision=fp32", "batch_size=7", "seed=3", "shard=true")
 ADAMW = "optim={name: adamw, lr: 0.001, max_grad_norm: 0.5}"
 
 
-def train(runs: Path, name: str, worlds: list[int], *words: str) -> dict[str, torch.Tensor]:
+BY_LAYER = (
+    "-c",
+    "import runpy, sys; import rllab.core.sharding as s; import rllab.text.open as o; s._WHOLE = 0.0\n"
+    "if '--world-1' not in sys.argv: o._open_whole = None\n"
+    "sys.argv = ['rllab', 'train', *(w for w in sys.argv[1:] if w != '--world-1')]\n"
+    "runpy.run_module('rllab', run_name='__main__')",
+)
+"""Trains with a model that is never read whole, and without whole weights on a rank while it samples."""
+
+
+def train(
+    runs: Path, name: str, worlds: list[int], *words: str, program: tuple[str, ...] = TRAIN
+) -> dict[str, torch.Tensor]:
     """Trains four rounds, the last two of them by another number of ranks if two are given; returns the weights."""
     for world, steps in zip(worlds, [2, 4][-len(worlds) :], strict=True):
         settings = ("--runs", str(runs), "--name", name, f"total_steps={steps}")
-        done = start(world, *words, *SETTINGS, ADAMW, *settings, program=TRAIN)
+        alone = ("--world-1",) if world == 1 and program is not TRAIN else ()
+        done = start(world, *alone, *words, *SETTINGS, ADAMW, *settings, program=program)
         assert all(code == 0 for code, _ in done), done
     (file,) = Path(model_folder(name, runs)).glob("*.safetensors")
     return load_file(file)
@@ -42,6 +60,26 @@ def test_sharded_ranks_train_as_one(worlds: list[int], words: tuple[str, ...], t
         assert float((several[name] - w).norm()) <= 1e-5 * float(w.norm()), name
     for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "several"), strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("words", [("beta=0.05",), ("lora={r: 2, lora_alpha: 4}",)], ids=["reference", "lora"])
+def test_no_rank_holds_whole_weights(words: tuple[str, ...], tmp_path: Path) -> None:
+    """A model is split as it is read; ranks sample layer by layer, with other numbers of prompts and of tokens."""
+    shape = load_recipe("grpo", smoke=True).algorithm.shape | {"num_hidden_layers": 2}
+    torch.manual_seed(0)
+    lm = new_model(shape, tokenizer_for(Pocket()))
+    (tmp_path / "model").mkdir()
+    save_file(weights_of(lm.model), tmp_path / "model/model.safetensors", {"format": "pt"})
+    lm.write_files(tmp_path / "model")
+    given = ("grpo", f"model={tmp_path / 'model'}", "shape={}", "reward=[brevity, format]", *words)
+    one = train(tmp_path, "one", [1], *given)
+    several = train(tmp_path, "several", [2, 1], *given, program=BY_LAYER)
+    for name, w in one.items():
+        assert float((several[name] - w).norm()) <= 1e-5 * float(w.norm()), name
+    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "several"), strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
+    config = Path(model_folder("several", tmp_path)) / "config.json"
+    assert not config.exists() or json.loads(config.read_text())["architectures"] == ["Qwen3ForCausalLM"]
 
 
 def test_a_stopped_sharded_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Axes: P prompts, G completions a prompt.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -34,9 +34,9 @@ from rllab.text.batches import Cost
 from rllab.text.chat import completions, prompt_ids
 from rllab.text.evaluation import share
 from rllab.text.logprobs import next_token_logp
+from rllab.text.memory import Needs, copied
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document
-from rllab.text.preflight import MB
 from rllab.text.rows import Rows
 
 _FEWEST = 16  # groups, below which nothing is concluded about signal
@@ -180,13 +180,15 @@ class Policy(TextAlgorithm):
         group = prompt + self.num_generations * (self.max_new_tokens + 1)
         return int(group * -(-self.batch_size // self.num_minibatches))
 
-    def memory(self, settings: Settings) -> dict[str, Line]:
+    def memory_needs(self, settings: Settings) -> Needs:
         """Adds what sampling needs, which is split into batches where it would be more than a share of the memory."""
         cost = Cost.of(self._lm.model, native=self._lm.shape is not None, shared=False, greedy=False)
         prompts, new = self.batch_size, self.max_new_tokens
-        needed = min(cost.bytes(prompts, prompts * self.num_generations, self.length - new, new), cost.limit) / MB
-        line = Line(f"at most {needed:,.0f} MB for keys, values and logits, beside the weights", megabytes=needed)
-        return super().memory(settings) | {"memory of sampling": line}
+        needed = min(cost.bytes(prompts, prompts * self.num_generations, self.length - new, new), cost.limit)
+        return replace(super().memory_needs(settings), sampling=needed, copy=copied(self._lm))
+
+    def _reward_models(self) -> list[LanguageModel]:
+        return self._rewards.models(self._lm)
 
     def _reward_metrics(self) -> list[str]:
         """The names of the rewards' metrics, without their total."""

@@ -34,7 +34,7 @@ from rllab.core.errors import MachineFault, Mistake
 from rllab.core.files import read_json, write_atomic
 from rllab.core.sharding import is_sharded, split_like
 from rllab.core.split_files import load_split, read_slices, save_split, write_whole
-from rllab.core.state import read_state, segment_name, split_tensors, write_state, write_tensors
+from rllab.core.state import read_state, segment_name, split_tensors, write_state
 
 FORMAT = 2  # raised when the state of an algorithm or of the trainer changes
 WEIGHTS = "model.safetensors"  # default; a part may set another file name in `weights_file`
@@ -155,10 +155,7 @@ class Checkpoints:
             path = folder / getattr(part, "weights_file", WEIGHTS)
             if self.rank == 0:
                 folder.mkdir(exist_ok=True)
-            if any(map(is_sharded, weights.values())):
-                write_whole(path, weights, self.rank == 0)
-            elif self.rank == 0:
-                write_tensors(path, weights)
+            write_whole(path, weights, self.rank == 0)
             if self.rank == 0:
                 write_files(name, folder)
         if self.rank == 0:

@@ -55,8 +55,8 @@ class Engine:
         self.device = _device(settings.device, self.local_rank)
         self.micro_batch, self.shard = settings.micro_batch, settings.shard
         torch.set_num_threads(settings.threads or _THREADS)  # an earlier run in this process may have set another
-        if large_products and self.device.type == "cpu" and not self.shard:  # gathered weights would leave gaps
-            _keep_memory()
+        if large_products and self.device.type == "cpu":
+            _return_memory() if self.shard else _keep_memory()
         torch.set_flush_denormal(True)  # denormals (below 1e-38) do not matter, and are 100 times slower to add
         self.precision = _precision(settings.precision, self.device, large_products)
         if self.shard and self.precision == "fp16":
@@ -319,6 +319,16 @@ def _keep_memory() -> None:
     if mallopt is not None:
         mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings for large blocks
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: never trim the heap
+
+
+def _return_memory() -> None:
+    """Makes glibc return freed blocks of a megabyte and more to the kernel at once.
+
+    By default it keeps them, and gathered weights, which come and go, leave gaps of twice the size of what is in use.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: it no longer grows
 
 
 def _precision(name: str, device: torch.device, large_products: bool) -> str:

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,10 +20,12 @@ from rllab.core.files import usual_mode
 from rllab.core.sharding import is_sharded, local
 
 _NAMES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.uint16: "U16",
+    torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.uint32: "U32", torch.float32: "F32",
+    torch.float64: "F64", torch.int64: "I64", torch.uint64: "U64", torch.complex64: "C64",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
 }  # fmt: skip
-"""Types of weights by their names in safetensors files."""
+"""Types of tensors by their names in safetensors files."""
 
 
 def read_slices(file: Path, into: Mapping[str, Tensor]) -> None:
@@ -45,29 +47,35 @@ def _first_row(x: Any) -> int:
     return int(offset[0])
 
 
-def write_whole(path: Path, state: Mapping[str, Tensor], keep: bool) -> None:
+def write_whole(path: Path, state: Mapping[str, Tensor], keep: bool = True) -> None:
     """Writes tensors [...], each whole or a DTensor, to a safetensors file, and flushes it to the disk.
 
-    Every rank must call it. They are gathered one at a time. keep: whether this rank writes the file.
+    One at a time is gathered and copied from its device. Of DTensors every rank must call it. keep: whether this rank
+    writes the file.
+
+    Raises:
+        OSError: the disk is full, and the like.
     """
     order = sorted(state, key=lambda name: (-state[name].element_size(), name))  # so that each begins aligned
-    file = open(path, "wb") if keep else None
-    try:
-        if file:
-            file.write(_header({name: state[name] for name in order}))
+    if not keep:
         for name in order:
-            x: Any = state[name]
-            whole = x.full_tensor() if is_sharded(x) else x
-            if file:
-                _write(file, whole.detach().cpu())
-        if file:
+            _whole(state[name])
+        return
+    try:
+        with open(path, "wb") as file:
+            file.write(_header({name: state[name] for name in order}))
+            for name in order:
+                file.write(_whole(state[name]).detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())
-    finally:
-        if file:
-            file.close()
-    if file:
-        usual_mode(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    usual_mode(path)
+
+
+def _whole(x: Any) -> Tensor:
+    whole: Tensor = x.full_tensor() if is_sharded(x) else x
+    return whole
 
 
 def _header(state: Mapping[str, Tensor]) -> bytes:
@@ -80,10 +88,6 @@ def _header(state: Mapping[str, Tensor]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _write(file: BinaryIO, x: Tensor) -> None:
-    file.write(x.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def save_split(state: dict[str, Tensor], folder: Path) -> None:

@@ -1,13 +1,12 @@
 """State on disk: nested dicts and lists of numbers, text, arrays and tensors, as JSON and safetensors.
 
 Reading it cannot run code. Large arrays that never change are `Segment`s, of which many states share one file. Tensors
-that are split over ranks are not in these files: their places hold a `Split`, and `rllab.core.sharding` writes them.
+that are split over ranks are not in these files: their places hold a `Split`, and `rllab.core.split_files` writes them.
 """
 
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from rllab.core.files import usual_mode, write_atomic
+from rllab.core.files import write_atomic
 from rllab.core.sharding import is_sharded
+from rllab.core.split_files import write_whole
 
 
 class Segment:
@@ -47,7 +47,7 @@ class Split:
 def save_batch(folder: Path, batch: dict[str, Tensor]) -> Path:
     """Writes a batch [B, ...] to batch.safetensors in `folder`; returns the file."""
     folder.mkdir(exist_ok=True)
-    write_tensors(folder / "batch.safetensors", batch)
+    write_whole(folder / "batch.safetensors", batch)
     return folder / "batch.safetensors"
 
 
@@ -66,13 +66,13 @@ def write_state(path: Path, state: Any, segments: Path) -> list[str]:
     tensors: dict[str, Tensor] = {}
     by_name: dict[str, Segment] = {}
     write_atomic(path.with_suffix(".json"), json.dumps(_split(state, "", tensors, by_name)))
-    write_tensors(path.with_suffix(".safetensors"), tensors)
+    write_whole(path.with_suffix(".safetensors"), tensors)
     for name, segment in by_name.items():
         target = segments / f"{name}.safetensors"
         if not target.is_file():
             segments.mkdir(exist_ok=True)
             aside = target.with_name(f".{target.name}.{os.getpid()}")
-            write_tensors(aside, {k: _tensor(v) for k, v in segment.arrays.items()})
+            write_whole(aside, {k: _tensor(v) for k, v in segment.arrays.items()})
             os.replace(aside, target)
     return sorted(by_name)
 
@@ -119,26 +119,7 @@ def _join(tree: Any, tensors: dict[str, Tensor], segments: Path) -> Any:
 
 
 def _tensor(array: np.ndarray | Tensor) -> Tensor:
-    return torch.from_numpy(array.copy()) if isinstance(array, np.ndarray) else array.detach().cpu().clone()
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors of any shape to a safetensors file, and flushes it to the disk.
-
-    Raises:
-        OSError: the disk is full, and the like.
-    """
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    try:
-        save_file(plain, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # its text holds the errno, such as that of a full disk
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    usual_mode(path)
+    return torch.from_numpy(array.copy()) if isinstance(array, np.ndarray) else array.detach()
 
 
 def segment_name(path: Path) -> str:

@@ -116,6 +116,11 @@ class Rewards:
             if isinstance(caller, Here):
                 caller.begin(policy)
 
+    def models(self, policy: "LanguageModel") -> "list[LanguageModel]":
+        """The language models that rewards hold in the trainer, without the policy."""
+        held = [x for c in self._callers if isinstance(c, Here) for x in c.held()]
+        return [x for x in held if x.model is not policy.model]
+
     def __call__(
         self,
         prompts: Sequence[Any],
@@ -189,6 +194,12 @@ class Here:
     def begin(self, policy: "LanguageModel") -> None:
         """Passes the policy to the reward."""
         self._reward.begin(policy)
+
+    def held(self) -> "list[LanguageModel]":
+        """The language models that the reward has as attributes."""
+        from rllab.text.models import LanguageModel
+
+        return [x for x in getattr(self._reward, "__dict__", {}).values() if isinstance(x, LanguageModel)]
 
     def call(self, arguments: Mapping[str, Any], seed: int, seconds: float) -> list[float | str | None]:
         """The scores of completions, without a deadline."""

@@ -25,11 +25,12 @@ from rllab.text.evaluation import check_targets, sample_and_grade, share
 from rllab.text.forward import KNOWN
 from rllab.text.load import load_tokenizer
 from rllab.text.lora import Lora
+from rllab.text.memory import MB, Needs, activation_bytes, needs
 from rllab.text.models import Head, LanguageModel
 from rllab.text.open import open_for_training
 from rllab.text.packing import Document
 from rllab.text.pairs import ranks
-from rllab.text.preflight import MB, activation_bytes, peak, survey
+from rllab.text.preflight import memory_lines, survey
 from rllab.text.rows import Rows
 from rllab.text.sampler import Sampling, completion_text, generate
 from rllab.text.split_load import frozen_copy, split
@@ -228,9 +229,19 @@ class TextAlgorithm(Algorithm):
         return self._survey | {"activations": Line(text, megabytes=row)}
 
     def memory(self, settings: Settings) -> dict[str, Line]:
-        others = [x for k, x in vars(self).items() if isinstance(x, LanguageModel) and x is not self._lm]
-        tokens = self.length * (settings.micro_batch or -(-self.tokens_of_update() // self.length))
-        return peak(self._lm, others, tokens, settings)
+        return memory_lines(self.memory_needs(settings), self._lm, settings)
+
+    def memory_needs(self, settings: Settings) -> Needs:
+        """What a training needs, with the settings of the run."""
+        others = [x for x in vars(self).values() if isinstance(x, LanguageModel) and x is not self._lm]
+        rows = -(-self.tokens_of_update() // self.length)
+        tokens = self.length * min(settings.micro_batch or rows, rows)
+        pieces = rows > (settings.micro_batch or rows)
+        return needs(self._lm, others, self._reward_models(), settings.optim, tokens, pieces)
+
+    def _reward_models(self) -> list[LanguageModel]:
+        """The language models that compute rewards beside the trained one."""
+        return []
 
     def tokens_of_update(self) -> int:
         """About how many tokens an optimizer step reads: prompts and completions."""

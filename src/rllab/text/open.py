@@ -76,7 +76,7 @@ def open_for_training(
 
 def _open_split(name: str, shape: dict[str, Any], lora: Lora | None, ctx: Context, head: Head) -> LanguageModel | None:
     """A model in a folder that is split as it is read; None where a rank needs the whole one first."""
-    if shape or adapter_folder(name) or (lora and lora != replace(lora, **_SPLIT_LORA)):
+    if shape or adapter_folder(name) or (lora and not _adds_small_weights(lora)):
         return None
     opened = open_unread(name, head, _frozen_dtype(lora, ctx))
     if opened is None:
@@ -91,7 +91,9 @@ def _open_split(name: str, shape: dict[str, Any], lora: Lora | None, ctx: Contex
     return _compared(replace(lm, shape=Shape.of(lm.model))) if lora else replace(lm, shape=native_shape(lm.model))
 
 
-_SPLIT_LORA = {"use_dora": False, "modules_to_save": None, "quantize": "none", "create_new_adapter": True}
+def _adds_small_weights(lora: Lora) -> bool:
+    """Whether new adapters have no weights that are computed or copied from those of the base."""
+    return lora.create_new_adapter and not (lora.use_dora or lora.modules_to_save or lora.quantize != "none")
 
 
 def _frozen_dtype(lora: Lora | None, ctx: Context) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Estimates before a training begins: lengths of rows, memory, disk."""
+"""Estimates before a training begins: lengths of rows, and disk."""
 
 import warnings
 from collections import Counter
@@ -8,24 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rllab.core.algorithm import Line
 from rllab.core.errors import FieldMistake
 from rllab.core.machine import memory_bytes
-from rllab.core.recipe import Optim, Settings
+from rllab.core.recipe import Settings
 from rllab.text.chat import turns_of
-from rllab.text.logprobs import hidden_at, next_token_logp
+from rllab.text.memory import MB, Needs
 from rllab.text.models import LanguageModel
-from rllab.text.packing import Document, pack
+from rllab.text.packing import Document
 from rllab.text.rows import check_lengths, equal_answers, truncate
 from rllab.text.tokenizers import unknown_token
 
-MB = 1 << 20
 _MOMENTS = 2  # moments that AdamW keeps of each weight
 _ENDS = 3  # last tokens of turns that are shown
 _SHOWN = 400  # most characters of the prompt of a row that is shown
-_MEASURED = 128  # tokens of the shorter row on which activations are measured
 
 
 def survey(
@@ -111,87 +109,6 @@ def marked(lm: LanguageModel, document: Document) -> str:
     return text.replace("\n", "\\n")
 
 
-def activation_bytes(lm: LanguageModel) -> tuple[float, float]:
-    """Bytes that are kept for the backward pass in fp32: (of a token, of any batch), measured on two short rows.
-
-    Those of any batch are weights that the forward pass has joined. With gradient checkpointing what a layer keeps
-    while it is recomputed is added to both.
-    """
-    kept = _line(lm)
-    again = [m for m in lm.model.modules() if getattr(m, "gradient_checkpointing", False)]
-    if not again:
-        return kept
-    for module in again:
-        module.gradient_checkpointing = False  # type: ignore[assignment]
-    whole, layers = _line(lm), max(1, int(getattr(lm.model.config, "num_hidden_layers", 1)))
-    for module in again:
-        module.gradient_checkpointing = True  # type: ignore[assignment]
-    return kept[0] + whole[0] / layers, kept[1] + whole[1] / layers
-
-
-def _line(lm: LanguageModel) -> tuple[float, float]:
-    """(slope, intercept) of the bytes kept, as a function of the number of tokens."""
-    some, more = _kept_bytes(lm, _MEASURED), _kept_bytes(lm, 2 * _MEASURED)
-    slope = (more - some) / _MEASURED
-    return slope, some - _MEASURED * slope
-
-
-def _kept_bytes(lm: LanguageModel, tokens: int) -> int:
-    """Bytes that one row of some tokens keeps for the backward pass."""
-    ids = [i * 7919 % lm.model.config.vocab_size for i in range(tokens)]
-    batch, _ = pack([Document(ids[:1], [ids[1:]])], tokens)
-    batch = {k: v.to(lm.model.device) for k, v in batch.items()} | {"dropout_seed": torch.zeros(1, dtype=torch.long)}
-    lm.seed_dropout(batch)
-    weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
-    held: dict[int, tuple[int, Tensor]] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in weights:
-            held[storage.data_ptr()] = storage.nbytes(), x  # a reference to x keeps its address in use
-        return x
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        if hasattr(lm.model, "lm_head"):
-            next_token_logp(lm, batch)
-        else:
-            hidden_at(lm, batch, torch.arange(tokens, device=lm.model.device))
-    return sum(size for size, _ in held.values())
-
-
-def peak(lm: LanguageModel, others: Sequence[LanguageModel], tokens: int, settings: Settings) -> dict[str, Line]:
-    """The memory of an update with its parts, on one rank, and a warning where the machine has less.
-
-    others: references and teachers. tokens: those of a backward pass. It is what tensors need at the same time; what
-    the process needs beside them, and sampling, are not in it.
-    """
-    each = [settings.optim] if isinstance(settings.optim, Optim) else list(settings.optim.values())
-    moments = max({"adamw": 2, "muon": 2, "sgd": 1 if o.momentum else 0}[o.name] for o in each)
-    trained = sum(p.numel() for p in lm.part.parameters() if p.requires_grad)
-    split = {
-        "weights": float(sum(p.nbytes for p in lm.model.parameters())),
-        "gradients": 4.0 * trained,
-        "moments": 4.0 * trained * moments,
-        "references and teachers": float(sum(p.nbytes for o in others for p in o.model.parameters())),
-    }
-    of_token, of_any = activation_bytes(lm)
-    parts = split | {f"activations of {tokens:,} tokens": of_token * tokens, "joined weights": of_any}
-    total = sum(parts.values())
-    text = f"{total / MB:,.0f} MB: " + ", ".join(f"{name} {size / MB:,.0f}" for name, size in parts.items() if size)
-    if settings.shard:
-        text += f"; {sum(split.values()) / MB:,.0f} MB of it are divided by the number of ranks"
-    room = memory_bytes()
-    if lm.model.device.type == "cuda":
-        room = torch.cuda.get_device_properties(lm.model.device).total_memory
-    if total > room:
-        warnings.warn(
-            f"an update needs {total / MB:,.0f} MB, and there are {room / MB:,.0f}: set micro_batch, "
-            "gradient_checkpointing, lora, or shard with several GPUs",
-            stacklevel=2,
-        )
-    return {"memory of an update": Line(text, megabytes=total / MB, **{k: v / MB for k, v in parts.items()})}
-
-
 def _sizes(model: nn.Module, part: nn.Module) -> dict[str, Line]:
     """Parameters and disk of a training with AdamW, of which `part` is trained."""
     trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
@@ -202,3 +119,41 @@ def _sizes(model: nn.Module, part: nn.Module) -> dict[str, Line]:
         "parameters": Line(f"{size:,}, of which {trained:,} are trained", all=size, trained=trained),
         "disk": Line(f"{disk:,.1f} MB a checkpoint", megabytes=disk),
     }
+
+
+def memory_lines(needs: Needs, lm: LanguageModel, settings: Settings) -> dict[str, Line]:
+    """What a training needs, by its parts, as lines of `rllab check`; a warning where the machine has less.
+
+    It is what tensors need at the same time, on one rank; what the process needs beside them is not in it.
+    """
+    split = {
+        "weights": needs.weights,
+        "gradients": needs.gradients,
+        "moments": needs.moments,
+        "references and teachers": needs.references,
+    }
+    parts = split | {
+        "reward models": needs.rewards,
+        f"activations of {needs.tokens:,} tokens": needs.activations,
+        "joined weights": needs.joined,
+    }
+    total = needs.update()
+    text = f"{total / MB:,.0f} MB: " + ", ".join(f"{name} {size / MB:,.0f}" for name, size in parts.items() if size)
+    if settings.shard:
+        text += f"; {sum(split.values()) / MB:,.0f} MB of it are divided by the number of ranks"
+    lines = {"memory of an update": Line(text, megabytes=total / MB, **{k: v / MB for k, v in parts.items()})}
+    if needs.sampling:
+        asked, own = needs.asked() / MB, (needs.sampling + needs.copy) / MB
+        text = f"{asked:,.0f} MB: beside the models at most {own:,.0f} for keys, values, logits and rearranged weights"
+        lines["memory of sampling"] = Line(text, megabytes=asked)
+    room = memory_bytes()
+    if lm.model.device.type == "cuda":
+        room = torch.cuda.get_device_properties(lm.model.device).total_memory
+    if needs.most() > room:
+        what = "an update" if total > room else "sampling"
+        warnings.warn(
+            f"{what} needs {needs.most() / MB:,.0f} MB, and there are {room / MB:,.0f}: set micro_batch, "
+            "gradient_checkpointing, lora, or shard with several GPUs",
+            stacklevel=2,
+        )
+    return lines

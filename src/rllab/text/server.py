@@ -31,8 +31,8 @@ from torch import Tensor
 
 from rllab.core.checkpoint import WEIGHTS
 from rllab.core.errors import FieldMistake, MachineFault, RllabError, Stopped
+from rllab.core.split_files import write_whole
 from rllab.core.stages import home
-from rllab.core.state import write_tensors
 from rllab.core.stop import Stop
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Ends, Sampling, Uniforms
@@ -128,7 +128,7 @@ class RolloutServer:
         folder = self._weights / f"weights-{os.getpid()}-{self._pushes}"  # a new name: network file systems have caches
         folder.mkdir(parents=True)
         try:
-            write_tensors(folder / WEIGHTS, weights)
+            write_whole(folder / WEIGHTS, weights)
             where = {"weights_path": str(folder.resolve())}
             self._ask("POST", "/collective_rpc", {"method": "reload_weights", "kwargs": where})
         finally:
