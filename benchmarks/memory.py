@@ -51,9 +51,9 @@ class Peaks:
     @staticmethod
     def _now(name: str) -> float:
         text = Path("/proc/self/status").read_text()
-        found = re.search(rf"^{name}:\s+(\d+) kB", text, re.M)
-        assert found is not None
-        return int(found[1]) / 1024
+        line = re.search(rf"^{name}:\s+(\d+) kB", text, re.M)
+        assert line is not None
+        return int(line[1]) / 1024
 
     def _reset(self) -> None:
         """Counts the peak so far for all open phases, and begins a new one."""
@@ -136,10 +136,10 @@ def measure(
     return [json.loads(out.strip().splitlines()[-1]) for out, _ in done]
 
 
-def make_model(folder: Path, width: int, layers: int) -> str:
+def make_model(folder: Path, width: int, layers: int, task: str = "pocket", head: str = "lm") -> str:
     """Writes a new model, and returns its folder."""
+    import rllab_envs.tasks
     import torch
-    from rllab_envs.tasks.pocket import Pocket
 
     from rllab.core.checkpoint import WEIGHTS, weights_of
     from rllab.core.split_files import write_whole
@@ -147,7 +147,8 @@ def make_model(folder: Path, width: int, layers: int) -> str:
     from rllab.text.tokenizers import tokenizer_for
 
     torch.manual_seed(0)
-    lm = new_model(shape(width, layers), tokenizer_for(Pocket()))
+    made: Any = getattr(rllab_envs.tasks, task)()
+    lm = new_model(shape(width, layers), tokenizer_for(made), head="reward" if head == "reward" else "lm")
     folder.mkdir(parents=True)
     write_whole(folder / WEIGHTS, weights_of(lm.model))
     lm.write_files(folder)
@@ -191,22 +192,78 @@ def shards(folder: Path, width: int, layers: int) -> None:
     table(rows)
 
 
+def estimate(words: list[str]) -> None:
+    """Prints what `rllab check` tells of a recipe, in MB."""
+    from rllab.core.load import preflight
+    from rllab.core.recipe import load_recipe
+
+    lines = preflight(load_recipe(words[0], words[1:]))
+    print(json.dumps(max(lines[k].numbers["megabytes"] for k in lines if k.startswith("memory of "))))
+
+
+def cases(folder: Path, width: int, layers: int) -> dict[str, list[str]]:
+    """The words of each algorithm."""
+    model = f"model={make_model(folder / 'model', width, layers)}"
+    tickets = f"model={make_model(folder / 'tickets', width, layers, 'ticket_preferences')}"
+    judge = make_model(folder / "judge", width // 2, layers, "ticket_preferences", "reward")
+    lora, both = "lora={r: 8, lora_alpha: 16}", "optim={model: {name: adamw, lr: 1e-5}, value: {name: adamw, lr: 1e-3}}"
+    sizes = ["max_new_tokens=24", "length=256", "batch_size=8"]
+    grpo = ["grpo", model, *sizes, "num_generations=4", "preflight_stops=false", ADAMW]
+    rlhf = ["rlhf", tickets, *sizes, f"reward={judge}", "retention_task=null", "preflight_stops=false", both]
+    sft = ["sft-full", model, "retention_task=null", "batch_size=16", "length=128", "max_new_tokens=8", ADAMW]
+    return {
+        "SFT": sft,
+        "SFT, micro_batch": [*sft, "micro_batch=1"],
+        "SFT, gradient checkpointing": [*sft, "gradient_checkpointing=true"],
+        "SFT, LoRA": [*sft, lora],
+        "GRPO": [*grpo, "beta=0.05"],
+        "GRPO, LoRA": [*grpo, lora],
+        "DPO": ["dpo", tickets, "batch_size=4", "length=256", "max_new_tokens=8", ADAMW],
+        "RLHF": [*rlhf, "num_iterations=1"],
+    }
+
+
+def estimates(folder: Path, sizes: list[tuple[int, int]], only: str) -> None:
+    rows = {}
+    for width, layers in sizes:
+        for name, words in cases(folder / f"{width}x{layers}", width, layers).items():
+            if not re.fullmatch(only, name):
+                continue
+            line = [sys.executable, str(HERE), "--only-estimate", *words, *COMMON]
+            done = subprocess.run(line, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr[-3000:])
+            estimated, (row,) = float(done.stdout.split()[-1]), measure([*words, *COMMON])
+            key = f"{name}, {layers} layers of {width}"
+            rows[key] = {"estimate": estimated, "measured": row["all"], "percent": 100 * estimated / row["all"]}
+            print(key, {k: round(v) for k, v in (rows[key] | row).items()}, flush=True)
+    table(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*")
     parser.add_argument("--child", action="store_true")
     parser.add_argument("--by-layer", action="store_true", help="sample as if whole weights did not fit a rank")
+    parser.add_argument("--estimate", action="store_true")
+    parser.add_argument("--only", default=".*", help="of the estimates: a pattern of names")
+    parser.add_argument("--only-estimate", action="store_true")
     parser.add_argument("--shard", action="store_true")
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--world", type=int, default=1)
     args = parser.parse_args()
+    if args.only_estimate:
+        estimate(args.words)
+        return
     if args.child:
         child(args.words, args.runs, args.by_layer)
         return
     with tempfile.TemporaryDirectory() as folder:
-        if args.shard:
+        if args.estimate:
+            estimates(Path(folder), [(args.width, args.layers)], args.only)
+        elif args.shard:
             shards(Path(folder), args.width, args.layers)
         else:
             table({f"rank {i}": row for i, row in enumerate(measure(args.words, args.world))})

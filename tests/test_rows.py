@@ -529,8 +529,16 @@ def test_the_memory_of_an_update_is_told_before_training(tmp_path: Path, monkeyp
     line = preflight(recipe, tmp_path)["memory of an update"]
     n, weights = line.numbers, line.numbers["weights"]
     assert n["gradients"] == n["references and teachers"] == weights and n["moments"] == 2 * weights
-    assert n["activations of 1,024 tokens"] > 0 and n["megabytes"] == pytest.approx(sum(n.values()) - n["megabytes"])
+    held = n["weights"] + n["moments"] + n["references and teachers"]
+    made = n["activations of 512 tokens"] + n["joined weights"]
+    assert n["activations of 512 tokens"] > 0 and n["the process"] > 0
+    own = n["the process"] + n["weights rearranged to sample"]
+    assert n["megabytes"] == pytest.approx(
+        own + held + max(n["gradients"], made + n["gradients of a layer's activations"])
+    )
     assert "are divided by the number of ranks" in line
+    several = preflight(recipe, tmp_path, ranks=2)["memory of an update"].numbers
+    assert 0.5 * n["gpu"] < several["gpu"] < n["gpu"]
     monkeypatch.setattr("rllab.text.preflight.memory_bytes", lambda: 1000.0)
     with pytest.warns(UserWarning, match="set micro_batch, gradient_checkpointing, lora, or shard"):
         preflight(load_recipe("pocket", smoke=True), tmp_path)

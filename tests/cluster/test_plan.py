@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from rllab.cli import app, train
 from rllab.cli.doctor import examine
 from rllab.cluster import checks, disk, gpus, rounds
 from rllab.cluster.chain import Chain
+from rllab.cluster.gpus import memory_remark
 from rllab.cluster.schedulers import GridEngine, Request, Slurm, scheduler_of
 from rllab.cluster.submit import Queue
 from rllab.core import needs
+from rllab.core.algorithm import Line
 from rllab.core.errors import Mistake
 from rllab.core.machine import memory_bytes
 from rllab.core.needs import check_made
@@ -186,6 +189,18 @@ def test_requests_are_read_from_the_script_and_the_options(here: Path) -> None:
     sge = GridEngine(here / "slurm/bu.qsub", ["-l", "h_rt=600,gpu_type=A40", "-v", "RLLAB_WARNING=9"])
     assert sge.request() == Request(600.0, None, True, ("A40",), 8.0, {"RLLAB_WARNING": "9"})
     assert Slurm(here / "slurm/gpu.sbatch", ["--gpus-per-node=0"]).request().gpus is False
+    asked = GridEngine(here / "slurm/bu.qsub", ["-l", "gpus=2", "-l", "gpu_memory=40G"]).request()
+    assert (asked.memory, asked.ranks) == (40 * 2**30, 2)
+
+
+def test_a_gpu_with_too_little_memory_is_named() -> None:
+    """`gpu_memory` is the least that each GPU has; half a GB of it is CUDA's."""
+    lines = {"memory of an update": Line("", gpu=44.0 * 1024)}
+    asked = Request(gpus=True, memory=40 * 2**30, ranks=2)
+    text = memory_remark("grpo", lines, asked)
+    assert re.search("grpo needs about 44 GB .* on each of 2 GPUs .* 40 GB or more: ask for -l gpu_memory=49G", text)
+    assert memory_remark("grpo", lines, replace(asked, memory=45 * 2**30)) == ""
+    assert memory_remark("grpo", lines, replace(asked, memory=None)) == memory_remark("grpo", {}, asked) == ""
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from rllab.text.batches import Cost
 from rllab.text.chat import completions, prompt_ids
 from rllab.text.evaluation import share
 from rllab.text.logprobs import next_token_logp
-from rllab.text.memory import Needs, copied
+from rllab.text.memory import Needs
 from rllab.text.models import LanguageModel
 from rllab.text.packing import Document
 from rllab.text.rows import Rows
@@ -185,7 +185,7 @@ class Policy(TextAlgorithm):
         cost = Cost.of(self._lm.model, native=self._lm.shape is not None, shared=False, greedy=False)
         prompts, new = self.batch_size, self.max_new_tokens
         needed = min(cost.bytes(prompts, prompts * self.num_generations, self.length - new, new), cost.limit)
-        return replace(super().memory_needs(settings), sampling=needed, copy=copied(self._lm))
+        return replace(super().memory_needs(settings), sampling=needed)
 
     def _reward_models(self) -> list[LanguageModel]:
         return self._rewards.models(self._lm)

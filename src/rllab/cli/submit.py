@@ -73,7 +73,7 @@ def submit(
         _say("nothing is left to queue")
     for name, folder in chain.unfinished.items():
         _say(f"run:{name} is not finished; jobs use the newest checkpoint that {folder.path} has when they begin")
-    disk = check_recipes(chain.jobs, RUNS, _say)
+    disk = check_recipes(chain.jobs, RUNS, _say, scheduler.request())
     check_disk(disk, RUNS)
     check_gpus(scheduler, _say)
     check_rounds(chain.jobs, scheduler, RUNS, _say)

@@ -12,7 +12,8 @@ from rllab.cluster.chain import Job
 from rllab.cluster.disk import MB, existing, quota_left
 from rllab.cluster.fetch import needs
 from rllab.cluster.rounds import remark, usual_round
-from rllab.cluster.schedulers import Scheduler
+from rllab.cluster.schedulers import Request, Scheduler
+from rllab.core.algorithm import Line
 from rllab.core.errors import MachineFault, Mistake
 from rllab.core.load import preflight
 from rllab.core.recipe import Recipe
@@ -23,10 +24,11 @@ Say = Callable[[str], None]
 LEAST = 8.0  # MB that a run needs for its rows, samples and small checkpoints
 
 
-def check_recipes(jobs: Sequence[Job], runs: Path, say: Say) -> dict[Path, float]:
+def check_recipes(jobs: Sequence[Job], runs: Path, say: Say, request: Request | None = None) -> dict[Path, float]:
     """Sets each recipe up as `rllab check` does, without training. Returns the MB that runs need, by folder.
 
-    say: receives what cannot be checked here.
+    say: receives what cannot be checked here, and where a GPU may have less memory than a training needs. request:
+    what jobs ask for.
 
     Raises:
         Mistake: a recipe cannot be trained, or its models or data are not on this machine.
@@ -37,7 +39,10 @@ def check_recipes(jobs: Sequence[Job], runs: Path, say: Say) -> dict[Path, float
     for job in jobs:
         where = job.folder.parent if job.folder else runs
         for recipe in job.recipes:
-            size = _megabytes_of_checkpoint(recipe, job, runs, say)
+            lines = _preflight(recipe, job, runs, say, request or Request())
+            size = float(lines["disk"].numbers["megabytes"]) if "disk" in lines else 0.0
+            if request and (line := gpus.memory_remark(job.name, lines, request)):
+                say(line)
             needed[where] += max(1, len(job.seeds)) * (LEAST + size * (recipe.settings.keep + 1))
         if not job.recipes:
             needed[where] += LEAST
@@ -50,21 +55,19 @@ def _missing(job: Job, recipe: Recipe, runs: Path) -> list[str]:
     return [need.sentence() for need in needs(recipe, runs) if need.fault and parse_run(need.name)[0] not in made]
 
 
-def _megabytes_of_checkpoint(recipe: Recipe, job: Job, runs: Path, say: Say) -> float:
-    """The disk that a checkpoint takes, as far as `rllab check` knows it; 0 before its model is made, and else."""
+def _preflight(recipe: Recipe, job: Job, runs: Path, say: Say, request: Request) -> dict[str, Line]:
+    """What `rllab check` tells of a recipe; {} before its model is made, and where this machine cannot tell."""
     import torch
 
     if any(job.needs.values()):
-        return 0.0
+        return {}
     if recipe.settings.device == "cuda" and not torch.cuda.is_available():  # a login node
         recipe = replace(recipe, settings=replace(recipe.settings, device="cpu", precision="auto"))
     try:
-        lines = preflight(recipe, runs)
+        return preflight(recipe, runs, request.ranks)
     except MachineFault as error:
         say(f"{job.name} is not checked in full on this machine: {error}")
-        return 0.0
-    disk = lines.get("disk")
-    return float(disk.numbers["megabytes"]) if disk else 0.0
+        return {}
 
 
 def check_disk(needed: Mapping[Path, float], runs: Path) -> None:

@@ -1,10 +1,12 @@
 """The GPUs that the installed PyTorch has code for, and whether a job asks for one of them."""
 
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rllab.cluster.schedulers import Request
+from rllab.core.algorithm import Line
 
 CAPABILITIES = {
     "k40": 3.5, "k80": 3.7, "m40": 5.2, "p100": 6.0, "p4": 6.1, "p40": 6.1, "titan-xp": 6.1, "titanxp": 6.1,
@@ -14,6 +16,9 @@ CAPABILITIES = {
     "gb200": 10.0, "b300": 10.3, "5090": 12.0,
 }  # fmt: skip
 """Compute capabilities by the names that clusters give to GPUs, in small letters; NVIDIA's table of CUDA GPUs."""
+
+
+_CONTEXT = 1 << 29  # bytes that CUDA and its libraries take
 
 
 def architectures() -> list[str]:
@@ -77,6 +82,25 @@ def remarks(request: Request, built: Sequence[str], engine: str) -> list[str]:
     if request.capability is None and engine == "Grid Engine":
         return [f"the job may get a GPU that the installed PyTorch has no code for: {_ask(lowest, engine)}"]
     return []
+
+
+def memory_remark(name: str, lines: Mapping[str, Line], request: Request) -> str:
+    """A sentence where a job may get a GPU with less memory than its training needs; "" where it does not.
+
+    lines: what `rllab check` tells of its recipe.
+    """
+    update = lines.get("memory of an update")
+    if update is None or request.memory is None or not request.gpus:
+        return ""
+    needed = float(update.numbers["gpu"]) * 2**20 + _CONTEXT
+    if needed <= request.memory:
+        return ""
+    each = f" on each of {request.ranks} GPUs" if request.ranks > 1 else ""
+    return (
+        f"{name} needs about {needed / 2**30:,.0f} GB of a GPU's memory{each} (rllab check lists it), and gpu_memory "
+        f"asks for {request.memory / 2**30:,.0f} GB or more: ask for -l gpu_memory={math.ceil(needed * 1.1 / 2**30)}G, "
+        "or set micro_batch, gradient_checkpointing or lora"
+    )
 
 
 def _ask(lowest: float, engine: str) -> str:

@@ -18,8 +18,8 @@ class Request:
     """What a job asks for, as far as its options tell.
 
     seconds: its time limit. warning: seconds before its end at which it is warned. gpus: whether it asks for any.
-    kinds: names of GPUs, such as a100. capability: the least compute capability. variables: of the environment that
-    options set.
+    kinds: names of GPUs, such as a100. capability: the least compute capability. memory: the least bytes of a GPU's
+    memory. ranks: processes that train together. variables: of the environment that options set.
     """
 
     seconds: float | None = None
@@ -28,6 +28,8 @@ class Request:
     kinds: tuple[str, ...] = ()
     capability: float | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    memory: float | None = None
+    ranks: int = 1
 
 
 class Scheduler(ABC):
@@ -137,6 +139,8 @@ class GridEngine(Scheduler):
         return Request(
             seconds=grid_engine_seconds(time) if time else None,
             gpus=resources.get("gpus", "0") != "0",
+            memory=grid_engine_bytes(resources.get("gpu_memory", "")),
+            ranks=max(1, int(resources["gpus"])) if resources.get("gpus", "").isdigit() else 1,
             kinds=tuple(re.split(r"\|", resources["gpu_type"])) if resources.get("gpu_type") else (),
             capability=float(capability) if re.fullmatch(r"\d+(\.\d+)?", capability) else None,
             variables={name: value for name, equals, value in variables if equals},
@@ -209,6 +213,19 @@ def slurm_seconds(text: str) -> float | None:
     else:
         hours, (minutes, seconds) = 0, rest[:2]
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def grid_engine_bytes(text: str) -> float | None:
+    """An amount of memory of Grid Engine's in bytes: K, M, G of 1024, and k, m, g of 1000 (sge_types(1)).
+
+    >>> grid_engine_bytes("40G") / 2**30, grid_engine_bytes("40g"), grid_engine_bytes("INFINITY")
+    (40.0, 40000000000.0, None)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGkmg]?)", text.strip())
+    if match is None:
+        return None
+    kind = match[2]
+    return float(match[1]) * (1000 if kind.islower() else 1024) ** " KMG".index(kind.upper() or " ")
 
 
 def grid_engine_seconds(text: str) -> float | None:

@@ -298,8 +298,11 @@ class Algorithm(ABC):
         """What `rllab check` reports before training, after `setup`: lengths, memory, disk space."""
         return {}
 
-    def memory(self, settings: Any) -> dict[str, Line]:
-        """What `rllab check` reports of the memory of an update, after `setup`; settings: those of the run."""
+    def memory(self, settings: Any, ranks: int = 1) -> dict[str, Line]:
+        """What `rllab check` reports of the memory of an update, after `setup`; settings: those of the run.
+
+        ranks: those that a job is to have. The number `gpu` of a line is the MB that a GPU of each rank needs.
+        """
         return {}
 
     def act(self, obs: Any) -> Any:

@@ -70,8 +70,10 @@ def model_folder(name: str, runs: str | Path = "runs") -> str:
     return name
 
 
-def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Line]:
+def preflight(recipe: Recipe, runs: str | Path = "runs", ranks: int = 1) -> dict[str, Line]:
     """Sets a recipe's algorithm up without training. Returns what `rllab check` reports, such as lengths and memory.
+
+    ranks: those that a job is to have.
 
     Raises:
         Mistake: the recipe's models, data or settings cannot be used; with file and line.
@@ -93,4 +95,4 @@ def preflight(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Line]:
             raise
         text = f"run:{missing[0]} is trained first; run check again after that for lengths, memory and disk"
         return {"model": Line(text, trained_first=missing[0])}
-    return recipe.algorithm.preflight() | recipe.algorithm.memory(recipe.settings)
+    return recipe.algorithm.preflight() | recipe.algorithm.memory(recipe.settings, ranks)

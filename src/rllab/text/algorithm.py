@@ -228,8 +228,8 @@ class TextAlgorithm(Algorithm):
         text = f"{row:,.1f} MB a row of {self.length} tokens in fp32, for `micro_batch` rows"
         return self._survey | {"activations": Line(text, megabytes=row)}
 
-    def memory(self, settings: Settings) -> dict[str, Line]:
-        return memory_lines(self.memory_needs(settings), self._lm, settings)
+    def memory(self, settings: Settings, ranks: int = 1) -> dict[str, Line]:
+        return memory_lines(self.memory_needs(settings), self._lm, settings, ranks)
 
     def memory_needs(self, settings: Settings) -> Needs:
         """What a training needs, with the settings of the run."""

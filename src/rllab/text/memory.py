@@ -5,7 +5,7 @@ What is there at the same time in an update, and while completions are sampled, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from rllab.text.packing import Document, pack
 
 MB = 1 << 20
 _MEASURED = 128  # tokens of the shorter row on which activations are measured
+_PROCESS = 95 * MB  # libraries' buffers, rows, gaps between tensors; measured
 _MOMENTS = {"adamw": 2, "muon": 2}  # that an optimizer keeps of each weight; sgd: 1 with a momentum
 
 
@@ -26,8 +27,10 @@ class Needs:
     """Bytes that a training needs.
 
     frozen: of `weights` and `references`, those that are not trained and on a GPU are in bf16. layer: the weights that
-    a sharded model gathers at the same time. pieces: whether an optimizer step has several backward passes. sampling:
-    keys, values and logits. copy: of the weights, which a sampler on a CPU makes. tokens: of a backward pass.
+    a sharded model gathers at the same time. freed: whether activations are freed as gradients are made: there is one
+    backward pass, and no gradient checkpointing. sampling:
+    keys, values and logits. copy: of the weights, which a sampler on a CPU makes, and whose memory is kept from then
+    on. process: what a process on a CPU has beside tensors. tokens: of a backward pass.
     """
 
     weights: float
@@ -39,10 +42,12 @@ class Needs:
     joined: float
     frozen: float
     layer: float
-    pieces: bool
+    layer_activations: float
+    freed: bool
     tokens: int
     sampling: float = 0.0
     copy: float = 0.0
+    process: float = 0.0
 
     def update(self, ranks: int = 1, shard: bool = False) -> float:
         """The bytes of an update on one rank. ranks: their number; shard: whether weights are split over them."""
@@ -52,8 +57,10 @@ class Needs:
         if ranks > 1:
             passing += 2 * self.layer if shard else 0.0
             gradients += 0.0 if shard else self.gradients  # joined for the all-reduce
-        # activations are freed as gradients are made, unless there are those of an earlier backward pass
-        return kept + (gradients + passing if self.pieces or ranks > 1 else max(gradients, passing))
+        passing += self.layer_activations  # their gradients are there at the same time
+        # activations are freed as gradients are made, unless there are earlier gradients, or few activations
+        own = self.process + (self.copy if over == 1 else 0.0)
+        return own + kept + (max(gradients, passing) if self.freed and ranks == 1 else gradients + passing)
 
     def asked(self, ranks: int = 1, shard: bool = False) -> float:
         """The bytes while completions are sampled; 0 where none are."""
@@ -61,7 +68,12 @@ class Needs:
             return 0.0
         over = ranks if shard else 1
         held = (self.weights + self.references + self.moments + self.gradients) / over + self.rewards
-        return held + self.sampling + (2 * self.layer if over > 1 else self.copy)
+        return self.process + held + self.sampling + (2 * self.layer if over > 1 else self.copy)
+
+    def on_gpu(self, device: torch.device, ranks: int = 1, shard: bool = False) -> float:
+        """`most` on a GPU, as estimated on a device: weights are not rearranged, and frozen ones are in bf16."""
+        half = 0.0 if device.type == "cuda" else self.frozen / 2
+        return replace(self, copy=0.0, process=0.0, weights=self.weights - half).most(ranks, shard)
 
     def most(self, ranks: int = 1, shard: bool = False) -> float:
         """The larger of both."""
@@ -81,6 +93,10 @@ def needs(
     moments = max(_MOMENTS.get(o.name, 1 if o.momentum else 0) for o in each)
     trained = sum(p.numel() for p in lm.part.parameters() if p.requires_grad)
     of_token, of_any = activation_bytes(lm)
+    again, layers = _recomputed(lm), max(1, int(getattr(lm.model.config, "num_hidden_layers", 1)))
+    inputs = (
+        4.0 * layers * int(lm.model.get_input_embeddings().weight.shape[1])
+    )  # that are kept of each token where layers are recomputed
     weights, reference = _bytes(lm.model), float(sum(_bytes(o.model) for o in references))
     return Needs(
         weights=weights,
@@ -92,14 +108,18 @@ def needs(
         joined=of_any,
         frozen=sum(p.nbytes for p in lm.model.parameters() if not p.requires_grad) if lm.adapters else 0.0,
         layer=_largest_group(lm.model),
-        pieces=pieces,
+        layer_activations=tokens * (max(0.0, of_token - inputs) if again else of_token / layers),
+        freed=not (pieces or again),
         tokens=tokens,
+        copy=_copied(lm),
+        process=_PROCESS if lm.model.device.type == "cpu" else 0.0,
     )
 
 
-def copied(lm: LanguageModel) -> float:
+def _copied(lm: LanguageModel) -> float:
     """The bytes of the weights that the sampler rearranges for itself; 0 where it does not."""
-    return _bytes(lm.model.model.layers) if lm.shape is not None and Decoder.fits(lm.model) else 0.0
+    samples = lm.shape is not None and hasattr(lm.model, "lm_head")
+    return _bytes(lm.model.model.layers) if samples and Decoder.fits(lm.model) else 0.0
 
 
 def _bytes(model: nn.Module) -> float:
@@ -119,7 +139,7 @@ def activation_bytes(lm: LanguageModel) -> tuple[float, float]:
     while it is recomputed is added to both.
     """
     kept = _line(lm)
-    again = [m for m in lm.model.modules() if getattr(m, "gradient_checkpointing", False)]
+    again = _recomputed(lm)
     if not again:
         return kept
     for module in again:
@@ -128,6 +148,11 @@ def activation_bytes(lm: LanguageModel) -> tuple[float, float]:
     for module in again:
         module.gradient_checkpointing = True  # type: ignore[assignment]
     return kept[0] + whole[0] / layers, kept[1] + whole[1] / layers
+
+
+def _recomputed(lm: LanguageModel) -> list[nn.Module]:
+    """The modules that are computed again in the backward pass."""
+    return [m for m in lm.model.modules() if getattr(m, "gradient_checkpointing", False)]
 
 
 def _line(lm: LanguageModel) -> tuple[float, float]:

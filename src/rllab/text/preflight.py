@@ -121,10 +121,10 @@ def _sizes(model: nn.Module, part: nn.Module) -> dict[str, Line]:
     }
 
 
-def memory_lines(needs: Needs, lm: LanguageModel, settings: Settings) -> dict[str, Line]:
+def memory_lines(needs: Needs, lm: LanguageModel, settings: Settings, ranks: int = 1) -> dict[str, Line]:
     """What a training needs, by its parts, as lines of `rllab check`; a warning where the machine has less.
 
-    It is what tensors need at the same time, on one rank; what the process needs beside them is not in it.
+    It is what one rank needs at the same time; the number `gpu` is that on a GPU, without what CUDA itself takes.
     """
     split = {
         "weights": needs.weights,
@@ -135,16 +135,20 @@ def memory_lines(needs: Needs, lm: LanguageModel, settings: Settings) -> dict[st
     parts = split | {
         "reward models": needs.rewards,
         f"activations of {needs.tokens:,} tokens": needs.activations,
+        "gradients of a layer's activations": needs.layer_activations,
         "joined weights": needs.joined,
+        "weights rearranged to sample": needs.copy,
+        "the process": needs.process,
     }
     total = needs.update()
     text = f"{total / MB:,.0f} MB: " + ", ".join(f"{name} {size / MB:,.0f}" for name, size in parts.items() if size)
     if settings.shard:
         text += f"; {sum(split.values()) / MB:,.0f} MB of it are divided by the number of ranks"
-    lines = {"memory of an update": Line(text, megabytes=total / MB, **{k: v / MB for k, v in parts.items()})}
+    numbers = {"megabytes": total, "gpu": needs.on_gpu(lm.model.device, ranks, settings.shard), **parts}
+    lines = {"memory of an update": Line(text, **{k: v / MB for k, v in numbers.items()})}
     if needs.sampling:
-        asked, own = needs.asked() / MB, (needs.sampling + needs.copy) / MB
-        text = f"{asked:,.0f} MB: beside the models at most {own:,.0f} for keys, values, logits and rearranged weights"
+        asked, own = needs.asked() / MB, needs.sampling / MB
+        text = f"{asked:,.0f} MB, of them at most {own:,.0f} for keys, values and logits"
         lines["memory of sampling"] = Line(text, megabytes=asked)
     room = memory_bytes()
     if lm.model.device.type == "cuda":
