@@ -160,7 +160,7 @@ COMMON = ["precision=fp32", "device=cpu", "total_steps=2", "headline_rows=2", "e
 ADAMW = "optim={name: adamw, lr: 1e-5}"
 SFT = ["sft-full", "retention_task=null", "batch_size=4", "length=128", "max_new_tokens=8", ADAMW]
 GRPO = [
-    "grpo", "batch_size=2", "num_generations=2", "max_new_tokens=8", "length=160", "preflight_stops=false",
+    "grpo", "reward=noise", "batch_size=2", "num_generations=2", "max_new_tokens=8", "length=160", "preflight_stops=false",
     "beta=0.05", ADAMW,
 ]  # fmt: skip
 
@@ -208,7 +208,7 @@ def cases(folder: Path, width: int, layers: int) -> dict[str, list[str]]:
     judge = make_model(folder / "judge", width // 2, layers, "ticket_preferences", "reward")
     lora, both = "lora={r: 8, lora_alpha: 16}", "optim={model: {name: adamw, lr: 1e-5}, value: {name: adamw, lr: 1e-3}}"
     sizes = ["max_new_tokens=24", "length=256", "batch_size=8"]
-    grpo = ["grpo", model, *sizes, "num_generations=4", "preflight_stops=false", ADAMW]
+    grpo = ["grpo", model, "reward=noise", *sizes, "num_generations=4", "preflight_stops=false", ADAMW]
     rlhf = ["rlhf", tickets, *sizes, f"reward={judge}", "retention_task=null", "preflight_stops=false", both]
     sft = ["sft-full", model, "retention_task=null", "batch_size=16", "length=128", "max_new_tokens=8", ADAMW]
     return {

@@ -3,6 +3,7 @@
 A job script is for the scheduler whose lines it has: `#SBATCH` or `#$`. Options on the command line win over them.
 """
 
+import math
 import re
 import shlex
 from abc import ABC, abstractmethod
@@ -224,8 +225,8 @@ def grid_engine_bytes(text: str) -> float | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGkmg]?)", text.strip())
     if match is None:
         return None
-    kind = match[2]
-    return float(match[1]) * (1000 if kind.islower() else 1024) ** " KMG".index(kind.upper() or " ")
+    unit = 1000.0 if match[2].islower() else 1024.0
+    return float(match[1]) * math.pow(unit, " KMG".index(match[2].upper() or " "))
 
 
 def grid_engine_seconds(text: str) -> float | None:

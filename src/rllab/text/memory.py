@@ -19,6 +19,7 @@ from rllab.text.packing import Document, pack
 MB = 1 << 20
 _MEASURED = 128  # tokens of the shorter row on which activations are measured
 _PROCESS = 95 * MB  # libraries' buffers, rows, gaps between tensors; measured
+_GAPS = 1.9  # by which adapters' outputs, freed between what is kept, extend the heap on a CPU; measured
 _MOMENTS = {"adamw": 2, "muon": 2}  # that an optimizer keeps of each weight; sgd: 1 with a momentum
 
 
@@ -93,6 +94,7 @@ def needs(
     moments = max(_MOMENTS.get(o.name, 1 if o.momentum else 0) for o in each)
     trained = sum(p.numel() for p in lm.part.parameters() if p.requires_grad)
     of_token, of_any = activation_bytes(lm)
+    gaps = _GAPS if lm.adapters is not None and lm.model.device.type == "cpu" else 1.0
     again, layers = _recomputed(lm), max(1, int(getattr(lm.model.config, "num_hidden_layers", 1)))
     inputs = (
         4.0 * layers * int(lm.model.get_input_embeddings().weight.shape[1])
@@ -104,7 +106,7 @@ def needs(
         moments=4.0 * trained * moments,
         references=reference,
         rewards=float(sum(_bytes(o.model) for o in rewards)),
-        activations=of_token * tokens,
+        activations=of_token * tokens * gaps,
         joined=of_any,
         frozen=sum(p.nbytes for p in lm.model.parameters() if not p.requires_grad) if lm.adapters else 0.0,
         layer=_largest_group(lm.model),
@@ -174,8 +176,8 @@ def _kept_bytes(lm: LanguageModel, tokens: int) -> int:
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
         if storage.data_ptr() not in weights:
-            held[storage.data_ptr()] = storage.nbytes(), x  # a reference to x keeps its address in use
-        return x
+            held[storage.data_ptr()] = storage.nbytes(), x.detach()  # a reference keeps its address in use
+        return x.detach()  # x itself would hold the graph, which holds x
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         if hasattr(lm.model, "lm_head"):
