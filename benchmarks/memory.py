@@ -160,8 +160,8 @@ COMMON = ["precision=fp32", "device=cpu", "total_steps=2", "headline_rows=2", "e
 ADAMW = "optim={name: adamw, lr: 1e-5}"
 SFT = ["sft-full", "retention_task=null", "batch_size=4", "length=128", "max_new_tokens=8", ADAMW]
 GRPO = [
-    "grpo", "reward=noise", "batch_size=2", "num_generations=2", "max_new_tokens=8", "length=160", "preflight_stops=false",
-    "beta=0.05", ADAMW,
+    "grpo", "reward=noise", "batch_size=2", "num_generations=2", "max_new_tokens=8", "length=160",
+    "preflight_stops=false", "beta=0.05", ADAMW,
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ What is there at the same time in an update, and while completions are sampled, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +97,7 @@ def needs(
     of_token, of_any = activation_bytes(lm)
     gaps = _GAPS if lm.adapters is not None and lm.model.device.type == "cpu" else 1.0
     again, layers = _recomputed(lm), max(1, int(getattr(lm.model.config, "num_hidden_layers", 1)))
-    inputs = (
-        4.0 * layers * int(lm.model.get_input_embeddings().weight.shape[1])
-    )  # that are kept of each token where layers are recomputed
+    inputs = 4.0 * layers * lm.features  # that are kept of each token where layers are recomputed
     weights, reference = _bytes(lm.model), float(sum(_bytes(o.model) for o in references))
     return Needs(
         weights=weights,
@@ -122,6 +121,12 @@ def _copied(lm: LanguageModel) -> float:
     """The bytes of the weights that the sampler rearranges for itself; 0 where it does not."""
     samples = lm.shape is not None and hasattr(lm.model, "lm_head")
     return _bytes(lm.model.model.layers) if samples and Decoder.fits(lm.model) else 0.0
+
+
+def _embeddings(model: Any) -> Tensor:
+    """The embeddings [V, D] of a model's tokens."""
+    weight: Tensor = model.get_input_embeddings().weight
+    return weight
 
 
 def _bytes(model: nn.Module) -> float:
