@@ -97,7 +97,9 @@ def needs(
     of_token, of_any = activation_bytes(lm)
     gaps = _GAPS if lm.adapters is not None and lm.model.device.type == "cpu" else 1.0
     again, layers = _recomputed(lm), max(1, int(getattr(lm.model.config, "num_hidden_layers", 1)))
-    inputs = 4.0 * layers * lm.features  # that are kept of each token where layers are recomputed
+    inputs = (
+        4.0 * layers * int(_embeddings(lm.model).shape[1])
+    )  # that are kept of each token where layers are recomputed
     weights, reference = _bytes(lm.model), float(sum(_bytes(o.model) for o in references))
     return Needs(
         weights=weights,
