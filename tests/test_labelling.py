@@ -205,6 +205,15 @@ def test_clips_of_a_control_run_train_another(control: Path, tmp_path: Path) -> 
     assert len(trained.algorithm.compared) == 6  # type: ignore[attr-defined]
 
 
+def test_episodes_that_are_shorter_than_clips(control: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rllab.board.clip_pairs._PATIENCE", 3)
+    with pytest.raises(Mistake, match=r"3 episodes have 0 clips of 400 steps: make --length smaller"):
+        of_control_run(control / "rlhf-control", None, 2, 400, 0, tmp_path)
+    monkeypatch.setattr("rllab.board.clip_pairs._MOST_STEPS", 60)
+    pairs = of_control_run(control / "rlhf-control", None, 50, 8, 0, tmp_path)
+    assert 1 <= len(pairs.rows) < 50 and "pairs instead of 50" in pairs.notes[0]
+
+
 def test_clips_of_an_environment_without_a_drawing_are_pictures(tmp_path: Path) -> None:
     words = ["env=Taxi-v4", "total_steps=2", "eval_episodes=1", "headline_episodes=1"]
     pytest.importorskip("pygame")

@@ -190,8 +190,9 @@ def test_ties_skips_and_broken_lines_are_left_out_and_counted(tmp_path: Path) ->
 
 def test_check_reports_the_labels(tmp_path: Path) -> None:
     path = write_tickets(tmp_path / "preferences.jsonl", 30)
-    report = preflight(load_recipe("reward-model", [f"task={path}"], smoke=True))
-    assert report["labels"].numbers["decided"] == 30 and "30 of 30 pairs" in str(report["labels"])
+    for recipe in ("reward-model", "dpo"):
+        report = preflight(load_recipe(recipe, [f"task={path}"], smoke=True))
+        assert report["labels"].numbers["decided"] == 30 and "30 of 30 pairs" in str(report["labels"])
     path = write_poles(tmp_path / "clips.jsonl", 6)
     report = preflight(load_recipe("rlhf-control", [f"labels={path}"], smoke=True))
     assert report["labels"].numbers["ties"] == 1 and "1 ties (1/2 for each clip)" in str(report["labels"])

@@ -28,7 +28,8 @@ from rllab.control.episodes import OneEpisode
 from rllab.core.errors import Mistake
 from rllab.core.labels import pair_id
 
-_MOST_EPISODES = 400  # played until there are enough clips
+_PATIENCE = 200  # episodes in a row without a clip, after which no more are played
+_MOST_STEPS = 200_000  # of all episodes
 _WIDE = 240  # pixels of a picture that is kept
 Look = Callable[[], Any]
 """() -> the present state [S], or the present picture as bytes of a data URL."""
@@ -41,40 +42,41 @@ def of_control_run(path: Path, step: int | None, count: int, length: int | None,
 
     Raises:
         Mistake: the run does not act in an environment, cannot be shown, or its episodes are shorter than clips.
+            Where there are a few clips alone, there are fewer pairs, as `notes` says.
     """
     run = LoadedRun(path)
     algorithm = controls(run.name, run.algorithm(step))
     arrays = _clips(algorithm, 2 * count, length or int(getattr(algorithm, "clip_length", 32)), seed)
     name = save_clips(folder, arrays)
-    order = np.random.default_rng(seed).permutation(len(arrays["obs"]))[: 2 * count].reshape(-1, 2)
+    order = np.random.default_rng(seed).permutation(len(arrays["obs"]))
     rows = []
-    for a, b in order.tolist():
+    for a, b in zip(order[::2].tolist()[:count], order[1::2].tolist(), strict=False):
         content = {"clips": name, "a": a, "b": b}
         scores = [float(arrays["score"][i]) for i in (a, b)]
         rows.append({"pair": pair_id(content)} | content | {"gold": scores, "from": [run.name, run.name]})
-    return Pairs(rows)
+    few = f"{len(rows)} pairs instead of {count}: few episodes are as long as a clip; --length makes clips shorter"
+    return Pairs(rows, [few] if len(rows) < count else [])
 
 
 def _clips(algorithm: Control, count: int, length: int, seed: int) -> Arrays:
-    """At least `count` clips, of as many whole episodes as that takes."""
+    """At least `count` clips, of as many whole episodes as that takes, or as many as there are."""
     shots: list[dict[str, Any]] = []
     worlds: list[Any] = []
     about: dict[str, Any] = {}
-    for episode in range(_MOST_EPISODES):
+    episode = steps_played = last = 0
+    while len(shots) < count and episode - last < _PATIENCE and steps_played < _MOST_STEPS:
         about, played, looks = _episode(algorithm, seed, episode)
-        if about["world"] not in worlds:
-            worlds.append(about["world"])
+        episode, steps_played = episode + 1, steps_played + len(played["score"])
         steps, _ = clips(np.zeros((len(played["score"]), 1), bool), length)
+        if len(steps):
+            last = episode
+            if about["world"] not in worlds:
+                worlds.append(about["world"])
         for t in steps:
             shot = {k: v[t] for k, v in played.items()} | {"looks": looks[t[0] : t[-1] + 2]}
             shots.append(shot | {"world": worlds.index(about["world"])})
-        if len(shots) >= count:
-            break
-    if len(shots) < count:
-        raise Mistake(
-            f"{_MOST_EPISODES} episodes have {len(shots)} clips of {length} steps, and {count} are needed: make "
-            "--length or --pairs smaller"
-        )
+    if len(shots) < 2:
+        raise Mistake(f"{episode} episodes have {len(shots)} clips of {length} steps: make --length smaller")
     arrays = {k: np.stack([s[k] for s in shots]) for k in ("obs", "action", "world")}
     arrays["score"] = np.array([s["score"].sum() for s in shots])
     text = json.dumps({k: about[k] for k in ("env", "kind", "fps")} | {"worlds": worlds})

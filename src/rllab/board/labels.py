@@ -29,6 +29,7 @@ Row = dict[str, Any]
 SIDES = ("left", "right", "tie", "skip")
 _ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 _MOST_BYTES = 10_000  # of a request
+_MOST_ORDERS = 50  # labelers whose order of pairs is kept
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Labelling:
         self._file, self.by_id = LabelFile(self.path), {row["pair"]: row for row in self.pairs}
         self._shared = [row["pair"] for row in self.pairs if self._draw("shared", row["pair"]) < self.overlap]
         self._shared.sort(key=lambda pair: self._draw("order", pair))
+        self._to_all, self._orders = set(self._shared), dict[str, list[str]]()
         self._read: tuple[Any, Labels] = (None, Labels(self.path))
 
     def labels(self) -> Labels:
@@ -74,14 +76,24 @@ class Labelling:
         mine = {p for p in self.by_id if p in known and who in known[p].votes}
         taken = {p for p in self.by_id if p in known and known[p].choices}
         shared = [p for p in self._shared if p not in mine]
-        own = [p for p in self.by_id if p not in mine and p not in taken and p not in self._shared]
-        own.sort(key=lambda pair: self._draw(who, pair))
+        own = [p for p in self._order_of(who) if p not in mine and p not in taken]
         order: list[str] = []
-        while shared or own:
+        heads = iter(shared), iter(own)
+        while len(order) < len(shared) + len(own):
             at = len(mine) + len(order)
             is_due = math.floor((at + 1) * self.overlap) > math.floor(at * self.overlap)
-            order.append((shared if shared and (is_due or not own) else own).pop(0))
+            first, second = heads if is_due else heads[::-1]
+            order.append(next(first, "") or next(second))
         return order, len(mine)
+
+    def _order_of(self, who: str) -> list[str]:
+        """All pairs that are not given to everybody, in a labeler's order. The last labelers' orders are kept."""
+        if who not in self._orders:
+            if len(self._orders) >= _MOST_ORDERS:
+                self._orders.clear()
+            rest = [pair for pair in self.by_id if pair not in self._to_all]
+            self._orders[who] = sorted(rest, key=lambda pair: self._draw(who, pair))
+        return self._orders[who]
 
     def item(self, who: str, pair: str = "") -> Row:
         """What the page shows: a pair, by default the next one of a labeler, and how far the labeler is."""
