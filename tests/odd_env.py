@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 RAISES, EXITS, HANGS, PRINTS, GREY = 1, 2, 3, 4, 5
 
@@ -58,5 +59,14 @@ class Blind(Odd):
     metadata = {"render_modes": []}
 
 
+class Pole(CartPoleEnv):
+    """Gymnasium's pole, drawn in another way."""
+
+    def render(self) -> Any:
+        """A picture as bright as the cart is far from the middle."""
+        return np.full((6, 8, 3), min(255, int(100 * abs(self.state[0]))), np.uint8)
+
+
+gym.register("odd/Pole-v0", Pole, max_episode_steps=20)
 gym.register("odd/Odd-v0", Odd)
 gym.register("odd/Blind-v0", Blind)

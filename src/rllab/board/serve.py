@@ -34,17 +34,26 @@ def serve(
     """
     import uvicorn
 
+    from rllab.board import watch
     from rllab.board.server import application
+    from rllab.board.workers import Workers
 
-    with listen(port) as listener:
+    runs = runs.absolute()
+    with listen(port) as listener, Workers(runs) as workers:
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(18)
         for line in addresses(port, token, page):
             say(line)
         if not runs.is_dir():
             say(f"there is no folder {runs} yet; runs are shown as soon as they are there")
-        config = uvicorn.Config(application(runs.absolute(), token, port, *others), log_level="warning", lifespan="off")
-        uvicorn.Server(config).run(sockets=[listener])
+        app = application(runs, token, port, watch.routes(workers), *others)
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                workers.close()  # or it would wait for their answers
+                await super().shutdown(sockets)
+
+        Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listener])
 
 
 def listen(port: int) -> socket.socket:

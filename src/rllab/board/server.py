@@ -6,6 +6,7 @@ All addresses are relative, and the pages work behind proxies that put a path in
 
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rllab.board.columns import Store
 from rllab.board.curves import charts, exchange, numbers, panels, version
 from rllab.board.pages import differing, records, render, reward_ranges, table_rows
 from rllab.board.samples import ORDERS, Samples
+from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder, list_runs
 
@@ -202,11 +204,15 @@ def _routes(board: Board) -> list[BaseRoute]:
 
 def _pages(runs: list[RunFolder]) -> list[tuple[str, str]]:
     """(address, text) of the other pages of some runs."""
-    return [
-        (f"samples?{urlencode({'run': run.path.name})}", f"samples of {run.path.name}")
-        for run in runs
-        if (run.path / "samples.jsonl").is_file()
-    ]
+    pages = []
+    for run in runs:
+        name, query = run.path.name, urlencode({"run": run.path.name})
+        if (run.path / "samples.jsonl").is_file():
+            pages.append((f"samples?{query}", f"samples of {name}"))
+        with suppress(Mistake):  # a damaged recipe, which the page names elsewhere
+            if "env" in settings(run):
+                pages.append((f"watch?{query}", f"watch {name}"))
+    return pages
 
 
 def _samples_page(board: Board, query: QueryParams) -> str:

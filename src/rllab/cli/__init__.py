@@ -21,6 +21,7 @@ from rllab.cli import (  # noqa: F401 - adds their verbs
     submit,
     sweep,
     train,
+    watch,
 )
 from rllab.cli.app import app
 from rllab.cli.screen import Screen
