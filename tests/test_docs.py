@@ -94,7 +94,8 @@ def command(line: str, folder: Path) -> None:
     if line.startswith(ELSEWHERE):
         return
     if line.startswith(OTHERS):
-        assert all((folder / "merged" / name).is_file() for name in ("config.json", "tokenizer.json")), line
+        model = folder / (line.split()[-1] if line.startswith("hf ") else "merged")
+        assert all((model / name).is_file() for name in ("config.json", "tokenizer.json", "README.md")), line
         return
     for pattern, small in SMALL.items():
         line = re.sub(pattern, small, line)

@@ -1,4 +1,4 @@
-"""The verb that writes a run's metrics and models for other programs."""
+"""The verb that writes the metrics and models of runs for other programs."""
 
 import sys
 from functools import partial
@@ -11,23 +11,24 @@ from rllab.cli.app import LOOK, Runs, app
 from rllab.core.errors import Mistake
 
 verb = partial(app.command, rich_help_panel=LOOK)
-FORMS = ("csv", "tensorboard", "wandb", "trackio")
+FORMS = ("csv", "tensorboard", "wandb", "trackio", "hf")
 
 
 @verb()
 def export(
-    run: Annotated[list[str], typer.Argument(help="Runs: name, folder, or last.")],
-    to: Annotated[str, typer.Option(help="csv, tensorboard, wandb or trackio.")],
+    run: Annotated[list[str], typer.Argument(help="Runs: name, folder, or last; with hf also RUN@STEP.")],
+    to: Annotated[str, typer.Option(help="csv, tensorboard, wandb, trackio or hf.")],
     out: Annotated[
         str,
-        typer.Option("--out", "-o", help="csv: the file, by default standard output. tensorboard: a folder."),
+        typer.Option("--out", "-o", help="csv: the file, by default standard output. hf, tensorboard: a folder."),
     ] = "",
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write the metrics of runs for other programs, also while they train.
+    """Write the metrics or the model of runs for other programs.
 
-    csv is one table of all runs. tensorboard writes event files, one folder a run. wandb and trackio get every row
-    anew, as with `track` in a recipe.
+    csv is one table of all runs, also while they train. tensorboard writes event files, one folder a run. wandb and
+    trackio get every row anew, as with `track` in a recipe. hf writes the model of a checkpoint with a model card, for
+    `hf upload`.
     """
     from rllab.core.names import did_you_mean
     from rllab.core.run import find_run
@@ -36,6 +37,9 @@ def export(
         raise Mistake(f"--to {to}: expected one of {', '.join(FORMS)}{did_you_mean(to, FORMS)}")
     if out and to in ("wandb", "trackio"):
         raise Mistake(f"--out {out}: {to} keeps its files where it finds them")
+    if to == "hf":
+        _write_model(run, out, runs)
+        return
     folders = [find_run(name, runs) for name in run]
     if to == "csv":
         from rllab.board.export import write_csv
@@ -52,3 +56,16 @@ def export(
     for folder in folders:
         send_all(folder, to, print, Path(out) / folder.path.name if out else None)
         print(f"{folder.path}: round 1 to {folder.metrics.last().get('step', 0)} are in {to}")
+
+
+def _write_model(names: list[str], out: str, runs: Path) -> None:
+    from rllab.board.cards import write_model
+    from rllab.core.load import model_folder
+
+    if len(names) != 1 or not out:
+        raise Mistake("--to hf writes the model of one run into a folder: rllab export RUN@STEP --to hf --out FOLDER")
+    folder = Path(out)
+    write_model(Path(model_folder(names[0], runs)), folder)
+    print(
+        f"{out} is written; fill in `license:` in {folder / 'README.md'}, then: hf upload MY-NAME/{folder.name} {out}"
+    )

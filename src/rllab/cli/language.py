@@ -57,11 +57,18 @@ def merge(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Merge LoRA adapters into their base model, as a new folder."""
+    """Merge LoRA adapters into their base model, as a new folder.
+
+    Of a run's adapters the folder also has a model card.
+    """
+    from rllab.board.cards import card, origin
     from rllab.core.load import model_folder
     from rllab.text.open import merge as merge_adapters
 
-    difference = merge_adapters(model_folder(model, runs), out, dtype)
+    folder = model_folder(model, runs)
+    difference = merge_adapters(folder, out, dtype)
+    if of_run := origin(Path(folder)):
+        (out / "README.md").write_text(card(*of_run, out, out.name), encoding="utf-8")
     if as_json:
         print(json.dumps({"out": str(out), "largest_difference": difference}))
         return
