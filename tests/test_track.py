@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from rllab.board import sinks, track
 from rllab.cli import app
+from rllab.cluster.fetch import missing
 from rllab.core.errors import Mistake
 from rllab.core.lock import Lock
 from rllab.core.recipe import load_recipe
@@ -159,6 +160,24 @@ def test_a_tracker_that_fails_is_named_once_and_the_run_ends_well(folder: Path) 
     assert line.endswith("later: rllab export runs/x --to tensorboard")
 
 
+def test_a_tracker_that_is_late_is_left_behind_and_sends_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track, "PATIENCE", 0.2)
+    own = Path("runs/x/tensorboard")
+    own.mkdir(parents=True)
+    with Lock(own).acquire():  # as the process of the start before, which still sends
+        done = train("track=tensorboard")
+        assert done.exit_code == 0 and not list(own.glob("events*"))
+        assert "tensorboard has not taken every row yet" in done.stderr
+        assert "should some be missing then: rllab export runs/x --to tensorboard" in done.stderr
+    end = time.monotonic() + 50
+    while not (own / "state.json").is_file() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert json.loads((own / "state.json").read_text())["sent"] == 10
+    assert track._left.pop().ended(20) and tensorboard_scalars(own) == shown_by_tensorboard(metrics())
+
+
 def test_what_is_not_installed_is_refused_before_anything_is_trained(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +186,8 @@ def test_what_is_not_installed_is_refused_before_anything_is_trained(
         sinks.check_installed(["tensorboard", "trackio"], "toy.yaml track")
     result = CliRunner().invoke(app, ["train", "toy.yaml", "track=trackio"])
     assert isinstance(result.exception, Mistake) and not Path("runs").exists()
+    (need,) = missing(load_recipe("toy.yaml", ["track=trackio"]))
+    assert need == "command line: track=trackio: track: no_such_package is not installed: pip install no_such_package"
     with pytest.raises(Mistake, match=r"track: expected one of tensorboard, wandb, trackio, got 'tensorbord'; did you"):
         load_recipe("toy.yaml", ["track=tensorbord"])
 
