@@ -1,5 +1,6 @@
 """Labelling: where pairs come from, who is asked what, agreement, and the page in a real browser."""
 
+import errno
 import json
 import re
 import signal
@@ -68,6 +69,12 @@ def test_pairs_of_two_runs_are_of_the_same_row(tmp_path: Path) -> None:
     assert (row["a"], row["b"], row["gold"], row["from"]) == ("4", "5", [1.0, 0.0], ["two", "one"])
     (other,) = of_runs([two, one], None, 10, 0).rows
     assert other["pair"] == row["pair"]  # the same two answers are one pair, wherever they come from
+
+
+def test_an_answer_that_no_file_can_hold_is_labelled_all_the_same(tmp_path: Path) -> None:
+    run = samples(tmp_path, "grpo-1", *completions("1 + 1", 0, "half of \ud83d", "2"))
+    page = Labelling(of_runs([run], None, 10, 0).rows, tmp_path / "p.jsonl", answers)
+    assert len(judge(page, "ann", 1)) == 1 and read_labels(page.path).labels[0]["b"] == "half of ?"
 
 
 def test_pairs_of_a_file(tmp_path: Path) -> None:
@@ -297,6 +304,31 @@ def test_hostile_answers_are_inert_and_a_lost_answer_is_sent_again(
     assert len(labels.labels) == 1 and labels.repeated == 1 and labels.labels[0]["preferred"] == "tie"
 
 
+def test_a_disk_that_is_full_costs_no_label(
+    browser_page: Any,  # noqa: F811
+    board: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = labelling(tmp_path / "p.jsonl", 2, who="ann")
+    page = browser_page()
+    page.goto(board(tmp_path, lambda _: label_routes(own)).replace("/?", "/label?"))
+    wait(page, 0)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rllab.core.labels.os.fsync", full)
+        page.keyboard.press("ArrowLeft")
+        page.locator("#problem", has_text="not saved yet: ").filter(has_text="No space left on device").wait_for()
+        page.locator("body[data-state=ready]").wait_for()
+    page.problems.clear()  # the browser's own message on the answer 500
+    page.keyboard.press("ArrowLeft")
+    wait(page, 1)
+    assert len(read_labels(own.path).labels) == 1
+
+
 def test_two_people_label_in_two_tabs(browser_page: Any, board: Any, tmp_path: Path) -> None:  # noqa: F811
     own = labelling(tmp_path / "p.jsonl", 6, who="ann", overlap=1.0)
     address = board(tmp_path, lambda _: label_routes(own)).replace("/?", "/label?")
@@ -374,6 +406,7 @@ def test_the_command_serves_the_page_and_ends_by_ctrl_c(tmp_path: Path) -> None:
         (["a", "b", "c"], "name a run, two runs, or a JSONL file of pairs"),
         (["nothing.jsonl"], "nothing.jsonl cannot be read"),
         (["nothing"], "no run"),
+        (["pairs.jsonl", "--out", "nowhere/p.jsonl"], "there is no folder for it: name a file by --out"),
         (["--report"], "there is no file preferences.jsonl; rllab label writes one"),
     ],
 )

@@ -23,7 +23,7 @@ from rllab.control.clips import load_clips, save_clips
 from rllab.core.algorithm import Context
 from rllab.core.begin import open_run
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.labels import LabelFile, Labels, described, is_labels, read_labels
+from rllab.core.labels import Follower, LabelFile, Labels, described, is_labels, read_labels
 from rllab.core.load import preflight
 from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder
@@ -128,11 +128,12 @@ def test_bad_lines_are_named_with_their_numbers(tmp_path: Path) -> None:
         tmp_path, good, "garbage\n", "[1]\n", changed, label(two, "left", 2), {"id": "x", "by": "ann"},
         {"id": "u1", "undo": "ann-9", "by": "ann", "time": "t"},
         {"id": "u2", "undo": "ann-0", "by": "bob", "time": "t"},
-        {k: v for k, v in label(two, "a", 3).items() if k not in ("a", "b")}, '{"id": "half',
+        {k: v for k, v in label(two, "a", 3).items() if k not in ("a", "b")}, '{"id": "half"\n',
+        label({"clips": "../../etc", "a": 0, "b": 1}, "a", 4),
     )  # fmt: skip
     assert [row["id"] for row in labels.labels] == ["ann-0"]
     lines = "\n".join(labels.fault_lines())
-    assert sorted(line for line, _ in labels.faults) == list(range(2, 11)), labels.faults
+    assert sorted(line for line, _ in labels.faults) == list(range(2, 12)), labels.faults
     for text in (
         "line 2 to 3, 10: this line is not a JSON object",
         "line 4: its pair is another than that of its prompt, a and b",
@@ -140,9 +141,27 @@ def test_bad_lines_are_named_with_their_numbers(tmp_path: Path) -> None:
         "line 6: this is no label: it lacks pair, time",
         "line 7: this withdraws a label that is not in the file before it",
         "line 8: this withdraws a label of another labeler",
-        "line 9: it has neither a prompt with texts a and b, nor clips",
+        "line 9, 11: it has neither a prompt with texts a and b, nor clips",
     ):
         assert text in lines, lines
+
+
+def test_a_file_is_followed_while_it_grows(tmp_path: Path) -> None:
+    path, pairs = tmp_path / "preferences.jsonl", list(tickets(4))
+    lines = [json.dumps(label(content, "a", i)).encode() + b"\n" for i, (content, _) in enumerate(pairs)]
+    lines[2:2] = [b"\n", b"garbage\n"]
+    undo = json.dumps({"id": "u1", "undo": "ann-0", "by": "ann", "time": "t"}).encode() + b"\n"
+    whole = b"".join([*lines, undo])
+    follower = Follower(path)
+    for end in (*range(1, len(whole), 97), len(whole)):
+        path.write_bytes(whole[:end])
+        followed = follower.read()
+        path.write_bytes(whole[: whole.rfind(b"\n", 0, end) + 1])
+        expected = read_labels(path)
+        assert followed.counts() == expected.counts() and followed.labels == expected.labels
+    assert followed.faults == read_labels(path).faults and followed.faults[0][0] == 4
+    path.write_bytes(lines[0])
+    assert len(follower.read().labels) == 1 and follower.read().faults == []
 
 
 def test_a_file_of_labels_is_told_from_other_rows(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import FieldMistake
-from rllab.core.labels import Labels, Pair, chosen_rows, described, is_labels, read_labels
+from rllab.core.labels import Labels, Pair, described, is_labels, read_labels
 from rllab_envs.tasks.tables import SPLITS, Held, Table
 
 _QUIET = ("pairs", "decided", "replaced")  # numbers of what is not left out
@@ -50,19 +50,20 @@ def labelled(path: str) -> tuple[dict[str, Table], dict[str, int]] | None:
 
 
 def _rows(labels: Labels) -> list[tuple[int, dict[str, Any]]]:
-    decided = chosen_rows(list(labels.pairs.values()))
-    all_gold = all("gold" in pair.content for pair, _, _ in decided)
-    return [(pair.line, _row(pair, better, worse, all_gold)) for pair, better, worse in decided]
+    decided = [pair for pair in labels.pairs.values() if pair.preferred in ("a", "b")]
+    all_gold = all("gold" in pair.content for pair in decided)
+    return [(pair.line, _row(pair, all_gold)) for pair in decided]
 
 
-def _row(pair: Pair, better: str, worse: str, gold: bool) -> dict[str, Any]:
-    content = pair.content
+def _row(pair: Pair, gold: bool) -> dict[str, Any]:
+    content, better = pair.content, pair.preferred
+    worse = "b" if better == "a" else "a"
     prompt = content["prompt"]
     row = {"prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt}
-    row |= {"chosen": [{"role": "assistant", "content": better}]}
-    row |= {"rejected": [{"role": "assistant", "content": worse}], "pair": content["pair"]}
+    row |= {"chosen": [{"role": "assistant", "content": content[better]}]}
+    row |= {"rejected": [{"role": "assistant", "content": content[worse]}], "pair": content["pair"]}
     scores = content["gold"] if gold else []
-    return row | ({"gold": scores if pair.preferred == "a" else scores[::-1]} if gold else {})
+    return row | ({"gold": scores if better == "a" else scores[::-1]} if gold else {})
 
 
 def _splits(prompts: Sequence[str]) -> list[str]:

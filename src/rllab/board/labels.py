@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +24,8 @@ from starlette.routing import BaseRoute, Route
 
 from rllab.board.pages import render
 from rllab.board.samples import parts
-from rllab.core.labels import CHOICES, LabelFile, Labels, read_labels
+from rllab.core.errors import MachineFault
+from rllab.core.labels import CHOICES, Follower, LabelFile, Labels
 
 Row = dict[str, Any]
 SIDES = ("left", "right", "tie", "skip")
@@ -52,14 +54,11 @@ class Labelling:
         self._shared = [row["pair"] for row in self.pairs if self._draw("shared", row["pair"]) < self.overlap]
         self._shared.sort(key=lambda pair: self._draw("order", pair))
         self._to_all, self._orders = set(self._shared), dict[str, list[str]]()
-        self._read: tuple[Any, Labels] = (None, Labels(self.path))
+        self._follower, self._mutex = Follower(self.path), threading.RLock()
 
     def labels(self) -> Labels:
-        """All labels of the file; it is read again where it has changed."""
-        now = (s.st_size, s.st_mtime_ns) if (s := self.path.stat() if self.path.is_file() else None) else None
-        if now != self._read[0]:
-            self._read = now, read_labels(self.path) if now else Labels(self.path)
-        return self._read[1]
+        """All labels of the file up to now. The next call changes what this one has returned."""
+        return self._follower.read() if self.path.is_file() else Labels(self.path)
 
     def _draw(self, *words: str) -> float:
         """A number from 0 to 1 that is a function of the seed and words."""
@@ -72,9 +71,10 @@ class Labelling:
 
     def queue(self, who: str) -> tuple[list[str], int]:
         """(the pairs that a labeler has to judge, in order, the number of those that this labeler has judged)."""
-        known = self.labels().pairs
-        mine = {p for p in self.by_id if p in known and who in known[p].votes}
-        taken = {p for p in self.by_id if p in known and known[p].choices}
+        with self._mutex:
+            known = self.labels().pairs
+            mine = {p for p in self.by_id if p in known and who in known[p].votes}
+            taken = {p for p in self.by_id if p in known and known[p].choices}
         shared = [p for p in self._shared if p not in mine]
         own = [p for p in self._order_of(who) if p not in mine and p not in taken]
         order: list[str] = []
@@ -117,7 +117,8 @@ class Labelling:
 
     def undo(self, who: str, label: str) -> str:
         """Withdraws the newest label of a labeler, and returns its pair; "" where there is none."""
-        own = [row for row in self.labels().labels if row["by"] == who and row["pair"] in self.by_id]
+        with self._mutex:
+            own = [row for row in self.labels().labels if row["by"] == who and row["pair"] in self.by_id]
         if not own:
             return ""
         self._file.append({"id": label, "undo": own[-1]["id"], "by": who, "time": _now()})
@@ -177,7 +178,10 @@ def label_routes(labelling: Labelling) -> list[BaseRoute]:
 
     async def act(request: Request) -> Response:
         asked = _fields(await _body(request))
-        return JSONResponse(await run_in_threadpool(_answer, labelling, asked))
+        try:
+            return JSONResponse(await run_in_threadpool(_answer, labelling, asked))
+        except (OSError, MachineFault) as error:
+            raise HTTPException(500, f"{labelling.path} cannot be written: {error}") from None
 
     return [Route("/label", page), Route("/label.json", act, methods=["POST"])]
 

@@ -1,5 +1,6 @@
 """Pairs of answers that people label: of one run, of two runs, or of a file."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -75,11 +76,17 @@ def in_order(content: Row, texts: Sequence[str], golds: Sequence[float | None], 
     names: of the runs that the answers are from; may be empty.
     """
     order = sorted((0, 1), key=lambda i: texts[i])
-    row: Row = content | {"a": texts[order[0]], "b": texts[order[1]]}
+    row: Row = _encodable(content | {"a": texts[order[0]], "b": texts[order[1]]})
     row["pair"] = pair_id(row)
     if all(g is not None for g in golds):
         row["gold"] = [golds[i] for i in order]
     return row | ({"from": [names[i] for i in order]} if names else {})
+
+
+def _encodable(row: Row) -> Row:
+    """A row without halves of characters in UTF-16, which no file can hold and some models write."""
+    encoded: Row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+    return encoded
 
 
 def _gold(sample: Row) -> float | None:

@@ -81,6 +81,10 @@ def prepared(
     from rllab.board.labels import Labelling, answers, clips_of
 
     step, length = at
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise Mistake(
+            f"{out}: {'this is a folder' if out.is_dir() else 'there is no folder for it'}: name a file by --out"
+        )
     own = _pairs(source, runs, pairs, seed, step, length, out.parent)
     clips = "clips" in own.rows[0]
     show = clips_of(out.parent) if clips else answers

@@ -19,7 +19,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,50 +191,81 @@ def read_labels(path: Path) -> Labels:
     Raises:
         OSError: the file cannot be read.
     """
-    labels = Labels(path)
-    standing: dict[str, tuple[int, Row]] = {}  # by id
-    seen: set[str] = set()
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        row = _fields(_parsed(line))
+    return Follower(path).read(to_end=True)
+
+
+class Follower:
+    """Reads a file of labels again and again while it grows; each time the lines that are new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin()
+
+    def _begin(self) -> None:
+        self._labels, self._offset, self._number = Labels(self._path), 0, 0
+        self._standing: dict[str, Row] = {}  # by id
+        self._seen: set[str] = set()
+
+    def read(self, *, to_end: bool = False) -> Labels:
+        """All labels up to now. to_end: with a last line that has no newline, which may be half written.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with open(self._path, "rb") as file:
+            if file.seek(0, os.SEEK_END) < self._offset:  # another file, or a shorter one
+                self._begin()
+            file.seek(self._offset)
+            text = file.read()
+        end = len(text) if to_end else text.rfind(b"\n") + 1
+        self._offset += end
+        for line in text[:end].split(b"\n") if end else ():
+            self._number += 1
+            if line.strip():
+                self._add(line)
+        self._number -= bool(end)  # what stands behind the last newline
+        self._count()
+        return self._labels
+
+    def _add(self, line: bytes) -> None:
+        labels, row = self._labels, _fields(_parsed(line))
         if isinstance(row, str):
-            labels.faults.append((number, row))
-        elif row["id"] in seen:
+            labels.faults.append((self._number, row))
+        elif row["id"] in self._seen:
             labels.repeated += 1
         elif "undo" in row:
-            seen.add(row["id"])
-            _withdraw(labels, standing, seen, row, number)
+            self._withdraw(row)
+            self._seen.add(row["id"])
         else:
-            seen.add(row["id"])
-            standing[row["id"]] = number, row
+            self._seen.add(row["id"])
+            self._standing[row["id"]] = row
             content: Row = {k: row[k] for k in ("pair", "prompt", "clips", "a", "b", "gold", "from") if k in row}
-            labels.pairs.setdefault(row["pair"], Pair(content, line=number))
-    _count(labels, standing)
-    return labels
+            labels.pairs.setdefault(row["pair"], Pair(content, line=self._number))
 
+    def _withdraw(self, row: Row) -> None:
+        labels, label = self._labels, self._standing.get(row["undo"])
+        if label is not None and label["by"] == row["by"]:
+            del self._standing[row["undo"]]
+            labels.withdrawn += 1
+        elif label is not None:
+            labels.faults.append((self._number, "this withdraws a label of another labeler"))
+        elif row["undo"] in self._seen:
+            labels.repeated += 1
+        else:
+            labels.faults.append((self._number, "this withdraws a label that is not in the file before it"))
 
-def _withdraw(labels: Labels, standing: dict[str, tuple[int, Row]], seen: set[str], row: Row, number: int) -> None:
-    _, label = standing.get(row["undo"], (0, None))
-    if label is not None and label["by"] == row["by"]:
-        del standing[row["undo"]]
-        labels.withdrawn += 1
-    elif label is not None:
-        labels.faults.append((number, "this withdraws a label of another labeler"))
-    elif row["undo"] in seen:
-        labels.repeated += 1
-    else:
-        labels.faults.append((number, "this withdraws a label that is not in the file before it"))
-
-
-def _count(labels: Labels, standing: Mapping[str, tuple[int, Row]]) -> None:
-    """Gives each pair its votes: the newest label of each labeler counts."""
-    for _, label in standing.values():
-        votes = labels.pairs[label["pair"]].votes
-        labels.replaced += label["by"] in votes
-        votes[label["by"]] = label
-    kept = {label["id"] for pair in labels.pairs.values() for label in pair.votes.values()}
-    labels.labels = [label for _, label in standing.values() if label["id"] in kept]
+    def _count(self) -> None:
+        """Gives each pair its votes: the newest label of each labeler counts."""
+        labels = self._labels
+        labels.replaced = 0
+        for pair in labels.pairs.values():
+            pair.votes.clear()
+        for label in self._standing.values():
+            votes = labels.pairs[label["pair"]].votes
+            labels.replaced += label["by"] in votes
+            votes[label["by"]] = label
+        kept = {label["id"] for pair in labels.pairs.values() for label in pair.votes.values()}
+        labels.labels = [label for label in self._standing.values() if label["id"] in kept]
 
 
 def _parsed(line: bytes) -> Any:
@@ -267,15 +298,11 @@ def _has_content(row: Row) -> bool:
     named = row["clips"] if "clips" in row else row.get("prompt")
     golds = row.get("gold", [0, 0])
     is_pair = isinstance(golds, list) and len(golds) == 2 and all(_is_number(g) for g in golds)
+    if "clips" in row and not (isinstance(named, str) and re.fullmatch(r"[0-9a-f]{16}", named)):
+        return False
     fits = all(isinstance(row.get(k), kind) and not isinstance(row[k], bool) for k in ("a", "b"))
-    return is_pair and fits and (isinstance(named, str) or (isinstance(named, list) and "clips" not in row))
+    return is_pair and fits and isinstance(named, (str, list))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-
-
-def chosen_rows(pairs: Sequence[Pair]) -> list[tuple[Pair, str, str]]:
-    """(pair, the preferred one's text, the other's) of each pair of answers that has a preferred one."""
-    decided = [(p, p.preferred) for p in pairs if p.preferred in ("a", "b")]
-    return [(p, p.content[c], p.content["b" if c == "a" else "a"]) for p, c in decided]
