@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from browser import TOKEN, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
@@ -47,9 +48,9 @@ def workers(runs: Path) -> Iterator[Workers]:
 def opened(runs: Path, workers: Workers, board: Any, browser_page: Any) -> Callable[..., Any]:  # noqa: F811
     """opened("cartpole", seed=3): the page of a run's episodes, with an episode that is there as a whole."""
 
-    def open_page(name: str, width: int = 1280, scheme: str = "light", **query: Any) -> Any:
+    def open_page(name: str, width: int = 1280, scheme: str = "light", prefix: str = "", **query: Any) -> Any:
         page = browser_page(width, scheme=scheme)
-        address = board(runs, watch.routes(workers))
+        address = board(runs, watch.routes(workers), prefix=prefix)
         page.goto(address.replace("/?", f"/watch?{urllib.parse.urlencode({'run': name, **query})}&"))
         until(page, "end !== null || problem.textContent !== ''")
         return page
@@ -130,7 +131,7 @@ def test_it_moves_at_its_speed_and_follows_keys(opened: Any) -> None:
 
 
 def test_the_lander_and_its_ground_are_drawn(opened: Any, workers: Workers) -> None:
-    page, expected = opened("lunarlander", width=390, seed=1), states(workers, "lunarlander", 1)
+    page, expected = opened("lunarlander", width=390, prefix="/node/h/80", seed=1), states(workers, "lunarlander", 1)
     for step in (0, len(expected) // 2):
         page.evaluate(f"go({step})")
         shown = picture(page)
@@ -142,6 +143,35 @@ def test_the_lander_and_its_ground_are_drawn(opened: Any, workers: Workers) -> N
         column, row = round(30 * x), 400 - round(30 * y)
         assert (shown[row + 8, column] != shown[5, 5]).any()
     assert overflow(page) <= 0
+
+
+def coloured(shown: np.ndarray) -> np.ndarray:
+    """Where a picture is neither grey, white nor black [H, W]."""
+    return np.ptp(shown.astype(int), axis=2) > 60
+
+
+def test_scenes_agree_with_gymnasiums_pictures(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    page = opened("cartpole", seed=3)
+    worlds = {"acrobot": {"length_1": 1, "length_2": 1}, "pendulum": {"torque": 2}}
+    worlds["mountaincar"] = {"left": -1.2, "right": 0.6, "goal": 0.5}  # type: ignore[dict-item]
+    cases = [("acrobot", "Acrobot-v1", [0.5, 1.0, 0, 0]), ("acrobot", "Acrobot-v1", [-2.0, 0.7, 0, 0])]
+    cases += [("pendulum", "Pendulum-v1", [0.8, 0]), ("pendulum", "Pendulum-v1", [-2.0, 0])]
+    for kind, name, state in cases:
+        twin: Any = gym.make(name, render_mode="rgb_array")
+        twin.reset(seed=0)
+        twin.unwrapped.state = np.array(state)
+        about = json.dumps({"kind": kind, "world": worlds[kind]})
+        page.evaluate(f"drawScene(canvas, {about}, {json.dumps({'state': state})})")
+        drawn, rendered = coloured(picture(page)), coloured(twin.render())
+        assert (drawn & rendered).sum() > 0.75 * (drawn | rendered).sum() > 0, (kind, state)  # our joints are grey
+    for x in (-1.0, -0.5, 0.45):
+        about = json.dumps({"kind": "mountaincar", "world": worlds["mountaincar"]})
+        page.evaluate(f"drawScene(canvas, {about}, {json.dumps({'state': [x, 0]})})")
+        rows, columns = np.nonzero(blue(picture(page)))
+        height = (np.sin(3 * x) * 0.45 + 0.55) * 600 / 1.8
+        assert columns.mean() == pytest.approx((x + 1.2) * 600 / 1.8, abs=12)  # the car stands above its wheels
+        assert 400 - rows.mean() == pytest.approx(height + 20, abs=6)
 
 
 def test_pictures_are_shown_and_faults_named(opened: Any) -> None:
