@@ -98,6 +98,14 @@ def behind(prefix: str, app: Any) -> Any:
     return passed
 
 
+def becomes(page: Any, expression: str, seconds: float = 60.0) -> None:
+    """Waits until an expression of JavaScript is true; `wait_for_function` needs an `eval` that pages forbid."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"not true after {seconds:g} s: {expression}"
+        page.wait_for_timeout(20)
+
+
 def overflow(page: Any) -> int:
     """By how many pixels a page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))

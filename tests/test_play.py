@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from forked import call
 
-from rllab.cli.play import analyse, analyse_file, play
+from rllab.cli.play import analyse_file, play
 from rllab.core.errors import Mistake
 from rllab.core.games import moves
 from rllab.core.recipe import load_recipe
 from rllab.core.trainer import Trainer
+from rllab.evals.analysis import analyse, counts, thinking
 from rllab.evals.strength import load_player
 
 
@@ -46,6 +47,30 @@ def test_a_win_in_two_moves_is_proven(four: Any, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("3344\n")  # 3 and 5 are open, so that two more make four at either side
     rows, _ = analyse_file(four, tmp_path / "in.txt", 2000, None)
     assert rows[0]["best"] in "25" and rows[0]["proven"] and rows[0]["value"] == 1.0
+
+
+@pytest.mark.parametrize("search", ["puct", "gumbel"])
+def test_a_search_is_seen_while_it_grows(four: Any, search: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(four, "search", search)
+    board = moves(four.board_game, "4453")
+    rows = list(thinking(four, board, 100))
+    assert [row["simulations"] for row in rows] == [16, 32, 64, 100] == counts(100)
+    assert [sum(row["visits"].values()) for row in rows] == [16, 32, 64, 100]
+    (alone,) = analyse(four, [board], 100)
+    assert {k: rows[-1][k] for k in alone} == alone
+    if search == "puct":  # with Gumbel the plan of the visits depends on the number of simulations
+        assert [{k: row[k] for k in alone} for row in rows] == [analyse(four, [board], n)[0] for n in counts(100)]
+    for row in rows:
+        assert row["line"][0] == row["best"] and len(row["line"]) > 1
+        moves(four.board_game, "4453" + "".join(row["line"]))  # which is legal
+
+
+def test_the_principal_line_of_a_proven_win_ends_with_it(four: Any) -> None:
+    *_, last = thinking(four, moves(four.board_game, "3344"), 4000)
+    assert last["proven"] and last["simulations"] < 4000  # it has ended early
+    board = moves(four.board_game, "3344" + "".join(last["line"]))
+    wins = four.board_game.wins(board).any()  # a win in one is known without a visit, and ends the line before it
+    assert wins == (len(last["line"]) % 2 == 0) and (wins or not four.board_game.legal(board).any())
 
 
 def test_bad_lines_are_reported_and_the_games_of_others_analysed(runs: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from test_grpo import groups
 import rllab
 from rllab.algos.rlhf import gae, next_kl_coef, token_rewards
 from rllab.algos.rollouts import Group, kl_to_reference, pack_groups
-from rllab.cli.talk import base_of
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.engine import Engine
 from rllab.core.errors import Mistake
@@ -22,6 +21,7 @@ from rllab.core.trainer import Trainer
 from rllab.evals.reward import of_run
 from rllab.testing import check_algorithm
 from rllab.text.open import open_model
+from rllab.text.reply import base_of
 
 SCORES, LENGTHS = [[1.0, -0.5, 2.0], [0.0, 3.0, 1.0]], [[2, 4, 3], [5, 1, 6]]
 

@@ -3,6 +3,9 @@
 import json
 import math
 import subprocess
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from rllab.core.trainer import Trainer
 from rllab.evals.likelihood import perplexity
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
+from rllab.text.reply import growing_reply, reply
+from rllab.text.sampler import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,35 @@ def test_chat_beside_the_base(tuned: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: ") == 3 and done.stdout.count("base:  ") == 3  # two replies and one thought
     assert done.stdout.count("/thoughts shows") == 2  # at first, and for a command that there is not
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["native", "transformers"])
+def test_a_reply_that_grows_is_the_reply_in_the_end(run: Path, own: bool) -> None:
+    lm = open_model(str(run / "checkpoints" / "00000004"))
+    lm = lm if own else replace(lm, shape=None)
+    messages, sampling = [{"role": "user", "content": "Ana has 20 books."}], Sampling(max_new_tokens=60)
+    growing, seen = growing_reply(lm, messages, "free", sampling, each=0.0), list[str]()
+    while True:
+        try:
+            seen.append(next(growing))
+        except StopIteration as done:
+            whole = done.value
+            break
+    assert whole == reply(lm, messages, "free", sampling) and len(seen) > 5
+    assert all(whole.startswith(text) for text in seen) and seen == sorted(seen, key=len)
+
+
+def test_a_reply_that_nobody_reads_ends(run: Path) -> None:
+    lm, before = open_model(str(run / "checkpoints" / "00000004")), threading.active_count()
+    messages = [{"role": "user", "content": "Ana has 20 books."}]
+    growing = growing_reply(lm, messages, "free", Sampling(max_new_tokens=400), each=0.0)
+    started = next(growing)
+    begun = time.perf_counter()
+    growing.close()
+    ended = time.perf_counter() - begun
+    whole = reply(lm, messages, "free", Sampling(max_new_tokens=400))
+    assert len(whole) > 4 * len(started) and ended < 0.5 * (time.perf_counter() - begun - ended)
+    assert threading.active_count() == before
 
 
 def test_a_conversation_that_is_too_long_is_refused(run: Path) -> None:

@@ -39,6 +39,7 @@ class Go:
     """
 
     players = 2
+    grid = "cells"
     observed = ("cells", "moves", "last")  # without `past`, which would be three quarters of the training rows' memory
 
     def __init__(self, *, size: int = 9, komi: float | None = None) -> None:

@@ -23,6 +23,7 @@ class Othello:
     """
 
     players = 2
+    grid = "cells"
 
     def __init__(self, *, size: int = 8) -> None:
         if size not in (4, 6, 8):

@@ -31,6 +31,7 @@ class PegSolitaire:
     """
 
     players = 1
+    grid = "jumps"
 
     def __init__(self) -> None:
         where = [f"{'abcdefg'[h % SIZE]}{SIZE - h // SIZE}" for h in range(SIZE**2)]

@@ -24,6 +24,7 @@ class TicTacToe:
     """
 
     players = 2
+    grid = "cells"
 
     def __init__(self) -> None:
         self.names: Sequence[str] = [str(i + 1) for i in range(9)]

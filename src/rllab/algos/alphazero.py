@@ -24,7 +24,7 @@ Departures from the papers, most of them to learn within minutes on a few cores:
 - `search: gumbel` is Gumbel AlphaZero (Danihelka et al. 2022), with PUCT below the root.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -44,7 +44,7 @@ from rllab.search.evaluate import Evaluator, Network, sample_actions
 from rllab.search.match import Player, match, perfect_player, play_out, uct_player
 from rllab.search.networks import board_network
 from rllab.search.parallel import search_in_threads, search_threads
-from rllab.search.search import SearchOutput, gumbel, puct
+from rllab.search.search import SearchOutput, Trees, gumbel, gumbel_outputs, puct, puct_outputs
 from rllab.search.selfplay import OpenGames
 from rllab.stats import wilson
 
@@ -161,17 +161,21 @@ class AlphaZero(Algorithm):
         noise_GA: np.ndarray | None = None,
     ) -> SearchOutput:
         """Searches each position [B], in a thread for each evaluator. noise_GA [B, A]: see `_noise`."""
-        search: Any = puct if self.search == "puct" else gumbel
+        search: Callable[..., SearchOutput] = puct if self.search == "puct" else gumbel
 
         def part(which: slice, evaluator: Evaluator) -> SearchOutput:
             noise, settings = None if noise_GA is None else noise_GA[which], self._search_settings(evaluator)
-            output: SearchOutput = search(
-                self._game, rows(boards, which), evaluator, simulations, noise=noise, **settings
-            )
-            return output
+            return search(self._game, rows(boards, which), evaluator, simulations, noise=noise, **settings)
 
         count, used = len(next(iter(boards.values()))), evaluators or self._evaluators(self.eval_views)
         return search_in_threads(part, count, used)
+
+    def search_outputs(self, boards: Board, looks: Sequence[int]) -> Iterator[tuple[SearchOutput, Trees]]:
+        """Searches positions [B] in one thread; the output so far and its trees after each of `looks` simulations."""
+        evaluator = self._evaluators(self.eval_views)[0]
+        outputs: Any = puct_outputs if self.search == "puct" else gumbel_outputs
+        trees = Trees(self._game, boards, evaluator, looks[-1], True, self._search_settings(evaluator).get("opponent"))
+        return ((output, trees) for output in outputs(trees, looks, self.c_puct, self.fpu))
 
     def _search_settings(self, evaluator: Evaluator) -> dict[str, Any]:
         """The keyword arguments of a search other than its noise."""

@@ -34,7 +34,7 @@ def serve(
     """
     import uvicorn
 
-    from rllab.board import watch
+    from rllab.board import chat, play, watch
     from rllab.board.server import application
     from rllab.board.workers import Workers
 
@@ -46,7 +46,8 @@ def serve(
             say(line)
         if not runs.is_dir():
             say(f"there is no folder {runs} yet; runs are shown as soon as they are there")
-        app = application(runs, token, port, watch.routes(workers), *others)
+        own = [page.routes(workers) for page in (watch, play, chat)]
+        app = application(runs, token, port, *own, *others)
 
         class Server(uvicorn.Server):
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -212,7 +212,22 @@ def _pages(runs: list[RunFolder]) -> list[tuple[str, str]]:
         with suppress(Mistake):  # a damaged recipe, which the page names elsewhere
             if "env" in settings(run):
                 pages.append((f"watch?{query}", f"watch {name}"))
+            if "game" in settings(run):
+                pages.append((f"play?{query}", f"play {name}"))
+        if _talks(run):
+            pages.append((f"chat?{query}", f"chat with {name}"))
     return pages
+
+
+def _talks(run: RunFolder) -> bool:
+    """Whether the newest checkpoint of a run has a language model, or adapters of one."""
+    newest = max((run.path / "checkpoints").glob("[0-9]*"), default=run.path)
+    for folder in (newest, newest / "model"):
+        for file, kind in (("config.json", "ForCausalLM"), ("adapter_config.json", "CAUSAL_LM")):
+            with suppress(OSError, UnicodeDecodeError):
+                if kind in (folder / file).read_text(encoding="utf-8"):
+                    return True
+    return False
 
 
 def _samples_page(board: Board, query: QueryParams) -> str:

@@ -25,7 +25,12 @@ from rllab.core.names import find
 if TYPE_CHECKING:
     from rllab.board.loaded import LoadedRun
 
-REQUESTS = {"episode": "rllab.board.episodes:episode"}
+REQUESTS = {
+    "episode": "rllab.board.episodes:episode",
+    "search": "rllab.board.positions:search",
+    "replay": "rllab.board.positions:replayed",
+    "reply": "rllab.board.talk:reply",
+}
 Answer = Generator[Any, None, Any]
 
 

@@ -5,38 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rllab.algos.alphazero import AlphaZero
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
-from rllab.core.games import moves, picture
-from rllab.core.protocols import Board, Game
+from rllab.core.games import moves, picture, split_moves
+from rllab.core.protocols import Board
+from rllab.evals.analysis import analyse
 
-_AT_ONCE = 1024  # positions searched at once, which bounds the memory of their trees
 COMMANDS = "type a move; /hint shows the run's analysis, /back takes two moves back, /new begins again, /quit ends"
 _PLAIN = ("help", "hint", "back", "new", "quit")  # commands that are understood without their /
-
-
-def analyse(algorithm: AlphaZero, boards: list[Board], simulations: int) -> list[dict[str, Any]]:
-    """Searches positions, given as boards [1]: rows of `best`, `value` for the mover, `proven`, `visits` by move."""
-    if len(boards) > _AT_ONCE:
-        parts = [boards[i : i + _AT_ONCE] for i in range(0, len(boards), _AT_ONCE)]
-        return [row for part in parts for row in analyse(algorithm, part, simulations)]
-    if not boards:
-        return []
-    board = {k: np.concatenate([b[k] for b in boards]) for k in boards[0]}
-    output = algorithm.run_search(board, simulations)
-    names, legal = algorithm.board_game.names, algorithm.board_game.legal(board)
-    return [
-        {
-            "best": names[int(output.action[i])],
-            "value": round(float(output.value[i]), 4),
-            "proven": not bool(np.isnan(output.exact[i])),
-            "visits": {names[a]: int(output.visits[i, a]) for a in np.flatnonzero(legal[i]).tolist()},
-        }
-        for i in range(len(boards))
-    ]
 
 
 def analyse_file(algorithm: AlphaZero, file: Path, simulations: int, out: Path | None) -> tuple[list[Any], list[str]]:
@@ -88,7 +65,7 @@ def play(
             except Mistake as error:
                 say(str(error))
             else:
-                played = _with_reply(algorithm, [*played, *_split_moves(game, typed)], side, simulations, say)
+                played = _with_reply(algorithm, [*played, *split_moves(game, typed)], side, simulations, say)
 
 
 def _with_reply(
@@ -118,8 +95,3 @@ def _hint(algorithm: AlphaZero, board: Board, simulations: int) -> str:
 
 def _value_text(row: dict[str, Any]) -> str:
     return f"{'proven ' * row['proven']}{row['value']:+.2f}"
-
-
-def _split_moves(game: Game, text: str) -> list[str]:
-    """The names of the moves in a text: its characters where all names have one character, else its words."""
-    return text.split() if any(len(n) > 1 for n in game.names) else [c for c in text if not c.isspace()]

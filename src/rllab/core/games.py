@@ -8,8 +8,8 @@ be any object, and no method changes the position that it is given.
 - `play(position, action)`: (next position, reward of the player who moved, whether the game is over).
 - `observe(position)`: planes [C, H, W], as of a `Game`.
 
-Optional are `symmetries`, `lines`, `states`, `wins(position)` with a result like that of `legal`, and `show(position)`,
-a text.
+Optional are `symmetries`, `lines`, `states`, `grid`, `wins(position)` with a result like that of `legal`, and
+`show(position)`, a text.
 """
 
 import inspect
@@ -98,25 +98,39 @@ def picture(game: Game, board: Board, i: int) -> str:
     return "\n" + show(rows(board, slice(i, i + 1)))[0] if show else ""
 
 
+def split_moves(game: Game, text: str) -> list[str]:
+    """The names of the moves in a text: its characters where all names have one character, else its words."""
+    return [c for c in text if not c.isspace()] if all(len(n) == 1 for n in game.names) else text.split()
+
+
 def moves(game: Game, text: str) -> Board:
     """The position, a board of one row, after moves by name: '4 4 3', or '443' if all names have one character.
 
     Raises:
         Mistake: a move is no action of the game, or not legal; the message gives the move and its place.
     """
-    single = all(len(n) == 1 for n in game.names)
-    names = [c for c in text if not c.isspace()] if single else text.split()
+    names = split_moves(game, text)
     board = game.start(1)
     for place, name in enumerate(names):
-        at = f"{title(game)}: move {place + 1} of {' '.join(names)!r}, {name!r},"
-        if name not in game.names:
-            raise Mistake(f"{at} is no move; moves are called {' '.join(game.names[:20])}")
-        action = np.array([list(game.names).index(name)])
-        legal = game.legal(board)[0]
-        if not legal[action[0]]:
-            raise Mistake(f"{at} {'is not legal' if legal.any() else 'comes after the end'}{picture(game, board, 0)}")
-        board, _, _ = game.play(board, action)
+        if problem := why_illegal(game, board, name):
+            seen = picture(game, board, 0) if name in game.names else ""
+            raise Mistake(f"{title(game)}: move {place + 1} of {' '.join(names)!r}, {name!r}, {problem}{seen}")
+        board, _, _ = game.play(board, np.array([list(game.names).index(name)]))
     return board
+
+
+def why_illegal(game: Game, board: Board, name: str) -> str:
+    """Why a move may not be played on a board of one row; '' if it may.
+
+    >>> why_illegal(named_game("connect_four"), named_game("connect_four").start(1), "8")
+    'is no move; moves are called 1 2 3 4 5 6 7'
+    """
+    if name not in game.names:
+        return f"is no move; moves are called {' '.join(game.names[:20])}"
+    legal = game.legal(board)[0]
+    if legal[list(game.names).index(name)]:
+        return ""
+    return "is not legal" if legal.any() else "comes after the end"
 
 
 @dataclass
@@ -149,6 +163,8 @@ class OneBoard:
         if hasattr(game, "lines"):
             self.lines = np.asarray(game.lines)
         self.states = int(getattr(game, "states", 2))
+        if hasattr(game, "grid"):
+            self.grid = str(game.grid)
         if hasattr(game, "wins"):
             self.wins = self._wins
         if hasattr(game, "show"):

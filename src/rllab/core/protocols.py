@@ -36,6 +36,9 @@ class Game(Protocol):
     - `perfect(board)`: the best actions, bool [B, A]; it may take long.
     - `perfect_from`: the number of stones on the board from which `perfect` takes only seconds.
     - `show(board)`: a drawing of each position, a list of B strings.
+    - `grid`: what the actions are on the cells of planes 0 and 1, so that pages can be clicked: `cells` (action i puts
+      a stone on cell i, row by row; further ones, such as passing, have no cell), `columns` (action i drops a stone
+      into column i), or `jumps` (names are two cells as in chess, from and to, with row 1 at the bottom).
     """
 
     players: int

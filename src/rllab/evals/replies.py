@@ -100,7 +100,9 @@ class Replies:
             seed = np.random.SeedSequence([self._seed, samples[row][sample][0], *_words(prompts[row][0])])
             return np.random.Generator(np.random.PCG64(seed)).random(sampling.max_new_tokens)
 
-        def keep(completion: Completion) -> None:
+        def keep(completion: Completion, over: bool) -> None:
+            if not over:
+                return
             key = samples[completion.row][completion.sample][1]
             known[key] = Reply(completion.ids, completion.finished)
             log.write(json.dumps({"key": key, "ids": completion.ids, "finished": completion.finished}).encode() + b"\n")
@@ -118,7 +120,7 @@ class Replies:
             uniforms if sampling.temperature else None,
             at_once=self.at_once,
             limits=[limit for _, limit in prompts],
-            done=keep,
+            watch=keep,
         )
 
     def _key(self, call: Call, random: bool) -> str:

@@ -4,7 +4,7 @@ A simulation walks down the tree of every game, plays and evaluates the new posi
 search is a pure function; random numbers are passed in as arrays. Axes: B games, A actions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,9 +57,21 @@ def puct(
     if noise is not None:
         prior = trees.tree.edge["prior"][:, 0]
         prior += noise_share * (noise - prior)
-    for _ in range(simulations):
-        trees.simulate(PUCT, c_puct, fpu)
-    return trees.output(trees.tree.edge["visits"][:, 0])
+    (output,) = puct_outputs(trees, [simulations], c_puct, fpu)
+    return output
+
+
+def puct_outputs(trees: "Trees", looks: Sequence[int], c_puct: float, fpu: float) -> Iterator[SearchOutput]:
+    """The search of `puct` in new trees, which yields its output so far after each of `looks` simulations, ascending.
+
+    The arrays `visits` of the outputs are those of the trees, and change with the next simulations.
+    """
+    done = 0
+    for count in looks:
+        for _ in range(count - done):
+            trees.simulate(PUCT, c_puct, fpu)
+        done = count
+        yield trees.output(trees.tree.edge["visits"][:, 0])
 
 
 def uct(game: Game, board: Board, evaluate: Evaluate, simulations: int, *, c: float = 1.4) -> SearchOutput:
@@ -92,23 +104,46 @@ def gumbel(
     considered: the number of actions that the halving starts with. Other arguments are those of `puct`.
     """
     trees = Trees(game, board, evaluate, simulations, proofs, opponent)
-    tree, legal = trees.tree, trees.tree.edge["legal"][:, 0]
+    (output,) = gumbel_outputs(
+        trees, [simulations], c_puct, fpu, noise=noise, considered=considered, c_visit=c_visit, c_scale=c_scale
+    )
+    return output
+
+
+def gumbel_outputs(
+    trees: "Trees",
+    looks: Sequence[int],
+    c_puct: float,
+    fpu: float,
+    *,
+    noise: np.ndarray | None = None,
+    considered: int = 16,
+    c_visit: float = 50.0,
+    c_scale: float = 1.0,
+) -> Iterator[SearchOutput]:
+    """The search of `gumbel` in new trees; the same as `puct_outputs`. The plan is that for the last of `looks`.
+
+    noise [B, A]: see `gumbel`.
+    """
+    tree, legal, done = trees.tree, trees.tree.edge["legal"][:, 0], 0
     logits = np.log(np.maximum(tree.edge["prior"][:, 0], 1e-9))
     perturbed = logits if noise is None else logits + noise
-    plan = halving(np.minimum(considered, legal.sum(1)), simulations)
-    for step in range(simulations):
-        score = perturbed + trees.sigma(c_visit, c_scale)
-        visits = tree.edge["visits"][:, 0]
-        due = legal & (visits == plan[:, step, None])
-        due |= ~due.any(1, keepdims=True) & legal  # no action is due, as walks end at proven edges: any legal one
-        trees.simulate(PUCT, c_puct, fpu, np.where(due, score, -np.inf).argmax(1))
-    improved = np.where(legal, logits + trees.sigma(c_visit, c_scale), -np.inf)
-    improved = np.exp(improved - improved.max(1, keepdims=True, initial=-1e9))
-    output = trees.output(improved / np.maximum(improved.sum(1, keepdims=True), 1e-9))
-    most = output.visits == output.visits.max(1, keepdims=True)
-    left = np.where(most & (output.policy > 0), perturbed + trees.sigma(c_visit, c_scale), -np.inf)
-    proven = ~np.isnan(output.exact) | ~np.isfinite(left).any(1)
-    return replace(output, action=np.where(proven, output.action, left.argmax(1)))
+    plan = halving(np.minimum(considered, legal.sum(1)), looks[-1])
+    for count in looks:
+        for step in range(done, count):
+            score = perturbed + trees.sigma(c_visit, c_scale)
+            visits = tree.edge["visits"][:, 0]
+            due = legal & (visits == plan[:, step, None])
+            due |= ~due.any(1, keepdims=True) & legal  # no action is due, as walks end at proven edges: any legal one
+            trees.simulate(PUCT, c_puct, fpu, np.where(due, score, -np.inf).argmax(1))
+        done = count
+        improved = np.where(legal, logits + trees.sigma(c_visit, c_scale), -np.inf)
+        improved = np.exp(improved - improved.max(1, keepdims=True, initial=-1e9))
+        output = trees.output(improved / np.maximum(improved.sum(1, keepdims=True), 1e-9))
+        most = output.visits == output.visits.max(1, keepdims=True)
+        left = np.where(most & (output.policy > 0), perturbed + trees.sigma(c_visit, c_scale), -np.inf)
+        proven = ~np.isnan(output.exact) | ~np.isfinite(left).any(1)
+        yield replace(output, action=np.where(proven, output.action, left.argmax(1)))
 
 
 def halving(considered: np.ndarray, simulations: int) -> np.ndarray:
@@ -223,6 +258,19 @@ class Trees:
             won = self._wins({k: v[0] for k, v in self.boards.items()})
             values[won] = 1.0
         return values
+
+    def line(self, game: int, action: int) -> list[int]:
+        """The principal line of a game: the action at the root, then the best ones in the tree while they have visits.
+
+        The best action of a position with a proven value is one with that value, of others the one with most visits.
+        """
+        line, at, edges = [action], 0, self.tree.edge[game]
+        while (at := int(edges[at, line[-1]]["child"])) and edges[at]["visits"].any():
+            node, children = self.tree.node[game, at], self.tree.node[game, edges[at]["child"]]
+            value = children["reward"] + np.float32(self.sign) * children["exact"]
+            proven = (edges[at]["child"] > 0) & (value >= node["exact"] - 1e-6)  # none where no value is proven
+            line.append(int(np.where(proven, np.iinfo(np.int32).max, edges[at]["visits"]).argmax()))
+        return line
 
     def output(self, weights: np.ndarray) -> SearchOutput:
         """The result of the search. weights [B, A]: the policy, not normalised, where no value is proven."""

@@ -28,6 +28,7 @@ def check_game(game: Any, games: int = 32, seed: int = 0) -> list[str]:
     checks: list[Callable[[Played], str]] = [check_sides]
     optional = {"symmetries": _check_symmetries, "lines": _check_lines, "wins": _check_wins, "show": _check_show}
     optional |= {"rollout": _check_rollout, "exam": _check_exam, "observed": _check_observed}
+    optional |= {"grid": _check_grid}
     checks += [check for name, check in optional.items() if hasattr(game, name)]
     lines += [line for check in checks if (line := check(played))]
     return [*lines, compare_speed(game)] if isinstance(game, OneBoard) else lines
@@ -141,6 +142,18 @@ def _check_wins(played: Played) -> str:
                 good = wins[:, a] == (ply.legal[:, a] & over & (reward > 0))
                 played.expect(good, t, f"`wins` is wrong for {name}")
     return "`wins` agrees with the result of playing every move"
+
+
+def _check_grid(played: Played) -> str:
+    """The actions fit to the cells of the planes."""
+    game, (height, width) = played.game, played.plies[0].planes.shape[2:]
+    kind, count = game.grid, len(game.names)  # type: ignore[attr-defined]
+    if kind not in ("cells", "columns", "jumps"):
+        raise Broken(f"{title(game)}: `grid` must be cells, columns or jumps, and not {kind!r}")
+    least = {"cells": height * width, "columns": width, "jumps": 0}[kind]
+    if count < least:
+        raise Broken(f"{title(game)}: its {count} actions are fewer than the {least} {kind} of its planes")
+    return f"`grid`: its actions are {kind} of a board of {height} x {width}"
 
 
 def _check_show(played: Played) -> str:

@@ -61,6 +61,10 @@ class Completion:
     learned: list[bool] = field(default_factory=list)
 
 
+Watch = Callable[[Completion, bool], None]
+"""Is called with a completion after each of its tokens, and whether it has ended. It may raise an error to stop."""
+
+
 @torch.inference_mode()
 def generate(
     lm: LanguageModel,
@@ -70,14 +74,13 @@ def generate(
     uniforms: Uniforms | None = None,
     at_once: int = 1024,
     limits: Sequence[int] | None = None,
-    done: Callable[[Completion], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[Completion]:
     """`samples` completions of each prompt, in the order of the prompts.
 
     They are sampled in one batch, or in several that are sorted by length, if there are more than `at_once` or the
     memory would not hold them (`rllab.text.batches`). uniforms: required where the temperature is above 0. limits: the
-    most new tokens of each prompt's completions, where that is less than `max_new_tokens`. done: is called with each
-    completion as soon as it ends.
+    most new tokens of each prompt's completions, where that is less than `max_new_tokens`. watch: see `Watch`.
 
     Models that the native forward pass does not support run in transformers' `generate`, by the same rule for choosing
     tokens. Where the model has a `server`, that samples.
@@ -92,7 +95,7 @@ def generate(
         return lm.server.generate(lm, prompts, sampling, samples, uniforms, limits)
     completions = [Completion(r, s, [], []) for r in range(len(prompts)) for s in range(samples)]
     with apart(lm.model):
-        _sample(lm, prompts, sampling, completions, uniforms, at_once, limits, done)
+        _sample(lm, prompts, sampling, completions, uniforms, at_once, limits, watch)
     return completions
 
 
@@ -104,7 +107,7 @@ def _sample(
     uniforms: Uniforms | None,
     at_once: int,
     limits: Sequence[int],
-    done: Callable[[Completion], None] | None,
+    watch: Watch | None,
 ) -> None:
     """Fills completions in; the arguments are those of `generate`."""
     lengths = [(len(p), limit) for p, limit in zip(prompts, limits, strict=True)]
@@ -116,7 +119,7 @@ def _sample(
         part = [completions[i] for i in places]
         drawn = [uniforms(c.row, c.sample) for c in part] if uniforms else []
         numbers = torch.tensor(np.array(drawn), device=lm.model.device) if drawn else None
-        batch = _Batch(lm, prompts, sampling, part, limits, done)
+        batch = _Batch(lm, prompts, sampling, part, limits, watch)
         if decode is None:
             _transformers(lm, batch, sampling, numbers)
         else:
@@ -171,12 +174,12 @@ class _Batch:
         sampling: Sampling,
         completions: list[Completion],
         limits: Sequence[int],
-        done: Callable[[Completion], None] | None,
+        watch: Watch | None,
     ) -> None:
         places = {row: i for i, row in enumerate(dict.fromkeys(c.row for c in completions))}
         self.prompts, self.prompt_of = [prompts[row] for row in places], [places[c.row] for c in completions]
         self._completions, self._limits = completions, [limits[c.row] for c in completions]
-        self._name, self._ends, self._done = lm.name, Ends(lm, sampling.stop), done
+        self._name, self._ends, self._watch = lm.name, Ends(lm, sampling.stop), watch
         self.over = [False] * len(completions)
 
     def append(self, places: list[int], chosen: Tensor, logp: Tensor) -> list[int]:
@@ -191,8 +194,8 @@ class _Batch:
                 completion.logp.append(p)
                 completion.finished = self._ends(completion.ids)
                 self.over[place] = completion.finished or len(completion.ids) == self._limits[place]
-                if self.over[place] and self._done is not None:
-                    self._done(completion)
+                if self._watch is not None:
+                    self._watch(completion, self.over[place])
         return [i for i, place in enumerate(places) if not self.over[place]]
 
 

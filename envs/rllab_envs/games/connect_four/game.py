@@ -22,6 +22,7 @@ class ConnectFour:
     """
 
     players = 2
+    grid = "columns"
     perfect_from = 8
 
     def __init__(self, *, threats: bool = True) -> None:
