@@ -144,7 +144,8 @@ def _winning_line(game: Game, stones: np.ndarray) -> list[int]:
     lines = np.asarray(getattr(game, "lines", np.zeros((0, 1), int)))
     filled = stones.reshape(-1)[lines]
     won = ((filled > 0) & (filled == filled[:, :1])).all(1)
-    return np.unique(lines[won]).tolist()
+    cells: list[int] = np.unique(lines[won]).tolist()
+    return cells
 
 
 def _legal(game: Game, board: Board) -> list[str]:
