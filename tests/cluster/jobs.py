@@ -111,14 +111,14 @@ class Slurm:
         text = self.cluster.output("scontrol", "show", "job", "-o", job).splitlines()[-1]
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
-    def until_state(self, job: str, *states: str) -> dict[str, str]:
+    def until_state(self, job: str, *states: str, seconds: float = 120.0) -> dict[str, str]:
         """Waits until a job is in one of these states; returns what Slurm knows of it."""
-        until(lambda: self.show(job)["JobState"] in states, f"job {job} is {' or '.join(states)}")
+        until(lambda: self.show(job)["JobState"] in states, f"job {job} is {' or '.join(states)}", seconds)
         return self.show(job)
 
-    def end(self, job: str) -> dict[str, str]:
+    def end(self, job: str, seconds: float = 120.0) -> dict[str, str]:
         """Waits for a job's end, also after it was started again; returns what Slurm knows of it."""
-        return self.until_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        return self.until_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", seconds=seconds)
 
     def run(self, job: str, recipe: str = "cartpole") -> Path:
         """The folder of a job's run."""

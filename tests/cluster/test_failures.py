@@ -70,7 +70,7 @@ def test_a_job_whose_node_dies_goes_on_at_the_other(fragile_slurm: Cluster, clon
     until_it_trains(jobs.run(job, "toy"))
     died = jobs.show(job)["BatchHost"]
     jobs.cluster.output("pkill", "--signal=KILL", "--full", f"hostname {died};")  # the first process of the node
-    ended = jobs.end(job)
+    ended = jobs.end(job, 300)  # the lease of the dead node's trainer expires first
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), jobs.log(job)
     assert {died, ended["BatchHost"]} == {"node1", "node2"}
     assert jobs.cluster.output("sinfo", "--noheader", "--format=%t", f"--nodes={died}").startswith("down")
