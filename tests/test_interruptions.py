@@ -125,7 +125,7 @@ def test_kills_of_every_recipe(name: str, tmp_path: Path) -> None:
     for _ in range(4):
         before, end = saved(tmp_path / "cut"), time.monotonic() + longest * chance.uniform(0.1, 0.5)
         child = life("cut")
-        while time.monotonic() < end and not saved(tmp_path / "cut") - before:  # a life may be faster than the timed one
+        while time.monotonic() < end and not saved(tmp_path / "cut") - before:  # it may be faster than the timed one
             time.sleep(0.005)
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
