@@ -1,16 +1,15 @@
 """`rllab watch --video`: the file is read back."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import gymnasium as gym
 import numpy as np
 import pytest
 from conftest import TESTS, run, smoke_runs
 from forked import call
-from PIL import Image, ImageSequence
 from test_workers import ODD
 
 from rllab.board import video
@@ -18,6 +17,9 @@ from rllab.board.loaded import LoadedRun
 from rllab.board.video import Gif, check_video, write_video
 from rllab.core.errors import Mistake
 from rllab.core.recipe import read_recipe
+
+av: Any = pytest.importorskip("av", reason="the extra video is not installed")
+Image: Any = pytest.importorskip("PIL.Image", reason="the extra video is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,13 @@ def pictures(path: Path) -> tuple[list[np.ndarray], float]:
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
         return [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)], float(stream.average_rate or 0)
+
+
+def _frames(file: Any) -> Iterator[Any]:
+    """The pictures of an animation, one after another."""
+    for k in range(file.n_frames):
+        file.seek(k)
+        yield file
 
 
 def cart(picture: np.ndarray) -> float:
@@ -63,9 +72,7 @@ def test_a_video_shows_the_states_of_the_episodes(runs: Path, tmp_path: Path, wh
 def test_a_gif_has_every_step_at_its_time(runs: Path, tmp_path: Path) -> None:
     write_video(LoadedRun(runs / "odd"), 1, range(30, 31), tmp_path / "x.GIF", lambda line: None)
     with Image.open(tmp_path / "x.GIF") as file:
-        frames = [
-            (frame.info["duration"], *frame.convert("RGB").getpixel((0, 0))) for frame in ImageSequence.Iterator(file)
-        ]
+        frames = [(frame.info["duration"], *frame.convert("RGB").getpixel((0, 0))) for frame in _frames(file)]
         assert file.format == "GIF" and file.size == (8, 6) and file.info["loop"] == 0
     assert [frame[1:] for frame in frames] == [(t, 30, 0) for t in range(11)]
     assert sum(frame[0] for frame in frames) == pytest.approx(1000 * (11 + 6) / 12, abs=10)
@@ -78,7 +85,7 @@ def test_a_fast_gif_keeps_fifty_pictures_a_second(tmp_path: Path) -> None:
         file.write(np.full((4, 4, 3), t, np.uint8))
     file.close()
     with Image.open(tmp_path / "x.gif") as read:
-        lasts = [frame.info["duration"] for frame in ImageSequence.Iterator(read)]
+        lasts = [frame.info["duration"] for frame in _frames(read)]
     assert sum(lasts) == 1000 and 40 <= len(lasts) <= 50 and min(lasts) >= 20
 
 

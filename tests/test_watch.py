@@ -10,7 +10,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from conftest import TESTS, run, smoke_runs
-from PIL import Image
 
 import rllab
 from rllab.board import episodes
@@ -19,6 +18,7 @@ from rllab.board.loaded import LoadedRun
 from rllab.core.errors import Mistake
 from rllab.core.recipe import read_recipe
 
+Image: Any = pytest.importorskip("PIL.Image", reason="the extra video is not installed")
 BASE = "total_steps: 1\nnum_envs: 2\neval_every: 0\nheadline_episodes: 1\nhidden: [4]\nthreads: 1\n"
 ALGOS = {
     "DQN": "algo: DQN\ntrain_freq: 2\n",

@@ -20,13 +20,13 @@ import pytest
 from browser import TOKEN, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
 from conftest import TESTS, run, smoke_runs
 from odd_env import HANGS, RAISES
-from PIL import Image
 from test_workers import ODD
 
 from rllab.board import watch
 from rllab.board.workers import Workers
 from rllab.core.recipe import read_recipe
 
+Image: Any = pytest.importorskip("PIL.Image", reason="the extra video is not installed")
 HOSTILE = "<img src=x onerror=alert(1)>&"
 
 

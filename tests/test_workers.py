@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from conftest import TESTS, run
 from odd_env import EXITS, GREY, HANGS, PRINTS, RAISES
-from PIL import Image
 
 from rllab.board.workers import Workers, streamed
 from rllab.core.recipe import read_recipe
 
+Image: Any = pytest.importorskip("PIL.Image", reason="the extra video is not installed")
 ODD = """algo: DQN
 env: "odd_env.py:odd/Odd-v0"
 total_steps: 1
