@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from browser import becomes, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
+from browser import TOKEN, becomes, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
 
 from rllab.board import chat, play
 from rllab.board.loaded import LoadedRun
@@ -287,6 +290,33 @@ def test_a_game_of_open_spiel_is_played_as_text(opened: Any, runs: Path) -> None
         becomes(page, f"moves.length > {before}")
         settled(page)
     assert page.evaluate("position.result") in (-1, 1)
+
+
+def test_what_is_no_request_is_refused(board: Callable[..., str], runs: Path, workers: Workers) -> None:  # noqa: F811
+    address = board(runs, play.routes(workers))
+
+    def posted(body: bytes, run: str = "four", kind: str = "application/json", cookie: str = TOKEN) -> int:
+        url = urlsplit(address)
+        headers = {"content-type": kind, "cookie": f"rllab-board-{url.port}={cookie}"}
+        request = Request(f"http://{url.netloc}/search?run={run}", body, headers)
+        try:
+            with urlopen(request) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+
+    assert posted(b"{") == posted(b"[]") == 400 and posted(b" " * 1_000_001) == 413
+    assert posted(b"{}", run="none") == posted(b"{}", run="../four") == 404
+    assert posted(b"{}", kind="text/plain") == 415 and posted(b"{}", cookie="x") == 403 and posted(b"{}") == 200
+
+
+def test_a_game_is_played_behind_a_proxy(board: Any, browser_page: Any, runs: Path, workers: Workers) -> None:  # noqa: F811
+    page = browser_page()
+    page.goto(board(runs, play.routes(workers), prefix="/node/gpu1").replace("/?", "/play?run=four&"))
+    settled(page)
+    page.fill("#simulations", "5")
+    page.locator(".cell").nth(38).click()
+    becomes(page, "moves.length === 2")
 
 
 def test_a_run_that_plays_no_board_game_says_so(runs: Path) -> None:
