@@ -262,9 +262,19 @@ class Listed(PlainTicTacToe):
         return super().wins(position[0])
 
 
+class Hexagons(Right):
+    grid = "hexagons"
+
+
+class CellsOfColumns(games.connect_four):
+    grid = "cells"
+
+
 @pytest.mark.parametrize(
     ("game", "message"),
     [
+        (Hexagons, "`grid` must be cells, columns or jumps, and not 'hexagons'"),
+        (CellsOfColumns, "its 7 actions are fewer than the 42 cells of its planes"),
         (Masks, r"game 0 at the start: `legal` must return bool \[32, 9\], got int64 \[32, 9\]"),
         (Wide, r"`legal` must return bool \[32, 9\], got bool \[32, 8\]"),
         (Endless, r"Endless, game \d+ after (\d ){4}\d: the game is over, but a move is legal"),
