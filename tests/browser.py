@@ -14,6 +14,7 @@ from rllab.board.server import application
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "a-token"
+AXE = Path(__file__).parents[1] / "build/node_modules/axe-core/axe.min.js"  # .ci/run installs it
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,13 @@ def ink(page: Any, selector: str) -> int:
             }"""
         )
     )
+
+
+def axe(page: Any) -> list[str]:
+    """What axe finds wrong with a page: names without a text, low contrast, what the keyboard does not reach."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed: npm install --prefix build axe-core")
+    # the page's own policy lets no other script in; this one comes from outside of it
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    violations = page.evaluate("axe.run().then(results => results.violations)")
+    return [f"{v['id']}: {node['html'][:200]} {node['failureSummary']}" for v in violations for node in v["nodes"]]
