@@ -47,6 +47,7 @@ def browser_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: problems.append(str(e)))
         page.on("request", lambda r: problems.append(r.url) if not _is_own(r.url) else None)
+        page.on("response", lambda r: problems.append(f"{r.status} {r.url}") if r.status >= 400 else None)
         page.problems = problems  # a test that provokes one takes it out
         return page
 

@@ -52,7 +52,7 @@ def drawn(page: Any, metric: str) -> int:
 
 
 def until_drawn(page: Any, metric: str, points: str) -> None:
-    becomes(page, f"Number(document.querySelector(\"figure[data-metric='{metric}']\").dataset.drawn) {points}")
+    becomes(page, f"Number(document.querySelector(\"figure[data-metric='{metric}']\")?.dataset.drawn) {points}")
 
 
 def test_nothing_is_answered_without_the_token(runs: Path, board: Callable[..., str]) -> None:  # noqa: F811
@@ -151,7 +151,7 @@ def test_axes_smoothing_and_zoom(runs: Path, board: Any, browser_page: Any) -> N
         assert time.monotonic() < deadline
     page.select_option("#over", "time/total")
     becomes(
-        page, "document.querySelector(\"figure[data-metric='reward/total']\").ariaLabel.includes('over time/total')"
+        page, "document.querySelector(\"figure[data-metric='reward/total'] .plot\").ariaLabel.includes('over time/total')"
     )
     assert readout().startswith("time/total")
     page.check("#log-x")
@@ -208,7 +208,7 @@ def test_it_works_behind_a_proxy(runs: Path, board: Any, browser_page: Any) -> N
     until_drawn(page, "reward/total", "=== 60")
     page.click("a:text('samples of small-s0')")
     page.click("a:text('all runs')")
-    assert page.inner_text("#count") == "4 of 4 runs"
+    becomes(page, "document.getElementById('count')?.textContent === '4 of 4 runs'")
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -134,7 +134,7 @@ def test_a_report_of_five_runs_is_small_and_loads_nothing(tmp_path: Path, browse
     page.hover("figure[data-metric='eval/accuracy'] .u-over")
     assert "[" in page.inner_text("figure[data-metric='eval/accuracy'] .readout")
     page.select_option("#over", "data/tokens")
-    assert "over data/tokens" in page.get_attribute("figure[data-metric='eval/accuracy']", "aria-label")
+    assert "over data/tokens" in page.get_attribute("figure[data-metric='eval/accuracy'] .plot", "aria-label")
     assert page.locator("figure[data-exchange] canvas").count() == 1
 
 

@@ -74,12 +74,15 @@ function draw(figure, charts, title, lines, options, xName) {
     const caption = document.createElement("figcaption");
     caption.textContent = title;
     readout.className = "readout";
-    figure.append(caption, readout);
-    figure.tabIndex = 0;
-    figure.setAttribute("role", "img");
+    const canvas = document.createElement("div");
+    canvas.className = "plot";
+    canvas.setAttribute("role", "img");
+    canvas.tabIndex = 0;
+    figure.append(caption, readout, canvas);
   }
   const last = lines.filter((l) => l.kind === "line" || l.kind === "middle").map((l) => `${l.label} ${number(l.y[l.y.length - 1])}`);
-  figure.setAttribute("aria-label", `${title} over ${xName}; last values: ${last.join(", ")}`);
+  const canvas = figure.querySelector(".plot");
+  canvas.setAttribute("aria-label", `${title} over ${xName}; last values: ${last.join(", ")}`);
   const positive = (v) => v > 0;
   const logY = options.logY && lines.every((l) => l.y.every(positive)), logX = options.logX;
   const tables = lines.map((l) => {
@@ -117,7 +120,7 @@ function draw(figure, charts, title, lines, options, xName) {
       setCursor: [(u) => tell(u, readout, shown, charts, xName)],
       setSelect: [(u) => u.select.width > 4 && document.dispatchEvent(new CustomEvent("zoom", { detail: [u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")] }))],
     },
-  }, tables.length ? uPlot.join(tables) : [[]], figure);
+  }, tables.length ? uPlot.join(tables) : [[]], canvas);
   if (options.range) plot.setScale("x", { min: options.range[0], max: options.range[1] });
   drawn.set(figure, { plot, form, shown });
 }
