@@ -112,8 +112,12 @@ def test_curves_follow_a_run(runs: Path, board: Any, browser_page: Any) -> None:
     until_drawn(page, "reward/total", "=== 60")
     assert ink(page, "figure[data-metric='reward/total']") > 300
     run = runs / "large"
-    append(run, *({"step": s, "reward/total": 5.0} for s in range(61, 71)))
+    assert page.inner_text("#diagnosis") == "Nothing stands out."
+    append(run, *({"step": s, "reward/total": 5.0, "policy/kl": 3.0, "loss/kl": 4.0} for s in range(61, 71)))
     until_drawn(page, "reward/total", "=== 70")
+    becomes(
+        page, "document.getElementById('diagnosis').textContent.includes('the KL to the reference model is 4 nats')"
+    )
     with open(run / "metrics.jsonl", "a") as file:
         file.write('garbage\n{"step": 71, "reward/to')
     page.wait_for_timeout(2500)
@@ -151,7 +155,8 @@ def test_axes_smoothing_and_zoom(runs: Path, board: Any, browser_page: Any) -> N
         assert time.monotonic() < deadline
     page.select_option("#over", "time/total")
     becomes(
-        page, "document.querySelector(\"figure[data-metric='reward/total'] .plot\").ariaLabel.includes('over time/total')"
+        page,
+        "document.querySelector(\"figure[data-metric='reward/total'] .plot\").ariaLabel.includes('over time/total')",
     )
     assert readout().startswith("time/total")
     page.check("#log-x")

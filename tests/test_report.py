@@ -31,7 +31,8 @@ def made_run(folder: Path, seed: int = 0, rounds: int = 60, samples: int = 0, te
     headline = {"name": "eval/accuracy", "value": 0.75, "interval": [0.7, 0.8]}
     status = {"state": "done", "step": rounds, "headline": headline, "expect": [{"met": True}], "reason": None}
     (folder / "status.json").write_text(json.dumps(status))
-    (folder / "env.json").write_text(json.dumps({"command": ["/x/rllab", "train", "grpo", f"seed={seed}"]}))
+    record = {"command": ["/x/rllab", "train", "grpo", f"seed={seed}"]}
+    (folder / "env.json").write_text(json.dumps(record | {"signs": {"rising": [], "contrast": "group"}}))
     with open(folder / "metrics.jsonl", "w") as file:
         for step in range(1, rounds + 1):
             row = {"step": step, "reward/total": step / rounds + draw.random() / 5, "policy/kl": step / 900}

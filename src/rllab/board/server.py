@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rllab.board.columns import Store
 from rllab.board.curves import charts, exchange, numbers, panels, version
+from rllab.board.diagnosis import Diagnoses
 from rllab.board.pages import differing, records, render, reward_ranges, table_rows
 from rllab.board.samples import ORDERS, Samples
 from rllab.board.summaries import settings
@@ -51,6 +52,7 @@ class Board:
     runs: Path
     store: Store = field(default_factory=Store)
     samples: dict[Path, Samples] = field(default_factory=dict)
+    diagnoses: Diagnoses = field(default_factory=Diagnoses)
 
     def run(self, name: str) -> RunFolder:
         """The run with a name.
@@ -194,10 +196,15 @@ def _routes(board: Board) -> list[BaseRoute]:
         query = request.query_params
         return JSONResponse(exchange(board.chosen(query), board.store, query.get("x", ""), query.get("y", "")))
 
+    def diagnosis(request: Request) -> Response:
+        (run,) = board.chosen(request.query_params)[:1]
+        return HTMLResponse(render("sentences", lines=board.diagnoses.of(run)))
+
     def samples(request: Request) -> Response:
         return HTMLResponse(_samples_page(board, request.query_params))
 
     pages = {"/": index, "/table": table, "/view": view, "/state": state, "/samples": samples}
+    pages |= {"/diagnosis": diagnosis}
     data = {"/curves.json": curves, "/exchange.json": pairs}
     return [Route(path, endpoint) for path, endpoint in (pages | data).items()]
 

@@ -200,7 +200,7 @@ class Findings:
         if self._diagnosis is not None:
             self._diagnosis.add(row)
             return
-        self._diagnosis = Diagnosis.of_record(self._trainer.folder, type(self._trainer.algorithm))
+        self._diagnosis = Diagnosis.of_record(self._trainer.folder)
 
     def new(self) -> list[str]:
         """The sentences that have not been returned yet, as lines to print."""

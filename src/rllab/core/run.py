@@ -76,7 +76,9 @@ class RunFolder:
     def create(self, recipe: Recipe, forked_from: str | None = None) -> None:
         """Writes the record of a new run, with copies of the Python files that its recipe names in `sources/`."""
         plain = copy_sources(recipe, self.path / "sources")
-        record = environment() | {"from": forked_from, "unrepeatable": recipe.algorithm.unrepeatable}
+        algorithm = recipe.algorithm
+        record = environment() | {"from": forked_from, "unrepeatable": algorithm.unrepeatable}
+        record["signs"] = {"rising": list(algorithm.rising), "contrast": algorithm.contrast}
         write_atomic(self.path / "env.json", json.dumps(record, indent=1))
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         self.write_status("running", {"step": 0})
@@ -142,6 +144,14 @@ class RunFolder:
         """The `RUN@STEP` from which the run was forked; None if it was not."""
         forked: str | None = read_json(self.path / "env.json").get("from")
         return forked
+
+    def signs(self) -> dict[str, Any] | None:
+        """What the algorithm declares of its metrics, `rising` and `contrast`; None if env.json does not have it."""
+        try:
+            signs = read_json(self.path / "env.json").get("signs")
+        except Mistake:
+            return None
+        return signs if isinstance(signs, dict) and {"rising", "contrast"} <= signs.keys() else None
 
     def use_revisions(self, revisions: Mapping[str, str]) -> None:
         """Records in env.json which revisions of models and data sets of the hub the run reads: name -> commit.

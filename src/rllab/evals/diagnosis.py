@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from rllab.core.algorithm import Algorithm
 from rllab.core.logs import Log
 from rllab.core.names import find
 from rllab.core.run import RunFolder
@@ -32,17 +31,22 @@ Sample = Mapping[str, Any]
 class Diagnosis:
     """Follows a run row by row. A row and a diagnosis cost the same in round 10 and in round 10,000.
 
-    algorithm: the run's; None: it is imported.
+    What the algorithm declares of itself is in the run's env.json; for a run without it the algorithm is imported.
     """
 
-    def __init__(self, run: RunFolder, algorithm: type[Algorithm] | None = None) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self._run, self._settings, self._history = run, run.plain(), History()
-        self._kind = algorithm or find(self._settings["algo"], "rllab.algos", run.path)
+        signs = run.signs()
+        if signs is None:
+            kind = find(self._settings["algo"], "rllab.algos", run.path)
+            signs = {"rising": kind.rising, "contrast": kind.contrast}
+        self._rising: Sequence[str] = signs["rising"]
+        self._contrast: str = signs["contrast"]
 
     @classmethod
-    def of_record(cls, run: RunFolder, algorithm: type[Algorithm] | None = None) -> "Diagnosis":
+    def of_record(cls, run: RunFolder) -> "Diagnosis":
         """Follows a run from its first row to the last that is written."""
-        diagnosis = cls(run, algorithm)
+        diagnosis = cls(run)
         for row in run.metrics.rows():
             diagnosis.add(row)
         return diagnosis
@@ -53,13 +57,13 @@ class Diagnosis:
 
     def sentences(self) -> list[str]:
         """What stands out in the newest rounds; [] where nothing does."""
-        history, settings, kind = self._history, self._settings, self._kind
-        lines = of_learning(history, settings, kind.rising)
-        if not kind.contrast:
+        history, settings = self._history, self._settings
+        lines = of_learning(history, settings, self._rising)
+        if not self._contrast:
             return lines + of_acting(history, settings)
         if not (samples := newest_rollouts(self._run.sampled)):
             return lines
-        return [*of_rollouts(samples, history, settings, kind.contrast), *of_rows(history, settings), *lines]
+        return [*of_rollouts(samples, history, settings, self._contrast), *of_rows(history, settings), *lines]
 
 
 def diagnose(run: RunFolder) -> list[str]:

@@ -17,4 +17,7 @@ startCharts(
 );
 const state = document.getElementById("state"), diagnosis = document.getElementById("diagnosis");
 again(2, () => replaceWith(state, address("state", [])));
-if (diagnosis) replaceWith(diagnosis, address("diagnosis", []));
+if (diagnosis) {
+  replaceWith(diagnosis, address("diagnosis", []));
+  again(5, () => replaceWith(diagnosis, address("diagnosis", [])));
+}
