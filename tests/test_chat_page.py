@@ -1,6 +1,8 @@
 """A chat with a run's language model in a browser, with its base beside it."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,26 @@ def test_what_models_and_people_write_is_inert(opened: Any) -> None:
     shown.locator("summary").click()
     assert shown.inner_text().count(MARKUP) == 2
     assert page.locator("main img, main script").count() == 0 and page.title() == "rllab: chat with small"
+
+
+def test_a_model_that_writes_markup_is_inert(opened: Any, runs: Path) -> None:
+    folder = runs / "hostile" / "checkpoints" / "00000004"
+    shutil.copytree(runs / "small", runs / "hostile")
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text().replace('"<think>"', json.dumps(MARKUP)))
+    words = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {(MARKUP + "x" * i if i >= 10 else word): i for word, i in words.items()}
+    file.write_text(json.dumps(tokenizer))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["tokenizer.json"] = [file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest()]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    page = opened("hostile")
+    page.fill("#tokens", "20")
+    said(page, SAID)
+    if page.locator("summary").count():
+        page.locator("summary").click()
+    assert page.locator("[data-who=model] .text").inner_text().count(MARKUP) > 0
+    assert page.locator("main img, main script").count() == 0 and page.title() == "rllab: chat with hostile"
 
 
 def test_pages_are_named_on_the_page_of_a_run(opened: Any) -> None:
