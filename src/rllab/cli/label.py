@@ -40,7 +40,7 @@ def label(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Label which of two answers, or of two clips of play, is better.
+    """Label which of two answers or clips of play is better.
 
     Opens a page with both side by side. Of one run of a language model these are the completions of a prompt, of two
     runs the completions of the same row; of a control run clips of its play. The labels train recipes:

@@ -19,7 +19,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("report.html"),
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write a page that shows runs: curves, results, samples, diagnosis.
+    """Write a page of runs: curves, results, samples, diagnosis.
 
     It is one file that loads nothing: open it from the disk, or mail it.
     """
