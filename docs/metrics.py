@@ -1,15 +1,10 @@
-"""Renders docs/metrics.yaml, the glossary of metrics, as the page docs/metrics.md; docs/generate.py writes it."""
+"""Renders the glossary of metrics as the page docs/metrics.md; docs/generate.py writes it."""
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
-
-import yaml
+from rllab.evals.glossary import Metric, read_metrics
 
 HEAD = """# Metrics
 
-Written by `./lab python docs/generate.py` from docs/metrics.yaml; do not edit. These are the columns of
+Written by `./lab python docs/generate.py` from src/rllab/evals/metrics.yaml; do not edit. These are the columns of
 `metrics.jsonl`, which has one row a round. `rllab curves RUN --of METRIC` prints a metric over time. What stands in
 *italics* is the setting or condition that a metric needs to appear.
 
@@ -19,34 +14,6 @@ algorithm, `Control` for DQN, PPO, SAC and PrefPPO, `Policy` for GRPO, RLHF and 
 that train language models. An algorithm's metrics are also those of the algorithm it extends (PrefPPO: PPO; Imitation
 and Adversary: AlphaZero), unless it has its own line.
 """
-
-
-class Metric(NamedTuple):
-    """An entry of the glossary; its comment in docs/metrics.yaml explains the fields."""
-
-    name: str
-    of: Sequence[str]
-    unit: str
-    meaning: str
-    when: str = ""
-
-    def matches(self, name: str) -> bool:
-        """Whether the entry is for a metric of this name; words in capitals stand for any text without a slash."""
-        pattern = re.sub(r"[A-Z]{2,}", "[^/]+", self.name)
-        return re.fullmatch(pattern, name) is not None
-
-
-def read_metrics() -> list[Metric]:
-    """The entries of docs/metrics.yaml."""
-    text = Path(__file__).with_name("metrics.yaml").read_text(encoding="utf-8")
-    return [Metric(**entry) for entry in yaml.safe_load(text)]
-
-
-def entry_for(name: str, algorithm: type, metrics: Sequence[Metric]) -> Metric | None:
-    """The entry for a metric of an algorithm: the exact name before a pattern, its own class before a base."""
-    classes = [c.__name__ for c in algorithm.__mro__]
-    fitting = [m for m in metrics if m.matches(name) and set(m.of) & set(classes)]
-    return min(fitting, key=lambda m: (m.name != name, min(map(classes.index, set(m.of) & set(classes)))), default=None)
 
 
 def metrics_page() -> str:

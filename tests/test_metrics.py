@@ -1,16 +1,12 @@
-"""The glossary of metrics is complete: docs/metrics.yaml has what runs write, and nothing else."""
-
-from pathlib import Path
+"""The glossary of metrics is complete: evals/metrics.yaml has what runs write, and nothing else."""
 
 import pytest
 from conftest import run
 
 from rllab import algos
-from rllab.core.names import import_file
 from rllab.core.recipe import load_recipe
+from rllab.evals.glossary import EXTENDED, entry_for, read_metrics, unit
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = import_file(ROOT / "docs/metrics.py")
 RECIPES = (
     "cartpole cartpole-ppo pendulum-sac rlhf-control tictactoe peg-solitaire othello6 supervised-c4 adversary-c4 "
     "pocket sft-lora reward-model dpo rlhf grpo grpo-calculator r1-rejection verifier prover"
@@ -33,21 +29,42 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, type], 
     return written
 
 
+def lineage(algorithm: type) -> list[str]:
+    return [c.__name__ for c in algorithm.__mro__]
+
+
+def test_what_algorithms_extend_is_what_their_classes_extend() -> None:
+    named = {name for m in read_metrics() for name in m.of} - {"Algorithm"}
+    classes = {name: lineage(getattr(algos, name)) for name in algos.__all__}
+    assert {name: tuple(c for c in each[1:] if c in named) for name, each in classes.items()} == EXTENDED
+
+
+def test_units() -> None:
+    units = {name: unit("eval/return", name) for name in ("DQN", "PrefPPO", "Imitation")}
+    assert units == {"DQN": "reward", "PrefPPO": "reward", "Imitation": "from -1 to 1"}
+    assert unit("reward/mine", "GRPO") == "reward" and unit("rollout/tokens", "mine.py:Algo") == "tokens"
+    assert unit("eval/return", "mine.py:Algo") == "", "two algorithms measure it in two units"
+
+
 def test_the_runs_cover_all_algorithms(written: dict[tuple[str, type], str]) -> None:
     assert {algorithm.__name__ for _, algorithm in written} == set(algos.__all__)
 
 
 def test_every_metric_has_an_entry(written: dict[tuple[str, type], str]) -> None:
-    entries = PAGE.read_metrics()
-    missing = [f"{m} of {a.__name__}" for m, a in written if PAGE.entry_for(m, a, entries) is None]
-    assert not missing, f"add lines to docs/metrics.yaml (name, of, unit, meaning) for: {', '.join(sorted(missing))}"
+    entries = read_metrics()
+    missing = [f"{m} of {a.__name__}" for m, a in written if entry_for(m, lineage(a), entries) is None]
+    assert not missing, (
+        f"add lines to src/rllab/evals/metrics.yaml (name, of, unit, meaning) for: {', '.join(sorted(missing))}"
+    )
 
 
 def test_every_entry_is_written_by_a_run(written: dict[tuple[str, type], str]) -> None:
-    entries = PAGE.read_metrics()
-    used = [PAGE.entry_for(*metric_and_algorithm, entries) for metric_and_algorithm in written]
+    entries = read_metrics()
+    used = [entry_for(name, lineage(a), entries) for name, a in written]
     unused = [f"{m.name} of {', '.join(m.of)}" for m in entries if m not in used and not m.when]
-    assert not unused, f"no run writes these; remove their lines from docs/metrics.yaml, or add when: {unused}"
+    assert not unused, (
+        f"no run writes these; remove their lines from src/rllab/evals/metrics.yaml, or add when: {unused}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,11 +79,11 @@ def test_every_entry_is_written_by_a_run(written: dict[tuple[str, type], str]) -
     ],
 )
 def test_an_exact_name_comes_before_a_pattern(name: str, algorithm: type, pattern: str | None) -> None:
-    entry = PAGE.entry_for(name, algorithm, PAGE.read_metrics())
+    entry = entry_for(name, lineage(algorithm), read_metrics())
     assert (entry and entry.name) == pattern
 
 
 def test_an_own_entry_comes_before_that_of_the_base() -> None:
-    entries = PAGE.read_metrics()
-    own, base = (PAGE.entry_for("eval/score", a, entries) for a in (algos.Adversary, algos.AlphaZero))
+    entries = read_metrics()
+    own, base = (entry_for("eval/score", lineage(a), entries) for a in (algos.Adversary, algos.AlphaZero))
     assert "against the opponent" in own.meaning and "against UCT" in base.meaning

@@ -11,7 +11,7 @@ from rllab.board.columns import Columns, Curve, Store, rounded, smooth, thin
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
-from rllab.evals.curves import by_seed
+from rllab.evals.run_groups import Group
 
 AXES = ("time/total", "env/steps")  # and all that begin with data/: what is counted from the start of a run
 FIRST = (
@@ -55,22 +55,12 @@ def _expected(run: RunFolder) -> list[str]:
         return []
 
 
-def groups(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
-    """The names of runs that differ in their seed alone, by a label. A damaged run is alone."""
-    whole = []
-    for run in runs:
-        try:
-            settings(run)
-        except Mistake:
-            continue
-        whole.append(run)
-    alone = {run.path.name: [run.path.name] for run in runs if run not in whole}
-    return by_seed(whole) | alone
+def labelled(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The names of the runs of each group, by its label."""
+    return {group.label: [run.path.name for run in group.runs] for group in groups}
 
 
-def charts(
-    runs: Sequence[RunFolder], store: Store, metrics: Sequence[str], pixels: int, span: int = 1
-) -> dict[str, Any]:
+def charts(groups: Sequence[Group], store: Store, metrics: Sequence[str], pixels: int, span: int = 1) -> dict[str, Any]:
     """The curves of metrics over rounds, and what leads from rounds to other axes, as plain data for JSON.
 
     pixels: the width at which they are drawn; extremes are kept (`thin`). span: values are means of so many (`smooth`).
@@ -80,15 +70,15 @@ def charts(
         {label: [rounds, middle, low, high]}}; `axes`: name -> {run: [rounds, values]}; `rows`, `unreadable`: run ->
         number of lines; `version`: a text that changes where a run has new rows.
     """
-    columns = {run.path.name: store.of(run.path) for run in runs}
-    labels = groups(runs)
+    columns = {run.path.name: store.of(run.path) for group in groups for run in group.runs}
+    labels = labelled(groups)
     return {
         "runs": list(columns),
         "groups": labels,
         "metrics": {metric: _chart(columns, labels, metric, pixels, span) for metric in metrics},
         "axes": {
             axis: {name: _points(thin(c.curve(axis), pixels)) for name, c in columns.items()}
-            for axis in panels(runs, store).axes
+            for axis in panels([run for group in groups for run in group.runs], store).axes
         },
         "rows": {name: c.rows for name, c in columns.items()},
         "unreadable": {name: c.unreadable for name, c in columns.items() if c.unreadable},

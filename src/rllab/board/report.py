@@ -2,47 +2,86 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from rllab.board.columns import Store
-from rllab.board.curves import charts, exchange, numbers, panels
+from rllab.board.curves import charts, exchange, labelled, numbers, panels
+from rllab.board.figures import check_axis, write_figures
 from rllab.board.pages import differing, inlined, records, render, reward_ranges, table_rows
 from rllab.board.samples import Samples
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
 from rllab.evals.diagnosis import diagnose
+from rllab.evals.figures import need_matplotlib
+from rllab.evals.run_groups import Group, by_seed
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js", "report.js")
 POINTS = 100_000  # in the curves of a report, of about 6 bytes each
 SAMPLES = 24  # of each run; over all runs at most four times as many
 
 
+class Report:
+    """The report of groups of runs, as a page and as figures.
+
+    Raises:
+        Mistake: a group is cut at a round.
+    """
+
+    def __init__(self, groups: Sequence[Group], notes: Sequence[str] = ()) -> None:
+        if cut := [group.label for group in groups if group.until is not None]:
+            raise Mistake(f"{', '.join(cut)}: a report shows whole runs; rllab compare looks at RUN@STEP")
+        self.groups, self.notes = groups, notes
+        self.runs = [run for group in groups for run in group.runs]
+        self._store = Store()
+        self._panels = panels(self.runs, self._store)
+
+    def page(self) -> str:
+        """The report as HTML."""
+        runs, shown, names = self.runs, self._panels, [run.path.name for run in self.runs]
+        metrics = [*shown.first, *(name for group in shown.others.values() for name in group)]
+        pixels = max(40, min(400, POINTS // (2 * max(1, len(metrics) * len(runs)))))
+        data = {"charts": charts(self.groups, self._store, metrics, pixels), "exchange": {}}
+        if shown.exchange:
+            data["exchange"] = exchange(runs, self._store, *shown.exchange)
+        each = [record | _looked_at(run, len(runs)) for run, record in zip(runs, records(runs), strict=True)]
+        return render(
+            "report.html",
+            title=", ".join(names) if len(names) < 6 else f"{len(names)} runs: {names[0]} … {names[-1]}",
+            names=names,
+            summary=[*self.notes, *_summary(data["charts"])],
+            rows=table_rows(runs),
+            differing=differing(runs) if len(runs) > 1 else [],
+            panels=shown,
+            numbers=numbers(runs, self._store, shown.first or metrics),
+            records=each,
+            data=Markup(_json(data)),
+            inlined=inlined(SCRIPTS),
+        )
+
+    def check_figures(self, folder: Path, over: str) -> None:
+        """Refuses what `write_figures` could not do.
+
+        Raises:
+            Mistake: matplotlib is not installed, `folder` is a file, or no run has measured `over`.
+        """
+        need_matplotlib("--figures")
+        if folder.exists() and not folder.is_dir():
+            raise Mistake(f"--figures {folder}: this is a file; name a folder")
+        check_axis(over, self._panels)
+
+    def write_figures(self, folder: Path, over: str = "step") -> list[Path]:
+        """Writes the curves that stand first as PDF, SVG and PNG, and returns the files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_figures(self.runs, labelled(self.groups), self._panels, self._store, folder, over)
+
+
 def report(runs: Sequence[RunFolder]) -> str:
-    """The report of some runs, as HTML."""
-    store, names = Store(), [run.path.name for run in runs]
-    shown = panels(runs, store)
-    metrics = [*shown.first, *(name for group in shown.others.values() for name in group)]
-    pixels = max(40, min(400, POINTS // (2 * max(1, len(metrics) * len(runs)))))
-    data = {"charts": charts(runs, store, metrics, pixels), "exchange": {}}
-    if shown.exchange:
-        data["exchange"] = exchange(runs, store, *shown.exchange)
-    each = [record | _looked_at(run, len(runs)) for run, record in zip(runs, records(runs), strict=True)]
-    return render(
-        "report.html",
-        title=", ".join(names) if len(names) < 6 else f"{len(names)} runs: {names[0]} … {names[-1]}",
-        names=names,
-        summary=_summary(data["charts"]),
-        rows=table_rows(runs),
-        differing=differing(runs) if len(runs) > 1 else [],
-        panels=shown,
-        numbers=numbers(runs, store, shown.first or metrics),
-        records=each,
-        data=Markup(_json(data)),
-        inlined=inlined(SCRIPTS),
-    )
+    """The report of some runs, as HTML. Those that differ in their seed alone are one group."""
+    return Report(by_seed(runs)).page()
 
 
 def _summary(data: dict[str, Any]) -> list[str]:

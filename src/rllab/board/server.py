@@ -31,6 +31,7 @@ from rllab.board.samples import ORDERS, Samples
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder, list_runs
+from rllab.evals.run_groups import by_seed
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
@@ -190,7 +191,7 @@ def _routes(board: Board) -> list[BaseRoute]:
         if query.get("version") == now:
             return Response(status_code=304)
         span, pixels = number_of(query, "span", 1, 1, 10_000), number_of(query, "pixels", 400, 20, 4000)
-        return JSONResponse(charts(runs, board.store, query.getlist("metric"), pixels, span))
+        return JSONResponse(charts(by_seed(runs), board.store, query.getlist("metric"), pixels, span))
 
     def pairs(request: Request) -> Response:
         query = request.query_params

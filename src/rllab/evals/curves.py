@@ -108,17 +108,17 @@ def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -
         for label, names in groups.items():
             each = [[(r[over], r[metric]) for r in own.get(name, ())] for name in names]
             if curves := [curve for curve in each if curve]:
-                _draw_group(axes, _as_written(label), curves)
-        axes.set_xlabel(_as_written(over))
-        axes.set_ylabel(_as_written(metric))
+                _draw_group(axes, as_written(label), curves)
+        axes.set_xlabel(as_written(over))
+        axes.set_ylabel(as_written(metric))
     panels[0].legend(fontsize="small")
-    title = _as_written(f"{', '.join(groups)}: {', '.join(metrics)} over {over}")
+    title = as_written(f"{', '.join(groups)}: {', '.join(metrics)} over {over}")
     figure.suptitle(title, fontsize="medium", wrap=True)
     save(figure, path)
 
 
-def _as_written(name: str) -> str:
-    """A name as matplotlib shows it letter by letter: it would read formulas between dollar signs."""
+def as_written(name: str) -> str:
+    """A name so that matplotlib shows it letter by letter; it would read formulas between dollar signs."""
     return visible(name).replace("$", r"\$")
 
 

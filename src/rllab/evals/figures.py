@@ -10,16 +10,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def need_matplotlib(option: str) -> None:
+    """Refuses an option where matplotlib is not installed.
+
+    Raises:
+        Mistake: it is not; the message has the line that installs it.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise Mistake(f"{option} needs matplotlib: ./lab python -m pip install matplotlib") from None
+
+
 def canvas(inches: tuple[float, float], panels: int = 1) -> "tuple[Figure, list[Axes]]":
     """Returns an empty figure and the axes of its panels, side by side.
 
     Raises:
         Mistake: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Mistake("--figure needs matplotlib: ./lab python -m pip install matplotlib") from None
+    need_matplotlib("--figure")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=inches, layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
@@ -32,7 +43,7 @@ def save(figure: "Figure", path: Path) -> None:
     """
     import matplotlib
 
-    undated: dict[str, Any] | None = {"Date": None} if path.suffix == ".svg" else None
+    undated: dict[str, Any] | None = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
     try:
         with matplotlib.rc_context({"svg.hashsalt": "rllab"}):
             figure.savefig(path, metadata=undated)

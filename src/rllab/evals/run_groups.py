@@ -25,22 +25,23 @@ class Group:
     until: int | None = None
 
 
-def read_groups(words: Sequence[str], runs: Path) -> tuple[list[Group], list[str]]:
+def read_groups(words: Sequence[str], runs: Path, least: int = 2) -> tuple[list[Group], list[str]]:
     """The groups that words name, and what was done that a person should know.
 
-    Runs that are named one by one and differ in their seed alone become one group, if at least two groups remain: a
+    Runs that are named one by one and differ in their seed alone become one group, if at least `least` groups remain: a
     shell turns `runs/a-s*` into the names of single runs.
 
     Raises:
-        Mistake: a run is not there, a run is in two groups, or there are fewer than two groups or more than 26.
+        Mistake: a run is not there, a run is in two groups, or there are fewer than `least` groups, or more than
+            the 26 that can be compared (where `least` is 1 any number will do).
     """
     groups = [_group(word, runs) for word in _with_seeds(words)]
-    groups, notes = _merged(groups)
-    if len(groups) == 1:
+    groups, notes = merged(groups, least)
+    if len(groups) < least:
         several = len(groups[0].runs) > 1
         what = f"{groups[0].label} is one group of {len(groups[0].runs)} runs" if several else "one run alone"
         raise Mistake(f"{what}: name two or more, such as 'a-s*' 'b-s*', or two runs")
-    if len(groups) > MOST:
+    if least > 1 and len(groups) > MOST:
         raise Mistake(f"{len(groups)} groups are more than the {MOST} that are compared at once: 'a*' names one group")
     seen: dict[tuple[Path, int | None], str] = {}
     for group in groups:
@@ -108,24 +109,30 @@ def _matching(pattern: str, runs: Path) -> list[RunFolder]:
     return named
 
 
-def _merged(groups: list[Group]) -> tuple[list[Group], list[str]]:
-    """Groups of one run each, with those that differ in their seed alone as one, if two groups remain."""
+def by_seed(runs: Sequence[RunFolder]) -> list[Group]:
+    """Runs as groups: those that differ in their seed alone are one."""
+    return merged([Group(run.path.name, (run,)) for run in runs], 1)[0]
+
+
+def merged(groups: list[Group], least: int) -> tuple[list[Group], list[str]]:
+    """Groups of one run each, with those that differ in their seed alone as one, if at least `least` remain."""
     alike: dict[str, list[Group]] = {}
     for n, group in enumerate(groups):
         key = _all_but_seed(group.runs[0]) if len(group.runs) == 1 else ""
         alike.setdefault(f"{key} {group.until}" if key else str(n), []).append(group)
-    if len(alike) < 2 or len(alike) == len(groups):
+    if len(alike) < least or len(alike) == len(groups):
         return groups, []
-    merged, notes = [], []
+    result, notes = [], []
     for same in alike.values():
         if len(same) == 1:
-            merged += same
+            result += same
             continue
         shared = "".join(c for c, *_ in takewhile(lambda cs: len(set(cs)) == 1, zip(*(g.label for g in same))))  # noqa: B905
-        label = re.sub(r"[-_]s?\d*$", "", shared) or same[0].label
-        merged.append(Group(f"{label}*", tuple(run for g in same for run in g.runs), same[0].until))
-        notes.append(f"{', '.join(g.label for g in same)} differ in their seed alone and are one group, {label}*")
-    return merged, notes
+        label = f"{re.sub(r'[-_]s?[0-9]*$', '', shared) or same[0].label}*"
+        label = label if label not in (g.label for g in result) else f"{same[0].label}*"
+        result.append(Group(label, tuple(run for g in same for run in g.runs), same[0].until))
+        notes.append(f"{', '.join(g.label for g in same)} differ in their seed alone and are one group, {label}")
+    return result, notes
 
 
 def _all_but_seed(run: RunFolder) -> str:
