@@ -129,7 +129,7 @@ def _draw(
             x, (y,) = _on_axis([drawn.columns[name]], over, rounds, values)
             axes.plot(x, y, color=colour, alpha=0.35, linewidth=0.7)
         x, (middle, low, high) = _on_axis([drawn.columns[n] for n in curves], over, *of)
-        said = f"{label}: interquartile mean of {len(curves)} seeds, 95 % bootstrap interval"
+        caption = f"{label}: interquartile mean of {len(curves)} seeds, 95 % bootstrap interval"
     else:
         for name, (rounds, values) in list(curves.items())[1:]:  # seeds that share no round
             x, (y,) = _on_axis([drawn.columns[name]], over, rounds, values)
@@ -140,10 +140,10 @@ def _draw(
         x, (middle, low, high) = _on_axis(
             [drawn.columns[name]], over, rounds, values, *((e[1] for e in ends) if within else (values, values))
         )
-        said = f"{label}: 1 seed, " + ("95 % interval within its evaluations" if within else "no interval")
+        caption = f"{label}: 1 seed, " + ("95 % interval within its evaluations" if within else "no interval")
         if len(curves) > 1:
-            said = f"{label}: {len(curves)} seeds that share no round, no interval"
-    axes.plot(x, middle, color=colour, linestyle=dashes, linewidth=1.8, marker=_marker(x), label=said)
+            caption = f"{label}: {len(curves)} seeds that share no round, no interval"
+    axes.plot(x, middle, color=colour, linestyle=dashes, linewidth=1.8, marker=_marker(x), label=caption)
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -171,9 +171,9 @@ def _of_exchange(drawn: Drawn, x: str, y: str) -> "Figure":
         xs, ys = (np.concatenate([pair[i] for pair in pairs]) for i in (1, 2))
         if len(xs):
             seeds = f"{len(names)} seeds" if len(names) > 1 else "1 seed"
-            said = f"{as_written(label)}: {len(xs)} rounds of {seeds}, a point a round"
+            caption = f"{as_written(label)}: {len(xs)} rounds of {seeds}, a point a round"
             axes.plot(xs, ys, color=COLOURS[place % len(COLOURS)], linestyle="", marker="os^D"[place % 4], ms=4,
-                      alpha=0.6, label=said)  # fmt: skip
+                      alpha=0.6, label=caption)  # fmt: skip
     _finish(figure, axes, drawn.named(x), drawn.named(y))
     return figure
 
