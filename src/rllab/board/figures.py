@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ KINDS = ("pdf", "svg", "png")
 COLOURS = ("#1f77b4", "#b8450f", "#1b8554", "#8b4aa8", "#8c6d00", "#c2357f", "#00828f", "#5a6472")  # of the pages
 DASHES = ("-", "--", "-.", ":")  # for prints without colour
 INCHES = (6.0, 4.0)
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "savefig.dpi": 200, "pdf.fonttype": 42, "axes.formatter.useoffset": False,
 }  # fmt: skip
