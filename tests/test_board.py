@@ -132,6 +132,7 @@ def test_curves_follow_a_run(runs: Path, board: Any, browser_page: Any) -> None:
     until_drawn(page, "reward/total", "=== 41")
     shutil.rmtree(run)
     becomes(page, "document.getElementById('problem').textContent.includes(\"no run 'large'\")")
+    page.close()
     page.problems[:] = [p for p in page.problems if "404" not in p]
 
 
