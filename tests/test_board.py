@@ -73,6 +73,11 @@ def test_paths_outside_of_the_runs_are_refused(runs: Path, board: Callable[..., 
             assert request(address, f"/{page}?run={name}", Cookie=cookie(address))[0] == 404
     for path in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py", "/static//etc/passwd"):
         assert request(address, path, Cookie=cookie(address))[0] == 404
+    many = "&".join(f"run={i}" for i in range(51))
+    assert request(address, f"/view?{many}", Cookie=cookie(address)) == (
+        400,
+        "51 runs are too many for a page: choose at most 50\n",
+    )
     status, _ = request(address, "/view?run=large", "POST", b"run=large", Cookie=cookie(address))
     assert status == 415, "a form of another page"
 

@@ -92,16 +92,15 @@ def test_rounds_that_a_resumed_run_repeats_count_once(tmp_path: Path) -> None:
     columns = Columns(tmp_path)
     columns.refresh()
     assert columns.curve("loss/total")[0].tolist() == [1, 2, 3, 4] and columns.names == ["loss/total"]
-    before = columns.version
     columns.refresh()
-    assert columns.version == before, "nothing was written"
+    assert columns.rows == 4, "nothing was written"
     path.write_text(rows(1, 2) + "garbage\n" + rows(3))
     columns.refresh()
     assert columns.curve("loss/total")[1].tolist() == [1.5, 2.5, 3.5] and columns.unreadable == 1
     with open(path, "a") as file:
         file.write(rows(2, 3, 4))
     columns.refresh()
-    assert columns.curve("loss/total")[0].tolist() == [1, 2, 3, 4] and columns.version > before
+    assert columns.curve("loss/total")[0].tolist() == [1, 2, 3, 4]
 
 
 def test_samples_are_found(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rllab.board.follow import Follower
 
 Curve = tuple[np.ndarray, np.ndarray]
 """x [N] in increasing order, and y [N]."""
-MOST_VALUES = 8_000_000  # that a `Store` holds, of 16 bytes each
+MOST_VALUES = 4_000_000  # that a `Store` holds, of 16 bytes each
 
 
 class Columns:
@@ -24,7 +24,6 @@ class Columns:
         self._rounds: dict[str, array[int]] = {}
         self._values: dict[str, array[float]] = {}
         self.rows = self.last = 0  # rows that were read, and the round of the last one
-        self.version = 0  # changes where the file has changed
 
     @property
     def unreadable(self) -> int:
@@ -47,8 +46,7 @@ class Columns:
         if self._follower.restarts != self._restarts:
             self._restarts = self._follower.restarts
             self._drop_from(0)
-            self.rows, self.version = 0, self.version + 1
-        self.version += bool(rows)
+            self.rows = 0
         for row in rows:
             if row["step"] <= self.last:  # a resumed run measures rounds again
                 self._drop_from(row["step"])

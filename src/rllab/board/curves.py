@@ -1,5 +1,6 @@
 """The curves of some runs as the charts of a page draw them: single runs, and seeds as a band."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rllab.board.bands import band
-from rllab.board.columns import Columns, Curve, Store, rounded, smooth, thin
+from rllab.board.columns import Curve, Store, rounded, smooth, thin
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
@@ -38,13 +39,17 @@ def panels(runs: Sequence[RunFolder], store: Store) -> Panels:
     names = list(dict.fromkeys(name for run in runs for name in store.of(run.path).names))
     wanted = [metric for run in runs for metric in _expected(run)]
     first = [name for name in dict.fromkeys((*wanted, *FIRST)) if name in names]
-    axes = [name for name in names if name in AXES or name.startswith("data/")]
+    axes = list(filter(_is_axis, names))
     others: dict[str, list[str]] = {}
     for name in names:
         if name not in first:
             others.setdefault(name.partition("/")[0], []).append(name)
     kl, reward = (next((n for n in some if n in names), None) for some in (KL, REWARDS))
     return Panels(first, others, axes, (kl, reward) if kl and reward else None)
+
+
+def _is_axis(name: str) -> bool:
+    return name in AXES or name.startswith("data/")
 
 
 def _expected(run: RunFolder) -> list[str]:
@@ -70,33 +75,40 @@ def charts(groups: Sequence[Group], store: Store, metrics: Sequence[str], pixels
         {label: [rounds, middle, low, high]}}; `axes`: name -> {run: [rounds, values]}; `rows`, `unreadable`: run ->
         number of lines; `version`: a text that changes where a run has new rows.
     """
-    columns = {run.path.name: store.of(run.path) for group in groups for run in group.runs}
-    labels = labelled(groups)
-    return {
-        "runs": list(columns),
-        "groups": labels,
-        "metrics": {metric: _chart(columns, labels, metric, pixels, span) for metric in metrics},
-        "axes": {
-            axis: {name: _points(thin(c.curve(axis), pixels)) for name, c in columns.items()}
-            for axis in panels([run for group in groups for run in group.runs], store).axes
-        },
-        "rows": {name: c.rows for name, c in columns.items()},
-        "unreadable": {name: c.unreadable for name, c in columns.items() if c.unreadable},
-        "version": version(columns),
-    }
+    runs = [run for group in groups for run in group.runs]
+    now, labels = version(runs), labelled(groups)
+    curves: dict[str, dict[str, Curve]] = {metric: {} for metric in metrics}
+    axes: dict[str, dict[str, Any]] = {}
+    rows: dict[str, int] = {}
+    unreadable: dict[str, int] = {}
+    for run in runs:  # one after another: the columns of many runs need more memory than their curves
+        columns, name = store.of(run.path), run.path.name
+        rows[name] = columns.rows
+        unreadable |= {name: columns.unreadable} if columns.unreadable else {}
+        for metric in metrics:
+            rounds, values = columns.curve(metric)
+            if len(rounds):
+                curves[metric][name] = rounds, smooth(values, span)
+        for axis in filter(_is_axis, columns.names):
+            axes.setdefault(axis, {})[name] = _points(thin(columns.curve(axis), pixels))
+    each = {metric: _chart(curves[metric], labels, pixels) for metric in metrics}
+    counts = {"rows": rows, "unreadable": unreadable}
+    return {"runs": list(rows), "groups": labels, "metrics": each, "axes": axes, **counts, "version": now}
 
 
-def version(columns: dict[str, Columns]) -> str:
+def version(runs: Sequence[RunFolder]) -> str:
     """A text that changes where a run has new rows."""
-    return " ".join(f"{c.version}" for c in columns.values())
+    marks = []
+    for run in runs:
+        try:
+            file = run.metrics.path.stat()
+            marks.append(f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}")
+        except OSError:
+            marks.append("")
+    return hashlib.sha256(" ".join(marks).encode()).hexdigest()[:16]
 
 
-def _chart(columns: dict[str, Columns], labels: dict[str, list[str]], metric: str, pixels: int, span: int) -> Any:
-    curves: dict[str, Curve] = {}
-    for name, own in columns.items():
-        rounds, values = own.curve(metric)
-        if len(rounds):
-            curves[name] = rounds, smooth(values, span)
+def _chart(curves: dict[str, Curve], labels: dict[str, list[str]], pixels: int) -> Any:
     bands = {}
     for label, names in labels.items():
         several = [curves[name] for name in names if name in curves]
@@ -122,14 +134,15 @@ def exchange(runs: Sequence[RunFolder], store: Store, x: str, y: str, points: in
 
 def numbers(runs: Sequence[RunFolder], store: Store, metrics: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each metric and run: first, lowest, highest and last value, with the rounds of the last two."""
-    rows = []
-    for metric in metrics:
-        for run in runs:
-            rounds, values = store.of(run.path).curve(metric)
+    rows: dict[str, list[dict[str, Any]]] = {metric: [] for metric in metrics}
+    for run in runs:
+        columns = store.of(run.path)
+        for metric in metrics:
+            rounds, values = columns.curve(metric)
             if len(values):
                 best = int(values.argmax())
-                rows.append(
+                rows[metric].append(
                     {"metric": metric, "run": run.path.name, "first": values[0], "lowest": values.min()}
                     | {"highest": values[best], "at": int(rounds[best]), "last": values[-1], "round": int(rounds[-1])}
                 )
-    return rows
+    return [row for metric in metrics for row in rows[metric]]

@@ -44,6 +44,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 COUNT = 20  # samples on a page
+MOST_RUNS = 50  # on a page; more curves cannot be told apart, and their columns do not fit into a small memory
 
 
 @dataclass
@@ -69,11 +70,13 @@ class Board:
         """The runs that an address names.
 
         Raises:
-            HTTPException: it names none, or one that is not there.
+            HTTPException: it names none, more than `MOST_RUNS`, or one that is not there.
         """
         names = list(dict.fromkeys(query.getlist("run")))
         if not names:
             raise HTTPException(404, "the address names no run")
+        if len(names) > MOST_RUNS:
+            raise HTTPException(400, f"{len(names)} runs are too many for a page: choose at most {MOST_RUNS}")
         return [self.run(name) for name in names]
 
 
@@ -187,8 +190,7 @@ def _routes(board: Board) -> list[BaseRoute]:
     def curves(request: Request) -> Response:
         query = request.query_params
         runs = board.chosen(query)
-        now = version({run.path.name: board.store.of(run.path) for run in runs})
-        if query.get("version") == now:
+        if query.get("version") == version(runs):
             return Response(status_code=304)
         span, pixels = number_of(query, "span", 1, 1, 10_000), number_of(query, "pixels", 400, 20, 4000)
         return JSONResponse(charts(by_seed(runs), board.store, query.getlist("metric"), pixels, span))

@@ -171,6 +171,7 @@ function startCharts(source, exchange, seconds) {
   const read = (id) => document.getElementById(id);
   const state = { range: null, version: new Map() };
   controls.hidden = false;
+  read("legend").textContent = "the runs are read …";
   const visible = () => [...document.querySelectorAll("figure.chart")].filter((f) => !f.closest("details:not([open])"));
   const options = () => ({ logX: read("log-x").checked, logY: read("log-y").checked, range: state.range });
 
