@@ -19,7 +19,7 @@ class Diagnoses:
     def of(self, run: RunFolder) -> list[str]:
         """The sentences about a run as far as it is written; of one that cannot be diagnosed, the reason."""
         if run.signs() is None:
-            return [f"it was trained by an earlier version: rllab diagnose {run.path.name}"]
+            return [f"an earlier version of the lab has trained this run: rllab diagnose {run.path.name} looks at it"]
         with self._lock:
             try:
                 return self._sentences(run)

@@ -113,7 +113,7 @@ function draw(figure, charts, title, lines, options, xName) {
   const axis = { stroke: colourOf("--muted"), grid: { stroke: colourOf("--line"), width: 1 }, ticks: { stroke: colourOf("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
   const plot = new uPlot({
     width: Math.max(200, figure.clientWidth - 20), height: HEIGHT, series: [{ label: xName }, ...series], bands,
-    scales: { x: { time: false, distr: logX ? 3 : 1 }, y: { distr: logY ? 3 : 1 } },
+    scales: { x: { time: false, distr: logX ? 3 : 1 }, y: { distr: logY ? 3 : 1, ...(logY ? {} : { range: yRange }) } },
     axes: [{ ...axis, size: 34, values: (u, ticks) => ticks.map(short) }, { ...axis, size: 56, values: (u, ticks) => ticks.map(short) }],
     cursor: { drag: { x: true, y: false }, points: { size: 6 } }, legend: { show: false },
     hooks: {
@@ -123,6 +123,13 @@ function draw(figure, charts, title, lines, options, xName) {
   }, tables.length ? uPlot.join(tables) : [[]], canvas);
   if (options.range) plot.setScale("x", { min: options.range[0], max: options.range[1] });
   drawn.set(figure, { plot, form, shown });
+}
+
+/** The range of the vertical axis; a metric that never changes is drawn in the middle, and one that is 0 at the bottom. */
+function yRange(u, low, high) {
+  if (low === null) return [0, 1];
+  if (low === high) return low ? [low - Math.abs(low) / 10, low + Math.abs(low) / 10] : [0, 1];
+  return uPlot.rangeNum(low, high, 0.1, true);
 }
 
 function short(tick) {
