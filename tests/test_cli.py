@@ -252,13 +252,16 @@ def test_the_demo_resumes_and_ends_with_a_summary(tmp_path: Path) -> None:
     done = rllab("demo", "--smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = [f"demo-{name}" for name in ("cartpole", "connect-four-quick", "sft-lora", "rlhf", "grpo")]
-    table = done.stdout.rpartition("to copy and change.\n\n")[2].splitlines()
+    text, _, last = done.stdout.rpartition("to copy and change.\n\n")[2].partition("\n\n")
+    table = text.splitlines()
     assert [line.split()[0] for line in table] == ["run", *runs]
     assert all(f" {run}" in line for run, line in zip(runs, table[1:], strict=True)), "what to type next names the run"
     kept = {run: RunFolder(tmp_path / "runs" / run).status() for run in runs}
     assert all(
         f"{status['headline']['value']:.3g} " in line for status, line in zip(kept.values(), table[1:], strict=True)
     )
+    page = (tmp_path / last.strip().rpartition(": ")[2]).read_text("utf-8")
+    assert all(f'data-run="{run}"' in page for run in runs) and "<canvas" not in page
 
 
 def test_the_pole_is_drawn() -> None:

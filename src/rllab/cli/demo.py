@@ -9,16 +9,19 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from rllab.board.report import report
 from rllab.cli.progress import train_to_end
 from rllab.cli.results import bracketed, result
 from rllab.cli.tables import table
 from rllab.core.algorithm import Algorithm
+from rllab.core.files import write_atomic
 from rllab.core.load import load_run
 from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
 
 FRAMES_PER_SECOND = 50
+REPORT = "demo.html"  # in the folder of the runs
 
 
 class Capstone(NamedTuple):
@@ -40,7 +43,7 @@ CAPSTONES = (
 
 def capstones(runs: Path, stop: Stop, smoke: bool) -> None:
     """Trains the five, as runs that are named `demo-RECIPE`; those that are done already are only told of."""
-    rows = []
+    rows, trained = [], list[RunFolder]()
     for number, (name, learns, then) in enumerate(CAPSTONES, 1):
         print(f"\n{number} of {len(CAPSTONES)}. {learns}\n")
         recipe = load_recipe(name, smoke=smoke)
@@ -48,9 +51,12 @@ def capstones(runs: Path, stop: Stop, smoke: bool) -> None:
         print(f"\n{result(run)}")
         if number == 1 and sys.stdout.isatty():
             show(load_run(run.path), stop)
+        trained.append(run)
         rows.append(_learnt(run) | {"next: rllab ...": then.format(run=run.path.name)})
     print("\nWhat was learnt, and what to type next; rllab show RECIPE prints a recipe, to copy and change.\n")
     table(rows, as_json=False)
+    write_atomic(runs / REPORT, report(trained))
+    print(f"\nThe report of the five, to open in a browser: {runs / REPORT}")
 
 
 def _learnt(run: RunFolder) -> dict[str, Any]:
