@@ -15,6 +15,7 @@ import pytest
 from rllab_envs.tasks import calculator, pocket, ticket_preferences
 from rllab_envs.tasks.dataset import Dataset
 
+from rllab.core.algorithm import Line
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.load import preflight
 from rllab.core.recipe import load_recipe, read_recipe
@@ -530,18 +531,44 @@ def test_the_memory_of_an_update_is_told_before_training(tmp_path: Path, monkeyp
     n, weights = line.numbers, line.numbers["weights"]
     assert n["gradients"] == n["references and teachers"] == weights and n["moments"] == 2 * weights
     held = n["weights"] + n["moments"] + n["references and teachers"]
-    made = n["activations of 512 tokens"] + n["joined weights"]
-    assert n["activations of 512 tokens"] > 0 and n["the process"] > 0
+    (activations,) = (k for k in n if k.startswith("activations of "))
+    made = n[activations] + n["joined weights"]
+    assert n[activations] > 0 and n["the process"] > 0
     own = n["the process"] + n["weights rearranged to sample"]
     assert n["megabytes"] == pytest.approx(
         own + held + max(n["gradients"], made + n["gradients of a layer's activations"])
     )
     assert "are divided by the number of ranks" in line
-    several = preflight(recipe, tmp_path, ranks=2)["memory of an update"].numbers
-    assert 0.5 * n["gpu"] < several["gpu"] < n["gpu"]
+    two, eight = (preflight(recipe, tmp_path, ranks=k)["memory of an update"].numbers["gpu"] for k in (2, 8))
+    assert 0.25 * two < eight < two
     monkeypatch.setattr("rllab.text.preflight.memory_bytes", lambda: 1000.0)
     with pytest.warns(UserWarning, match="set micro_batch, gradient_checkpointing, lora, or shard"):
         preflight(load_recipe("pocket", smoke=True), tmp_path)
+
+
+def test_the_memory_of_a_training_depends_on_its_rows_not_on_how_long_they_may_be(tmp_path: Path) -> None:
+    def told(*changes: str) -> dict[str, Line]:
+        lines = preflight(load_recipe("grpo", list(changes), smoke=True), tmp_path)
+        return {k: line for k, line in lines.items() if k.startswith("memory of ")}
+
+    def sampling(lines: dict[str, Line]) -> float:
+        return float(lines["memory of sampling"].numbers["megabytes"])
+
+    some, longer = told(), told("length=2048")
+    assert some == longer
+    assert sampling(told("length=2048", "max_new_tokens=60")) > sampling(some) > 0
+    assert sampling(told("headline_rows=50")) > sampling(some)
+    (one,) = (line for name, line in told("micro_batch=1", "length=128").items() if name == "memory of an update")
+    assert "activations of 128 tokens" in one.numbers
+
+
+def test_gaps_in_the_heap_of_a_cpu_are_not_counted_for_a_gpu(tmp_path: Path) -> None:
+    """The numbers for a GPU are computed on a CPU, as on a login node."""
+    n = preflight(load_recipe("sft-lora", smoke=True), tmp_path)["memory of an update"].numbers
+    activations = next(v for k, v in n.items() if k.startswith("activations of "))
+    assert n["gaps between activations"] == pytest.approx(0.9 * activations)
+    held = n["weights"] + n["moments"] + activations + n["joined weights"]
+    assert n["gpu"] <= held + n["gradients of a layer's activations"] + 1e-9
 
 
 def test_rankings_keep_their_gold_order() -> None:

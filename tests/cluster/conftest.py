@@ -1,6 +1,7 @@
 """The clusters of the tests, started once a session by each process of the tests; and a clone to submit from."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,13 @@ def clone(tmp_path: Path) -> Path:
     site = f"export RLLAB_VENV={sys.prefix} RLLAB_HOME={tmp_path}/home OMP_NUM_THREADS=1"
     (tmp_path / "slurm/site.sh").write_text(site)
     return tmp_path
+
+
+def copy_sources(clone: Path) -> None:
+    """Gives a clone sources of its own, so that the recipes beside them are its own as well."""
+    (clone / "src").unlink()
+    half_written = shutil.ignore_patterns("*.pyc.*")
+    shutil.copytree(ROOT / "src", clone / "src", ignore=half_written)  # with what Python has compiled
 
 
 @pytest.fixture

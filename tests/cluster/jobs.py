@@ -149,7 +149,8 @@ class GridEngine:
             each = self.cluster.run("qacct", "-j", job).stdout.split("=" * 62)[1:]
             return [{k: v.strip() for k, _, v in (x.partition(" ") for x in s.splitlines())} for s in each]
 
-        until(lambda: self.cluster.run("qstat", "-j", job).returncode != 0, f"job {job} ends")
+        ended = lambda: self.cluster.run("qstat", "-j", job).returncode != 0  # noqa: E731
+        until(ended, f"job {job} ends", every=0.3)  # qstat computes longer than a job's other programs wait
         until(lambda: len(accounted()) >= starts, f"{starts} starts of job {job} are accounted", 20)
         return accounted()
 

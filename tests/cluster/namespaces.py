@@ -27,12 +27,12 @@ def missing(*programs: str) -> str:
     return f"no namespaces or networks here: {done.stderr.strip()}" if done.returncode else ""
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
-    """Waits until a condition holds."""
+def until(condition: Callable[[], bool], what: str, seconds: float = 120.0, every: float = 0.1) -> None:
+    """Waits until a condition holds, which is tested `every` so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"after {seconds:.0f} s still waiting until {what}"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 class Cluster:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.conftest import ROOT
+
 SCRIPTS = {"gpu.sbatch": {"SLURM_JOB_ID": "7"}, "bu.qsub": {"JOB_ID": "7", "SGE_TASK_ID": "undefined"}}
 SCRIPTS |= {"vllm.sbatch": SCRIPTS["gpu.sbatch"], "vllm.qsub": SCRIPTS["bu.qsub"]}
 
@@ -23,6 +25,15 @@ def error(script: str, clone: Path, *words: str, **env: str) -> str:
     out = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == 2 and out.startswith("error: ") and out.count("\n") == 1, out
     return out
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*(ROOT / "slurm").iterdir(), *Path(__file__).parent.glob("*.sh")]), ids=lambda p: p.name
+)
+def test_scripts_are_read_by_bash(path: Path) -> None:
+    """Also those parts that only a node with GPUs runs."""
+    done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_the_recipe_comes_first(script: str, clone: Path) -> None:

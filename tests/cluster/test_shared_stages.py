@@ -1,7 +1,6 @@
 """A stage that the jobs of an array share, on a real Slurm: one of them makes it, whatever becomes of its node."""
 
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TESTS
 
-from cluster.conftest import ROOT
+from cluster.conftest import copy_sources
 from cluster.jobs import Slurm, rows, status
 from cluster.namespaces import Cluster, until
 
@@ -26,9 +25,8 @@ class Child(Regression):
 @pytest.fixture
 def jobs(slurm: Cluster, clone: Path) -> Iterator[Slurm]:
     """Jobs of a clone with two recipes of its own: `stage`, and `child`, which needs it."""
-    for name in ("src", "recipes"):
-        (clone / name).unlink()
-    shutil.copytree(ROOT / "src", clone / "src")
+    copy_sources(clone)
+    (clone / "recipes").unlink()
     (clone / "recipes").mkdir()
     (clone / "recipes/mine.py").write_text((TESTS / "toys.py").read_text() + CHILD)
     (clone / "recipes/child.yaml").write_text("algo: mine.py:Child\nmodel: run:stage\ntotal_steps: 2\n")

@@ -19,6 +19,7 @@ from cluster.jobs import (
     shown,
     status,
     toy,
+    undisturbed_toy,
     until_it_trains,
 )
 from cluster.namespaces import Cluster, until
@@ -49,23 +50,25 @@ def test_the_commands_that_pages_show_are_accepted(jobs: Slurm) -> None:
         assert (jobs.clone / file_of(words)).is_file()
 
 
-def test_warned_jobs_go_on_where_they_were(jobs: Slurm, whole: Path) -> None:
+def test_warned_jobs_go_on_where_they_were(jobs: Slurm) -> None:
     """The trainer of one is warned, as by --signal=USR1@300, and the script of the other, as by --signal=B:USR1@300.
 
     One is the last element of an array, whose own number is that of the array. The other element is left alone.
     """
-    array = jobs.submit("--array=4-5", words=RECIPE[:-1])
-    until_it_trains(jobs.run(f"{array}_5"))
+    words = toy(jobs.clone, "total_steps: 40", "seed: 5", "slow: 0.1")
+    array = jobs.submit("--array=4-5", words=words)
+    single = jobs.submit(words=words)
+    until_it_trains(jobs.run(f"{array}_5", "toy"))
     jobs.cluster.output("scancel", "--signal=USR1", f"{array}_5")
-    single = jobs.submit()
-    until_it_trains(jobs.run(single))
+    until_it_trains(jobs.run(single, "toy"))
     jobs.cluster.output("scancel", "--batch", "--signal=USR1", single)
     for job, restarts in ((f"{array}_4", "0"), (f"{array}_5", "1"), (single, "1")):
         ended = jobs.end(job)
         assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", restarts), jobs.log(job)
-        assert not (jobs.run(job) / "again").exists()
-    assert outcome(jobs.run(f"{array}_5")) == outcome(jobs.run(single)) == outcome(whole)
-    assert outcome(jobs.run(f"{array}_4")) != outcome(whole)
+        assert not (jobs.run(job, "toy") / "again").exists()
+    whole = outcome(undisturbed_toy(jobs.clone))
+    assert outcome(jobs.run(f"{array}_5", "toy")) == outcome(jobs.run(single, "toy")) == whole
+    assert outcome(jobs.run(f"{array}_4", "toy")) != whole
 
 
 def test_a_cancelled_job_stays_cancelled_and_a_crash_is_not_repeated(jobs: Slurm) -> None:

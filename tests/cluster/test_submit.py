@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.conftest import ROOT
+from cluster.conftest import ROOT, copy_sources
 from cluster.jobs import GridEngine, Slurm, rows, status
 from cluster.namespaces import Cluster, until
 from rllab.cli import app
@@ -33,8 +32,7 @@ Submit = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def own(clone: Path) -> Path:
     """A clone with recipes of its own: `needed` is a stage of `target`, which names it as run:needed."""
-    (clone / "src").unlink()
-    shutil.copytree(ROOT / "src", clone / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_sources(clone)
     (clone / "recipes").unlink()
     (clone / "recipes").mkdir()
     toys = (ROOT / "tests/toys.py").read_text()

@@ -51,18 +51,31 @@ def words(jobs: Slurm | GridEngine, *changes: str) -> tuple[str, ...]:
     return "recipes/grpo.yaml", "--smoke", f"model={jobs.clone}/model", *WORDS, *changes
 
 
-def test_a_server_that_dies_fails_the_job_within_seconds_and_another_job_ends_the_run(jobs: Slurm) -> None:
-    job = jobs.submit(words=words(jobs), STANDIN_DIES="3")
-    ended, run = jobs.end(job), jobs.run(job, "grpo")
-    assert time.time() - (run / "server.log").stat().st_mtime < 15
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "0"), jobs.log(job)
-    assert "CUDA out of memory (a stand-in for it)" in jobs.log(job) and len(rows(run)) == 2
-    assert (run / "checkpoints/00000002/manifest.json").is_file()
+def test_a_server_that_dies_fails_the_job_within_seconds(jobs: Slurm) -> None:
+    """It dies after two rounds of trainers on another node."""
+    dead_after_two_rounds(jobs)
+
+
+@pytest.mark.nightly
+def test_another_job_ends_the_run_whose_server_has_died(jobs: Slurm) -> None:
+    run = dead_after_two_rounds(jobs)
     job = jobs.submit(words=(f"runs/{run.name}",))
     assert jobs.end(job)["JobState"] == "COMPLETED", jobs.log(job)
     assert [row["step"] for row in rows(run)] == [1, 2, 3, 4]
     assert all(row["loss/sampler_kl"] < 1e-6 for row in rows(run) if "loss/sampler_kl" in row)
     assert (run / "server.log").read_text().count("serving ") == 2
+
+
+def dead_after_two_rounds(jobs: Slurm) -> Path:
+    """The folder of a run whose job has failed as its server died."""
+    job = jobs.submit(words=words(jobs), STANDIN_DIES="3")
+    ended, run = jobs.end(job), jobs.run(job, "grpo")
+    assert time.time() - (run / "server.log").stat().st_mtime < 15
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "0"), jobs.log(job)
+    assert "CUDA out of memory (a stand-in for it)" in jobs.log(job)
+    assert [row["loss/sampler_kl"] < 1e-6 for row in rows(run)] == [True, True]
+    assert (run / "checkpoints/00000002/manifest.json").is_file()
+    return run
 
 
 @pytest.mark.nightly

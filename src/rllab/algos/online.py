@@ -30,7 +30,7 @@ from rllab.core.sharding import apart
 from rllab.rewards.scoring import REWARDS, OnError, Rewards
 from rllab.stats import bootstrap, wilson
 from rllab.text.algorithm import TASKS, TextAlgorithm
-from rllab.text.batches import Cost
+from rllab.text.batches import AT_ONCE, Cost
 from rllab.text.chat import completions, prompt_ids
 from rllab.text.evaluation import share
 from rllab.text.logprobs import next_token_logp
@@ -177,15 +177,27 @@ class Policy(TextAlgorithm):
     def tokens_of_update(self) -> int:
         """Those of a minibatch, if all completions are as long as they may be."""
         prompt = self._survey["tokens of a row"].numbers["median"] - self.max_new_tokens
-        group = prompt + self.num_generations * (self.max_new_tokens + 1)
+        prompts = 1 if self._lm.shape is not None else self.num_generations  # transformers computes it for each answer
+        group = prompts * prompt + self.num_generations * (self.max_new_tokens + 1)
         return int(group * -(-self.batch_size // self.num_minibatches))
 
     def memory_needs(self, settings: Settings) -> Needs:
-        """Adds what sampling needs, which is split into batches where it would be more than a share of the memory."""
-        cost = Cost.of(self._lm.model, native=self._lm.shape is not None, shared=False, greedy=False)
-        prompts, new = self.batch_size, self.max_new_tokens
-        needed = min(cost.bytes(prompts, prompts * self.num_generations, self.length - new, new), cost.limit)
-        return replace(super().memory_needs(settings), sampling=needed)
+        """Adds what sampling needs, in a round or an evaluation; it is split where that is too much of the memory."""
+        lm, needs, new = self._lm, super().memory_needs(settings), self.max_new_tokens
+        longest = self.length - new  # of a conversation; else the longest prompt of the rows
+        if not hasattr(self._task, "reply"):
+            longest = min(longest, int(self._survey["tokens of a row"].numbers["longest"]) - new)
+        held_out = min(max(self.eval_rows, self.headline_rows), AT_ONCE)
+        counts = (self.batch_size, self.batch_size * self.num_generations), (held_out, held_out)
+
+        def sampling(shared: bool) -> tuple[float, float]:
+            """(in one batch, in batches that this machine holds)."""
+            cost = Cost.of(lm.model, native=lm.shape is not None, shared=shared, greedy=False)
+            whole = max(cost.bytes(prompts, sequences, longest, new) for prompts, sequences in counts)
+            return whole, min(whole, cost.limit)
+
+        # with weights rearranged to sample, the completions of a prompt share its keys and values
+        return replace(needs, sampling=sampling(shared=needs.copy > 0)[1], sampling_apart=sampling(shared=False)[0])
 
     def _reward_models(self) -> list[LanguageModel]:
         return self._rewards.models(self._lm)

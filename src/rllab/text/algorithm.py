@@ -234,10 +234,9 @@ class TextAlgorithm(Algorithm):
     def memory_needs(self, settings: Settings) -> Needs:
         """What a training needs, with the settings of the run."""
         others = [x for x in vars(self).values() if isinstance(x, LanguageModel) and x is not self._lm]
-        rows = -(-self.tokens_of_update() // self.length)
-        tokens = self.length * min(settings.micro_batch or rows, rows)
-        pieces = rows > (settings.micro_batch or rows)
-        return needs(self._lm, others, self._reward_models(), settings.optim, tokens, pieces)
+        every = self.tokens_of_update()  # padding is not computed
+        tokens = min(every, self.length * (settings.micro_batch or every))
+        return needs(self._lm, others, self._reward_models(), settings.optim, tokens, pieces=tokens < every)
 
     def _reward_models(self) -> list[LanguageModel]:
         """The language models that compute rewards beside the trained one."""

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from rllab.core.machine import memory_bytes
 from rllab.text.packing import Document
 
-_SHARE = 0.25  # of the memory, for what a batch needs beside the weights
+AT_ONCE = 1024  # most sequences of a batch
+SHARE = 0.25  # of the memory, for what a batch needs beside the weights
 _COPIES = 2.5  # of the cached keys and values, while the cache grows
 
 
@@ -54,7 +55,7 @@ class Cost:
             chosen=len(embeddings) * (12 if greedy else 48),
             native=native,
             shared=shared,
-            limit=memory * _SHARE,
+            limit=memory * SHARE,
             context=math.inf if native else _largest(config, "max_position_embeddings", math.inf),
         )
 

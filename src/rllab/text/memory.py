@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.core.recipe import Optim
+from rllab.text.batches import SHARE
 from rllab.text.decode import Decoder
 from rllab.text.logprobs import hidden_at, next_token_logp
 from rllab.text.models import LanguageModel
@@ -20,7 +21,7 @@ from rllab.text.packing import Document, pack
 MB = 1 << 20
 _MEASURED = 128  # tokens of the shorter row on which activations are measured
 _PROCESS = 95 * MB  # libraries' buffers, rows, gaps between tensors; measured
-_GAPS = 1.9  # by which adapters' outputs, freed between what is kept, extend the heap on a CPU; measured
+_GAPS = 0.9  # of the activations: what adapters' outputs, freed between what is kept, add to a CPU's heap; measured
 _MOMENTS = {"adamw": 2, "muon": 2}  # that an optimizer keeps of each weight; sgd: 1 with a momentum
 
 
@@ -30,9 +31,10 @@ class Needs:
 
     frozen: of `weights` and `references`, those that are not trained and on a GPU are in bf16. layer: the weights that
     a sharded model gathers at the same time. freed: whether activations are freed as gradients are made: there is one
-    backward pass, and no gradient checkpointing. sampling:
-    keys, values and logits. copy: of the weights, which a sampler on a CPU makes, and whose memory is kept from then
-    on. process: what a process on a CPU has beside tensors. tokens: of a backward pass.
+    backward pass, and no gradient checkpointing. sampling: keys, values and logits. sampling_apart: the same in one
+    batch whose completions share no prompt's keys and values, as on a GPU. copy: of the weights, which a sampler on a
+    CPU makes, and whose memory is kept from then on. gaps: in the heap of a CPU. process: what a process on a CPU has
+    beside tensors. tokens: of a backward pass.
     """
 
     weights: float
@@ -48,14 +50,16 @@ class Needs:
     freed: bool
     tokens: int
     sampling: float = 0.0
+    sampling_apart: float = 0.0
     copy: float = 0.0
+    gaps: float = 0.0
     process: float = 0.0
 
     def update(self, ranks: int = 1, shard: bool = False) -> float:
         """The bytes of an update on one rank. ranks: their number; shard: whether weights are split over them."""
         over = ranks if shard else 1
         kept = (self.weights + self.references + self.moments) / over + self.rewards
-        gradients, passing = self.gradients / over, self.activations + self.joined
+        gradients, passing = self.gradients / over, self.activations + self.gaps + self.joined
         if ranks > 1:
             passing += 2 * self.layer if shard else 0.0
             gradients += 0.0 if shard else self.gradients  # joined for the all-reduce
@@ -73,9 +77,16 @@ class Needs:
         return self.process + held + self.sampling + (2 * self.layer if over > 1 else self.copy)
 
     def on_gpu(self, device: torch.device, ranks: int = 1, shard: bool = False) -> float:
-        """`most` on a GPU, as estimated on a device: weights are not rearranged, and frozen ones are in bf16."""
+        """The memory of a GPU that is enough, as estimated on a device.
+
+        There no weights are rearranged, frozen ones are in bf16, and batches are split where sampling would need more
+        than `SHARE` of the GPU's memory.
+        """
         half = 0.0 if device.type == "cuda" else self.frozen / 2
-        return replace(self, copy=0.0, process=0.0, weights=self.weights - half).most(ranks, shard)
+        there = replace(self, sampling=self.sampling_apart, copy=0.0, gaps=0.0, process=0.0)
+        there = replace(there, weights=self.weights - half)
+        asked = there.asked(ranks, shard)
+        return max(there.update(ranks, shard), min(asked, (asked - there.sampling) / (1 - SHARE)))
 
     def most(self, ranks: int = 1, shard: bool = False) -> float:
         """The larger of both."""
@@ -95,7 +106,7 @@ def needs(
     moments = max(_MOMENTS.get(o.name, 1 if o.momentum else 0) for o in each)
     trained = sum(p.numel() for p in lm.part.parameters() if p.requires_grad)
     of_token, of_any = activation_bytes(lm)
-    gaps = _GAPS if lm.adapters is not None and lm.model.device.type == "cpu" else 1.0
+    gaps = _GAPS if lm.adapters is not None and lm.model.device.type == "cpu" else 0.0
     again, layers = _recomputed(lm), max(1, int(getattr(lm.model.config, "num_hidden_layers", 1)))
     inputs = (
         4.0 * layers * int(_embeddings(lm.model).shape[1])
@@ -107,7 +118,7 @@ def needs(
         moments=4.0 * trained * moments,
         references=reference,
         rewards=float(sum(_bytes(o.model) for o in rewards)),
-        activations=of_token * tokens * gaps,
+        activations=of_token * tokens,
         joined=of_any,
         frozen=sum(p.nbytes for p in lm.model.parameters() if not p.requires_grad) if lm.adapters else 0.0,
         layer=_largest_group(lm.model),
@@ -115,6 +126,7 @@ def needs(
         freed=not (pieces or again),
         tokens=tokens,
         copy=_copied(lm),
+        gaps=of_token * tokens * gaps,
         process=_PROCESS if lm.model.device.type == "cpu" else 0.0,
     )
 

@@ -138,6 +138,7 @@ def memory_lines(needs: Needs, lm: LanguageModel, settings: Settings, ranks: int
         "gradients of a layer's activations": needs.layer_activations,
         "joined weights": needs.joined,
         "weights rearranged to sample": needs.copy,
+        "gaps between activations": needs.gaps,
         "the process": needs.process,
     }
     total = needs.update()

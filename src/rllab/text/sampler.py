@@ -22,7 +22,7 @@ from rllab.core.errors import Mistake
 from rllab.core.messages import opening_of
 from rllab.core.sharding import apart, compute, is_split
 from rllab.text.attention import Attention, KVCache, Packed
-from rllab.text.batches import Cost, batches
+from rllab.text.batches import AT_ONCE, Cost, batches
 from rllab.text.decode import Decoder
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.models import LanguageModel, not_finite
@@ -72,7 +72,7 @@ def generate(
     sampling: Sampling,
     samples: int = 1,
     uniforms: Uniforms | None = None,
-    at_once: int = 1024,
+    at_once: int = AT_ONCE,
     limits: Sequence[int] | None = None,
     watch: Watch | None = None,
 ) -> list[Completion]:
