@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rllab.board.outcomes import outcome
 from rllab.board.samples import parts
 from rllab.board.summaries import note, settings, summary
 from rllab.core.errors import Mistake
@@ -20,6 +21,7 @@ from rllab.core.files import read_json
 from rllab.core.messages import last_text
 from rllab.core.run import RunFolder
 from rllab.evals.cells import printable
+from rllab.evals.run_groups import source_hashes
 
 MOST_CHARACTERS = 5000  # of a text
 TEXTS = ("prompt", "completion", "better", "worse", "rewards", "messages")
@@ -62,7 +64,7 @@ def table_rows(runs: Sequence[RunFolder]) -> list[Row]:
 
 
 def records(runs: Sequence[RunFolder]) -> list[Row]:
-    """What each run was: its recipe and environment as text, and the command that trains it again."""
+    """What each run was and reached: recipe and environment as text, the command that trains it again, its sources."""
     return [_record(run) for run in runs]
 
 
@@ -77,27 +79,13 @@ def _record(run: RunFolder) -> Row:
         environment = {"env.json": str(error)}
     command = environment.get("command")
     again = shlex.join(["rllab", *map(str, command[1:])]) if isinstance(command, list) and command else ""
-    return {"name": run.path.name, "recipe": recipe, "environment": json.dumps(environment, indent=1), "again": again}
-
-
-def differing(runs: Sequence[RunFolder]) -> list[Row]:
-    """The settings in which runs differ: rows of `setting` and its `values`, one a run."""
-    flat = []
-    for run in runs:
-        try:
-            flat.append(_flat(settings(run)))
-        except Mistake:
-            flat.append({})
-    names = dict.fromkeys(name for one in flat for name in one)
-    rows = [{"setting": name, "values": [_text(one.get(name, "")) for one in flat]} for name in names]
-    return [row for row in rows if len(set(row["values"])) > 1]
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> Row:
-    result: Row = {}
-    for name, value in values.items():
-        result |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
-    return result
+    about = {"outcome": outcome(run), "sources": list(source_hashes(run))}
+    return about | {
+        "name": run.path.name,
+        "recipe": recipe,
+        "environment": json.dumps(environment, indent=1),
+        "again": again,
+    }
 
 
 def _text(value: Any) -> str:

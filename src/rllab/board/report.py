@@ -8,9 +8,10 @@ from typing import Any
 from markupsafe import Markup
 
 from rllab.board.columns import Store
+from rllab.board.comparison import compared
 from rllab.board.curves import charts, exchange, labelled, numbers, panels
 from rllab.board.figures import check_axis, write_figures
-from rllab.board.pages import differing, inlined, records, render, reward_ranges, table_rows
+from rllab.board.pages import inlined, records, render, reward_ranges, table_rows
 from rllab.board.samples import Samples
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
@@ -52,9 +53,9 @@ class Report:
             "report.html",
             title=", ".join(names) if len(names) < 6 else f"{len(names)} runs: {names[0]} … {names[-1]}",
             names=names,
-            summary=[*self.notes, *_summary(data["charts"])],
+            summary=_summary(data["charts"]),
             rows=table_rows(runs),
-            differing=differing(runs) if len(runs) > 1 else [],
+            compared=compared(self.groups, self.notes),
             panels=shown,
             numbers=numbers(runs, self._store, shown.first or metrics),
             records=each,

@@ -24,9 +24,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rllab.board.columns import Store
+from rllab.board.comparison import Comparisons
 from rllab.board.curves import charts, exchange, numbers, panels, version
 from rllab.board.diagnosis import Diagnoses
-from rllab.board.pages import differing, records, render, reward_ranges, table_rows
+from rllab.board.pages import records, render, reward_ranges, table_rows
 from rllab.board.samples import ORDERS, Samples
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
@@ -55,6 +56,7 @@ class Board:
     store: Store = field(default_factory=Store)
     samples: dict[Path, Samples] = field(default_factory=dict)
     diagnoses: Diagnoses = field(default_factory=Diagnoses)
+    comparisons: Comparisons = field(default_factory=Comparisons)
 
     def run(self, name: str) -> RunFolder:
         """The run with a name.
@@ -175,7 +177,6 @@ def _routes(board: Board) -> list[BaseRoute]:
             "view.html",
             names=[run.path.name for run in runs],
             rows=table_rows(runs),
-            differing=differing(runs) if len(runs) > 1 else [],
             panels=shown,
             numbers=numbers(runs, board.store, shown.first),
             records=records(runs),
@@ -203,11 +204,15 @@ def _routes(board: Board) -> list[BaseRoute]:
         (run,) = board.chosen(request.query_params)[:1]
         return HTMLResponse(render("sentences", lines=board.diagnoses.of(run)))
 
+    def comparison(request: Request) -> Response:
+        groups = by_seed(board.chosen(request.query_params))
+        return HTMLResponse(render("comparison", compared=board.comparisons.of(groups)))
+
     def samples(request: Request) -> Response:
         return HTMLResponse(_samples_page(board, request.query_params))
 
     pages = {"/": index, "/table": table, "/view": view, "/state": state, "/samples": samples}
-    pages |= {"/diagnosis": diagnosis}
+    pages |= {"/diagnosis": diagnosis, "/comparison": comparison}
     data = {"/curves.json": curves, "/exchange.json": pairs}
     return [Route(path, endpoint) for path, endpoint in (pages | data).items()]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.evals.curves import draw
-from rllab.evals.run_groups import read_groups
+from rllab.evals.run_groups import MOST, Group, read_groups
 from rllab.evals.run_record import differing, read_record
 from rllab.evals.run_values import Entry, Row, SinceFork, evaluated, metric_rows, since_fork
 from rllab.evals.run_verdicts import METHOD, limits, verdicts
@@ -52,7 +52,19 @@ def compare_runs(words: Sequence[str], runs: Path, also: Sequence[str] = ()) -> 
     Raises:
         Mistake: a run is not there, there are fewer than two groups, or nothing of a group can be read.
     """
-    groups, notes = read_groups(words, runs)
+    return compare_groups(*read_groups(words, runs), also)
+
+
+def compare_groups(groups: Sequence[Group], notes: Sequence[str] = (), also: Sequence[str] = ()) -> RunComparison:
+    """Compares groups of runs, each with the first. Of a single one there are its values, and what limits them.
+
+    notes: what stands first among the warnings. also: as in `compare_runs`.
+
+    Raises:
+        Mistake: there are more than 26 groups, or nothing of a group can be read.
+    """
+    if len(groups) > MOST:
+        raise Mistake(f"{len(groups)} groups are more than the {MOST} that are compared at once: 'a*' names one group")
     entries, warnings = list[Entry](), list[str]()
     for place, group in enumerate(groups):
         letter = chr(ord("A") + place)
@@ -83,7 +95,7 @@ def compare_runs(words: Sequence[str], runs: Path, also: Sequence[str] = ()) -> 
 def _costs(entries: Sequence[Entry], pairings: Mapping[str, Pairing]) -> dict[str, list[float | None]]:
     """The mean cost of a run of each group; behind the fork, where all groups are forks with their parent."""
     sinces = [p.since for p in pairings.values()]
-    since = min(s for s in sinces if s is not None) if None not in sinces else 0
+    since = min(s for s in sinces if s is not None) if sinces and None not in sinces else 0
     each = [[r.cost(since) for r in e.records] for e in entries]
     names = dict.fromkeys(name for costs in each for cost in costs for name in cost)
     means = {

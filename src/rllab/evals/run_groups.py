@@ -13,7 +13,7 @@ from pathlib import Path
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder, find_run, list_runs, parse_run
 
-MOST = 26  # groups, one for each letter
+MOST = 26  # groups that are compared, one for each letter
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ def read_groups(words: Sequence[str], runs: Path, least: int = 2) -> tuple[list[
     shell turns `runs/a-s*` into the names of single runs.
 
     Raises:
-        Mistake: a run is not there, a run is in two groups, or there are fewer than `least` groups, or more than
-            the 26 that can be compared (where `least` is 1 any number will do).
+        Mistake: a run is not there, a run is in two groups, or there are fewer than `least` groups.
     """
     groups = [_group(word, runs) for word in _with_seeds(words)]
     groups, notes = merged(groups, least)
@@ -41,8 +40,6 @@ def read_groups(words: Sequence[str], runs: Path, least: int = 2) -> tuple[list[
         several = len(groups[0].runs) > 1
         what = f"{groups[0].label} is one group of {len(groups[0].runs)} runs" if several else "one run alone"
         raise Mistake(f"{what}: name two or more, such as 'a-s*' 'b-s*', or two runs")
-    if least > 1 and len(groups) > MOST:
-        raise Mistake(f"{len(groups)} groups are more than the {MOST} that are compared at once: 'a*' names one group")
     seen: dict[tuple[Path, int | None], str] = {}
     for group in groups:
         for run in group.runs:

@@ -49,10 +49,14 @@ class Record:
     whole: bool = True
 
     @property
+    def has_until(self) -> bool:
+        """Whether the run ends as soon as it has reached something."""
+        return any(k.startswith("until.") for k in self.settings)
+
+    @property
     def ended_early(self) -> bool:
         """Whether the run ended before `total_steps` because it reached its `until`."""
-        until = any(k.startswith("until.") for k in self.settings)
-        return until and self.whole and self.state == "done" and self.step < self.total_steps
+        return self.has_until and self.whole and self.state == "done" and self.step < self.total_steps
 
     @property
     def name(self) -> str:

@@ -91,7 +91,8 @@ def evaluated(record: Record, also: Sequence[str]) -> list[str]:
 def metric_rows(entries: Sequence[Entry], pairings: Mapping[str, Pairing], also: Sequence[str]) -> list[Row]:
     """The metrics that the first group and another have measured: headlines, what is expected, evaluations, `also`.
 
-    Goals are headlines and what recipes expect; where there are none in common, all metrics are.
+    Of a single group they are what it has measured of these. Goals are headlines and what recipes expect; where there
+    are none in common, all metrics are.
     """
     records = [r for e in entries for r in e.records]
     headlines = dict.fromkeys(r.headline.name for r in records if r.headline)
@@ -100,12 +101,13 @@ def metric_rows(entries: Sequence[Entry], pairings: Mapping[str, Pairing], also:
     rows = [_row(name, HEADLINE, entries, pairings) for name in headlines]
     if any(r.ended_early for r in records):
         rows.append(_row("step", ROUNDS, entries, pairings))
-    rows = [replace(row, goal=True) for row in rows if row.differences]
+    alone = len(entries) == 1
+    rows = [replace(row, goal=True) for row in rows if row.differences or alone]
     judged = {(row.metric, letter) for row in rows for letter in row.differences}
     for name in sorted(names, key=lambda n: (n not in expected, list(names).index(n))):
         row = _row(name, LAST, entries, pairings)
         goal = name in expected and any((name, letter) not in judged for letter in row.differences)
-        rows += [replace(row, goal=goal)] if row.differences else []
+        rows += [replace(row, goal=goal)] if row.differences or alone else []
     return _with_p(rows if any(row.goal for row in rows) else [replace(row, goal=True) for row in rows])
 
 
@@ -128,7 +130,8 @@ def _row(metric: str, kind: str, entries: Sequence[Entry], pairings: Mapping[str
 def _value(record: Record, metric: str, kind: str) -> tuple[int, float] | None:
     """(round, value) of a run; None where it was not measured."""
     if kind == ROUNDS:
-        return (record.step, float(record.step)) if record.state == "done" and record.whole else None
+        ended = record.state == "done" and record.whole and record.has_until
+        return (record.step, float(record.step)) if ended else None
     if kind == LAST:
         return record.last(metric)
     return (record.step, record.headline.value) if record.headline and record.headline.name == metric else None

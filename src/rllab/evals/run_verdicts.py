@@ -1,8 +1,9 @@
 """What a comparison of runs says in words: verdicts, and what limits them."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder, parse_run
@@ -79,12 +80,31 @@ def limits(entries: Sequence[Entry], rows: Sequence[Row]) -> list[str]:
         if varied := {k: v for k, v in varied.items() if k != "total_steps"}:
             lines.append(f"{entry.letter}: its runs differ in {', '.join(varied)}, and not in their seed alone")
     lines += [line for row in rows if row.goal for line in _counts(row, entries)]
+    lines += _other_tasks(entries)
     if any(row.kind == ROUNDS for row in rows):
         lines += _not_reached(entries)
     machines = {r.machine for e in entries for r in e.records if r.machine}
     if len(machines) > 1:
         lines.append(f"seconds are of different machines: {', '.join(sorted(machines))}")
     return lines
+
+
+def _other_tasks(entries: Sequence[Entry]) -> list[str]:
+    """Groups that learn something else than the first: a value of one says little about the other."""
+    tasks = {e.letter: {_task(r.settings) for r in e.records} for e in entries}
+    first = entries[0].letter
+    return [
+        f"{first} and {letter} have different tasks ({', '.join(sorted(tasks[first]))}; {', '.join(sorted(own))}): a "
+        "metric of one is not that of the other, even where the name is the same"
+        for letter, own in tasks.items()
+        if own != tasks[first]
+    ]
+
+
+def _task(settings: Mapping[str, Any]) -> str:
+    """What a run learns: its environment, game or task."""
+    names = ("env", "game", "task", "task.name")
+    return " ".join(f"{n.partition('.')[0]} {settings[n]}" for n in names if settings.get(n)) or "no task"
 
 
 def _repeated(entry: Entry) -> list[str]:
@@ -102,7 +122,9 @@ def _repeated(entry: Entry) -> list[str]:
 
 def _not_reached(entries: Sequence[Entry]) -> list[str]:
     """Runs that went on to their last round, where others ended at their `until`: they would have taken more."""
-    each = [[r for r in e.records if r.whole and r.state == "done" and not r.ended_early] for e in entries]
+    each = [
+        [r for r in e.records if r.whole and r.has_until and r.state == "done" and not r.ended_early] for e in entries
+    ]
     return [
         f"{e.letter}: {', '.join(r.name for r in late)} did not reach `until`; the rounds are those of total_steps"
         for e, late in zip(entries, each, strict=True)

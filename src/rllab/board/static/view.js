@@ -15,8 +15,12 @@ startCharts(
   },
   2,
 );
-const state = document.getElementById("state"), diagnosis = document.getElementById("diagnosis");
+const state = document.getElementById("state"), comparison = document.getElementById("comparison"), diagnosis = document.getElementById("diagnosis");
 again(2, () => replaceWith(state, address("state", [])));
+if (comparison) {
+  replaceWith(comparison, address("comparison", []));
+  again(10, () => replaceWith(comparison, address("comparison", [])));
+}
 if (diagnosis) {
   replaceWith(diagnosis, address("diagnosis", []));
   again(5, () => replaceWith(diagnosis, address("diagnosis", [])));
