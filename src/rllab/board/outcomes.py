@@ -18,9 +18,9 @@ def outcome(run: RunFolder) -> list[str]:
         if headline:
             return [f"{headline['name']} is {_value(headline)}. Its recipe expects nothing."]
         row = summary(run)
-        newest = f" with {row['newest']}" if row["newest"] else ""
+        where = f"{row['state']} at round {row['step']}" + (f" with {row['newest']}" if row["newest"] else "")
         return [
-            f"Its recipe expects {metric} to be {_wanted(wanted)}; the run is {row['state']} at round {row['step']}{newest}."
+            f"Its recipe expects {metric} to be {_wanted(wanted)}; the run is {where}."
             for metric, wanted in expected.items()
         ]
     except (Mistake, AttributeError, LookupError, TypeError, ValueError):  # which the table of runs names
@@ -36,7 +36,7 @@ def _judged(each: Mapping[str, Any], headline: Mapping[str, Any] | None) -> str:
 
 
 def _value(headline: Mapping[str, Any]) -> str:
-    ends = headline.get("interval") or ()
+    ends = list(headline.get("interval") or ())
     interval = f" (95 % interval {ends[0]:.4g} to {ends[1]:.4g} within the run)" if len(ends) == 2 else ""
     return f"{headline['value']:.5g}{interval}"
 

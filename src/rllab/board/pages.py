@@ -79,13 +79,8 @@ def _record(run: RunFolder) -> Row:
         environment = {"env.json": str(error)}
     command = environment.get("command")
     again = shlex.join(["rllab", *map(str, command[1:])]) if isinstance(command, list) and command else ""
-    about = {"outcome": outcome(run), "sources": list(source_hashes(run))}
-    return about | {
-        "name": run.path.name,
-        "recipe": recipe,
-        "environment": json.dumps(environment, indent=1),
-        "again": again,
-    }
+    about = {"name": run.path.name, "outcome": outcome(run), "sources": list(source_hashes(run)), "again": again}
+    return about | {"recipe": recipe, "environment": json.dumps(environment, indent=1)}
 
 
 def _text(value: Any) -> str:
