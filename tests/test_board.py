@@ -147,6 +147,7 @@ def test_axes_smoothing_and_zoom(runs: Path, board: Any, browser_page: Any) -> N
     page.goto(address)
     page.goto(address.split("?")[0] + "view?run=small-s0&run=small-s1&run=small-s2")
     until_drawn(page, "reward/total", "> 100")
+    page.wait_for_selector("#comparison table")  # above the charts, which it moves
     assert "small*: interquartile mean of 3 seeds" in page.inner_text("#legend")
     figure = page.locator("figure[data-metric='reward/total']")
 
