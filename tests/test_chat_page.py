@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import becomes, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
+from browser import axe, becomes, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
 
 from rllab.board import chat, play
 from rllab.board.workers import Workers
@@ -91,6 +91,8 @@ def test_a_chat_beside_the_base(opened: Any, runs: Path) -> None:
     assert overflow(page) <= 0
     page.click("#new")
     assert page.locator(".turn").count() == 0 and page.evaluate("messages.model.length") == 0
+    said(page, "again")
+    assert axe(page) == []
 
 
 def test_a_full_context_is_refused_and_the_message_kept(opened: Any) -> None:

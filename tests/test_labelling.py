@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import board, browser_page, chromium, ink, overflow  # noqa: F401 - fixtures
+from browser import axe, board, browser_page, chromium, ink, overflow  # noqa: F401 - fixtures
 from conftest import run, smoke_runs
 from labelled import label, tickets, write_poles, write_tickets
 from typer.testing import CliRunner
@@ -362,6 +362,7 @@ def test_clips_play_side_by_side(browser_page: Any, board: Any, control: Path, t
     page.keyboard.press("ArrowRight")
     wait(page, 1)
     assert overflow(page) <= 0 and read_labels(own.path).labels[0]["clips"] == pairs.rows[0]["clips"]
+    assert axe(page) == []
 
 
 def test_the_command_serves_the_page_and_ends_by_ctrl_c(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from browser import TOKEN, becomes, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
+from browser import TOKEN, axe, becomes, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
 
 from rllab.board import chat, play
 from rllab.board.loaded import LoadedRun
@@ -199,6 +199,7 @@ def test_moves_are_taken_back_refused_and_hinted(opened: Any) -> None:
     becomes(page, "moves.length === 1")
     settled(page)
     assert page.locator("#state").inner_text() == "your move; you are O" and overflow(page) <= 0
+    assert axe(page) == []
 
 
 def test_the_search_is_seen_while_it_thinks_and_stopped(opened: Any) -> None:

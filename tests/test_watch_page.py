@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from browser import TOKEN, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
+from browser import TOKEN, axe, becomes, board, browser_page, chromium, overflow  # noqa: F401 - fixtures
 from conftest import TESTS, run, smoke_runs
 from odd_env import HANGS, RAISES
 from test_workers import ODD
@@ -52,18 +52,10 @@ def opened(runs: Path, workers: Workers, board: Any, browser_page: Any) -> Calla
         page = browser_page(width, scheme=scheme)
         address = board(runs, watch.routes(workers), prefix=prefix)
         page.goto(address.replace("/?", f"/watch?{urllib.parse.urlencode({'run': name, **query})}&"))
-        until(page, "end !== null || problem.textContent !== ''")
+        becomes(page, "end !== null || problem.textContent !== ''")
         return page
 
     return open_page
-
-
-def until(page: Any, condition: str, seconds: float = 60.0) -> None:
-    """Waits until an expression of JavaScript is true. Playwright's own waiting is against the page's policy."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(20)
 
 
 def picture(page: Any) -> np.ndarray:
@@ -112,7 +104,7 @@ def test_it_moves_at_its_speed_and_follows_keys(opened: Any) -> None:
     begun = time.monotonic()
     canvas.focus()
     page.keyboard.press(" ")
-    until(page, f"at === {last} && since === null")
+    becomes(page, f"at === {last} && since === null")
     assert time.monotonic() - begun > 0.9 * last / 12.5
     assert (picture(page) != before).any()
     for key, step in {"Home": 0, "ArrowRight": 1, "End": last, "ArrowLeft": last - 1}.items():
@@ -125,7 +117,7 @@ def test_it_moves_at_its_speed_and_follows_keys(opened: Any) -> None:
     page.get_by_role("button", name="one step on").click()
     assert "push " in page.locator("#readout").inner_text() and page.evaluate("at") == 2
     page.get_by_role("button", name="next episode").click()
-    until(page, "end !== null && about.seed === 4")
+    becomes(page, "end !== null && about.seed === 4")
     assert page.locator("#seed").input_value() == "4" and "reset(seed=4)" in page.locator("#about").inner_text()
     assert canvas.get_attribute("aria-label").startswith("rllab/CartPole-v1, checkpoint 5, step 0")
 
@@ -143,6 +135,7 @@ def test_the_lander_and_its_ground_are_drawn(opened: Any, workers: Workers) -> N
         column, row = round(30 * x), 400 - round(30 * y)
         assert (shown[row + 8, column] != shown[5, 5]).any()
     assert overflow(page) <= 0
+    assert axe(page) == []
 
 
 def coloured(shown: np.ndarray) -> np.ndarray:
@@ -180,11 +173,11 @@ def test_pictures_are_shown_and_faults_named(opened: Any) -> None:
     assert picture(page)[0, 0].tolist() == [7, 40, 0] and "action" in page.locator("#readout").inner_text()
     page.fill("#seed", str(RAISES))
     page.get_by_role("button", name="show").click()
-    until(page, "problem.textContent !== ''")
+    becomes(page, "problem.textContent !== ''")
     assert "the motor is broken" in page.locator("#problem").inner_text()
     page.fill("#seed", "41")
     page.keyboard.press("Enter")
-    until(page, "end !== null")
+    becomes(page, "end !== null")
     assert page.locator("#problem").inner_text() == "" and page.evaluate("shots.length") == 11
 
 
@@ -194,7 +187,7 @@ def test_a_hostile_name_does_nothing(opened: Any) -> None:
     assert not page.locator("main img").count()
     page.goto(page.url.replace("/watch?", "/view?run=odd&").partition("&seed")[0])
     page.get_by_role("link", name=f"watch {HOSTILE}").click()
-    until(page, "typeof end !== 'undefined' && end !== null")
+    becomes(page, "typeof end !== 'undefined' && end !== null")
 
 
 @pytest.mark.parametrize(
