@@ -141,6 +141,33 @@ def test_curves_follow_a_run(runs: Path, board: Any, browser_page: Any) -> None:
     page.problems[:] = [p for p in page.problems if "404" not in p]
 
 
+def test_a_run_is_followed_while_it_is_trained_killed_and_resumed(
+    tmp_path: Path,
+    board: Any,  # noqa: F811
+    browser_page: Any,  # noqa: F811
+) -> None:
+    settings = ["total_steps=40", "save_every=4", "until={}", "batch_size=512", "--name", "live"]
+    train = [sys.executable, "-m", "rllab", "train", "cartpole", *settings]
+    page, log = browser_page(), tmp_path / "runs/live/metrics.jsonl"
+    address = board(tmp_path / "runs")
+    page.goto(address)
+    with subprocess.Popen(train, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not log.is_file() or log.read_text().count("\n") < 10:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    becomes(page, "document.querySelector('tr[data-run=live] .state')?.textContent === 'killed'")
+    assert "live killed: to go on: rllab train" in page.inner_text("#table .note")
+    rounds = int(log.read_text().splitlines()[-1].split(",")[0].split(":")[1])
+    page.click("a:text('live')")
+    becomes(page, "Number(document.querySelector(\"figure[data-metric='loss/total']\")?.dataset.drawn) > 0")
+    assert rounds < 40
+    subprocess.run(train, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    becomes(page, "document.querySelector('#state .state').textContent === 'done'")
+    until_drawn(page, "eval/return", "=== 4")
+    assert page.inner_text("#state td:nth-child(5)") == "40/40"
+
+
 def test_axes_smoothing_and_zoom(runs: Path, board: Any, browser_page: Any) -> None:  # noqa: F811
     page = browser_page()
     address = board(runs)
