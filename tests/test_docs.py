@@ -31,7 +31,7 @@ FILE = r"# (\w+\.(?:py|yaml))\n"
 OTHERS = ("python llama.cpp/", "hf upload")  # programs that are not the lab's; their input is checked
 RUNS = ("grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")  # which pages name and do not train
 ELSEWHERE = ("./lab demo", "./lab test", "./lab shell", "./lab python docs/generate.py")  # other tests run these
-ELSEWHERE += ("./lab grade docs/assignment/",)
+ELSEWHERE += ("./lab grade docs/assignment/", "./lab board")
 ELSEWHERE += (
     "sbatch ",
     "qsub ",
@@ -192,6 +192,18 @@ def test_the_readme_is_short_and_shows_the_code_that_runs() -> None:
     (shown,) = [t for language, t in blocks(ROOT / "README.md") if "def collect" in t]
     source = (ROOT / "src/rllab/algos/dqn.py").read_text("utf-8")
     assert all(part in source for part in shown.partition("\n")[2].strip("\n").split("\n\n"))
+
+
+def test_the_pictures_of_the_readme_are_small_and_made_by_one_script() -> None:
+    pictures = re.findall(r"!\[([^\]]+)\]\((docs/[\w.]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert [name for _, name in pictures] == ["docs/capstones.svg", "docs/board.webp", "docs/budget.svg"]
+    script = (ROOT / "docs/figures.sh").read_text("utf-8")
+    for _, name in pictures:
+        data = (ROOT / name).read_bytes()
+        assert 5_000 < len(data) < 200_000, f"{name} has {len(data):,} bytes"
+        assert (data[8:12] == b"WEBP") if name.endswith(".webp") else b"<svg" in data[:500], name
+        assert name in script, f"docs/figures.sh does not make {name}"
+    assert os.access(ROOT / "docs/figures.sh", os.X_OK)
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda p: f"{p.parent.name}/{p.name}")
