@@ -32,7 +32,7 @@ PANELS = {  # by recipe: the title of a panel, and what its vertical axis is
     "grpo": ("GRPO\nreasoning", "problems solved"),
 }
 ON_BOARD = "demo-grpo"
-WINDOW = {"width": 1280, "height": 900}
+WINDOW = {"width": 1280, "height": 888}
 
 
 def draw_capstones(runs: Path, file: Path) -> None:

@@ -28,14 +28,16 @@ SAMPLES = 24  # of each run; over all runs at most four times as many
 class Report:
     """The report of groups of runs, as a page and as figures.
 
+    side_by_side: whether the page compares them, or shows each alone, as where they learn different things.
+
     Raises:
         Mistake: a group is cut at a round.
     """
 
-    def __init__(self, groups: Sequence[Group], notes: Sequence[str] = ()) -> None:
+    def __init__(self, groups: Sequence[Group], notes: Sequence[str] = (), side_by_side: bool = True) -> None:
         if cut := [group.label for group in groups if group.until is not None]:
             raise Mistake(f"{', '.join(cut)}: a report shows whole runs; rllab compare looks at RUN@STEP")
-        self.groups, self.notes = groups, notes
+        self.groups, self.notes, self.side_by_side = groups, notes, side_by_side
         self.runs = [run for group in groups for run in group.runs]
         self._store = Store()
         self._panels = panels(self.runs, self._store)
@@ -55,7 +57,7 @@ class Report:
             names=names,
             summary=_summary(data["charts"]),
             rows=table_rows(runs),
-            compared=compared(self.groups, self.notes),
+            compared=compared(self.groups, self.notes) if self.side_by_side else None,
             panels=shown,
             numbers=numbers(runs, self._store, shown.first or metrics),
             records=each,

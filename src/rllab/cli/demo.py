@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from rllab.board.report import report
+from rllab.board.report import Report
 from rllab.cli.progress import train_to_end
 from rllab.cli.results import bracketed, result
 from rllab.cli.tables import table
@@ -19,6 +19,7 @@ from rllab.core.load import load_run
 from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder
 from rllab.core.stop import Stop
+from rllab.evals.run_groups import by_seed
 
 FRAMES_PER_SECOND = 50
 REPORT = "demo.html"  # in the folder of the runs
@@ -55,7 +56,7 @@ def capstones(runs: Path, stop: Stop, smoke: bool) -> None:
         rows.append(_learnt(run) | {"next: rllab ...": then.format(run=run.path.name)})
     print("\nWhat was learnt, and what to type next; rllab show RECIPE prints a recipe, to copy and change.\n")
     table(rows, as_json=False)
-    write_atomic(runs / REPORT, report(trained))
+    write_atomic(runs / REPORT, Report(by_seed(trained), side_by_side=False).page())
     print(f"\nThe report of the five, to open in a browser: {runs / REPORT}")
 
 
