@@ -193,7 +193,10 @@ def test_axes_smoothing_and_zoom(runs: Path, board: Any, browser_page: Any) -> N
         "document.querySelector(\"figure[data-metric='reward/total'] .plot\").ariaLabel.includes('over time/total')",
     )
     assert readout().startswith("time/total")
-    page.check("#log-x")
+    with page.expect_response("**/curves.json*"):  # the chart is made anew
+        page.check("#log-x")
+    page.wait_for_timeout(100)
+    figure.scroll_into_view_if_needed()
     box = figure.locator(".u-over").bounding_box()
     page.mouse.move(box["x"] + 50, box["y"] + 50)
     page.mouse.down()
