@@ -6,7 +6,7 @@ from threading import Lock
 from rllab.board.follow import Follower
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
-from rllab.evals.diagnosis import Diagnosis
+from rllab.evals.diagnosis import Diagnosis, signs
 
 
 class Diagnoses:
@@ -18,7 +18,7 @@ class Diagnoses:
 
     def of(self, run: RunFolder) -> list[str]:
         """The sentences about a run as far as it is written; of one that cannot be diagnosed, the reason."""
-        if run.signs() is None:
+        if signs(run) is None:
             return [f"an earlier version of the lab has trained this run: rllab diagnose {run.path.name} looks at it"]
         with self._lock:
             try:

@@ -12,7 +12,7 @@ from rllab.board.server import Board, number_of
 from rllab.board.workers import Workers, streamed
 from rllab.core.run import RunFolder
 
-SCRIPTS = ["scenes.js", "watch.js"]
+SCRIPTS = ["stream.js", "scenes.js", "watch.js"]
 _PLAIN = {"content-encoding": "identity"}  # lines are sent as they come, and not collected to be compressed
 
 

@@ -145,14 +145,6 @@ class RunFolder:
         forked: str | None = read_json(self.path / "env.json").get("from")
         return forked
 
-    def signs(self) -> dict[str, Any] | None:
-        """What the algorithm declares of its metrics, `rising` and `contrast`; None if env.json does not have it."""
-        try:
-            signs = read_json(self.path / "env.json").get("signs")
-        except Mistake:
-            return None
-        return signs if isinstance(signs, dict) and {"rising", "contrast"} <= signs.keys() else None
-
     def use_revisions(self, revisions: Mapping[str, str]) -> None:
         """Records in env.json which revisions of models and data sets of the hub the run reads: name -> commit.
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from rllab.core.errors import Mistake
+from rllab.core.files import read_json
 from rllab.core.logs import Log
 from rllab.core.names import find
 from rllab.core.run import RunFolder
@@ -36,12 +38,12 @@ class Diagnosis:
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._settings, self._history = run, run.plain(), History()
-        signs = run.signs()
-        if signs is None:
+        declared = signs(run)
+        if declared is None:
             kind = find(self._settings["algo"], "rllab.algos", run.path)
-            signs = {"rising": kind.rising, "contrast": kind.contrast}
-        self._rising: Sequence[str] = signs["rising"]
-        self._contrast: str = signs["contrast"]
+            declared = {"rising": kind.rising, "contrast": kind.contrast}
+        self._rising: Sequence[str] = declared["rising"]
+        self._contrast: str = declared["contrast"]
 
     @classmethod
     def of_record(cls, run: RunFolder) -> "Diagnosis":
@@ -64,6 +66,15 @@ class Diagnosis:
         if not (samples := newest_rollouts(self._run.sampled)):
             return lines
         return [*of_rollouts(samples, history, settings, self._contrast), *of_rows(history, settings), *lines]
+
+
+def signs(run: RunFolder) -> dict[str, Any] | None:
+    """What the algorithm declares of its metrics, `rising` and `contrast`; None if env.json does not have it."""
+    try:
+        declared = read_json(run.path / "env.json").get("signs")
+    except Mistake:
+        return None
+    return declared if isinstance(declared, dict) and {"rising", "contrast"} <= declared.keys() else None
 
 
 def diagnose(run: RunFolder) -> list[str]:

@@ -12,6 +12,14 @@ async function* answers(address, run, request, signal) {
     throw error instanceof TypeError ? new Error("the board does not answer; is it still running?") : error;
   }
   if (!answer.ok) throw new Error((await answer.text()) || answer.statusText);
+  for await (const line of linesOf(answer)) {
+    if (line.error !== undefined) throw new Error(line.error);
+    yield line;
+  }
+}
+
+/** Yields the lines of an answer as objects, as they arrive. */
+async function* linesOf(answer) {
   const reader = answer.body.getReader(), decoder = new TextDecoder();
   let rest = "";
   for (;;) {
@@ -19,11 +27,7 @@ async function* answers(address, run, request, signal) {
     if (done) return;
     const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
     rest = lines.pop();
-    for (const text of lines) {
-      const line = JSON.parse(text);
-      if (line.error !== undefined) throw new Error(line.error);
-      yield line;
-    }
+    for (const line of lines) yield JSON.parse(line);
   }
 }
 

@@ -15,19 +15,6 @@ let at = 0; // the step that is shown
 let since = null; // the time from which steps are counted while the episode plays; null: it rests
 let fetched = null; // ends the fetch
 
-/** Yields the lines of an answer as objects, as they arrive. */
-async function* lines(answer) {
-  const reader = answer.body.getReader(), decoder = new TextDecoder();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const parts = (rest + decoder.decode(value, { stream: true })).split("\n");
-    rest = parts.pop();
-    for (const part of parts) yield JSON.parse(part);
-  }
-}
-
 /** Loads the picture of a shot, if it has one; only data that is a picture is loaded. */
 async function withImage(shot) {
   if (!shot.image) return shot;
@@ -49,7 +36,7 @@ async function fetchEpisode() {
   try {
     const answer = await fetch(`episode?${query}`, { signal: own.signal });
     if (!answer.ok) throw new Error((await answer.text()) || answer.statusText);
-    for await (const line of lines(answer)) {
+    for await (const line of linesOf(answer)) {
       if (own !== fetched) return;
       if (line.error !== undefined) throw new Error(line.error);
       if (line.end) end = line.end;
