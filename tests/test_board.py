@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -279,5 +280,5 @@ def test_the_verb_prints_its_address_and_ends(runs: Path) -> None:
         token = address.partition("token=")[2]
         assert line.startswith("board: http://127.0.0.1:") and len(token) >= 20
         assert request(address, f"/?token={token}")[0] == 303 and request(address, "/")[0] == 403
-        process.terminate()
-        assert process.wait(20) in (0, -15)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0

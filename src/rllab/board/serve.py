@@ -7,6 +7,7 @@ import platform
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,8 @@ def serve(
                 workers.close()  # or it would wait for their answers
                 await super().shutdown(sockets)
 
-        Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+            Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listener])
 
 
 def listen(port: int) -> socket.socket:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -56,8 +55,7 @@ def label(
 
     labelling = prepared(source, out, who, runs, pairs=pairs, overlap=overlap, seed=seed, at=(step, length))
     print(f"{len(labelling.pairs)} pairs; labels go to {out}", flush=True)
-    with suppress(KeyboardInterrupt):  # Ctrl-C ends it, and every label is on the disk
-        serve(runs, port, "label", partial(print, flush=True), [lambda board: label_routes(labelling)])
+    serve(runs, port, "label", partial(print, flush=True), [lambda board: label_routes(labelling)])
 
 
 def prepared(

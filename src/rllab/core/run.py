@@ -76,9 +76,8 @@ class RunFolder:
     def create(self, recipe: Recipe, forked_from: str | None = None) -> None:
         """Writes the record of a new run, with copies of the Python files that its recipe names in `sources/`."""
         plain = copy_sources(recipe, self.path / "sources")
-        algorithm = recipe.algorithm
-        record = environment() | {"from": forked_from, "unrepeatable": algorithm.unrepeatable}
-        record["signs"] = {"rising": list(algorithm.rising), "contrast": algorithm.contrast}
+        signs = {"rising": list(recipe.algorithm.rising), "contrast": recipe.algorithm.contrast}
+        record = environment() | {"from": forked_from, "unrepeatable": recipe.algorithm.unrepeatable, "signs": signs}
         write_atomic(self.path / "env.json", json.dumps(record, indent=1))
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         self.write_status("running", {"step": 0})
