@@ -16,7 +16,7 @@ from rllab.evals.items import open_items
 from rllab.evals.replies import Replies
 from rllab.evals.style import names, of_kind, read_style
 from rllab.text.open import open_model
-from rllab.text.sampler import Sampling, generate
+from rllab.text.sampler import Completion, Sampling, generate
 
 SHORT = {"max_new_tokens": 12}
 
@@ -261,7 +261,11 @@ def test_a_prompt_with_less_room_than_others(place: Path) -> None:
     """What ended at its own limit is computed on with the others for a while, beyond its own length."""
     lm = open_model(str(place / "plain"))
     prompts, limits, ended = [[5] * 90, *([n] * 4 for n in range(6, 15))], [3] + [60] * 9, list[int]()
-    whole = generate(lm, prompts, Sampling(max_new_tokens=60), limits=limits, done=lambda c: ended.append(c.row))
+
+    def watch(completion: Completion, over: bool) -> None:
+        ended.extend([completion.row] * over)
+
+    whole = generate(lm, prompts, Sampling(max_new_tokens=60), limits=limits, watch=watch)
     for completion, prompt, limit in zip(whole, prompts, limits, strict=True):
         assert completion.ids == generate(lm, [prompt], Sampling(max_new_tokens=limit))[0].ids
     assert sorted(ended) == list(range(10)) and ended[0] == 0

@@ -86,9 +86,12 @@ def test_the_cost_of_any_architecture(kind: str) -> None:
 def test_each_completion_is_handed_out_when_it_ends(lm: LanguageModel) -> None:
     ended = list[tuple[int, int, int]]()
     limits = [3 if i % 2 else 12 for i in range(10)]
-    completions = generate(
-        lm, PROMPTS, HOT, 2, uniforms, limits=limits, done=lambda c: ended.append((c.row, c.sample, len(c.ids)))
-    )
+
+    def watch(completion: Completion, over: bool) -> None:
+        if over:
+            ended.append((completion.row, completion.sample, len(completion.ids)))
+
+    completions = generate(lm, PROMPTS, HOT, 2, uniforms, limits=limits, watch=watch)
     assert sorted(ended) == [(c.row, c.sample, len(c.ids)) for c in completions]
     assert [n for _, _, n in ended] == sorted(n for _, _, n in ended)  # one batch: the shortest end first
     assert 0 < sum(c.finished for c in completions) < 20
@@ -119,13 +122,14 @@ def test_a_prompt_near_the_end_of_the_context() -> None:
 def test_what_ended_before_an_interruption_is_kept(lm: LanguageModel) -> None:
     kept = list[Completion]()
 
-    def keep(completion: Completion) -> None:
-        if len(kept) == 7:
+    def keep(completion: Completion, over: bool) -> None:
+        if over and len(kept) == 7:
             raise KeyboardInterrupt
-        kept.append(completion)
+        if over:
+            kept.append(completion)
 
     with pytest.raises(KeyboardInterrupt):
-        generate(lm, PROMPTS, HOT, 2, uniforms, at_once=4, done=keep)
+        generate(lm, PROMPTS, HOT, 2, uniforms, at_once=4, watch=keep)
     whole = {(c.row, c.sample): c.ids for c in generate(lm, PROMPTS, HOT, 2, uniforms)}
     assert [whole[c.row, c.sample] for c in kept] == [c.ids for c in kept]
 

@@ -65,7 +65,10 @@ def write_whole(path: Path, state: Mapping[str, Tensor], keep: bool = True) -> N
         with open(path, "wb") as file:
             file.write(_header({name: state[name] for name in order}))
             for name in order:
-                file.write(_whole(state[name]).detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+                whole = _whole(state[name]).detach().cpu().contiguous()
+                # of one value that was expanded, the stride is 0 here, which `view` would refuse
+                flat = whole.as_strided((whole.numel(),), (1,))
+                file.write(flat.view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
