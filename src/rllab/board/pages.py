@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from rllab.board.outcomes import outcome
 from rllab.board.samples import parts
@@ -20,8 +20,8 @@ from rllab.core.errors import Mistake
 from rllab.core.files import read_json
 from rllab.core.messages import last_text
 from rllab.core.run import RunFolder
-from rllab.evals.cells import printable
 from rllab.evals.run_groups import source_hashes
+from rllab.evals.templates import templates
 
 MOST_CHARACTERS = 5000  # of a text
 TEXTS = ("prompt", "completion", "better", "worse", "rewards", "messages")
@@ -38,14 +38,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("rllab.board", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
+    environment = templates("rllab.board", "templates")
     environment.globals |= {"parts": _parts, "facts": facts, "cut": cut, "number": number, "duration": duration}
     environment.globals |= {"inlined": None, "scripts": []}
     return environment

@@ -11,9 +11,8 @@ from statistics import fmean, median
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
-from rllab.evals.cells import printable
 from rllab.evals.grading import words
 from rllab.evals.grading.assignment import Assignment
 from rllab.evals.grading.charts import agreements, histogram
@@ -21,6 +20,7 @@ from rllab.evals.grading.grade import Grade, PartGrade
 from rllab.evals.grading.leaderboard import Ranked
 from rllab.evals.grading.part import Shown
 from rllab.evals.grading.submissions import file_name
+from rllab.evals.templates import templates
 
 MOST_ITEMS = 100  # of a part
 MOST_CHARACTERS = 2000  # of a text
@@ -58,14 +58,7 @@ def _items(part: PartGrade) -> list[Shown]:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("rllab.evals.grading", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
+    environment = templates("rllab.evals.grading", "pages")
     environment.globals |= {"words": words, "MOST_CHARACTERS": MOST_CHARACTERS, "page_of": page_of, "by_name": by_name}
     return environment
 
