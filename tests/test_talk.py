@@ -82,7 +82,7 @@ def test_a_reply_that_grows_is_the_reply_in_the_end(run: Path, own: bool) -> Non
     lm = open_model(str(run / "checkpoints" / "00000004"))
     lm = lm if own else replace(lm, shape=None)
     messages, sampling = [{"role": "user", "content": "Ana has 20 books."}], Sampling(max_new_tokens=60)
-    growing, seen = growing_reply(lm, messages, "free", sampling, each=0.0), list[str]()
+    growing, seen = growing_reply(lm, messages, "free", sampling, each=0.001), list[str]()
     while True:
         try:
             seen.append(next(growing))
@@ -96,7 +96,7 @@ def test_a_reply_that_grows_is_the_reply_in_the_end(run: Path, own: bool) -> Non
 def test_a_reply_that_nobody_reads_ends(run: Path) -> None:
     lm, before = open_model(str(run / "checkpoints" / "00000004")), set(threading.enumerate())
     messages = [{"role": "user", "content": "Ana has 20 books."}]
-    growing = growing_reply(lm, messages, "free", Sampling(max_new_tokens=400), each=0.0)
+    growing = growing_reply(lm, messages, "free", Sampling(max_new_tokens=400), each=0.001)
     started = next(growing)
     begun = time.perf_counter()
     growing.close()
