@@ -13,6 +13,8 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rllab.core.harmony import SPECIALS
+
 TEXTS = [
     "What is 0 plus 1? The answer is 1.\nAnd plus 2? It is 2. Hello there, I am fine, how are you?\n\n",
     "How is the weather of the city? The sun is out. we add the numbers. You are a helpful assistant.\n",
@@ -243,6 +245,9 @@ FAMILIES = {
         begin="<s>",
         user=("[INST] ", "[/INST]"),
         assistant=("", ""),
+    ),
+    "gpt-oss": Family(
+        None, "<|return|>", kind="bytes", special=("<|endoftext|>", *SPECIALS), begin="", end="<|return|>"
     ),
     "r1": Family(
         R1,
