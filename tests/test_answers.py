@@ -39,6 +39,8 @@ HOSTILE += [
     "1/0",
     "1,234",
     "<|channel|>",
+    "<|channel|>final<|message|>",
+    "<|start|>a to=b<|message|><|",
     "*" * 50,
 ]
 HOSTILE += [
@@ -231,3 +233,18 @@ def test_signs_and_dates() -> None:
     assert values("16 - 3 = 13, then -$5 and −2") == ["16", "3", "13", "-5", "-2"]
     assert values("on 3/4/2021 at 5:30 we had 5") == ["5"]
     assert values("COVID-19 and H2O") == ["19"]
+
+
+@pytest.mark.parametrize(
+    ("completion", "why"),
+    [
+        ("<|channel|>analysis<|message|>18", "no final channel, only analysis"),
+        ("<|channel|>poem<|message|>18<|end|><|start|>assistant<|channel|>commentary<|message|>18", "poem, commentary"),
+        ("<|channel|>", "no final channel"),
+        ("<|channel|>final<|message|>It has 18 parts. So the total is", "cut off before its answer"),
+        ("<|channel|>final<|message|>\\boxed{18", "cut off in its box"),
+    ],
+)
+def test_harmony_without_an_answer_in_its_final_channel_says_so(completion: str, why: str) -> None:
+    answer = extract(completion, "number")
+    assert answer.text is None and why in answer.how

@@ -53,6 +53,21 @@ def test_thinking_is_folded() -> None:
     assert fold("#### 5") == ("#### 5", "")
 
 
+def test_channels_are_folded_as_tags_are() -> None:
+    thought, final = (
+        "<|channel|>analysis<|message|>2 + 3 = 5<|end|>",
+        "<|start|>assistant<|channel|>final<|message|>#### 5",
+    )
+    assert fold(thought + final) == ("[thought 5 words] #### 5", "2 + 3 = 5")
+    assert fold(thought) == fold(thought[:-7]) == ("[thought 5 words, and did not finish]", "2 + 3 = 5")
+    assert fold(final + "<|return|>") == ("#### 5", "") and fold("<|channel|>fin") == ("", "")
+    call = "<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{}<|call|>"
+    says = "<|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+    assert fold(thought + says + call) == ("[thought 5 words] I look. to=functions.f {}", "2 + 3 = 5")
+    assert after_thinking(thought + final) == "#### 5" and after_thinking(thought) == "" == after_thinking(call)
+    assert thinks(thought) and not thinks(final) and thinks(final.replace("final", "poem"))
+
+
 def test_the_answer_follows_the_thinking() -> None:
     for text, answer in {
         "#### 5": "#### 5",

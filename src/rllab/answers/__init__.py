@@ -3,8 +3,8 @@
 The policy, in order (docs/scoring.md has the rules of each kind):
 
 1. Only the final part of a text counts: after the last closing think tag, in Harmony's final channel, in the last
-   answer tag. A think tag that is never closed leaves no answer. What follows a question of the text's own does not
-   count where an answer stands before it.
+   answer tag. A think tag that is never closed leaves no answer, and neither does Harmony without a final channel. What
+   follows a question of the text's own does not count where an answer stands before it.
 2. Marks take precedence over position, and stronger marks over weaker ones: the last box, then `####`, then 'the answer
    is', then an answer tag. Among marks of the same type the last one that reads as an answer of the kind counts. A
    correction ('wait, no') withdraws the statements before it. Without a mark, position decides: the last number, a lone
@@ -28,7 +28,7 @@ from rllab.answers.statements import open_box, statements
 
 READERS = {"number": number, "choice": choice, "yesno": yesno, "string": string, "latex": latex}
 KINDS = tuple(READERS)
-VERSION = "3"
+VERSION = "4"
 _NO_WORD = re.compile(r"[\W_]")
 _SENTENCES = re.compile(r"[.!?;]\s|\n")
 # The end of a text that is cut off within a sentence.

@@ -4,6 +4,8 @@ import json
 import re
 from typing import NamedTuple
 
+from rllab.core.harmony import answer_of, channels_of, is_harmony
+
 
 class NotCommitted(Exception):
     """A text does not commit to one answer; the message says why."""
@@ -19,7 +21,6 @@ class Part(NamedTuple):
 _THINKING = "think|thinking|thought|reasoning|scratchpad|reflection"
 _CLOSED = re.compile(rf"</(?:{_THINKING})\s*>", re.I)
 _OPEN = re.compile(rf"<(?:{_THINKING})\s*>", re.I)
-_FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*<\|message\|>")
 _ANSWER_TAG = re.compile(r"<answer\s*>(.*?)(?:</answer\s*>|\Z)", re.I | re.S)
 _JSON = re.compile(r"(?:\A|\n|```json\s)\s*(\{(?:[^{}]|\{[^{}]*\}){1,20000}\})[\s`]*\Z")  # an object that ends the text
 _JSON_KEY = re.compile(r"(?:final|correct)?[ _-]?(?:answer|answer[ _-]choice|choice|option)", re.I)
@@ -65,11 +66,12 @@ def _json_answer(text: str) -> str | None:
 
 
 def _without_thinking(text: str) -> str:
-    if "<|channel|>" in text:
-        finals = list(_FINAL.finditer(text))
-        if not finals:
-            raise NotCommitted("no final channel")
-        return text[finals[-1].end() :]
+    if is_harmony(text):
+        answer = answer_of(text)
+        if answer is None:
+            other = ", ".join(channels_of(text))[:60]
+            raise NotCommitted(f"no final channel{f', only {other}' if other else ''}")
+        return answer
     if "<" not in text:
         return text
     closed = [m.end() for m in _CLOSED.finditer(text)]

@@ -23,9 +23,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from rllab.board.pages import render
-from rllab.board.samples import parts
 from rllab.core.errors import MachineFault
 from rllab.core.labels import CHOICES, Follower, LabelFile, Labels
+from rllab.core.messages import parts
 
 Row = dict[str, Any]
 SIDES = ("left", "right", "tie", "skip")

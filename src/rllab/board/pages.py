@@ -14,11 +14,10 @@ import yaml
 from jinja2 import Environment
 
 from rllab.board.outcomes import outcome
-from rllab.board.samples import parts
 from rllab.board.summaries import note, settings, summary
 from rllab.core.errors import Mistake
 from rllab.core.files import read_json
-from rllab.core.messages import last_text
+from rllab.core.messages import last_text, parts
 from rllab.core.run import RunFolder
 from rllab.evals.run_groups import source_hashes
 from rllab.evals.templates import templates

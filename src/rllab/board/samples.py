@@ -13,7 +13,6 @@ import numpy as np
 
 from rllab.board.follow import Follower
 from rllab.core.logs import parsed
-from rllab.core.messages import END_THINK, THINK
 
 ORDERS = "newest", "worst", "best"
 TEXTS = "prompt", "completion", "better", "worse"
@@ -107,22 +106,3 @@ def _score(row: dict[str, Any]) -> float:
     """What a sample is sorted by: its score, or for an answer without one whether it is right; NaN without either."""
     value = row.get("score", row.get("correct"))
     return float(value) if isinstance(value, bool | int | float) else math.nan
-
-
-def parts(completion: str) -> list[tuple[bool, str]]:
-    """(whether it is thinking, text) for each part of a completion, in order; empty ones are left out.
-
-    >>> parts("<think> 20 + 5 </think> #### 25")
-    [(True, ' 20 + 5 '), (False, ' #### 25')]
-    """
-    pieces = []
-    while completion:
-        before, tag, rest = completion.partition(THINK)
-        if not tag and END_THINK in completion:  # the prompt had the opening tag
-            thinking, _, completion = completion.partition(END_THINK)
-            pieces.append((True, thinking))
-            continue
-        pieces.append((False, before))
-        thinking, _, completion = rest.partition(END_THINK)
-        pieces.append((True, thinking))
-    return [(thinking, text) for thinking, text in pieces if text.strip()]

@@ -5,8 +5,8 @@ from contextlib import closing
 from typing import Any
 
 from rllab.board.loaded import LoadedRun
-from rllab.board.samples import parts
 from rllab.core.errors import Mistake
+from rllab.core.messages import parts
 from rllab.core.stages import checkpoint_of, model_of
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rllab.core.errors import Mistake
-from rllab.core.messages import END_THINK, THINK, thinks, visible
+from rllab.core.harmony import is_harmony
+from rllab.core.messages import END_THINK, THINK, parts, thinks, visible
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.reply import Message, base_of, recipe_of, reply
@@ -20,12 +21,27 @@ def fold(text: str) -> tuple[str, str]:
     >>> fold("<think> 20 + 5 = 25 </think> #### 25")
     ('[thought 5 words] #### 25', '20 + 5 = 25')
     """
+    if is_harmony(text):
+        return _fold_channels(text)
     if not thinks(text):
         return text, ""
     before, _, rest = text.partition(THINK)
     thinking, ended, answer = rest.partition(END_THINK)
-    note = f"[thought {len(thinking.split())} words{'' if ended else ', and did not finish'}]"
+    note = _note(thinking, bool(ended))
     return " ".join(part for part in (before.strip(), note, answer.strip()) if part), thinking.strip()
+
+
+def _fold_channels(text: str) -> tuple[str, str]:
+    """As `fold`, of a text in Harmony: thinking is in the channel `analysis`, or in an unknown one."""
+    each = parts(text)
+    thoughts = "\n".join(text.strip() for thinking, text in each if thinking)
+    shown = [text.strip() for thinking, text in each if not thinking]
+    note = [_note(thoughts, bool(shown))] if thoughts else []
+    return " ".join(note + shown), thoughts
+
+
+def _note(thinking: str, ended: bool) -> str:
+    return f"[thought {len(thinking.split())} words{'' if ended else ', and did not finish'}]"
 
 
 def talk(

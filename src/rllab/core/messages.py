@@ -1,12 +1,15 @@
-"""Completions as text: the answer of a conversation, and what follows a model's thinking.
+"""Completions as text: the answer of a conversation, what a model thinks, and what follows its thinking.
 
-A completion is a plain text, or a conversation: a list of messages {"role", "content"}. The content of a message is a
-text, None (beside a call of a tool), or a list of parts {"type": "text", "text"}.
+Thinking stands between the tags `<think>` and `</think>`, or in the channel `analysis` of Harmony
+(`rllab.core.harmony`). A completion is a plain text, or a conversation: a list of messages {"role", "content"}. The
+content of a message is a text, None (beside a call of a tool), or a list of parts {"type": "text", "text"}.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rllab.core.harmony import CHANNEL, MESSAGE, START, HarmonyMessage, answer_of, is_harmony, parse
 
 THINK, END_THINK = "<think>", "</think>"
 # control characters except tab and newline, and those that change the direction of a text
@@ -46,26 +49,66 @@ def last_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
 def opening_of(prompt: str) -> str:
     """The opening tag of thinking at the end of a prompt, with the whitespace behind it; '' without one.
 
-    A model that completes the prompt writes the rest of the thinking, so the tag is a part of its completion.
+    A model that completes the prompt writes the rest of the thinking, so the tag is a part of its completion. So is the
+    header of a message in Harmony, from its channel on.
 
     >>> opening_of("<|Assistant|><think>\\n"), opening_of("<think> </think>")
     ('<think>\\n', '')
+    >>> opening_of("<|start|>assistant<|channel|>final<|message|>"), opening_of("<|start|>assistant")
+    ('<|channel|>final<|message|>', '')
     """
+    if prompt.endswith(MESSAGE):
+        _, channel, name = prompt[prompt.rfind(START) :].partition(CHANNEL)
+        return channel + name
     return prompt[prompt.rindex(THINK) :] if prompt.rstrip().endswith(THINK) else ""
 
 
 def thinks(text: str) -> bool:
     """Whether a text begins to think somewhere."""
-    return THINK in text
+    return any(thinking for thinking, _ in parts(text)) if is_harmony(text) else THINK in text
 
 
 def after_thinking(text: str) -> str:
     """A text without its thinking: what follows the last closed thinking, up to one that is not closed.
 
+    Of a text in Harmony it is the answer, in the channel `final`.
+
     >>> after_thinking("<think> 20 + 5 = 25 </think> #### 25"), after_thinking("<think> #### 2")
     (' #### 25', '')
     """
+    if is_harmony(text):
+        return answer_of(text) or ""
     return text.rpartition(END_THINK)[2].partition(THINK)[0]
+
+
+def parts(completion: str) -> list[tuple[bool, str]]:
+    """(whether it is thinking, text) for each part of a completion, in order; empty ones are left out.
+
+    >>> parts("<think> 20 + 5 </think> #### 25")
+    [(True, ' 20 + 5 '), (False, ' #### 25')]
+    >>> parts("<|channel|>analysis<|message|>20 + 5<|end|><|start|>assistant<|channel|>final<|message|>25")
+    [(True, '20 + 5'), (False, '25')]
+    """
+    pieces = [_part(message) for message in parse(completion)] if is_harmony(completion) else []
+    while completion and not is_harmony(completion):
+        before, tag, rest = completion.partition(THINK)
+        if not tag and END_THINK in completion:  # the prompt had the opening tag
+            thinking, _, completion = completion.partition(END_THINK)
+            pieces.append((True, thinking))
+            continue
+        pieces.append((False, before))
+        thinking, _, completion = rest.partition(END_THINK)
+        pieces.append((True, thinking))
+    return [(thinking, text) for thinking, text in pieces if text.strip()]
+
+
+def _part(message: HarmonyMessage) -> tuple[bool, str]:
+    """(whether it is thinking, text) of a message; only `final` and `commentary` are written for others."""
+    if message.is_call:
+        return False, f"to={message.recipient} {message.content}"
+    if message.role != "assistant":
+        return False, f"{message.name or message.role}: {message.content}"
+    return message.channel not in ("final", "commentary"), message.content
 
 
 def visible(text: str) -> str:
