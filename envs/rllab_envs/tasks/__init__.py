@@ -16,6 +16,10 @@ from rllab_envs.tasks.published import GSM8K as gsm8k
 from rllab_envs.tasks.published import HHRLHF as hh_rlhf
 from rllab_envs.tasks.published import MATH as math500
 from rllab_envs.tasks.published import LLMBar as llmbar
+from rllab_envs.tasks.puzzles import Blocks as blocks
+from rllab_envs.tasks.puzzles import Checkers as checkers
+from rllab_envs.tasks.puzzles import Hanoi as hanoi
+from rllab_envs.tasks.puzzles import River as river
 from rllab_envs.tasks.reasoning_gym import ReasoningGym as reasoning_gym
 from rllab_envs.tasks.symbolic import CoinFlip as coin_flip
 from rllab_envs.tasks.symbolic import LastLetters as last_letters
@@ -24,12 +28,15 @@ from rllab_envs.tasks.tickets import Tickets as tickets
 from rllab_envs.tasks.verifiers import Verifiers as verifiers
 
 __all__ = [
+    "blocks",
     "calculator",
+    "checkers",
     "coin_flip",
     "countdown",
     "dataset",
     "gsm8k",
     "guessing",
+    "hanoi",
     "hh_rlhf",
     "last_letters",
     "llmbar",
@@ -38,6 +45,7 @@ __all__ = [
     "pocket",
     "proving",
     "reasoning_gym",
+    "river",
     "sorting",
     "ticket_preferences",
     "tickets",
