@@ -173,7 +173,7 @@ def _until_end(lm: LanguageModel, before: Sequence[int], reply: Reply, stop: Seq
 def _behind(lm: LanguageModel, before: Sequence[int], ids: Sequence[int]) -> str:
     """Returns the text of tokens behind others; alone, the first could lose the space before it."""
     last = list(before[-_CONTEXT:])
-    front, whole = (str(lm.tokenizer.decode(each, skip_special_tokens=True)) for each in (last, [*last, *ids]))
+    front, whole = lm.text_of(last), lm.text_of([*last, *ids])
     return whole[len(front) :] if whole.startswith(front) else str(lm.tokenizer.decode(list(ids)))
 
 

@@ -20,6 +20,7 @@ from rllab.core.ranges import Count
 from rllab.core.recipe import Settings
 from rllab.core.sharding import is_split
 from rllab.text.calls import check_calls
+from rllab.text.channels import with_harmony
 from rllab.text.chat import RowMistake, documents, prompt_ids, prompt_texts
 from rllab.text.evaluation import check_targets, sample_and_grade, share
 from rllab.text.forward import KNOWN
@@ -56,6 +57,7 @@ class TextAlgorithm(Algorithm):
     model: Annotated[str, Model(hub=True)] = ""  # a folder, a name on the hub, or run:NAME; "": a new model of `shape`
     shape: dict[str, Any] = field(default_factory=dict)  # a new model: model_type and settings of its config
     tokenizer: Annotated[str, Model(hub=True, tokenizer=True)] = ""  # of a new model, as `model`; "": from the task
+    chat_template: Literal["own", "harmony"] = "own"  # of a new model: its tokenizer's own, or OpenAI's Harmony
     lora: Lora | None = None  # train adapters instead of all weights
     gradient_checkpointing: bool = False  # recompute layers in the backward pass, which saves memory
     batch_size: Count = 32  # rows of a round, over all ranks
@@ -75,6 +77,8 @@ class TextAlgorithm(Algorithm):
             )
         if self.tokenizer and not self.shape:
             raise ValueError("tokenizer: only a new model of `shape` is given one; a loaded model has its own")
+        if self.chat_template == "harmony" and not self.shape:
+            raise ValueError("chat_template: only a new model of `shape` is given one; a loaded model has its own")
         if "" in self.stop:
             raise ValueError("stop: holds an empty text, which would end every answer at once")
 
@@ -119,7 +123,8 @@ class TextAlgorithm(Algorithm):
         self._reference: LanguageModel | None = None
 
     def _new_tokenizer(self) -> PreTrainedTokenizerFast:
-        return load_tokenizer(self.tokenizer) if self.tokenizer else tokenizer_for(self._task)
+        tokenizer = load_tokenizer(self.tokenizer) if self.tokenizer else tokenizer_for(self._task)
+        return with_harmony(tokenizer) if self.chat_template == "harmony" else tokenizer
 
     def keep_reference(self) -> None:
         """Keeps a frozen copy of the current model for `reference`; with adapters there is none, as the base serves."""

@@ -7,6 +7,7 @@ Read are the forms in which chat templates write calls:
     [TOOL_CALLS][{"name": "weather", "arguments": {"city": "Paris"}}]                               Mistral
     [TOOL_CALLS]weather[ARGS]{"city": "Paris"}                                                      Mistral since 2025
     {"name": "weather", "parameters": {"city": "Paris"}}                                            Llama 3
+    to=functions.weather<|channel|>commentary json<|message|>{"city": "Paris"}<|call|>              gpt-oss (Harmony)
 
 A text with a call that cannot be read is a message of text, to which a task can reply.
 """
@@ -20,6 +21,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
+from rllab.core.harmony import is_harmony
+from rllab.text.channels import message_from
 from rllab.text.conversations import Message, called, options_of
 from rllab.text.template import Template
 
@@ -37,6 +40,8 @@ def message_of(raw: str, text: str, tools: Sequence[Mapping[str, Any]]) -> Messa
     raw, text: the same with and without special tokens, one of which may mark a call. tools: of the row.
     """
     try:
+        if is_harmony(raw):
+            return message_from(raw)
         content, calls = _read(raw, tools)
     except (ValueError, RecursionError):  # no JSON, or JSON that is no call
         calls = []

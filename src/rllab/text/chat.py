@@ -62,16 +62,22 @@ def prompt_ids(
 
 
 def reply_ids(
-    tokenizer: PreTrainedTokenizerFast, reply: Sequence[Mapping[str, Any]], row: Row, *, ended: bool = True
+    tokenizer: PreTrainedTokenizerFast,
+    reply: Sequence[Mapping[str, Any]],
+    row: Row,
+    *,
+    ended: bool = True,
+    calls: Sequence[str] = (),
 ) -> list[int]:
     """The token ids of a reply, between the end of the model's last turn and the begin of its next.
 
-    ended: the model ended its turn with a stop token; else the reply begins with the template's end of a turn.
+    ended: the model ended its turn with a stop token; else the reply begins with the template's end of a turn. calls:
+    the names of the tools that its last turn calls.
 
     Raises:
         FieldMistake: the chat template leaves out the model's earlier turns.
     """
-    before, after = Template(tokenizer, options_of(row)).reply(read_messages(reply), ended)
+    before, after = Template(tokenizer, options_of(row)).reply(read_messages(reply), ended, calls)
     return _Encoder(tokenizer).continuation(before, after)
 
 

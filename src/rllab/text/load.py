@@ -25,6 +25,7 @@ from transformers.utils import logging
 
 from rllab.core.errors import FieldMistake
 from rllab.core.run import RunFolder
+from rllab.text.channels import HARMONY
 from rllab.text.models import HEADS, Head, LanguageModel, native_shape
 from rllab.text.published import with_published_names
 from rllab.text.snapshots import located
@@ -91,7 +92,7 @@ def fit_tokenizer(model: Any, words: PreTrainedTokenizerFast, name: str, grow: b
 
 def foreign_template(words: PreTrainedTokenizerFast, name: str) -> AbstractContextManager[None]:
     """Context in which a chat template that is not the lab's is tried in a process of its own."""
-    return checked_template(words, name) if words.chat_template not in (None, CHAT) else nullcontext()
+    return checked_template(words, name) if words.chat_template not in (None, CHAT, HARMONY) else nullcontext()
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:

@@ -21,8 +21,10 @@ from transformers import (
 
 from rllab.core.algorithm import Batch
 from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.harmony import END, SPECIALS
 from rllab.core.sharding import compute
 from rllab.text.attention import Packed
+from rllab.text.channels import speaks_harmony
 from rllab.text.folders import sentencepiece_file
 from rllab.text.forward import Shape, hidden_states
 from rllab.text.packing import completion_indices
@@ -85,7 +87,8 @@ class LanguageModel:
         config, tokenizer = self._generation_config or self.model.config, self.tokenizer
         ends = Template(tokenizer, {}).end_tokens if tokenizer.chat_template is not None else ()
         own = [tokenizer.convert_tokens_to_ids(end) for end in ends]
-        return frozenset([*as_list(getattr(config, "eos_token_id", None)), *as_list(tokenizer.eos_token_id), *own])
+        named = {*as_list(getattr(config, "eos_token_id", None)), *as_list(tokenizer.eos_token_id), *own}
+        return frozenset(named - {tokenizer.convert_tokens_to_ids(END)} if self.harmony else named)
 
     @cached_property
     def stop_texts(self) -> tuple[str, ...]:
@@ -111,8 +114,23 @@ class LanguageModel:
         """The ends of a turn in the chat template that are no token of their own."""
         if self.tokenizer.chat_template is None:
             return ()
-        template = Template(self.tokenizer, {})
-        return tuple(dict.fromkeys(e for e in template.ends if e.strip() and e.strip() not in template.end_tokens))
+        return Template(self.tokenizer, {}).end_texts
+
+    @cached_property
+    def harmony(self) -> bool:
+        """Whether its chat template writes Harmony, whose channels are read in the text of a completion."""
+        return self.tokenizer.chat_template is not None and speaks_harmony(self.tokenizer)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens but for those of Harmony's format, if it speaks that."""
+        if not self.harmony:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return str(self.tokenizer.decode([i for i in ids if i not in self._left_out]))
+
+    @cached_property
+    def _left_out(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(i for i, token in added if token.special and token.content not in SPECIALS)
 
     def enable_gradient_checkpointing(self) -> None:
         """Turns on gradient checkpointing: layers store no activations, and are recomputed in the backward pass."""

@@ -218,10 +218,11 @@ def completion_text(
 ) -> str:
     """The text of a sampled completion, cut behind the first stop text, and without what ends its turn.
 
-    It begins with the opening tag of thinking that may end its prompt. special: with the special tokens in it.
+    It begins with the opening tag of thinking, or of a channel, that may end its prompt. special: with the special
+    tokens in it; those of Harmony are there always.
     """
     own = ids[:-1] if ids and ids[-1] in lm.stop_ids else ids
-    text = str(lm.tokenizer.decode(own, skip_special_tokens=not special))
+    text = str(lm.tokenizer.decode(own)) if special else lm.text_of(own)
     cut = text[: min((text.index(end) + len(end) for end in (*stop, *lm.stop_texts) if end in text), default=None)]
     end = next((end for end in lm.turn_ends if cut.endswith(end)), "")
     return opening_of(prompt) + cut.removesuffix(end)

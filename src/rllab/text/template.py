@@ -16,7 +16,9 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from rllab.core.errors import FieldMistake
+from rllab.core.harmony import CALL, FUNCTIONS
 from rllab.core.messages import END_THINK, THINK, opening_of
+from rllab.text.channels import HARMONY, in_fields, speaks_harmony, stop_tokens, turn_begin, turn_end
 from rllab.text.conversations import (
     Message,
     after_opening,
@@ -68,15 +70,17 @@ class Template:
         self._tokenizer, self._options = tokenizer, dict(options)
         self._tools = [tool["function"]["name"] for tool in self._options.get("tools") or ()]
         self._source = tokenizer.get_chat_template(tools=self._options.get("tools"))
+        self._harmony = speaks_harmony(tokenizer)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """A conversation up to where the model's next turn begins."""
         return self._rendered(messages, add_generation_prompt=True)[0]
 
-    def reply(self, reply: Sequence[Message], ended: bool = True) -> tuple[str, str]:
+    def reply(self, reply: Sequence[Message], ended: bool = True, calls: Sequence[str] = ()) -> tuple[str, str]:
         """(a text that ends as the model's turn does, what the template renders of a reply to it up to the next turn).
 
-        ended: the model has written the end of its turn, which is left out of the reply.
+        ended: the model has written the end of its turn, which is left out of the reply. calls: the tools that it
+        calls.
 
         The reply is rendered after a placeholder turn, not after the model's own: templates may rewrite earlier turns,
         and sampled tokens are not always those that the tokenizer makes of their text.
@@ -84,8 +88,16 @@ class Template:
         Raises:
             FieldMistake: the template leaves out the model's earlier turns, or the reply.
         """
-        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        end = self.ends[1]
+        if self._harmony and reply[0]["role"] == "tool":  # whose result is headed by the name of the call
+            function = {"name": next(iter([*calls, *self._tools]), FUNCTIONS), "arguments": {"x": _MARK}}
+            turn[1] |= {"content": "", "tool_calls": [{"type": "function", "function": function}]}
+            end = CALL
         before, mark, after = self.prompt([*turn, *reply]).rpartition(_MARK)
+        if end == CALL:  # behind the rest of the arguments
+            rest, _, after = after.partition(CALL)
+            before, after = before + mark + rest, CALL + after
         for i, message in enumerate(reply):
             if message["content"].strip() not in after and _NEXT not in self.prompt(
                 [*turn, *reply[:i], message | {"content": _NEXT}, *reply[i + 1 :]]
@@ -94,7 +106,7 @@ class Template:
                                    "let the task reply as the user")  # fmt: skip
         if not mark:
             raise FieldMistake("model", "its chat template leaves out the model's earlier turns: it cannot take turns")
-        end = self.ends[1] if ended and after.startswith(self.ends[1]) else ""
+        end = end if ended and after.startswith(end) else ""
         return before + mark + end, after.removeprefix(end)
 
     def conversation(self, messages: Sequence[Message], first: int = 0) -> Rendered:
@@ -108,7 +120,7 @@ class Template:
         turns = [i for i, m in enumerate(messages) if i >= first and m["role"] == "assistant"]
         if not turns:
             raise ValueError("none of its messages is by the assistant, so there is nothing to learn")
-        shown = list(messages[: turns[-1] + 1])
+        shown = self._in_fields(messages[: turns[-1] + 1])
         marks = _GENERATION.search(self._source)
         try:
             rendered = self._by_marks(shown, turns, first) if marks else self._by_prefixes(shown, turns)
@@ -146,7 +158,16 @@ class Template:
     @property
     def end_tokens(self) -> set[str]:
         """The tokens that end the assistant's turn; none where that is a text of several."""
+        if self._harmony:
+            return stop_tokens(self._tokenizer)
         return {end.strip() for end in self.ends} & set(self._tokenizer.get_added_vocab())
+
+    @property
+    def end_texts(self) -> tuple[str, ...]:
+        """The ends of the assistant's turn that are no token of their own."""
+        if self._harmony:
+            return ()
+        return tuple(dict.fromkeys(e for e in self.ends if e.strip() and e.strip() not in self.end_tokens))
 
     def _special(self, text: str) -> str:
         """The beginning of a text up to its first special token, if nothing but whitespace stands before that."""
@@ -215,6 +236,11 @@ class Template:
         opening = opening_of(prompt)
         bare = prompt.removesuffix(opening)
         before, mark, behind = self._with_mark(shown, len(shown) - 1).partition(_MARK)
+        if self._harmony:  # it leaves out the thinking of earlier calls, which the model saw when it wrote this turn
+            begin = turn_begin(before) if mark else None
+            if begin is None or not text.startswith(before[:begin]):
+                raise not_recognized(shown)
+            return bare + text[begin:], len(bare)
         if opening and thinking(shown[-1]).strip():
             written = after_opening(shown[-1]).removeprefix(opening.removeprefix(THINK))
             return prompt + written + behind, len(prompt)
@@ -231,18 +257,22 @@ class Template:
             if begin and text.startswith(begin):
                 return len(begin)
         before, mark, _ = self._with_mark(shown, turn).partition(_MARK)
+        if self._harmony:
+            before = before[: turn_begin(before) or 0]
         begins = [before, before.rstrip()] if mark else []  # whitespace before the content may be the turn's own
         begins.sort(key=lambda begin: begin[-1:] != prompt.removesuffix(opening_of(prompt))[-1:])
         return next((len(begin) for begin in begins if text.startswith(begin)), None)
 
     def _with_mark(self, shown: list[Message], turn: int) -> str:
         """The conversation with a mark as the content of one turn, without its thinking and calls."""
-        own = ("reasoning_content", "tool_calls")
+        own = ("reasoning_content", "thinking", "tool_calls")
         message = {k: v for k, v in shown[turn].items() if k not in own} | {"content": _MARK}
         return self._rendered([*shown[:turn], message, *shown[turn + 1 :]])[0]
 
     def _end(self, text: str, start: int, limit: int | None, message: Message) -> int | None:
         """The character behind a turn; None where it cannot be located. limit: where the next turn begins."""
+        if self._harmony:
+            return turn_end(text, start, limit)
         end = self.ends[0 if limit is None else 1]
         place = text.rfind(end, start) if limit is None else text.find(end, start, limit)
         if end and place >= 0:
@@ -253,13 +283,18 @@ class Template:
         place = text.find(content, start, limit)
         return place + len(content) if content and place >= 0 else None
 
+    def _in_fields(self, messages: Sequence[Message]) -> list[Message]:
+        return in_fields(messages, self._source) if self._harmony else list(messages)
+
     def _rendered(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
         """(the text, the characters that the template marks)."""
         arguments = {**self._tokenizer.special_tokens_map, **self._options, **how}
-        own = self._source == CHAT
+        own = self._source in (CHAT, HARMONY)
         try:  # another template is a program that came with the model
             with nullcontext() if own else deadline(DEADLINE):
-                rendered: Any = render_jinja_template([list(messages)], chat_template=self._source, **arguments)
+                rendered: Any = render_jinja_template(
+                    [self._in_fields(messages)], chat_template=self._source, **arguments
+                )
         except Late:
             raise FieldMistake(
                 "model",

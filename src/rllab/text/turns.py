@@ -16,7 +16,7 @@ from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.sharding import apart
 from rllab.text.calls import message_of
 from rllab.text.chat import prompt_ids, prompt_texts, reply_ids
-from rllab.text.conversations import Message, read_messages, read_tools
+from rllab.text.conversations import Message, called, read_messages, read_tools
 from rllab.text.models import LanguageModel
 from rllab.text.sampler import Completion, Sampling, Uniforms, completion_text, generate
 
@@ -103,7 +103,7 @@ def _replied(lm: LanguageModel, task: Any, row: Row, conversation: Conversation,
     if not reply:
         return False
     ended = completion.ids[-1] in lm.stop_ids or str(lm.tokenizer.decode(completion.ids)).endswith(lm.turn_ends or "\0")
-    ids = reply_ids(lm.tokenizer, reply, row, ended=ended)
+    ids = reply_ids(lm.tokenizer, reply, row, ended=ended, calls=called(conversation.messages[-1]))
     if len(completion.ids) + len(ids) >= budget:
         completion.finished = False
         return False
