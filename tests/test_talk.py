@@ -60,7 +60,7 @@ def test_channels_are_folded_as_tags_are() -> None:
     )
     assert fold(thought + final) == ("[thought 5 words] #### 5", "2 + 3 = 5")
     assert fold(thought) == fold(thought[:-7]) == ("[thought 5 words, and did not finish]", "2 + 3 = 5")
-    assert fold(final + "<|return|>") == ("#### 5", "") and fold("<|channel|>fin") == ("", "")
+    assert fold(final + "<|return|>") == ("#### 5", "") and fold("<|channel|>fin") == ("<|channel|>fin", "")
     call = "<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{}<|call|>"
     says = "<|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
     assert fold(thought + says + call) == ("[thought 5 words] I look. to=functions.f {}", "2 + 3 = 5")

@@ -99,6 +99,8 @@ def parts(completion: str) -> list[tuple[bool, str]]:
         pieces.append((False, before))
         thinking, _, completion = rest.partition(END_THINK)
         pieces.append((True, thinking))
+    if is_harmony(completion) and not pieces:  # it has no message that could be read
+        pieces = [(False, completion)]
     return [(thinking, text) for thinking, text in pieces if text.strip()]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rllab.core.harmony import END
 from rllab.evals.asked import Asked
 from rllab.evals.items import Item, Items
 from rllab.evals.prompts import Prompt, prompts, room
@@ -140,7 +141,9 @@ def continued(replies: Replies, style: Style, chains: Sequence[Chain], extend: s
         left = chain.limit - len(ids) if chain.finished else 0
         calls.append(Call((*chain.prompt.ids, *ids), chain.sample, left))
     longest = max((call.limit for call in calls), default=0)
-    sampling = Sampling(max_new_tokens=longest, temperature=style.temperature, top_p=style.top_p, stop=style.stop)
+    asks = lm.harmony and any(chain.prompt.trigger for chain in chains)  # for the answer, behind the channel `analysis`
+    stop = (*style.stop, END) if asks else style.stop
+    sampling = Sampling(max_new_tokens=longest, temperature=style.temperature, top_p=style.top_p, stop=stop)
     drawn = iter(replies([call for call in calls if call.limit > 0], sampling))
     more = []
     for chain, ids, call in zip(chains, begun, calls, strict=True):
@@ -148,7 +151,7 @@ def continued(replies: Replies, style: Style, chains: Sequence[Chain], extend: s
             more.append(chain if chain.ids or extend else replace(chain, finished=not style.points[-1][0]))
             continue
         reply = next(drawn)
-        kept, rest = _until_end(lm, call.prompt, reply, style.stop)
+        kept, rest = _until_end(lm, call.prompt, reply, stop)
         more.append(replace(chain, ids=ids + kept, rest=rest, sampled=chain.sampled + len(reply.ids),
                             finished=reply.finished))  # fmt: skip
     return more

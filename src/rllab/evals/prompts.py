@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rllab.core.errors import Mistake
-from rllab.core.messages import opening_of
+from rllab.core.messages import END_THINK, THINK, opening_of
 from rllab.evals.items import Item, Items
 from rllab.evals.style import Style, filled, of_kind
+from rllab.text.channels import ANALYSIS, FINAL, HARMONY, TO_FINAL
 from rllab.text.chat import ids_behind, prompt_ids, prompt_texts
 from rllab.text.models import LanguageModel
 from rllab.text.tokenizers import CHAT
@@ -33,8 +34,8 @@ class Prompt:
 
 
 def has_styles(lm: LanguageModel) -> bool:
-    """Whether the model's chat template is the lab's own, which has the styles direct, think and free."""
-    return bool(lm.tokenizer.chat_template == CHAT)
+    """Whether the model's chat template is one of the lab's own, which have the styles direct, think and free."""
+    return lm.tokenizer.chat_template in (CHAT, HARMONY)
 
 
 def prompts(lm: LanguageModel, style: Style, task: Items) -> list[Prompt]:
@@ -101,11 +102,27 @@ def _prompt(lm: LanguageModel, style: Style, item: Item, text: str, ids: list[in
     if has_styles(lm):
         reply, trigger = style.template_reply, style.template_trigger
     opening = opening_of(text)
-    if reply and (lm.tokenizer.chat_template is None or has_styles(lm)):
+    if lm.harmony:
+        answers = bool(choices) or style.template_style == "direct"
+        reply, trigger = _in_channels(reply, trigger, opening, answers=answers)
+    elif reply and (lm.tokenizer.chat_template is None or has_styles(lm)):
         reply = f" {reply}"
     if reply:
         ids, text = ids + ids_behind(lm.tokenizer, text, reply), text + reply
     return Prompt(text, ids, opening + reply, trigger, choices)
+
+
+def _in_channels(reply: str, trigger: str, opening: str, *, answers: bool) -> tuple[str, str]:
+    """(the begin of the reply, the trigger) in Harmony's channels: reasoning in `analysis`, an answer in `final`.
+
+    opening: the channel that the template has begun. answers: the reply is an answer, unless a trigger follows. Where
+    it has no begin and is neither, the model chooses the channel.
+    """
+    reply = reply.replace(THINK, "").strip()
+    if not opening and (reply or trigger or answers):
+        reply = (ANALYSIS if trigger or not answers else FINAL) + reply
+    between = "" if opening == FINAL else TO_FINAL
+    return reply, between + trigger.replace(END_THINK, "").strip() if trigger else ""
 
 
 def room(lm: LanguageModel) -> int | None:

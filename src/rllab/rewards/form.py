@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rllab.core.messages import END_THINK, THINK, last_text
+from rllab.core.harmony import Parser, is_harmony
+from rllab.core.messages import END_THINK, THINK, last_text, parts
 from rllab.core.ranges import Count
 
 _NO_TAG = f"(?:(?!{THINK}|{END_THINK}).)*"
@@ -17,9 +18,23 @@ def format(
     *,
     pattern: str = _THINKS,  # regular expression; by default one closed thought and an answer behind it
 ) -> list[float]:
-    """1 where the whole completion matches a regular expression (of Python's, `.` is any character), else 0."""
-    wanted = re.compile(pattern, re.DOTALL)
-    return [float(wanted.fullmatch(text) is not None) for text in map(last_text, completions)]
+    """1 where the whole completion matches a regular expression (of Python's, `.` is any character), else 0.
+
+    By default a text in Harmony matches with one thought in `analysis`, an answer in `final`, and nothing out of order.
+    """
+    wanted, texts = re.compile(pattern, re.DOTALL), map(last_text, completions)
+    return [float(wanted.fullmatch(_tagged(t) if pattern == _THINKS else t) is not None) for t in texts]
+
+
+def _tagged(text: str) -> str:
+    """A text in Harmony with tags around its thinking, "" where it is out of order; any other text as it is."""
+    if not is_harmony(text):
+        return text
+    parser = Parser()
+    parser.feed(text)
+    parser.finish()
+    each = [] if parser.faults else parts(text)
+    return "".join(f"{THINK}{part}{END_THINK}" if thinking else part for thinking, part in each)
 
 
 def repetition(
