@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from rllab.board.pages import render as page
 from rllab.cli.talk import talk
 from rllab.core.errors import Mistake
-from rllab.core.harmony import HarmonyMessage, answer_of
-from rllab.core.messages import thinks
+from rllab.core.harmony import HarmonyMessage
+from rllab.core.messages import answer_of, thinks
 from rllab.core.recipe import read_recipe
 from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer

@@ -4,7 +4,7 @@ import json
 import re
 from typing import NamedTuple
 
-from rllab.core.harmony import answer_of, channels_of, is_harmony
+from rllab.core.messages import answer_of, channels_of, is_harmony
 
 
 class NotCommitted(Exception):

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rllab.core.errors import Mistake
-from rllab.core.harmony import is_harmony
-from rllab.core.messages import END_THINK, THINK, parts, thinks, visible
+from rllab.core.messages import END_THINK, THINK, is_harmony, parts, thinks, visible
 from rllab.text.models import LanguageModel
 from rllab.text.open import open_model
 from rllab.text.reply import Message, base_of, recipe_of, reply

@@ -279,43 +279,6 @@ def parse(text: str, role: str = "assistant", strict: bool = False) -> list[Harm
     return parser.messages
 
 
-def is_harmony(text: str) -> bool:
-    """Whether a text is in the format: it names a channel."""
-    return CHANNEL in text
-
-
-def own_messages(text: str) -> list[HarmonyMessage]:
-    """The messages of the assistant's turn that a text begins with, and of the tools that it calls.
-
-    A turn ends with `<|return|>`, and before a message of anyone else: what a model writes behind that is not its turn.
-    """
-    own = list[HarmonyMessage]()
-    for message in parse(text):
-        if message.role not in ("assistant", "tool"):
-            if any(m.role == "assistant" for m in own):
-                break
-            continue  # the prompt, which is in the text
-        own.append(message)
-        if message.end == RETURN:
-            break
-    return own
-
-
-def answer_of(text: str) -> str | None:
-    """The answer in a text: the content of the last message in the channel `final`; None without one.
-
-    >>> answer_of("<|channel|>analysis<|message|>4?<|end|><|start|>assistant<|channel|>final<|message|>5<|return|>")
-    '5'
-    """
-    finals = [m.content for m in own_messages(text) if m.is_final]
-    return finals[-1] if finals else None
-
-
-def channels_of(text: str) -> list[str]:
-    """The channels in which the assistant writes in a text, each once."""
-    return list(dict.fromkeys(m.channel for m in own_messages(text) if m.role == "assistant" and m.channel))
-
-
 def _held_back(text: str) -> int:
     """How many characters at the end of a text may begin a special token."""
     first = text.rfind("<", max(0, len(text) - _LONGEST + 1))

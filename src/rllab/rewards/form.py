@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rllab.core.harmony import Parser, is_harmony
-from rllab.core.messages import END_THINK, THINK, last_text, parts
+from rllab.core.harmony import Parser
+from rllab.core.messages import END_THINK, THINK, is_harmony, last_text, parts
 from rllab.core.ranges import Count
 
 _NO_TAG = f"(?:(?!{THINK}|{END_THINK}).)*"

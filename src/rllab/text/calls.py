@@ -21,7 +21,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from rllab.core.errors import FieldMistake
-from rllab.core.harmony import is_harmony
+from rllab.core.messages import is_harmony
 from rllab.text.channels import message_from
 from rllab.text.conversations import Message, called, options_of
 from rllab.text.template import Template

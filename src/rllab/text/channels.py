@@ -26,10 +26,8 @@ from rllab.core.harmony import (
     SPECIALS,
     START,
     HarmonyMessage,
-    is_harmony,
-    own_messages,
 )
-from rllab.core.messages import END_THINK, parts
+from rllab.core.messages import END_THINK, is_harmony, own_messages, parts
 from rllab.text.conversations import Message, thinking
 
 HARMONY = (files("rllab.text") / "harmony.jinja").read_text(encoding="utf-8")
@@ -113,6 +111,12 @@ def _in_fields(message: Message, template: str) -> Message:
         thought, message = f"{thought}\n{message['content']}", message | {"content": ""}
     message = {k: v for k, v in message.items() if k not in ("reasoning_content", "thinking")}
     return message | ({"reasoning_content": thought, "thinking": thought} if thought.strip() else {})
+
+
+def call_turn(name: str, argument: str) -> Message:
+    """A message that calls a tool: in place of the model's own, where its result is rendered."""
+    function = {"name": name, "arguments": {"x": argument}}
+    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
 
 
 def turn_begin(text: str) -> int | None:

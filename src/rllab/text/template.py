@@ -18,7 +18,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from rllab.core.errors import FieldMistake
 from rllab.core.harmony import CALL, FUNCTIONS
 from rllab.core.messages import END_THINK, THINK, opening_of
-from rllab.text.channels import HARMONY, in_fields, speaks_harmony, stop_tokens, turn_begin, turn_end
+from rllab.text.channels import HARMONY, call_turn, in_fields, speaks_harmony, stop_tokens, turn_begin, turn_end
 from rllab.text.conversations import (
     Message,
     after_opening,
@@ -88,19 +88,16 @@ class Template:
         Raises:
             FieldMistake: the template leaves out the model's earlier turns, or the reply.
         """
-        turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
-        end = self.ends[1]
+        asked, turn, end = {"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}, self.ends[1]
         if self._harmony and reply[0]["role"] == "tool":  # whose result is headed by the name of the call
-            function = {"name": next(iter([*calls, *self._tools]), FUNCTIONS), "arguments": {"x": _MARK}}
-            turn[1] |= {"content": "", "tool_calls": [{"type": "function", "function": function}]}
-            end = CALL
-        before, mark, after = self.prompt([*turn, *reply]).rpartition(_MARK)
+            turn, end = call_turn(next(iter([*calls, *self._tools]), FUNCTIONS), _MARK), CALL
+        before, mark, after = self.prompt([asked, turn, *reply]).rpartition(_MARK)
         if end == CALL:  # behind the rest of the arguments
             rest, _, after = after.partition(CALL)
             before, after = before + mark + rest, CALL + after
         for i, message in enumerate(reply):
             if message["content"].strip() not in after and _NEXT not in self.prompt(
-                [*turn, *reply[:i], message | {"content": _NEXT}, *reply[i + 1 :]]
+                [asked, turn, *reply[:i], message | {"content": _NEXT}, *reply[i + 1 :]]
             ):
                 raise FieldMistake("model", f"its chat template leaves out a reply of the role {message['role']!r}: "
                                    "let the task reply as the user")  # fmt: skip
