@@ -6,6 +6,8 @@ from rllab.core.errors import Mistake
 from rllab_envs.tasks.calculator import Calculator as calculator
 from rllab_envs.tasks.countdown import Countdown as countdown
 from rllab_envs.tasks.dataset import Dataset as dataset
+from rllab_envs.tasks.earth import Earth as earth
+from rllab_envs.tasks.earth import Planets as planets
 from rllab_envs.tasks.guessing import Guessing as guessing
 from rllab_envs.tasks.paren_sums import ParenSums as paren_sums
 from rllab_envs.tasks.pocket import Pocket as pocket
@@ -34,6 +36,7 @@ __all__ = [
     "coin_flip",
     "countdown",
     "dataset",
+    "earth",
     "gsm8k",
     "guessing",
     "hanoi",
@@ -42,6 +45,7 @@ __all__ = [
     "llmbar",
     "math500",
     "paren_sums",
+    "planets",
     "pocket",
     "proving",
     "reasoning_gym",

@@ -7,6 +7,7 @@ import warnings
 from typing import NoReturn
 
 from rllab.cli import (  # noqa: F401 - adds their verbs
+    earth,
     evaluation,
     export,
     fetch,

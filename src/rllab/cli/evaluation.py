@@ -74,7 +74,7 @@ def evaluation(
     changes = {name: value for name, value in given.items() if value is not None}
     tasks = [open_items(name, limit, salt) for name in expand(_named(task))]
     styles = [read_style(name, changes) for name in _named(style or ["audit" if audit else _fitting(tasks)])]
-    _check_outputs(out, figure, task)
+    check_outputs(out, figure, task)
     kept = cache_folder() if cache else None
     file = Path(out) if out else None
     plan = Plan(checkpoints(models, runs), tasks, styles, runs, kept, file, seed, _say, stop, hide_gold)
@@ -91,7 +91,7 @@ def evaluation(
         _run(plan, evaluate, show, draw, figure, as_json)
 
 
-def _check_outputs(out: str, figure: str, tasks: list[str]) -> None:
+def check_outputs(out: str, figure: str, tasks: list[str]) -> None:
     """Raises a Mistake where a file cannot be written, before the work."""
     if figure and Path(figure).suffix not in (".svg", ".png", ".pdf"):
         raise Mistake(f"--figure {figure}: name a file that ends with .svg, .png or .pdf")

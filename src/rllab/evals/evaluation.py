@@ -97,7 +97,7 @@ def each_model(
 
         for model in plan.models:
             try:
-                lm, content = _open(model, plan.runs)
+                lm, content = open_evaluated(model, plan.runs)
             except Mistake as error:
                 faults.append(str(error) if str(error).startswith(model) else f"{model}: {error}")
                 continue
@@ -135,7 +135,7 @@ def checkpoints(words: Sequence[str], runs: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _open(name: str, runs: Path) -> tuple[LanguageModel, str]:
+def open_evaluated(name: str, runs: Path) -> tuple[LanguageModel, str]:
     """Returns a model on the fastest device, and the hash of its content.
 
     What its generation config says of sampling and of stop tokens does not count.
