@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the pictures of README.md anew: docs/figures.sh [RUNS]
+# Makes the pictures of README.md and docs/ anew: docs/figures.sh [RUNS]
 #
 # It trains what is not there yet (about 20 minutes on two cores) and needs chromium for the picture of the board.
 set -euo pipefail
@@ -9,4 +9,7 @@ runs=${1:-runs}
 ./lab python docs/figures.py "$runs"
 ./lab eval run:pocket --task pocket --style '{name: budget, budgets: [0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48]}' \
     --runs "$runs" --figure docs/budget.svg
-ls -l docs/capstones.svg docs/board.webp docs/budget.svg
+./lab train earth-lora --runs "$runs" --name earth-lora-1
+./lab earth earth-lora-1@* --step 3 --runs "$runs" --figure "$runs/earth.png"
+./lab python -c "from PIL import Image; Image.open('$runs/earth.png').convert('RGB').save('docs/earth.webp', quality=70, method=6)"
+ls -l docs/capstones.svg docs/board.webp docs/budget.svg docs/earth.webp

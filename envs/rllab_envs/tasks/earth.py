@@ -78,7 +78,7 @@ def cells_of(split: str) -> np.ndarray:
 
 
 def drawn_cells(count: int, split: str, rng: np.random.Generator) -> np.ndarray:
-    """Draws different cells of a split, `row * 360 + column` [count], each with a probability proportional to its area.
+    """Draws different cells of a split, `row * 360 + column` [N], each with a probability proportional to its area.
 
     Systematic sampling: equal steps through the areas of the cells in a random order.
 

@@ -29,7 +29,7 @@ def earth(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Map where a language model believes land to be, and score the map.
+    """Map where a language model sees land, and score the map.
 
     For each cell of one degree, the probabilities of 'Land' and 'Water' as the next token. Accuracy and Brier score are
     by area; always 'Water' is right on 71 %.

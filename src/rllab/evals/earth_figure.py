@@ -20,7 +20,7 @@ _ABREAST = 3  # most maps in a row
 
 
 def draw(maps: Sequence[EarthMap], mask: np.ndarray, path: Path) -> None:
-    """Draws maps to a file: .svg, .png or .pdf.
+    """Draws maps to a file: .svg, .png or .pdf. mask: bool [180, 360].
 
     Raises:
         Mistake: matplotlib is not installed, or does not write such files.
