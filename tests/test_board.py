@@ -69,7 +69,17 @@ def test_nothing_is_answered_without_the_token(runs: Path, board: Callable[..., 
 def test_paths_outside_of_the_runs_are_refused(runs: Path, board: Callable[..., str]) -> None:  # noqa: F811
     address = board(runs)
     made_run(runs.parent / "secret")
-    for name in ("../secret", "..%2Fsecret", "/etc", "", ".", "%00", str(runs.parent / "secret").replace("/", "%2F")):
+    shutil.copy(runs.parent / "secret/recipe.yaml", runs.parent)  # so that `..` is a run
+    for name in (
+        "../secret",
+        "..%2Fsecret",
+        "/etc",
+        "",
+        ".",
+        "..",
+        "%00",
+        str(runs.parent / "secret").replace("/", "%2F"),
+    ):
         for page in ("view", "samples", "curves.json", "exchange.json"):
             assert request(address, f"/{page}?run={name}", Cookie=cookie(address))[0] == 404
     for path in ("/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py", "/static//etc/passwd"):

@@ -92,6 +92,11 @@ def test_a_card_has_the_numbers_that_were_known_at_its_checkpoint(tmp_path: Path
     assert {n.split for n in early.each} == {"validation"} and late.each[0].split == "test"
     share = next(n for n in early.each if n.name == "eval/cot")
     assert share.interval == wilson(round(4 * share.value), 4) and share.rows == 4
+    recipe = tmp_path / "runs/x/recipe.yaml"
+    recipe.write_text(re.sub("(eval|headline)_rows: .*", r"\1_rows: 1000", recipe.read_text()))
+    fewer = known_numbers(folder, 4).each  # than were asked for
+    assert {n.rows for n in fewer if n.rows} == {4}
+    assert fewer[0].interval == late.each[0].interval and late.each[0].rows and not fewer[0].rows
     assert next(n for n in early.each if n.name == "eval/nll").interval is None
     model = tmp_path / "runs/x/checkpoints/00000002"
     assert origin(model) is not None and origin(tmp_path) is None

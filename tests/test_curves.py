@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import read_jsonl, smoke_runs
 from typer.testing import CliRunner
 
 from rllab.cli import app
+from rllab.evals.curves import draw
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_a_long_run_is_shown_on_one_screen(tmp_path: Path) -> None:
 
 def test_seeds_are_drawn_as_their_interquartile_mean_with_an_interval(tmp_path: Path) -> None:
     from rllab.core.run import RunFolder
-    from rllab.evals.curves import by_seed
+    from rllab.evals.run_groups import by_seed, names_of
 
     smoke_runs(tmp_path, "cartpole")
     for seed in (1, 2):
@@ -77,10 +79,27 @@ def test_seeds_are_drawn_as_their_interquartile_mean_with_an_interval(tmp_path: 
         recipe = tmp_path / f"cartpole-s{seed}/recipe.yaml"
         recipe.write_text(recipe.read_text().replace("seed: 0", f"seed: {seed}"))
     names = ("cartpole-s1", "cartpole", "cartpole-s2")
-    assert by_seed([RunFolder(tmp_path / n) for n in names]) == {"cartpole": list(names)}
+    assert names_of(by_seed([RunFolder(tmp_path / n) for n in names])) == {"cartpole*": list(names)}
     figure = tmp_path / "curves.svg"
     done = curves(tmp_path, *names, "--of", "eval/return", "--figure", str(figure))
     assert done.exit_code == 0 and f"{figure} is written" in done.stderr
     text = figure.read_text()
-    assert "interquartile mean of 3 seeds, 95 % interval" in text and "cartpole: eval/return over step" in text
+    assert "interquartile mean of 3 seeds, 95 % interval" in text and "cartpole*: eval/return over step" in text
     assert "FillBetween" in text
+
+
+def test_seeds_have_a_mean_over_an_axis_on_which_they_share_nothing(tmp_path: Path) -> None:
+    """Over seconds every run has places of its own, and the curves are interpolated."""
+    from rllab.evals.curves import _together
+
+    one, two = np.array([[1.0, 3, 5], [0, 2, 4]]), np.array([[2.0, 4, 6], [10, 20, 30]])
+    x, values = _together([one, two], shared=False)
+    assert x.tolist() == [2, 3, 4, 5] and values.tolist() == [[1, 10], [2, 15], [3, 20], [4, 25]]
+    assert not len(_together([one, two], shared=True)[0])
+    assert not len(_together([one, two[:, ::-1]], shared=False)[0]), "it is no axis"
+    rows = [{"run": n, "time/total": x, "a": y} for n, c in (("p", one), ("q", two)) for x, y in c.T.tolist()]
+    draw(rows, {"seeds": ["p", "q"]}, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert "interquartile mean of 2 seeds" in text and "FillBetween" in text
+    draw([r | {"time/total": -r["time/total"]} for r in rows], {"seeds": ["p", "q"]}, tmp_path / "a.svg")
+    assert "2 seeds, which have no place in common" in (tmp_path / "a.svg").read_text()

@@ -2,11 +2,16 @@
 
 import json
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from rllab.board.columns import Columns
 from rllab.board.follow import Follower
+from rllab.board.sinks import numbers
 from rllab.core.logs import Log
 
 
@@ -40,6 +45,37 @@ def test_garbage_is_counted_and_costs_its_lines_alone(tmp_path: Path) -> None:
     path.write_bytes(lines(1).encode() + b'\xff\xfe\n\n[1]\n{"loss": 1}\n' + b"[" * 100_000 + b"\n" + lines(2).encode())
     follower = Follower(path)
     assert steps(follower) == [1, 2] and follower.unreadable == 5
+
+
+def test_numbers_that_nothing_can_hold_are_garbage(tmp_path: Path) -> None:
+    """They are JSON, and a whole number in Python has no largest one."""
+    path, huge = tmp_path / "metrics.jsonl", "9" * 400
+    write(path, f'{lines(1)}{{"step": 2, "loss/total": {huge}}}\n{{"step": {huge}}}\n{{"step": {2**63}}}\n{lines(3)}')
+    columns = Columns(tmp_path)
+    columns.refresh()
+    assert columns.curve("loss/total")[0].tolist() == [1, 3] and columns.unreadable == 3
+    assert list(numbers({"step": 4, "a": 2**63})) == [("a", 2.0**63)], "a large one is kept"
+
+
+def test_a_curve_is_read_while_another_thread_refreshes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, columns, failed = tmp_path / "metrics.jsonl", Columns(tmp_path), list[BaseException]()
+    write(path, lines(1, 2))
+    columns.refresh()
+    monkeypatch.setattr(threading, "excepthook", lambda about: failed.append(about.exc_value))
+    other, copied = threading.Thread(target=columns.refresh), np.array
+
+    def slow(values: Any, kind: Any) -> np.ndarray:
+        with memoryview(values):  # as numpy holds it while it copies
+            if other.ident is None:
+                write(path, lines(3))
+                other.start()
+            other.join(0.2)
+            return copied(values, kind)
+
+    monkeypatch.setattr(np, "array", slow)
+    assert [len(part) for part in columns.curve("loss/total")] == [2, 2]
+    other.join()
+    assert not failed and [len(part) for part in columns.curve("loss/total")] == [3, 3]
 
 
 def test_one_can_begin_at_an_offset(tmp_path: Path) -> None:

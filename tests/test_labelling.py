@@ -47,15 +47,15 @@ def completions(prompt: str, row: int, *texts: str, **more: Any) -> list[dict[st
 def test_pairs_of_one_run_are_the_completions_of_a_group(tmp_path: Path) -> None:
     rows = [*completions("1 + 1", 0, "3", "2", "2", gold=0.5), *completions("2 + 2", 1, "4"), {"better": "x"}]
     run = samples(tmp_path, "grpo-1", *rows)
-    pairs = of_runs([run], None, 10, 0)
+    pairs = of_runs([run], [None], 10, 0)
     assert [(r["prompt"], r["a"], r["b"], r["gold"], r["from"]) for r in pairs.rows] == [
         ("1 + 1", "2", "3", [0.5, 0.5], ["grpo-1", "grpo-1"])
     ]
     assert pairs.notes == ["1 pairs of equal answers are left out"]
     with pytest.raises(Mistake, match="grpo-2 have no two completions of one prompt; compare two runs"):
-        of_runs([samples(tmp_path, "grpo-2", *completions("1", 0, "1"))], None, 10, 0)
+        of_runs([samples(tmp_path, "grpo-2", *completions("1", 0, "1"))], [None], 10, 0)
     with pytest.raises(Mistake, match="has no samples of round 7"):
-        of_runs([run], 7, 10, 0)
+        of_runs([run], [7], 10, 0)
 
 
 def test_pairs_of_two_runs_are_of_the_same_row(tmp_path: Path) -> None:
@@ -65,15 +65,17 @@ def test_pairs_of_two_runs_are_of_the_same_row(tmp_path: Path) -> None:
     two = samples(
         tmp_path, "two", *completions("2 + 2", 1, "4", correct=True), *completions("3 + 3", 2, "6", correct=True)
     )
-    (row,) = of_runs([one, two], None, 10, 0).rows
+    (row,) = of_runs([one, two], [None, None], 10, 0).rows
     assert (row["a"], row["b"], row["gold"], row["from"]) == ("4", "5", [1.0, 0.0], ["two", "one"])
-    (other,) = of_runs([two, one], None, 10, 0).rows
+    (other,) = of_runs([two, one], [None, None], 10, 0).rows
+    with pytest.raises(Mistake, match="two has no samples of round 7"):
+        prepared(["one@1", "two@7"], tmp_path / "p.jsonl", "", tmp_path, pairs=9, overlap=0.0, seed=0, at=(None, None))
     assert other["pair"] == row["pair"]  # the same two answers are one pair, wherever they come from
 
 
 def test_an_answer_that_no_file_can_hold_is_labelled_all_the_same(tmp_path: Path) -> None:
     run = samples(tmp_path, "grpo-1", *completions("1 + 1", 0, "half of \ud83d", "2"))
-    page = Labelling(of_runs([run], None, 10, 0).rows, tmp_path / "p.jsonl", answers)
+    page = Labelling(of_runs([run], [None], 10, 0).rows, tmp_path / "p.jsonl", answers)
     assert len(judge(page, "ann", 1)) == 1 and read_labels(page.path).labels[0]["b"] == "half of ?"
 
 

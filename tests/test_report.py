@@ -69,6 +69,7 @@ def test_smoothing_is_the_mean_of_the_newest_values() -> None:
     values = np.array([1.0, 2, 6, 3, 10])
     assert smooth(values, 3).tolist() == pytest.approx([1, 1.5, 3, 11 / 3, 19 / 3])
     assert smooth(values, 1).tolist() == values.tolist() and smooth(values, 99)[-1] == values.mean()
+    assert smooth(np.array([1e17, 1, 1, 1]), 2)[2:].tolist() == [1, 1], "a peak costs later values no digits"
 
 
 def test_the_band_of_seeds_is_their_interquartile_mean() -> None:

@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 from rllab.cli import app
 from rllab.core.errors import Mistake
 from rllab.core.recipe import load_recipe
+from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
 from rllab.evals.run_comparison import compare_runs
+from rllab.evals.run_groups import by_seed
 from rllab.evals.run_record import flat
 from rllab.evals.run_values import HEADLINE, LAST, ROUNDS, Row
 
@@ -235,6 +237,18 @@ def test_runs_with_other_sources_are_not_grouped_by_seed(make: Make, tmp_path: P
         (make(name, seed, [1.0], {"gamma": 0.5} if name in "bc" else {}) / "sources").mkdir()
         (tmp_path / name / "sources/mine.py").write_text(code)
     assert [e.label for e in compare_runs(["a-s0", "a-s1", "b", "c"], tmp_path).entries] == ["a-s0", "a-s1", "b*"]
+
+
+def test_a_run_that_repeats_a_seed_is_no_further_seed(make: Make, tmp_path: Path) -> None:
+    for name, seed in (("a-s0", 0), ("a-s1", 1), ("again", 0), ("sent", 2)):
+        make(name, seed, [1.0], {"track": ["wandb"]} if name == "sent" else {})
+    make("fork", 3, [1.0, 2.0], forked="a-s3@1")
+    runs = [RunFolder(tmp_path / name) for name in ("a-s0", "a-s1", "again", "sent", "fork")]
+    assert [sorted(r.path.name for r in g.runs) for g in by_seed(runs)] == [
+        ["a-s0", "a-s1", "sent"],
+        ["again"],
+        ["fork"],
+    ]
 
 
 def test_runs_that_repeat_each_other_are_named(make: Make, tmp_path: Path) -> None:

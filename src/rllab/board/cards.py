@@ -7,11 +7,13 @@ know is the licence, whose line is left to be filled in.
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from rllab.core.errors import Mistake
@@ -99,10 +101,14 @@ def write_model(model: Path, out: Path) -> None:
             f"{run.path} holds adapters on a base that is on this machine alone, so nobody else could load them; "
             f"rllab merge {run.path.name}@{step} --out {out} writes the whole model, with its card"
         )
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.copytree(model, aside, ignore=shutil.ignore_patterns(*_NO_MODEL))
-    (aside / "README.md").write_text(card(run, step, aside, out.name), encoding="utf-8")
-    os.replace(aside, out)
+    text, aside = card(run, step, model, out.name), out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        shutil.copytree(model, aside, ignore=shutil.ignore_patterns(*_NO_MODEL))
+        (aside / "README.md").write_text(text, encoding="utf-8")
+        os.replace(aside, out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def card(run: RunFolder, step: int, folder: Path, name: str) -> str:
@@ -132,21 +138,29 @@ def known_numbers(run: RunFolder, step: int) -> Numbers:
     plain, status = run.plain(), run.status()
     rows = (row for row in run.metrics.backward() if row["step"] <= step and any(k.startswith("eval/") for k in row))
     row = next(rows, {"step": 0})
-    each = [_number(k, v, plain.get("eval_rows")) for k, v in row.items() if k.startswith("eval/")]
+    count = _evaluated(run, row["step"]) or None
+    each = [_number(k, v, count) for k, v in row.items() if k.startswith("eval/")]
     headline = status.get("headline")
     if headline and status.get("state") == "done" and status.get("step") == step:
-        low, high = headline["interval"]
-        final = Number(headline["name"], headline["value"], "test", (low, high), plain.get("headline_rows"))
-        each = [final, *each]
+        final = _number(headline["name"], headline["value"], plain.get("headline_rows"), "test")
+        # a test split with fewer rows than were asked for has another interval
+        of_all = final.interval is not None and np.allclose(final.interval, headline["interval"])
+        each = [replace(final, interval=headline["interval"], rows=final.rows if of_all else None), *each]
     return Numbers(row["step"], each)
 
 
-def _number(name: str, value: float, rows: int | None) -> Number:
-    """A metric of an evaluation; a share of rows has an interval."""
+def _evaluated(run: RunFolder, step: int) -> int:
+    """On how many rows round `step` was evaluated: those of its samples, since a task may have fewer than eval_rows."""
+    samples = run.samples_of(step, lambda s: s.get("split", "validation") == "validation")
+    return max(Counter(str(sample.get("style")) for sample in samples).values(), default=0)
+
+
+def _number(name: str, value: float, rows: int | None, split: str = "validation") -> Number:
+    """A metric of an evaluation; a share of rows has an interval. rows: None if their number is not known."""
     right = value * (rows or 0)
     if rows is None or name.removeprefix("eval/") not in OF_ROWS or abs(right - round(right)) > 1e-6:
-        return Number(name, value, "validation")
-    return Number(name, value, "validation", wilson(round(right), rows), rows)
+        return Number(name, value, split)
+    return Number(name, value, split, wilson(round(right), rows), rows)
 
 
 def base_of(run: RunFolder) -> str | None:

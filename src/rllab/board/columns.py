@@ -17,9 +17,13 @@ MOST_VALUES = 4_000_000  # that a `Store` holds, of 16 bytes each
 
 
 class Columns:
-    """The metrics of one run, as far as its metrics.jsonl is written. A value that is no finite number is left out."""
+    """The metrics of one run, as far as its metrics.jsonl is written. A value that is no finite number is left out.
+
+    Threads may share it: one may read curves while another refreshes them.
+    """
 
     def __init__(self, run: Path) -> None:
+        self._lock = Lock()  # an array cannot grow while it is copied
         self._follower, self._restarts = Follower(run / "metrics.jsonl"), 0
         self._rounds: dict[str, array[int]] = {}
         self._values: dict[str, array[float]] = {}
@@ -42,6 +46,10 @@ class Columns:
 
     def refresh(self) -> None:
         """Reads what was written since the last call."""
+        with self._lock:
+            self._read()
+
+    def _read(self) -> None:
         rows = self._follower.rows()
         if self._follower.restarts != self._restarts:
             self._restarts = self._follower.restarts
@@ -67,8 +75,9 @@ class Columns:
 
     def curve(self, metric: str) -> Curve:
         """A metric over rounds; empty arrays where it was not measured."""
-        rounds, values = self._rounds.get(metric, array("q")), self._values.get(metric, array("d"))
-        return np.array(rounds, np.int64), np.array(values, np.float64)
+        with self._lock:
+            rounds, values = self._rounds.get(metric, array("q")), self._values.get(metric, array("d"))
+            return np.array(rounds, np.int64), np.array(values, np.float64)
 
     def pairs(self, x: str, y: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(rounds, values of x, values of y), each [N], in the rounds that measured both."""
@@ -99,9 +108,8 @@ def smooth(values: np.ndarray, span: int) -> np.ndarray:
     """The mean of each value [N] with the `span` - 1 values before it, of the first ones with those that there are."""
     if span < 2 or not len(values):
         return values
-    sums = np.cumsum(values)
-    ahead = np.concatenate([np.zeros(min(span, len(sums))), sums[:-span]])
-    return (sums - ahead) / np.minimum(np.arange(1, len(sums) + 1), span)  # type: ignore[no-any-return]
+    sums = np.convolve(values, np.ones(min(span, len(values))))[: len(values)]  # a running sum keeps a peak's error
+    return sums / np.minimum(np.arange(1, len(sums) + 1), span)
 
 
 def thin(curve: Curve, pixels: int) -> Curve:

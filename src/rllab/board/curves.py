@@ -12,7 +12,7 @@ from rllab.board.columns import Curve, Store, rounded, smooth, thin
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
-from rllab.evals.run_groups import Group
+from rllab.evals.run_groups import Group, names_of
 
 AXES = ("time/total", "env/steps")  # and all that begin with data/: what is counted from the start of a run
 FIRST = (
@@ -60,11 +60,6 @@ def _expected(run: RunFolder) -> list[str]:
         return []
 
 
-def labelled(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """The names of the runs of each group, by its label."""
-    return {group.label: [run.path.name for run in group.runs] for group in groups}
-
-
 def charts(groups: Sequence[Group], store: Store, metrics: Sequence[str], pixels: int, span: int = 1) -> dict[str, Any]:
     """The curves of metrics over rounds, and what leads from rounds to other axes, as plain data for JSON.
 
@@ -76,7 +71,7 @@ def charts(groups: Sequence[Group], store: Store, metrics: Sequence[str], pixels
         number of lines; `version`: a text that changes where a run has new rows.
     """
     runs = [run for group in groups for run in group.runs]
-    now, labels = version(runs), labelled(groups)
+    now, labels = version(runs), names_of(groups)
     curves: dict[str, dict[str, Curve]] = {metric: {} for metric in metrics}
     axes: dict[str, dict[str, Any]] = {}
     rows: dict[str, int] = {}

@@ -25,17 +25,18 @@ class Pairs:
     notes: list[str] = field(default_factory=list)
 
 
-def of_runs(runs: Sequence[RunFolder], step: int | None, count: int, seed: int) -> Pairs:
+def of_runs(runs: Sequence[RunFolder], steps: Sequence[int | None], count: int, seed: int) -> Pairs:
     """At most `count` pairs of completions of the same prompt, drawn by the seed: within one run, or of two runs.
 
-    Of one run these are the completions of a group; of two runs those of the same row of the task. step: the round
-    whose samples count; by default the last one of each run that has some.
+    Of one run these are the completions of a group; of two runs those of the same row of the task. steps: of each run
+    the round whose samples count; None: the last one that has some.
 
     Raises:
         Mistake: there is none.
     """
-    samples = [list(run.samples_of(step, lambda s: "completion" in s))[::-1] for run in runs]
-    for run, own in zip(runs, samples, strict=True):
+    each = zip(runs, steps, strict=True)
+    samples = [list(run.samples_of(step, lambda s: "completion" in s))[::-1] for run, step in each]
+    for run, step, own in zip(runs, steps, samples, strict=True):
         if not own:
             at = f" of round {step}" if step is not None else ""
             raise Mistake(f"{run.path} has no samples{at} with completions; language models write them (eval_every)")

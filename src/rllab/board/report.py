@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from rllab.board.columns import Store
 from rllab.board.comparison import compared
-from rllab.board.curves import charts, exchange, labelled, numbers, panels
+from rllab.board.curves import charts, exchange, numbers, panels
 from rllab.board.figures import check_axis, write_figures
 from rllab.board.pages import inlined, records, render, reward_ranges, table_rows
 from rllab.board.samples import Samples
@@ -18,7 +18,7 @@ from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
 from rllab.evals.diagnosis import diagnose
 from rllab.evals.figures import need_matplotlib
-from rllab.evals.run_groups import Group, by_seed
+from rllab.evals.run_groups import Group, by_seed, names_of
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js", "report.js")
 POINTS = 100_000  # in the curves of a report, of about 6 bytes each
@@ -79,7 +79,7 @@ class Report:
     def write_figures(self, folder: Path, over: str = "step") -> list[Path]:
         """Writes the curves that stand first as PDF, SVG and PNG, and returns the files."""
         folder.mkdir(parents=True, exist_ok=True)
-        return write_figures(self.runs, labelled(self.groups), self._panels, self._store, folder, over)
+        return write_figures(self.runs, names_of(self.groups), self._panels, self._store, folder, over)
 
 
 def report(runs: Sequence[RunFolder]) -> str:

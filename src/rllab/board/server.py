@@ -64,7 +64,7 @@ class Board:
         Raises:
             HTTPException: there is none. A path is no name.
         """
-        if not name or Path(name).name != name or not (self.runs / name / "recipe.yaml").is_file():
+        if name in ("", "..") or Path(name).name != name or not (self.runs / name / "recipe.yaml").is_file():
             raise HTTPException(404, f"there is no run {name!r} in {self.runs}")
         return RunFolder(self.runs / name)
 

@@ -111,12 +111,12 @@ def _pairs(
         return of_file(Path(source[0]))
     named = [parse_run(name) for name in source]
     folders = [find_run(name, runs) for name, _ in named]
-    at = step if step is not None else named[0][1]
+    steps = [step if step is not None else own for _, own in named]
     if len(folders) == 1 and "env" in folders[0].plain():
         from rllab.board.clip_pairs import of_control_run
 
-        return of_control_run(folders[0].path, at, count, length, seed, folder)
-    return of_runs(folders, at, count, seed)
+        return of_control_run(folders[0].path, steps[0], count, length, seed, folder)
+    return of_runs(folders, steps, count, seed)
 
 
 def _report(path: Path, as_json: bool) -> None:

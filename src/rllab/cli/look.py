@@ -134,7 +134,8 @@ def curves(
     """
     from rllab.cli.tables import table
     from rllab.core.run import find_run
-    from rllab.evals.curves import by_seed, draw, of_runs, thin
+    from rllab.evals.curves import draw, of_runs, thin
+    from rllab.evals.run_groups import by_seed, names_of
 
     folders = [find_run(name, runs) for name in run]
     metrics = of or list(folders[0].plain().get("expect") or ())
@@ -144,7 +145,7 @@ def curves(
     if len(shown) < len(rows):
         print(f"({len(shown)} of {len(rows)} rows; --all shows every row)", file=sys.stderr)
     if figure:
-        draw(rows, by_seed(folders), Path(figure))
+        draw(rows, names_of(by_seed(folders)), Path(figure))
         print(f"{figure} is written", file=sys.stderr)
 
 

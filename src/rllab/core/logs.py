@@ -6,6 +6,7 @@ warning that names it.
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from rllab.core.errors import MachineFault
 
 Row = dict[str, Any]
 _BLOCK = 1 << 16  # bytes read at a time from the end of a file
+_MOST_STEP = 2**63 - 1
+_LONG = sys.float_info.max_10_exp  # a shorter line has no whole number beyond the floats
 
 
 class Log:
@@ -143,9 +146,12 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def parsed(line: bytes) -> Row | None:
-    """The row in a line; None if it is not a JSON object with a step."""
+    """The row in a line; None if it is not a JSON object with a step, or has a number that no float can hold."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    if not isinstance(row, dict) or not isinstance(step := row.get("step"), int) or abs(step) > _MOST_STEP:
+        return None
+    too_large = len(line) > _LONG and any(isinstance(v, int) and abs(v) > sys.float_info.max for v in row.values())
+    return None if too_large else row

@@ -141,8 +141,8 @@ class RunFolder:
 
     def forked_from(self) -> str | None:
         """The `RUN@STEP` from which the run was forked; None if it was not."""
-        forked: str | None = read_json(self.path / "env.json").get("from")
-        return forked
+        forked = read_json(self.path / "env.json").get("from")
+        return forked if isinstance(forked, str) else None
 
     def use_revisions(self, revisions: Mapping[str, str]) -> None:
         """Records in env.json which revisions of models and data sets of the hub the run reads: name -> commit.

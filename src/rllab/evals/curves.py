@@ -1,10 +1,9 @@
 """Metrics of several runs over rounds, or over another metric such as tokens."""
 
-import json
-import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from rllab.core.errors import Mistake
 from rllab.core.messages import visible
-from rllab.core.recipe import NOT_TRAINED
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
 from rllab.stats import interquartile_interval, interquartile_mean
@@ -79,24 +77,11 @@ def _by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def by_seed(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
-    """The names of runs that differ in their seed alone, by a label: their name without the seed's `-s3`."""
-    groups: dict[str, list[str]] = {}
-    for run in runs:
-        settings = {k: v for k, v in run.plain().items() if k not in ("seed", *NOT_TRAINED)}
-        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run.path.name)
-    labels: dict[str, list[str]] = {}
-    for names in groups.values():
-        label = re.sub(r"-s?\d+$", "", names[0]) if len(names) > 1 else names[0]
-        labels[label if label not in labels else names[0]] = names
-    return labels
-
-
 def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -> None:
     """Draws a panel for each metric over the second column of the rows.
 
     A group of several runs is their interquartile mean with its 95 % bootstrap interval (Agarwal et al. 2021), and each
-    of them thin behind it; one run is a line.
+    of them thin behind it; one run is a line. Over another axis than rounds, runs are interpolated for their mean.
     groups: label -> names of runs that differ in their seed alone. path: .svg, .png or .pdf.
 
     Raises:
@@ -106,9 +91,9 @@ def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -
     figure, panels = canvas((2 + 4 * len(metrics), 4), len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         for label, names in groups.items():
-            each = [[(r[over], r[metric]) for r in own.get(name, ())] for name in names]
-            if curves := [curve for curve in each if curve]:
-                _draw_group(axes, as_written(label), curves)
+            each = [np.array([(r[over], r[metric]) for r in own.get(name, ())], float).T for name in names]
+            if curves := [curve for curve in each if curve.size]:
+                _draw_group(axes, as_written(label), curves, shared=over == "step")
         axes.set_xlabel(as_written(over))
         axes.set_ylabel(as_written(metric))
     panels[0].legend(fontsize="small")
@@ -122,20 +107,34 @@ def as_written(name: str) -> str:
     return visible(name).replace("$", r"\$")
 
 
-def _draw_group(axes: "Axes", label: str, curves: list[list[tuple[float, float]]]) -> None:
-    """Draws the curves of one group, each a list of (x, y)."""
+def _draw_group(axes: "Axes", label: str, curves: list[np.ndarray], *, shared: bool) -> None:
+    """Draws the curves of one group, x and y of each [2, N]. shared: their band has the x that all of them have."""
     if len(curves) == 1:
-        axes.plot(*zip(*curves[0], strict=True), marker=".", label=label)
+        axes.plot(*curves[0], marker=".", label=label)
         return
-    at = defaultdict[float, list[float]](list)
-    for curve in curves:
-        for x, y in curve:
-            at[x].append(y)
-    shared = sorted(x for x, ys in at.items() if len(ys) == len(curves))
-    means = [interquartile_mean(np.array(at[x])) for x in shared]
-    low, high = np.array([interquartile_interval(np.array(at[x])) for x in shared]).reshape(-1, 2).T
+    x, each = _together(curves, shared=shared)
+    means = [interquartile_mean(values) for values in each]
+    low, high = np.array([interquartile_interval(values) for values in each]).reshape(-1, 2).T
     what = f"interquartile mean of {len(curves)} seeds, 95 % interval where they differ"
-    (line,) = axes.plot(shared, means, marker=".", label=f"{label}, {what}")
-    axes.fill_between(shared, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    if not len(x):
+        what = f"{len(curves)} seeds, which have no place in common for an interval"
+    (line,) = axes.plot(x, means, marker=".", label=f"{label}, {what}")
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for curve in curves:
-        axes.plot(*zip(*curve, strict=True), color=line.get_color(), alpha=0.3, linewidth=0.7)
+        axes.plot(*curve, color=line.get_color(), alpha=0.3, linewidth=0.7)
+
+
+def _together(curves: Sequence[np.ndarray], *, shared: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Curves [2, N] at the same x: (x [T], values [T, curves]).
+
+    shared: x are those that all curves have, such as rounds. Otherwise, as over seconds, they are those of any curve
+    where all have values, and the curves are interpolated there; none where the x of a curve do not grow.
+    """
+    if shared:
+        x = reduce(np.intersect1d, [xs for xs, _ in curves])
+    elif all((np.diff(xs) > 0).all() for xs, _ in curves):
+        every = np.unique(np.concatenate([xs for xs, _ in curves]))
+        x = every[(every >= max(xs[0] for xs, _ in curves)) & (every <= min(xs[-1] for xs, _ in curves))]
+    else:
+        x = np.empty(0)
+    return x, np.stack([np.interp(x, xs, ys) for xs, ys in curves], axis=1)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from rllab.core.errors import Mistake
+from rllab.core.recipe import NOT_TRAINED
 from rllab.core.run import RunFolder, find_run, list_runs, parse_run
 
 MOST = 26  # groups that are compared, one for each letter
@@ -29,7 +31,7 @@ def read_groups(words: Sequence[str], runs: Path, least: int = 2) -> tuple[list[
     """The groups that words name, and what was done that a person should know.
 
     Runs that are named one by one and differ in their seed alone become one group, if at least `least` groups remain: a
-    shell turns `runs/a-s*` into the names of single runs.
+    shell turns `runs/a-s*` into the names of single runs. A second run of the same seed is no further seed.
 
     Raises:
         Mistake: a run is not there, a run is in two groups, or there are fewer than `least` groups.
@@ -107,16 +109,24 @@ def _matching(pattern: str, runs: Path) -> list[RunFolder]:
 
 
 def by_seed(runs: Sequence[RunFolder]) -> list[Group]:
-    """Runs as groups: those that differ in their seed alone are one."""
+    """Runs as groups: those that differ in their seed alone are one. A run that repeats a seed stands apart."""
     return merged([Group(run.path.name, (run,)) for run in runs], 1)[0]
+
+
+def names_of(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The names of the runs of each group, by its label."""
+    return {group.label: [run.path.name for run in group.runs] for group in groups}
 
 
 def merged(groups: list[Group], least: int) -> tuple[list[Group], list[str]]:
     """Groups of one run each, with those that differ in their seed alone as one, if at least `least` remain."""
     alike: dict[str, list[Group]] = {}
+    repeats = Counter[tuple[str, int]]()
     for n, group in enumerate(groups):
-        key = _all_but_seed(group.runs[0]) if len(group.runs) == 1 else ""
-        alike.setdefault(f"{key} {group.until}" if key else str(n), []).append(group)
+        key, seed = _all_but_seed(group.runs[0]) if len(group.runs) == 1 else ("", 0)
+        key = f"{key} {group.until}" if key else str(n)
+        alike.setdefault(f"{key} {repeats[key, seed]}", []).append(group)
+        repeats[key, seed] += 1
     if len(alike) < least or len(alike) == len(groups):
         return groups, []
     result, notes = [], []
@@ -132,13 +142,17 @@ def merged(groups: list[Group], least: int) -> tuple[list[Group], list[str]]:
     return result, notes
 
 
-def _all_but_seed(run: RunFolder) -> str:
-    """What makes a run but its seed: its settings and the content of its sources; "" of a damaged run."""
+def _all_but_seed(run: RunFolder) -> tuple[str, int]:
+    """(what makes a run but its seed, its seed); ("", 0) of a damaged run.
+
+    That is its settings, the content of its sources, and the round from which it was forked.
+    """
     try:
-        settings = {k: v for k, v in run.plain().items() if k != "seed"}
+        plain = run.plain()
     except Mistake:
-        return ""
-    return json.dumps([settings, source_hashes(run)], sort_keys=True, default=str)
+        return "", 0
+    settings = {k: v for k, v in plain.items() if k not in ("seed", *NOT_TRAINED)}
+    return json.dumps([settings, source_hashes(run), run.first_step], sort_keys=True, default=str), plain["seed"]
 
 
 def source_hashes(run: RunFolder) -> dict[str, str]:
