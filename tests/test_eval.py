@@ -69,6 +69,13 @@ def test_examples_are_turns(place: Path) -> None:
         assert batch[0].prompt == prompt
 
 
+def test_a_task_that_grades_answers_asks_for_their_form() -> None:
+    (item,) = open_items("{name: hanoi, sizes: [1, 1]}", 1).items
+    assert item.question.endswith("End with #### and the moves.") and item.question.startswith("Tower of Hanoi.")
+    (item,) = open_items("last_letters", 1).items
+    assert "####" not in item.question
+
+
 def test_messages_before_the_question_are_kept(place: Path) -> None:
     (place / "asked.py").write_text(
         "class Task:\n"

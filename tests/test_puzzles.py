@@ -270,6 +270,9 @@ def test_too_few_names_for_a_split_are_refused() -> None:
         "```python\nmoves = {brackets}\n```\nDone.",
         "#### {brackets} and that is all",
         "{wide}",
+        "Let's think step by step.\nTherefore, the answer is {plain}.",
+        "The answer is: {brackets}",
+        "#### {plain}\nThe answer is above.",
     ],
 )
 @pytest.mark.parametrize("name", VERDICTS)

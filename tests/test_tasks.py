@@ -73,6 +73,15 @@ HOSTILE = [
 ]
 
 
+def test_the_words_of_evaluations_mark_an_answer() -> None:
+    """`eval` begins replies by 'The answer is', where a task that grades answers itself asks for ####."""
+    task = tasks.countdown()
+    row = task.row(0, "test")
+    right = task.gold(row).rpartition("####")[2].strip()
+    assert task.correct(row, f"The answer is {right}.") and task.correct(row, f"#### {right}\nSo the answer is found.")
+    assert not task.correct(row, f"#### 1\nThe answer is {right}") and not task.correct(row, right)
+
+
 def content(row: dict[str, Any], column: str = "prompt") -> str:
     return str(row[column][0]["content"])
 

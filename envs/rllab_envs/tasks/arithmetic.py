@@ -22,6 +22,7 @@ _LEVELS = ("+-", "*/")  # operators by precedence, lowest first
 _WORK = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _WRITTEN = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
 _MARK = re.compile(r"####|<answer>|\\boxed\s*\{")
+_WORDS = re.compile(r"\banswer is:?", re.I)  # by which evaluations ask for an answer
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,21 @@ def worked(tree: Expression) -> Iterator[str]:
         yield f"{value(tree.left)} {tree.sign} {value(tree.right)} = {value(tree)}"
 
 
+def behind_mark(text: str) -> int | None:
+    """Returns where a text's answer begins: behind the last `####`, `<answer>` or `\\boxed{`, else 'answer is'."""
+    for mark in (_MARK, _WORDS):
+        if ends := [match.end() for match in mark.finditer(text)]:
+            return ends[-1]
+    return None
+
+
 def marked_answer(completion: str) -> str | None:
-    """Returns the text behind the last `####`, `<answer>` or `\\boxed{` after the thinking; None without a mark."""
+    """Returns the text behind the mark of the answer, after the thinking; None without a mark."""
     text = after_thinking(completion)
-    marks = list(_MARK.finditer(text))
-    if not marks:
+    begin = behind_mark(text)
+    if begin is None:
         return None
-    behind = text[marks[-1].end() :].lstrip()
+    behind = text[begin:].lstrip()
     return re.split(r"[\n<}]", behind, maxsplit=1)[0].strip(" \t\r.$`")
 
 

@@ -150,7 +150,8 @@ def read_mask(path: str) -> np.ndarray:
 def summary(earth: EarthMap, mask: np.ndarray) -> dict[str, Any]:
     """Returns a row of the table: accuracy and Brier score of all cells, and of those of the split `test`.
 
-    mask: bool [180, 360]. The task `earth` never trains on cells of its split `test`. `interval` is None where the cells are all there are.
+    mask: bool [180, 360]. The task `earth` never trains on cells of its split `test`. `interval` is None where the
+    cells are all there are.
     """
     cells, land = earth.cells.ravel(), earth.land.ravel()
     held_out = np.isin(cells, _earth("cells_of")("test"))

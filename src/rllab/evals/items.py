@@ -31,9 +31,9 @@ POLAR = ("Yes", "No")
 class Item:
     """An item of a task.
 
-    question: without any request for the form of the answer, where the task has such a column. choices: their texts, in
-    the order of the letters; of a question for yes or no these words. letters: of the choices, "" where the answer is
-    not one of several. row: of the task.
+    question: without a request for the form of the answer where the task has such a column, unless it grades answers
+    itself. choices: their texts, in the order of the letters; of a question for yes or no these words. letters: of the
+    choices, "" where the answer is not one of several. row: of the task.
     """
 
     id: str | int
@@ -151,7 +151,8 @@ def _task(name: str, salt: str) -> Any:
 
 def _item(where: str, index: int, row: Row, graded: bool) -> Item:
     """Returns the item of a row. graded: the task grades completions itself."""
-    question = str(row["question"]) if row.get("question") else last_text(row.get("prompt", ""))
+    whole = last_text(row.get("prompt", ""))
+    question = whole if graded and whole else str(row.get("question") or whole)
     target, kind = str(row.get("target", "")), str(row.get("kind", ""))
     if not question:
         raise Mistake(f"{where}: it has no question; its columns are {', '.join(row)}")

@@ -11,8 +11,8 @@ import re
 from typing import NamedTuple
 
 from rllab.core.messages import after_thinking
+from rllab_envs.tasks.arithmetic import behind_mark
 
-_MARK = re.compile(r"####|<answer>|\\boxed\s*\{")
 _LIST = re.compile(r"[\[(]\s*(?=[\[(])")  # the bracket that opens a list
 _BRACKETED = re.compile(r"[\s,]*[\[(]([^\[\]()]*)[\])]")
 _CLOSED = re.compile(r"[\s,]*[\])]")
@@ -43,12 +43,12 @@ class Moves(NamedTuple):
 
 
 def read_moves(completion: str, notation: Notation) -> Moves:
-    """Reads the list of moves behind the last mark of an answer (`####`), or else the last list in brackets.
+    """Reads the list of moves behind the last mark of an answer, as `####`, or else the last list in brackets.
 
     Thinking does not count.
     """
     text = after_thinking(completion)
-    mark = max((m.end() for m in _MARK.finditer(text)), default=None)
+    mark = behind_mark(text)
     opened = max((m.end() for m in _LIST.finditer(text)), default=None)
     if opened is not None and (mark is None or opened > mark):
         return _bracketed(text, opened, notation)
