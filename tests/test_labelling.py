@@ -409,7 +409,7 @@ def test_the_command_serves_the_page_and_ends_by_ctrl_c(tmp_path: Path) -> None:
         (["a", "b", "c"], "name a run, two runs, or a JSONL file of pairs"),
         (["nothing.jsonl"], "nothing.jsonl cannot be read"),
         (["nothing"], "no run"),
-        (["pairs.jsonl", "--out", "nowhere/p.jsonl"], "there is no folder for it: name a file by --out"),
+        (["pairs.jsonl", "--out", "nowhere/p.jsonl"], "--out nowhere/p.jsonl: there is no folder .*; make it first"),
         (["--report"], "there is no file preferences.jsonl; rllab label writes one"),
     ],
 )

@@ -1,9 +1,11 @@
 """Reports: what a file shows of runs, and that it loads nothing and runs nothing that is not its own."""
 
+import io
 import json
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ from browser import board, browser_page, chromium, ink, overflow  # noqa: F401 -
 
 from rllab.board.bands import band
 from rllab.board.columns import Columns, smooth, thin
+from rllab.board.export import write_csv
 from rllab.board.report import report
 from rllab.board.samples import Samples
+from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
+from rllab.evals.curves import of_runs
+from rllab.evals.diagnosis import diagnose
 from rllab.stats import interquartile_mean
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">\x1b[31m"
@@ -170,3 +176,22 @@ def test_the_verb(tmp_path: Path) -> None:
     )
     done = subprocess.run([*command, "b"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "no run 'b'" in done.stderr
+
+
+def test_runs_of_one_name_are_refused(tmp_path: Path) -> None:
+    """One would take the other's place in every table and figure."""
+    for folder in ("mine", "theirs"):
+        made_run(tmp_path / folder / "a")
+    runs = [RunFolder(tmp_path / folder / "a") for folder in ("mine", "theirs")]
+    for do in (report, partial(write_csv, file=io.StringIO()), partial(of_runs, metrics=["loss/total"])):
+        with pytest.raises(Mistake, match="mine/a and .*theirs/a have the same name"):
+            do(runs)
+    report([runs[0], runs[0]])
+
+
+def test_samples_that_are_not_those_of_a_run_cost_the_diagnosis_alone(tmp_path: Path) -> None:
+    run = RunFolder(made_run(tmp_path / "a", samples=4))
+    (run.path / "samples.jsonl").write_text('{"step": 60, "row": 0, "completion": "5"}\n')
+    assert "its samples are not those of a run" in report([run])
+    with pytest.raises(Mistake, match="not those of a run"):
+        diagnose(run)

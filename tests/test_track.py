@@ -218,6 +218,9 @@ def test_export(folder: Path) -> None:
     assert [line.split(",")[column] for line in table[1:]] == ["", "", "3.0", "4.0"]
     two = CliRunner().invoke(app, ["export", "x", "runs/x", "--to", "csv", "-o", "two.csv"])
     assert two.exit_code == 0 and Path("two.csv").read_text().count("\nx,") == 8
+    for out, why in (("runs", "this is a folder"), ("nowhere/x.csv", "there is no folder")):
+        result = CliRunner().invoke(app, ["export", "x", "--to", "csv", "-o", out])
+        assert isinstance(result.exception, Mistake) and f"--out {out}: {why}" in str(result.exception)
     for _ in range(2):  # the second takes the place of the first
         result = CliRunner().invoke(app, ["export", "x", "--to", "tensorboard", "-o", "events"])
         assert result.exit_code == 0, result.exception

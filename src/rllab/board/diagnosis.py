@@ -23,9 +23,9 @@ class Diagnoses:
         with self._lock:
             try:
                 return self._sentences(run)
-            except (Mistake, KeyError, TypeError) as error:
+            except Mistake as error:
                 self._followed.pop(run.path, None)
-                return [str(error) if isinstance(error, Mistake) else "its samples are not those of a run"]
+                return [str(error)]
 
     def _sentences(self, run: RunFolder) -> list[str]:
         follower, diagnosis, last = self._followed.get(run.path) or (

@@ -12,13 +12,18 @@ from rllab.board.track import follow
 from rllab.core.errors import InUse, Mistake
 from rllab.core.lock import Lock
 from rllab.core.run import RunFolder
+from rllab.evals.run_groups import check_names
 
 
 def write_csv(runs: Sequence[RunFolder], file: TextIO) -> None:
     """Writes the metrics of runs: a row for each round, a column for each metric; empty where it was not measured.
 
     Of several runs there is a first column `run`.
+
+    Raises:
+        Mistake: two runs have the same name.
     """
+    check_names(runs)
     columns = dict.fromkeys(["run"] * (len(runs) > 1) + ["step"])
     for run in runs:
         for row in run.metrics.rows():

@@ -18,7 +18,7 @@ from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
 from rllab.evals.diagnosis import diagnose
 from rllab.evals.figures import need_matplotlib
-from rllab.evals.run_groups import Group, by_seed, names_of
+from rllab.evals.run_groups import Group, by_seed, check_names, names_of
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js", "report.js")
 POINTS = 100_000  # in the curves of a report, of about 6 bytes each
@@ -31,7 +31,7 @@ class Report:
     side_by_side: whether the page compares them, or shows each alone, as where they learn different things.
 
     Raises:
-        Mistake: a group is cut at a round.
+        Mistake: a group is cut at a round, or two runs have the same name.
     """
 
     def __init__(self, groups: Sequence[Group], notes: Sequence[str] = (), side_by_side: bool = True) -> None:
@@ -39,6 +39,7 @@ class Report:
             raise Mistake(f"{', '.join(cut)}: a report shows whole runs; rllab compare looks at RUN@STEP")
         self.groups, self.notes, self.side_by_side = groups, notes, side_by_side
         self.runs = [run for group in groups for run in group.runs]
+        check_names(self.runs)
         self._store = Store()
         self._panels = panels(self.runs, self._store)
 

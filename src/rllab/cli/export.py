@@ -43,10 +43,12 @@ def export(
     folders = [find_run(name, runs) for name in run]
     if to == "csv":
         from rllab.board.export import write_csv
+        from rllab.core.files import check_place
 
         if not out:
             write_csv(folders, sys.stdout)
             return
+        check_place(Path(out), "--out")
         with open(out, "w", encoding="utf-8", newline="") as file:
             write_csv(folders, file)
         print(f"{out} is written", file=sys.stderr)

@@ -77,12 +77,10 @@ def prepared(
     import getpass
 
     from rllab.board.labels import Labelling, answers, clips_of
+    from rllab.core.files import check_place
 
     step, length = at
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise Mistake(
-            f"{out}: {'this is a folder' if out.is_dir() else 'there is no folder for it'}: name a file by --out"
-        )
+    check_place(out, "--out")
     own = _pairs(source, runs, pairs, seed, step, length, out.parent)
     clips = "clips" in own.rows[0]
     show = clips_of(out.parent) if clips else answers

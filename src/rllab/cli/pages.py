@@ -32,11 +32,10 @@ def report(
     as files for a write-up, named by their metrics.
     """
     from rllab.board.report import Report
-    from rllab.core.files import write_atomic
+    from rllab.core.files import check_place, write_atomic
     from rllab.evals.run_groups import read_groups
 
-    if not out.absolute().parent.is_dir():
-        raise Mistake(f"{out}: there is no folder {out.absolute().parent}; make it first")
+    check_place(out, "--out")
     groups, notes = read_groups(run, runs, least=1)
     shown = Report(groups, notes)
     if figures is not None:

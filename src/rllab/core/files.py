@@ -42,6 +42,18 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
+def check_place(path: Path, option: str) -> None:
+    """Checks that a command can write a file to where an option says, such as `--out`.
+
+    Raises:
+        Mistake: the path is a folder, or in none.
+    """
+    if path.is_dir():
+        raise Mistake(f"{option} {path}: this is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise Mistake(f"{option} {path}: there is no folder {path.absolute().parent}; make it first")
+
+
 def new_file_mode() -> int:
     """The mode that new files have by the umask."""
     mask = os.umask(0o077)

@@ -13,6 +13,7 @@ from rllab.core.errors import Mistake
 from rllab.core.messages import visible
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
+from rllab.evals.run_groups import check_names
 from rllab.stats import interquartile_interval, interquartile_mean
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def of_runs(runs: Sequence[RunFolder], metrics: Sequence[str], over: str = "step
     """The rows of several runs. A run without any, such as a damaged one, is left out with a warning.
 
     Raises:
-        Mistake: no run has any.
+        Mistake: no run has any, or two runs have the same name.
     """
+    check_names(runs)
     rows: list[Row] = []
     mistakes: list[Mistake] = []
     for run in runs:

@@ -58,14 +58,23 @@ class Diagnosis:
         self._history.add(row)
 
     def sentences(self) -> list[str]:
-        """What stands out in the newest rounds; [] where nothing does."""
+        """What stands out in the newest rounds; [] where nothing does.
+
+        Raises:
+            Mistake: samples.jsonl holds other samples than those of a run.
+        """
         history, settings = self._history, self._settings
         lines = of_learning(history, settings, self._rising)
         if not self._contrast:
             return lines + of_acting(history, settings)
         if not (samples := newest_rollouts(self._run.sampled)):
             return lines
-        return [*of_rollouts(samples, history, settings, self._contrast), *of_rows(history, settings), *lines]
+        try:
+            seen = of_rollouts(samples, history, settings, self._contrast)
+        except (KeyError, TypeError, ValueError) as error:
+            path = self._run.path / "samples.jsonl"
+            raise Mistake(f"{path}: its samples are not those of a run ({type(error).__name__}: {error})") from None
+        return [*seen, *of_rows(history, settings), *lines]
 
 
 def signs(run: RunFolder) -> dict[str, Any] | None:
@@ -78,7 +87,11 @@ def signs(run: RunFolder) -> dict[str, Any] | None:
 
 
 def diagnose(run: RunFolder) -> list[str]:
-    """Returns what stands out in a run's newest rounds; [] where nothing does."""
+    """Returns what stands out in a run's newest rounds; [] where nothing does.
+
+    Raises:
+        Mistake: the run's recipe or its samples are damaged.
+    """
     return Diagnosis.of_record(run).sentences()
 
 

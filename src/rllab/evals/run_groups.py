@@ -108,6 +108,19 @@ def _matching(pattern: str, runs: Path) -> list[RunFolder]:
     return named
 
 
+def check_names(runs: Sequence[RunFolder]) -> None:
+    """Checks that runs can be told by their names, as in figures and tables.
+
+    Raises:
+        Mistake: two runs in different folders have the same name.
+    """
+    known: dict[str, RunFolder] = {}
+    for run in runs:
+        other = known.setdefault(run.path.name, run)
+        if other.path.resolve() != run.path.resolve():
+            raise Mistake(f"{other.path} and {run.path} have the same name, by which runs are told: rename a folder")
+
+
 def by_seed(runs: Sequence[RunFolder]) -> list[Group]:
     """Runs as groups: those that differ in their seed alone are one. A run that repeats a seed stands apart."""
     return merged([Group(run.path.name, (run,)) for run in runs], 1)[0]
