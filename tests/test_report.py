@@ -184,7 +184,7 @@ def test_runs_of_one_name_are_refused(tmp_path: Path) -> None:
         made_run(tmp_path / folder / "a")
     runs = [RunFolder(tmp_path / folder / "a") for folder in ("mine", "theirs")]
     for do in (report, partial(write_csv, file=io.StringIO()), partial(of_runs, metrics=["loss/total"])):
-        with pytest.raises(Mistake, match="mine/a and .*theirs/a have the same name"):
+        with pytest.raises(Mistake, match=r"mine/a and .*theirs/a have the same name"):
             do(runs)
     report([runs[0], runs[0]])
 

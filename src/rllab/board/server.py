@@ -163,58 +163,63 @@ def number_of(query: QueryParams, name: str, default: int, least: int, most: int
 
 
 def _routes(board: Board) -> list[BaseRoute]:
-    def table(request: Request) -> Response:
-        return HTMLResponse(render("runs_table", rows=table_rows(list_runs(board.runs)), links=True))
+    pages = {"/": _index, "/table": _table, "/view": _view, "/state": _state, "/samples": _samples}
+    pages |= {"/diagnosis": _diagnosis, "/comparison": _comparison}
+    data = {"/curves.json": _curves, "/exchange.json": _exchange}
+    return [Route(path, _endpoint(board, answer)) for path, answer in (pages | data).items()]
 
-    def index(request: Request) -> Response:
-        rows, scripts = table_rows(list_runs(board.runs)), ["live.js", "runs.js"]
-        return HTMLResponse(render("runs.html", rows=rows, folder=str(board.runs), scripts=scripts))
 
-    def view(request: Request) -> Response:
-        runs = board.chosen(request.query_params)
-        shown = panels(runs, board.store)
-        text = render(
-            "view.html",
-            names=[run.path.name for run in runs],
-            rows=table_rows(runs),
-            panels=shown,
-            numbers=numbers(runs, board.store, shown.first),
-            records=records(runs),
-            pages=_pages(runs),
-            scripts=["uplot/uPlot.iife.min.js", "charts.js", "live.js", "view.js"],
-        )
-        return HTMLResponse(text)
+def _endpoint(board: Board, answer: Callable[[Board, QueryParams], Response]) -> Callable[[Request], Response]:
+    return lambda request: answer(board, request.query_params)
 
-    def state(request: Request) -> Response:
-        return HTMLResponse(render("runs_table", rows=table_rows(board.chosen(request.query_params))))
 
-    def curves(request: Request) -> Response:
-        query = request.query_params
-        runs = board.chosen(query)
-        if query.get("version") == version(runs):
-            return Response(status_code=304)
-        span, pixels = number_of(query, "span", 1, 1, 10_000), number_of(query, "pixels", 400, 20, 4000)
-        return JSONResponse(charts(by_seed(runs), board.store, query.getlist("metric"), pixels, span))
+def _index(board: Board, query: QueryParams) -> Response:
+    rows, scripts = table_rows(list_runs(board.runs)), ["live.js", "runs.js"]
+    return HTMLResponse(render("runs.html", rows=rows, folder=str(board.runs), scripts=scripts))
 
-    def pairs(request: Request) -> Response:
-        query = request.query_params
-        return JSONResponse(exchange(board.chosen(query), board.store, query.get("x", ""), query.get("y", "")))
 
-    def diagnosis(request: Request) -> Response:
-        (run,) = board.chosen(request.query_params)[:1]
-        return HTMLResponse(render("sentences", lines=board.diagnoses.of(run)))
+def _table(board: Board, query: QueryParams) -> Response:
+    return HTMLResponse(render("runs_table", rows=table_rows(list_runs(board.runs)), links=True))
 
-    def comparison(request: Request) -> Response:
-        groups = by_seed(board.chosen(request.query_params))
-        return HTMLResponse(render("comparison", compared=board.comparisons.of(groups)))
 
-    def samples(request: Request) -> Response:
-        return HTMLResponse(_samples_page(board, request.query_params))
+def _view(board: Board, query: QueryParams) -> Response:
+    runs = board.chosen(query)
+    shown = panels(runs, board.store)
+    text = render(
+        "view.html",
+        names=[run.path.name for run in runs],
+        rows=table_rows(runs),
+        panels=shown,
+        numbers=numbers(runs, board.store, shown.first),
+        records=records(runs),
+        pages=_pages(runs),
+        scripts=["uplot/uPlot.iife.min.js", "charts.js", "live.js", "view.js"],
+    )
+    return HTMLResponse(text)
 
-    pages = {"/": index, "/table": table, "/view": view, "/state": state, "/samples": samples}
-    pages |= {"/diagnosis": diagnosis, "/comparison": comparison}
-    data = {"/curves.json": curves, "/exchange.json": pairs}
-    return [Route(path, endpoint) for path, endpoint in (pages | data).items()]
+
+def _state(board: Board, query: QueryParams) -> Response:
+    return HTMLResponse(render("runs_table", rows=table_rows(board.chosen(query))))
+
+
+def _curves(board: Board, query: QueryParams) -> Response:
+    runs = board.chosen(query)
+    if query.get("version") == version(runs):
+        return Response(status_code=304)
+    span, pixels = number_of(query, "span", 1, 1, 10_000), number_of(query, "pixels", 400, 20, 4000)
+    return JSONResponse(charts(by_seed(runs), board.store, query.getlist("metric"), pixels, span))
+
+
+def _exchange(board: Board, query: QueryParams) -> Response:
+    return JSONResponse(exchange(board.chosen(query), board.store, query.get("x", ""), query.get("y", "")))
+
+
+def _diagnosis(board: Board, query: QueryParams) -> Response:
+    return HTMLResponse(render("sentences", lines=board.diagnoses.of(board.chosen(query)[0])))
+
+
+def _comparison(board: Board, query: QueryParams) -> Response:
+    return HTMLResponse(render("comparison", compared=board.comparisons.of(by_seed(board.chosen(query)))))
 
 
 def _pages(runs: list[RunFolder]) -> list[tuple[str, str]]:
@@ -245,14 +250,14 @@ def _talks(run: RunFolder) -> bool:
     return False
 
 
-def _samples_page(board: Board, query: QueryParams) -> str:
+def _samples(board: Board, query: QueryParams) -> Response:
     run = board.run(query.get("run", ""))
     samples = board.samples.setdefault(run.path, Samples(run.path))
     step, first = query.get("step", ""), number_of(query, "first", 0, 0, 10**9)
     order = query.get("order", "newest") if query.get("order") in ORDERS else "newest"
     matches = samples.find(int(step) if step.isdecimal() else None, order, query.get("text", ""), first, COUNT)
     here: dict[str, Any] = {"run": run.path.name, "step": step, "order": order, "text": query.get("text", "")}
-    return render(
+    text = render(
         "samples.html",
         name=run.path.name,
         matches=matches,
@@ -266,3 +271,4 @@ def _samples_page(board: Board, query: QueryParams) -> str:
         before=urlencode(here | {"first": max(0, first - COUNT)}),
         after=urlencode(here | {"first": first + COUNT}),
     )
+    return HTMLResponse(text)
