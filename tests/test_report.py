@@ -191,7 +191,7 @@ def test_runs_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_samples_that_are_not_those_of_a_run_cost_the_diagnosis_alone(tmp_path: Path) -> None:
     run = RunFolder(made_run(tmp_path / "a", samples=4))
-    (run.path / "samples.jsonl").write_text('{"step": 60, "row": 0, "completion": "5"}\n')
+    (run.path / "samples.jsonl").write_text('{"step": 60, "row": 0, "sample": 0, "completion": "5"}\n')
     assert "its samples are not those of a run" in report([run])
     with pytest.raises(Mistake, match="not those of a run"):
         diagnose(run)

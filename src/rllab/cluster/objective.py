@@ -10,7 +10,7 @@ from rllab.core.errors import Mistake
 from rllab.core.names import did_you_mean
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
-from rllab.stats import bootstrap
+from rllab.evals.seeds import mean_interval
 
 Direction = Literal["maximize", "minimize"]
 Interval = tuple[float, float]
@@ -26,8 +26,8 @@ class Objective:
     def of(self, runs: list[RunFolder]) -> tuple[float, Interval | None]:
         """The mean over a trial's runs, which differ in their seed, and its 95 % interval.
 
-        The metric of a run is that of its headline, or else of its last row. With several runs the interval is the
-        bootstrap over them; with one it is the headline's, which says nothing of other seeds.
+        The metric of a run is that of its headline, or else of its last row. With several runs the interval is
+        Student's t over them; with one it is the headline's, which says nothing of other seeds.
 
         Raises:
             Mistake: a run did not measure the metric.
@@ -37,7 +37,7 @@ class Objective:
             return math.nan, None
         headline = runs[0].status()["headline"]
         own = headline["interval"] if headline and headline["name"] == self.metric else None
-        interval = bootstrap(np.array(values)) if len(runs) > 1 else own
+        interval = mean_interval(np.array(values)) if len(runs) > 1 else own
         return float(np.mean(values)), (float(interval[0]), float(interval[1])) if interval else None
 
     def _measured(self, run: RunFolder) -> float:
