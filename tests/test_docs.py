@@ -29,7 +29,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 EVERY_PAGE = [*PAGES, ROOT / "benchmarks/README.md"]
 FILE = r"# (\w+\.(?:py|yaml))\n"
 OTHERS = ("python llama.cpp/", "hf upload")  # programs that are not the lab's; their input is checked
-RUNS = ("earth-lora-1", "grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")  # which pages name and do not train
+# which pages name and do not train
+RUNS = ("earth-lora-1", "grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")
 ELSEWHERE = ("./lab demo", "./lab test", "./lab shell", "./lab python docs/generate.py")  # other tests run these
 ELSEWHERE += ("./lab grade docs/assignment/", "./lab board")
 ELSEWHERE += (
