@@ -34,6 +34,7 @@ from rllab.text.reply import reply
 from rllab.text.sampler import Sampling, completion_text
 from rllab.text.template import Template
 from rllab.text.tokenizers import word_tokenizer
+from rllab.text.turns import converse
 
 GPT_OSS = (Path(trl.__file__).parent / "chat_templates" / "gptoss.jinja").read_text(encoding="utf-8")
 TEMPLATES = pytest.mark.parametrize("template", [HARMONY, GPT_OSS], ids=["lab", "gpt-oss"])
@@ -247,6 +248,41 @@ def test_evaluation_opens_the_channels_and_reads_the_final_one(trained: Path, he
         assert answer_of(row["completion"]) is not None
         assert "<|end|><|start|>assistant" + FINAL in row["completion"]
     assert len(texts["budget"]) == 8
+
+
+class Look:
+    """Answers the model's first call by the number that follows its argument."""
+
+    def reply(self, row: dict[str, Any], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        calls = messages[-1].get("tool_calls") or []
+        return [{"role": "tool", "content": str(c["function"]["arguments"]["n"] + 1)} for c in calls]
+
+
+def test_a_trained_model_calls_a_tool_and_reads_its_result(tmp_path: Path) -> None:
+    lm = model(HARMONY)
+    lm.model.save_pretrained(tmp_path / "base")
+    lm.write_files(tmp_path / "base")
+    tools = [function("look", "Looks.", {"n": {"type": "integer"}})]
+    call = {"type": "function", "function": {"name": "look", "arguments": {"n": 3}}}
+    first = {"role": "assistant", "content": "", "reasoning_content": "I look.", "tool_calls": [call]}
+    last = {"role": "assistant", "content": "#### 4", "reasoning_content": "It is here."}
+    row = {"prompt": [{"role": "user", "content": "Look 3 up."}], "tools": tools}
+    rows = [row | {"completion": [first, {"role": "tool", "content": "4"}, last], "number": i} for i in range(40)]
+    write(tmp_path / "mine.jsonl", rows)
+    recipe = f"algo: SFT\ntask: mine.jsonl\nmodel: {tmp_path / 'base'}\ntotal_steps: 50\nbatch_size: 4\nlength: 512\n"
+    recipe += "optim: {lr: 0.01}\neval_rows: 1\nheadline_rows: 1\ndevice: cpu\n"
+    for _ in Trainer(read_recipe(recipe, "mine.yaml", tmp_path, "mine"), RunFolder(tmp_path / "run")):
+        pass
+    lm = open_model(str(tmp_path / "run" / "checkpoints" / "00000050"))
+    _, (conversation,) = converse(lm, Look(), [row], Sampling(max_new_tokens=150))
+    assert conversation.messages == [first, {"role": "tool", "content": "4"}, last]
+    completion = conversation.completion
+    text = lm.tokenizer.decode(completion.ids)
+    assert text.count("<|call|><|start|>functions.look to=assistant<|channel|>commentary<|message|>4<|end|>") == 1
+    sampled = [i for i, learned in zip(completion.ids, completion.learned, strict=True) if learned]
+    (document,) = documents(lm.tokenizer, [rows[0]])
+    assert sampled == [i for i, m in zip(document.completions[0], document.learned[0], strict=True) if m]
+    assert completion.ids == document.completions[0]  # what is sampled is what was learned
 
 
 @pytest.fixture
