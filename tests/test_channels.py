@@ -25,7 +25,7 @@ from rllab.core.run import RunFolder
 from rllab.core.trainer import Trainer
 from rllab.rewards.form import format
 from rllab.text.calls import check_calls, message_of
-from rllab.text.channels import HARMONY, with_harmony
+from rllab.text.channels import HARMONY, in_fields, with_harmony
 from rllab.text.chat import RowMistake, documents, prompt_texts, reply_ids
 from rllab.text.harmony import Developer, System, render
 from rllab.text.models import LanguageModel, new_model
@@ -65,6 +65,16 @@ def test_what_the_assistant_writes_is_learned_with_its_channels(template: str) -
     brief = [{"role": "developer", "content": "Be brief."}, *TALK[:2]]
     (document,) = documents(words, [{"messages": brief}])
     assert "<|start|>developer<|message|># Instructions\n\nBe brief." in words.decode(document.prompt)
+
+
+def test_thinking_is_handed_to_templates_under_both_names() -> None:
+    """gpt-oss's template reads `thinking`, which not every transformers makes of `reasoning_content`."""
+    (says,) = in_fields(THINKS[1:2], GPT_OSS)
+    assert says == {"role": "assistant", "content": SAYS[0]["content"], "reasoning_content": "we add"} | {
+        "thinking": "we add"
+    }
+    assert in_fields([says], GPT_OSS) == [says]
+    assert in_fields([dict(SAYS[0], thinking=" ")], GPT_OSS) == SAYS[:1]  # it would write an empty message
 
 
 @TEMPLATES
@@ -247,6 +257,9 @@ def test_evaluation_opens_the_channels_and_reads_the_final_one(trained: Path, he
         assert row["completion"].startswith("<|channel|>analysis<|message|>")
         assert answer_of(row["completion"]) is not None
         assert "<|end|><|start|>assistant" + FINAL in row["completion"]
+        assert "<|end|>" not in row.get(
+            "reasoning", ""
+        )  # which ends with its channel; the answer is asked for behind it
     assert len(texts["budget"]) == 8
 
 

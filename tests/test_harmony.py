@@ -310,11 +310,12 @@ def test_broken_text_is_read_as_far_as_it_can_be() -> None:
     call = " to=functions.f<|channel|>commentary <|constrain|> json<|message|>{}<|call|>"
     assert seen(call) == [("assistant", "", "commentary", "functions.f", JSON, "{}")] and parse(call)[0].is_call
     parser = Parser()
-    parser.feed("<|channel|>final<|message|>4<|end|> and  <|end|> <|start|>nobody<|message|>")
+    parser.feed("<|channel|>final<|message|>4<|end|> and  <|end|> <|start|>nobody<|message|><|end|>b")
     assert [f.partition(" (")[0] for f in parser.faults] == [
         "'a' stands between messages, where only <|start|> may stand",
         "<|end|> stands between messages, where only <|start|> may stand",
         "'nobody' is no role: roles are system, developer, user, assistant, and the name of a tool",
+        "'b' stands between messages, where only <|start|> may stand",
     ]
 
 

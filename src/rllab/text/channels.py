@@ -90,8 +90,9 @@ def _call(message: HarmonyMessage) -> dict[str, Any]:
 def in_fields(messages: Sequence[Message], template: str) -> list[Message]:
     """Messages as templates of this kind read them: an assistant's thinking apart from its content, in a key.
 
-    What an assistant wrote in the format itself, as in a chat, is taken apart. The key is `reasoning_content` and
-    `thinking`, since templates differ. Beside a call, templates of others write content or thinking, and not both.
+    What an assistant wrote in the format itself, as in a chat, is taken apart. The key is `reasoning_content`, and
+    `thinking` for gpt-oss's template, which not every transformers adds. Beside a call, templates of others write
+    content or thinking, and not both.
     """
     return [_in_fields(m, template) if m["role"] == "assistant" else m for m in messages]
 
