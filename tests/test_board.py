@@ -89,6 +89,9 @@ def test_paths_outside_of_the_runs_are_refused(runs: Path, board: Callable[..., 
         400,
         "51 runs are too many for a page: choose at most 50\n",
     )
+    for page in ("samples?run=large&first=", "curves.json?run=large&span="):
+        assert request(address, f"/{page}{'9' * 5000}", Cookie=cookie(address))[0] == 400
+    assert request(address, f"/samples?run=large&step={'9' * 5000}", Cookie=cookie(address))[0] == 200
     status, _ = request(address, "/view?run=large", "POST", b"run=large", Cookie=cookie(address))
     assert status == 415, "a form of another page"
 

@@ -194,6 +194,17 @@ def test_forks_of_several_seeds_are_paired_with_their_parents(cartpoles: Path) -
     assert compare_runs(["a-s0", "fork-s1"], cartpoles).pairings["B"].pairs == ()
 
 
+def test_each_pair_counts_from_its_own_fork(make: Make, tmp_path: Path) -> None:
+    """The rounds that a pair shares are no evaluations of the fork, also where another pair forked earlier."""
+    for seed, step in ((0, 1), (1, 3)):
+        make(f"a-s{seed}", seed, [1.0, 1.0, 1.0, 1.0])
+        values = [1.0] * step + [2.0] * (4 - step)
+        make(f"f-s{seed}", seed, values, {"gamma": 0.5}, forked=f"a-s{seed}@{step}")
+    (line,) = compare_runs(["a-s*", "f-s*"], tmp_path).since_fork
+    assert (line.since, line.pairs, line.rounds, line.higher, line.lower) == (1, 2, 4, 4, 0)
+    assert line.difference == 1.0
+
+
 def test_a_figure_shows_groups_with_their_bands(cartpoles: Path, tmp_path: Path) -> None:
     figure = tmp_path / "f.svg"
     done = compare(cartpoles, "a-s*", "b-s*", "--figure", str(figure))

@@ -45,6 +45,8 @@ HEADERS = {
     "cache-control": "no-store",
 }
 COUNT = 20  # samples on a page
+DIGITS = 18  # of a number in an address
+MOST_SAMPLED = 20  # runs whose samples are found again without reading them anew
 MOST_RUNS = 50  # on a page; more curves cannot be told apart, and their columns do not fit into a small memory
 
 
@@ -67,6 +69,13 @@ class Board:
         if name in ("", "..") or Path(name).name != name or not (self.runs / name / "recipe.yaml").is_file():
             raise HTTPException(404, f"there is no run {name!r} in {self.runs}")
         return RunFolder(self.runs / name)
+
+    def samples_of(self, run: RunFolder) -> Samples:
+        """Where the samples of a run lie, which is kept of some runs: one of 100,000 samples takes 3 MB."""
+        samples = self.samples.setdefault(run.path, Samples(run.path))
+        for path in list(self.samples)[:-MOST_SAMPLED]:
+            self.samples.pop(path, None)
+        return samples
 
     def chosen(self, query: QueryParams) -> list[RunFolder]:
         """The runs that an address names.
@@ -157,7 +166,7 @@ def number_of(query: QueryParams, name: str, default: int, least: int, most: int
         HTTPException: it is no number.
     """
     text = query.get(name) or str(default)
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > DIGITS:
         raise HTTPException(400, f"{name}={text} is no whole number")
     return max(least, min(most, int(text)))
 
@@ -252,8 +261,8 @@ def _talks(run: RunFolder) -> bool:
 
 def _samples(board: Board, query: QueryParams) -> Response:
     run = board.run(query.get("run", ""))
-    samples = board.samples.setdefault(run.path, Samples(run.path))
-    step, first = query.get("step", ""), number_of(query, "first", 0, 0, 10**9)
+    samples = board.samples_of(run)
+    step, first = query.get("step", "")[:DIGITS], number_of(query, "first", 0, 0, 10**9)
     order = query.get("order", "newest") if query.get("order") in ORDERS else "newest"
     matches = samples.find(int(step) if step.isdecimal() else None, order, query.get("text", ""), first, COUNT)
     here: dict[str, Any] = {"run": run.path.name, "step": step, "order": order, "text": query.get("text", "")}

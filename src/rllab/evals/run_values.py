@@ -10,7 +10,7 @@ import numpy as np
 
 from rllab.evals.run_record import Record
 from rllab.evals.seeds import Contrast, contrast, mean_interval
-from rllab.evals.shared_draws import Pairing
+from rllab.evals.shared_draws import Pairing, shared_rounds
 from rllab.stats import Interval, holm
 
 HEADLINE, LAST, ROUNDS = "headline", "last", "rounds"
@@ -65,8 +65,9 @@ class Row:
 class SinceFork:
     """A metric behind a fork, B minus A in the rounds in which both runs of a pair evaluated.
 
-    rounds: evaluations, over all pairs. difference: the mean over rounds, then over pairs. interval: over pairs, None
-    of fewer than two. higher, lower: in how many of the rounds B is higher or lower.
+    since: the round of the fork, of the pair that forked first. rounds: evaluations behind the fork of their pair, over
+    all pairs. difference: the mean over rounds, then over pairs. interval: over pairs, None of fewer than two. higher,
+    lower: in how many of the rounds B is higher or lower.
     """
 
     metric: str
@@ -164,7 +165,8 @@ def since_fork(a: Entry, b: Entry, pairs: Pairing, rows: Sequence[Row]) -> list[
         means, signs = list[float](), list[float]()
         for i, j in pairs.pairs:
             ours, theirs = (r.course.get(metric, {}) for r in (a.records[i], b.records[j]))
-            each = [theirs[r] - ours[r] for r in ours if r > pairs.since and r in theirs]
+            since = shared_rounds(a.records[i], b.records[j]) or pairs.since  # a pair may have forked later than others
+            each = [theirs[r] - ours[r] for r in ours if r > since and r in theirs]
             means, signs = means + ([float(np.mean(each))] if each else []), signs + each
         if means:
             higher, lower = sum(d > 0 for d in signs), sum(d < 0 for d in signs)

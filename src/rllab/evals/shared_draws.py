@@ -39,7 +39,7 @@ def pairing(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]) ->
     seeds, others = [r.seed for r in a], [r.seed for r in b]
     if len(set(seeds)) < len(seeds) or len(set(others)) < len(others):
         return Pairing((), None, f"{one} and {other} are compared as groups: several runs have the same seed")
-    shared = [_shared_rounds(x, y) for x in a for y in b] if set(seeds) != set(others) else []
+    shared = [shared_rounds(x, y) for x in a for y in b] if set(seeds) != set(others) else []
     if set(seeds) != set(others):
         why = f"{one} and {other} are compared as groups: {one} has {_seeds(seeds)}, {other} has {_seeds(others)}"
         if shared and all(s is not None for s in shared):
@@ -49,7 +49,7 @@ def pairing(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]) ->
     if differing := _differing_draws(a, b):
         return Pairing((), None, f"{one} and {other} are compared as groups: they differ in {', '.join(differing)}")
     pairs = tuple((i, others.index(seed)) for i, seed in enumerate(seeds))
-    rounds = [_shared_rounds(a[i], b[j]) for i, j in pairs]
+    rounds = [shared_rounds(a[i], b[j]) for i, j in pairs]
     if all(r is not None for r in rounds):
         since = min(r for r in rounds if r is not None)
         return Pairing(pairs, since, _fork(a, b, names, since))
@@ -106,7 +106,7 @@ def _lineage(run: RunFolder) -> list[tuple[Path, int | None]]:
     return line
 
 
-def _shared_rounds(a: Record, b: Record) -> int | None:
+def shared_rounds(a: Record, b: Record) -> int | None:
     """The last round that two runs have in common since one was forked from the other, or both from one; or None."""
     theirs = dict(_lineage(b.run))
     for path, until in _lineage(a.run):
