@@ -241,10 +241,11 @@ def test_signs_and_dates() -> None:
         ("<|channel|>analysis<|message|>18", "no final channel, only analysis"),
         ("<|channel|>poem<|message|>18<|end|><|start|>assistant<|channel|>commentary<|message|>18", "poem, commentary"),
         ("<|channel|>", "no final channel"),
+        ("<|channel|>final to=functions.f<|message|>18", "no final channel"),
         ("<|channel|>final<|message|>It has 18 parts. So the total is", "cut off before its answer"),
         ("<|channel|>final<|message|>\\boxed{18", "cut off in its box"),
     ],
 )
 def test_harmony_without_an_answer_in_its_final_channel_says_so(completion: str, why: str) -> None:
     answer = extract(completion, "number")
-    assert answer.text is None and why in answer.how
+    assert answer.text is None and why in answer.how and not answer.how.endswith("only final")

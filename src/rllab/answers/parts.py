@@ -69,7 +69,7 @@ def _without_thinking(text: str) -> str:
     if is_harmony(text):
         answer = answer_of(text)
         if answer is None:
-            other = ", ".join(channels_of(text))[:60]
+            other = ", ".join(c for c in channels_of(text) if c != "final")[:60]
             raise NotCommitted(f"no final channel{f', only {other}' if other else ''}")
         return answer
     if "<" not in text:
