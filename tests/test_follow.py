@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rllab.board.columns import Columns
-from rllab.board.follow import Follower
 from rllab.board.sinks import numbers
+from rllab.core.follow import Follower
 from rllab.core.logs import Log
 
 

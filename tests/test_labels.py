@@ -23,7 +23,7 @@ from rllab.control.clips import load_clips, save_clips
 from rllab.core.algorithm import Context
 from rllab.core.begin import open_run
 from rllab.core.errors import FieldMistake, Mistake
-from rllab.core.labels import Follower, LabelFile, Labels, described, is_labels, read_labels
+from rllab.core.labels import LabelFile, LabelFollower, Labels, described, is_labels, read_labels
 from rllab.core.load import preflight
 from rllab.core.recipe import load_recipe
 from rllab.core.run import RunFolder
@@ -152,7 +152,7 @@ def test_a_file_is_followed_while_it_grows(tmp_path: Path) -> None:
     lines[2:2] = [b"\n", b"garbage\n"]
     undo = json.dumps({"id": "u1", "undo": "ann-0", "by": "ann", "time": "t"}).encode() + b"\n"
     whole = b"".join([*lines, undo])
-    follower = Follower(path)
+    follower = LabelFollower(path)
     for end in (*range(1, len(whole), 97), len(whole)):
         path.write_bytes(whole[:end])
         followed = follower.read()
@@ -162,6 +162,8 @@ def test_a_file_is_followed_while_it_grows(tmp_path: Path) -> None:
     assert followed.faults == read_labels(path).faults and followed.faults[0][0] == 4
     path.write_bytes(lines[0])
     assert len(follower.read().labels) == 1 and follower.read().faults == []
+    path.write_bytes(b"".join(lines[4:] * 2 + lines[:1]))  # somebody has rewritten it, and it is longer now
+    assert follower.read().counts() == read_labels(path).counts() and follower.read().faults == []
 
 
 def test_a_file_of_labels_is_told_from_other_rows(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from threading import Lock
 
 import numpy as np
 
-from rllab.board.follow import Follower
+from rllab.core.follow import Follower
 
 Curve = tuple[np.ndarray, np.ndarray]
 """x [N] in increasing order, and y [N]."""

@@ -3,8 +3,8 @@
 from pathlib import Path
 from threading import Lock
 
-from rllab.board.follow import Follower
 from rllab.core.errors import Mistake
+from rllab.core.follow import Follower
 from rllab.core.run import RunFolder
 from rllab.evals.diagnosis import Diagnosis, signs
 

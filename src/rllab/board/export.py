@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from rllab.board.follow import Follower
 from rllab.board.sinks import SINKS, TensorBoard, check_installed
 from rllab.board.track import follow
 from rllab.core.errors import InUse, Mistake
+from rllab.core.follow import Follower
 from rllab.core.lock import Lock
 from rllab.core.run import RunFolder
 from rllab.evals.run_groups import check_names

@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Route
 
 from rllab.board.pages import render
 from rllab.core.errors import MachineFault
-from rllab.core.labels import CHOICES, Follower, LabelFile, Labels
+from rllab.core.labels import CHOICES, LabelFile, LabelFollower, Labels
 from rllab.core.messages import parts
 
 Row = dict[str, Any]
@@ -54,7 +54,7 @@ class Labelling:
         self._shared = [row["pair"] for row in self.pairs if self._draw("shared", row["pair"]) < self.overlap]
         self._shared.sort(key=lambda pair: self._draw("order", pair))
         self._to_all, self._orders = set(self._shared), dict[str, list[str]]()
-        self._follower, self._mutex = Follower(self.path), threading.RLock()
+        self._follower, self._mutex = LabelFollower(self.path), threading.RLock()
 
     def labels(self) -> Labels:
         """All labels of the file up to now. The next call changes what this one has returned."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rllab.board.follow import Follower
+from rllab.core.follow import Follower
 from rllab.core.logs import parsed
 
 ORDERS = "newest", "worst", "best"

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rllab.board.follow import Follower
 from rllab.board.sinks import SINKS, Sink
 from rllab.core.errors import InUse
+from rllab.core.follow import Follower
 from rllab.core.lock import Lock
 from rllab.core.logs import parsed
 from rllab.core.run import RunFolder

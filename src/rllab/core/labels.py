@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rllab.core.errors import InUse, MachineFault
+from rllab.core.follow import Follower
 from rllab.core.lock import Lock
 from rllab.core.logs import ranges
 
@@ -191,18 +192,18 @@ def read_labels(path: Path) -> Labels:
     Raises:
         OSError: the file cannot be read.
     """
-    return Follower(path).read(to_end=True)
+    return LabelFollower(path).read(to_end=True)
 
 
-class Follower:
-    """Reads a file of labels again and again while it grows; each time the lines that are new."""
+class LabelFollower:
+    """Reads a file of labels again and again while it grows. A file that was changed otherwise is read anew."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._log = Follower(path)
         self._begin()
 
     def _begin(self) -> None:
-        self._labels, self._offset, self._number = Labels(self._path), 0, 0
+        self._labels, self._number, self._restarts = Labels(self._log.path), 0, self._log.restarts
         self._standing: dict[str, Row] = {}  # by id
         self._seen: set[str] = set()
 
@@ -212,22 +213,23 @@ class Follower:
         Raises:
             OSError: the file cannot be read.
         """
-        with open(self._path, "rb") as file:
-            if file.seek(0, os.SEEK_END) < self._offset:  # another file, or a shorter one
-                self._begin()
-            file.seek(self._offset)
-            text = file.read()
-        end = len(text) if to_end else text.rfind(b"\n") + 1
-        self._offset += end
-        for line in text[:end].split(b"\n") if end else ():
-            self._number += 1
-            if line.strip():
-                self._add(line)
-        self._number -= bool(end)  # what stands behind the last newline
+        for _, line in self._log.lines():
+            self._add(line)
+        if self._log.restarts != self._restarts:  # and it is empty
+            self._begin()
+        if to_end:
+            with open(self._log.path, "rb") as file:
+                file.seek(self._log.offset)
+                self._add(file.read())
         self._count()
         return self._labels
 
     def _add(self, line: bytes) -> None:
+        if self._log.restarts != self._restarts:
+            self._begin()
+        self._number += 1
+        if not line.strip():
+            return
         labels, row = self._labels, _fields(_parsed(line))
         if isinstance(row, str):
             labels.faults.append((self._number, row))
