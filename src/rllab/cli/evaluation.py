@@ -155,6 +155,7 @@ def _fitting(tasks: list["Items"]) -> str:
 
 def show(outcomes: list["Outcome"], rows: list[dict[str, Any]]) -> None:
     """Prints a table, the curves of its rows, and the items on which strict and lenient reading disagree."""
+    from rllab.cli.size_tables import show as show_sizes
     from rllab.cli.tables import table, values
     from rllab.evals.score import disagreements
 
@@ -170,6 +171,7 @@ def show(outcomes: list["Outcome"], rows: list[dict[str, Any]]) -> None:
         if "curve" in row:
             print(f"\n{visible(row['model'])} on {row['task']}, {row['style']}")
             table([_point(point) for point in row["curve"]], as_json=False)
+    show_sizes(graded)
     for row in graded:
         if "scaling" in row:
             print(visible(f"{row['model']} on {row['task']}, {row['style']}: {law(row['scaling'])}"))

@@ -20,8 +20,9 @@ class Asked:
 
     budget, extensions: the point of the style that it belongs to. prompt: its text, up to where the reply begins.
     reasoning: the reply, up to the trigger. trigger, answer: the second stage; "" for one stage. tokens: how many were
-    sampled. finished: the model ended its reasoning itself. scores: log-likelihoods of the choices, in nats. too_long:
-    the item has no room in the model's context, so the model was not asked.
+    sampled. thinking: how many of them until the reply ends its thinking. finished: the model ended its reasoning
+    itself. scores: log-likelihoods of the choices, in nats. too_long: the item has no room in the model's context, so
+    the model was not asked.
     """
 
     item: Item
@@ -33,6 +34,7 @@ class Asked:
     trigger: str = ""
     answer: str = ""
     tokens: int = 0
+    thinking: int = 0
     finished: bool = False
     scores: tuple[float, ...] = ()
     too_long: bool = False
@@ -41,6 +43,11 @@ class Asked:
     def completion(self) -> str:
         """The whole reply."""
         return self.reasoning + self.trigger + self.answer
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the limit of tokens ended the reply."""
+        return not (self.finished or self.too_long)
 
 
 def score_of(task: Items, file: str, asked: Asked) -> Scored:
@@ -53,4 +60,5 @@ def score_of(task: Items, file: str, asked: Asked) -> Scored:
     recording = Recording(
         item.id, item.question, item.target, item.kind, asked.completion, asked.answer, asked.trigger, 0, item.letters
     )
-    return Scored(file, recording, asked.sample, graded, graded)
+    attempt = None if asked.too_long else task.attempt(item, asked.completion)
+    return Scored(file, recording, asked.sample, graded, graded, attempt)

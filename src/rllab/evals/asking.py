@@ -5,12 +5,14 @@ sampled greedily, or the log-likelihoods of the choices are compared. Items are 
 length, and each batch is handed out as soon as it is complete.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rllab.core.harmony import END
+from rllab.core.messages import after_thinking, thinks
 from rllab.evals.asked import Asked
 from rllab.evals.items import Item, Items
 from rllab.evals.prompts import Prompt, prompts, room
@@ -191,8 +193,21 @@ def _asked(lm: LanguageModel, point: tuple[int, int], chain: Chain) -> Asked:
         prompt.reply + chain.text(lm) + chain.rest,
         prompt.trigger,
         tokens=chain.sampled,
+        thinking=_thinking(lm, chain),
         finished=chain.finished,
     )
+
+
+def _thinking(lm: LanguageModel, chain: Chain) -> int:
+    """Returns how many tokens a model sampled until its thinking ends: all of reasoning in two stages."""
+    whole = chain.prompt.reply + chain.text(lm)
+    if chain.prompt.staged or not after_thinking(whole).strip():
+        return chain.sampled if chain.prompt.staged or thinks(whole) else 0
+    behind = len(after_thinking(whole))
+    if behind == len(whole):
+        return 0
+    end, counts = len(chain.text(lm)) - behind, range(len(chain.ids) + 1)  # the texts of more tokens are longer
+    return bisect_left(counts, end, key=lambda n: len(_behind(lm, chain.prompt.ids, chain.ids[:n])))
 
 
 def answered(replies: Replies, style: Style, chains: Sequence[tuple[tuple[int, int], Chain]]) -> list[Asked]:

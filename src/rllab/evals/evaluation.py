@@ -22,6 +22,7 @@ from rllab.core.load import model_folder
 from rllab.core.run import find_run
 from rllab.core.stop import Stop
 from rllab.evals.asking import ask
+from rllab.evals.by_size import equal_tokens, of_one_task
 from rllab.evals.items import Items
 from rllab.evals.likelihood import perplexity
 from rllab.evals.outcome import Outcome, Row
@@ -75,7 +76,13 @@ def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
     def outcome(lm: LanguageModel, model: str, task: Items, style: Style, content: str, write: Write) -> Outcome:
         return _evaluate(lm, Outcome(model, task, style, content, hide_gold=plan.hide_gold), plan, write)
 
-    yield from each_model(plan, faults, outcome)
+    rows = list[Row]()
+    for reached in each_model(plan, faults, outcome):
+        rows.append({"model": reached.model, "task": reached.task.name, "style": reached.style.name})
+        rows[-1]["sizes"] = reached.sizes
+        if (groups := of_one_task(rows)) and groups[-1][-1] is rows[-1]:
+            reached.measured["equal_tokens"] = equal_tokens(groups[-1])
+        yield reached
 
 
 def each_model(

@@ -22,8 +22,8 @@ def need_matplotlib(option: str) -> None:
         raise Mistake(f"{option} needs matplotlib: ./lab python -m pip install matplotlib") from None
 
 
-def canvas(inches: tuple[float, float], panels: int = 1) -> "tuple[Figure, list[Axes]]":
-    """Returns an empty figure and the axes of its panels, side by side.
+def canvas(inches: tuple[float, float], panels: int = 1, lines: int = 1) -> "tuple[Figure, list[Axes]]":
+    """Returns an empty figure and the axes of its panels: so many side by side, in so many lines.
 
     Raises:
         Mistake: matplotlib is not installed.
@@ -32,7 +32,7 @@ def canvas(inches: tuple[float, float], panels: int = 1) -> "tuple[Figure, list[
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=inches, layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    return figure, list(figure.subplots(lines, panels, squeeze=False).flat)
 
 
 def save(figure: "Figure", path: Path) -> None:

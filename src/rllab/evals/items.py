@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import yaml
 
@@ -17,7 +17,7 @@ from rllab.answers import KINDS, GradedAnswer, check_target, extract, grade
 from rllab.answers.choice import letters, offered
 from rllab.core.errors import Mistake
 from rllab.core.files import read_jsonl
-from rllab.core.messages import last_text
+from rllab.core.messages import after_thinking, last_text
 from rllab.core.names import did_you_mean, find
 from rllab.core.nodes import compose, plain
 
@@ -25,6 +25,26 @@ Row = Mapping[str, Any]
 SPLIT = "test"
 _FILES = (".yaml", ".yml", ".jsonl", ".jsonl.gz")
 POLAR = ("Yes", "No")
+
+
+class Attempt(Protocol):
+    """What playing the moves of a completion shows, as `rllab_envs.tasks.puzzles.Attempt` explains."""
+
+    @property
+    def moves(self) -> int:
+        """The number of moves that were read."""
+
+    @property
+    def first_wrong(self) -> int | None:
+        """The index, from 0, of the first wrong move."""
+
+    @property
+    def solved(self) -> bool:
+        """Whether the moves lead to the goal."""
+
+    @property
+    def problem(self) -> str:
+        """Why they do not, or ""."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +104,28 @@ class Items:
 
     def grade(self, item: Item, text: str) -> GradedAnswer:
         """Returns the grade of a completion: by the task itself if it can, else by `rllab.answers`."""
+        if (attempt := self.attempt(item, text)) is not None:
+            why, answer = attempt.problem or "graded by the task", None
+            if attempt.moves:
+                answer = after_thinking(text).strip()
+            return GradedAnswer(answer, attempt.solved, why, attempt.solved, why)
         if hasattr(self.task, "correct"):
             right = bool(self.task.correct(item.row, text))
             answer = extract(text, item.kind).text if item.kind in KINDS else text.strip() or None
             return GradedAnswer(answer, right, "graded by the task", right, "graded by the task")
         return grade(text, item.target, item.kind, item.letters)
+
+    def attempt(self, item: Item, text: str) -> Attempt | None:
+        """Returns what the moves of a completion show; None if the task plays no moves."""
+        if not hasattr(self.task, "attempt"):
+            return None
+        attempt: Attempt = self.task.attempt(item.row, text)
+        return attempt
+
+    def moves(self, item: Item) -> int | None:
+        """Returns the number of moves of an item's gold answer; None if the task plays no moves."""
+        attempt = self.attempt(item, self.task.gold(item.row)) if hasattr(self.task, "attempt") else None
+        return None if attempt is None else attempt.moves
 
 
 def open_items(name: str, limit: int | None = None, salt: str = "") -> Items:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rllab.evals.asked import Asked, score_of
+from rllab.evals.by_size import by_size, has_sizes
 from rllab.evals.items import Items
 from rllab.evals.scaling import scaling
 from rllab.evals.score import Scored, ScoredFile
@@ -67,6 +69,7 @@ class Outcome:
                     {"budget": budget, "extensions": extensions} | self._point((budget, extensions))
                     for budget, extensions in self.style.points
                 ]
+            row |= {"sizes": self.sizes} if self.sizes else {}
         row |= self.measured | {"decoding": self.style.decoding(), "content": self.content}
         return row | {"sampled": self.sampled, "cached": self.cached, "seconds": round(self.seconds, 3)}
 
@@ -100,7 +103,7 @@ class Outcome:
         names = ["items", "accuracy", "interval", "unanswered"]
         row = {name: summary[name] for name in names}
         row |= {
-            "truncated": float(np.mean([not (a.finished or a.too_long) for a in asked])),
+            "truncated": float(np.mean([a.cut_off for a in asked])),
             "tokens": float(np.mean([a.tokens for a in asked])),
             "too_long": len({str(a.item.id) for a in asked if a.too_long}),
         }
@@ -110,6 +113,12 @@ class Outcome:
             votes = [[vote(s) for s in item] for item in file.items()]
             row["scaling"] = scaling(votes, [[s.graded.correct for s in item] for item in file.items()])
         return row | (_choices(asked) if self.style.measure == "choice" else {})
+
+    @cached_property
+    def sizes(self) -> list[Row]:
+        """The figures of the last point over the size of the items; [] if they have none. It needs all replies."""
+        asked = self._at(self.style.points[-1])
+        return by_size(asked, self.task.moves) if asked and has_sizes(self.task.items) else []
 
     def _transcript(self, asked: Asked, scored: Scored) -> Row:
         item, graded = asked.item, scored.graded
@@ -124,7 +133,9 @@ class Outcome:
         if asked.scores:
             row |= {"choices": list(item.choices), "logp": list(asked.scores)}
         finish = "too long" if asked.too_long else "stop" if asked.finished else "length"
-        row |= {"tokens": asked.tokens, "finish": finish, "score": float(graded.correct)}
+        row |= {"tokens": asked.tokens, "thinking": asked.thinking, "finish": finish, "score": float(graded.correct)}
+        if has_sizes([item]):
+            row |= {"size": item.row["size"], "cut_off": asked.cut_off}
         return row | scored.row(self.scorer, self.hide_gold)
 
 

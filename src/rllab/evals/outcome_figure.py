@@ -1,4 +1,4 @@
-"""Draws outcomes: accuracy over tokens of reasoning, over samples, or of each model and style."""
+"""Draws outcomes: accuracy over tokens of reasoning, over sizes, over samples, or of each model and style."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rllab.evals import scaling
+from rllab.evals import scaling, size_figure
 from rllab.evals.figures import canvas, save
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draws the rows of outcomes: their curves over the budget; else those over the samples; else bars.
+    """Draws the rows of outcomes: their curves over the budget; else over sizes; else over the samples; else bars.
 
     path: .svg, .png or .pdf.
 
@@ -32,6 +32,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("tokens of reasoning and answer, mean")
         axes.legend(fontsize="small")
+    elif sized := [row for row in rows if len(row.get("sizes", ())) > 1]:
+        size_figure.draw(sized, lambda row: _label(row, sized), path)
+        return
     elif several := {_label(row, rows): row["scaling"] for row in rows if "scaling" in row}:
         scaling.draw(several, path)
         return

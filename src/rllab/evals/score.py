@@ -9,6 +9,7 @@ from typing import Any
 from rllab.answers import GradedAnswer
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
+from rllab.evals.items import Attempt
 from rllab.evals.keys import Key, Submission
 from rllab.evals.problems import Problems
 from rllab.evals.recordings import Recording, read_recordings
@@ -19,7 +20,8 @@ from rllab.evals.scorers import Scorer, find_scorer, rllab
 class Scored:
     """A recorded completion, graded by a scorer and by the lab's own scorer.
 
-    sample: its number among the samples of the item, from 0. graded: by the scorer. own: by the lab's own.
+    sample: its number among the samples of the item, from 0. graded: by the scorer. own: by the lab's own. attempt:
+    what its moves show, in tasks that play them.
     """
 
     file: str
@@ -27,6 +29,7 @@ class Scored:
     sample: int
     graded: GradedAnswer
     own: GradedAnswer
+    attempt: Attempt | None = None
 
     @property
     def id(self) -> str | int:
@@ -47,6 +50,8 @@ class Scored:
         """Returns the row of a result file. scorer: its name and version. hide_gold: the reason has not the target."""
         row = {"id": self.id, "sample": self.sample, "answer": self.graded.answer, "correct": self.graded.correct}
         row |= {"reason": self.graded.how if hide_gold else self.graded.reason, "scorer": scorer}
+        if self.attempt is not None:
+            row |= {name: getattr(self.attempt, name) for name in ("moves", "first_wrong", "problem")}
         return row | {"strict": self.strict, "lenient": self.lenient, "file": self.file}
 
 
