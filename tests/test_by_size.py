@@ -15,7 +15,7 @@ from rllab.evals.by_size import Row, equal_tokens, of_one_task
 from rllab.evals.items import Items, open_items
 from rllab.evals.outcome import Outcome
 from rllab.evals.outcome_figure import draw
-from rllab.evals.prompts import Prompt
+from rllab.evals.prompts import Prompt, prompts
 from rllab.evals.style import read_style
 from rllab.text.open import open_model
 
@@ -127,6 +127,12 @@ def test_the_command_measures_sizes(place: Path, here: Here) -> None:
     names = {"size", "moves", "first_wrong", "problem", "cut_off", "thinking"}
     assert len(transcripts) == 24 and all(names <= row.keys() for row in transcripts)
     assert "<!-- not solved -->" in (place / "h.svg").read_text(encoding="utf-8")
+
+
+def test_every_model_is_told_how_moves_are_written(place: Path) -> None:
+    for folder, end in (("chat", "the moves.<|im_end|>"), ("plain", "the moves.\nA: The answer is")):
+        (given,) = prompts(open_model(str(place / folder)), read_style("direct"), open_items("hanoi", 1))
+        assert "separate moves by semicolons. End with #### and " in given.text and end in given.text
 
 
 @pytest.mark.parametrize(

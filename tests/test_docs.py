@@ -52,6 +52,8 @@ SMALL = {r"--games \d+": "--games 2", r"--best-of \d+": "--best-of 2", r"simulat
 SMALL |= {
     r"--simulations \d+": "--simulations 4",
     " winrate ": " winrate --prompts 4 ",
+    r"( eval .*) --limit \d+": r"\1",
+    r"( eval .*--max-new-tokens) \d+": r"\1 48",
     " eval ": " eval --limit 4 ",
     " verify ": " verify --rows 4 ",
     r"--step \d": "--step 60",
