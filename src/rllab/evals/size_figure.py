@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Label = Callable[[Row], str]
+_BESIDE = 0.08  # sizes between the points of two outcomes, so that equal ones can be told apart
 
 
 def draw(rows: Sequence[Row], label: Label, path: Path) -> None:
@@ -123,7 +124,13 @@ def _equal(axes: "Axes", rows: Sequence[Row], groups: Sequence[Sequence[Row]]) -
             _with_intervals(axes, rows.index(row), own, "pass_at_k", "interval")
             for s in (s for s in own if s["k"] > 1):
                 text = f"{s['k']}" if s["k"] == s["wanted"] else f"{s['k']} of {s['wanted']}"
-                axes.annotate(text, (s["size"], s["pass_at_k"]), (2, 3), textcoords="offset points", fontsize="x-small")
+                axes.annotate(
+                    text,
+                    (s["size"] + _BESIDE * rows.index(row), s["pass_at_k"]),
+                    (2, 3),
+                    textcoords="offset points",
+                    fontsize="x-small",
+                )
     axes.set_title("solved by one of k, at equal tokens")
     axes.set_ylabel("pass@k (k where above 1), 95 % interval")
     axes.set_ylim(-0.02, 1.08)
@@ -131,7 +138,8 @@ def _equal(axes: "Axes", rows: Sequence[Row], groups: Sequence[Sequence[Row]]) -
 
 def _with_intervals(axes: "Axes", n: int, sizes: Sequence[Row], name: str, interval: str) -> None:
     at, values, bounds = (np.array([s[key] for s in sizes]) for key in ("size", name, interval))
-    axes.errorbar(at, values, np.abs(bounds.T - values), color=f"C{n}", marker="o", markersize=3, capsize=2)
+    beside = at + _BESIDE * n
+    axes.errorbar(beside, values, np.abs(bounds.T - values), color=f"C{n}", marker="o", markersize=3, capsize=2)
 
 
 def _band(axes: "Axes", n: int, sizes: Sequence[int], quartiles: Sequence[Sequence[float]]) -> None:
