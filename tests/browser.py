@@ -85,7 +85,7 @@ def board() -> Iterator[Callable[..., str]]:
     yield start
     for server, thread, listener in servers:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         listener.close()
 
 

@@ -60,7 +60,7 @@ class Program:
         assert self._process.pid
         os.kill(self._process.pid, number)
 
-    def wait_for_error(self, text: str, timeout: float = 60.0) -> None:
+    def wait_for_error(self, text: str, timeout: float = 120.0) -> None:
         """Waits until the text stands on its standard error."""
         end, file = time.monotonic() + timeout, self.errors
         while not (file.is_file() and text in file.read_text(encoding="utf-8")):

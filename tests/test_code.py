@@ -188,7 +188,7 @@ def test_equality_of_pythons_own_classes_counts() -> None:
 def test_time_memory_and_output_are_bounded() -> None:
     start = time.monotonic()
     outcome = run("while True: pass", TEST, seconds=1)
-    assert outcome.late and not outcome.ran and outcome.passed == [False, False] and time.monotonic() - start < 8
+    assert outcome.late and not outcome.ran and outcome.passed == [False, False] and time.monotonic() - start < 30
     assert "MemoryError" in run("x = bytearray(3 << 30)", memory=512).complained
     endless = run("while True: print('x' * 1000)", seconds=8)
     assert not endless.ran and "File too large" in endless.complained
@@ -199,7 +199,7 @@ def test_time_memory_and_output_are_bounded() -> None:
 def test_no_process_of_a_program_is_left(tmp_path: Path) -> None:
     name = f"left-{os.getpid()}"
     away = f"os.setsid(); os.execvp('sleep', ['{name}', '77'])"
-    run(f"import os, time\nfor _ in range(5):\n    if not os.fork(): {away}\ntime.sleep(0.3)", seconds=3)
+    run(f"import os, time\nfor _ in range(5):\n    if not os.fork(): {away}\ntime.sleep(0.3)", seconds=30)
     assert name not in subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
 
 
@@ -248,11 +248,11 @@ def test_a_sandbox_that_cannot_be_made_is_no_score(tmp_path: Path, monkeypatch: 
         run("", ["assert True"])
 
 
-def test_a_program_has_no_rights(tmp_path: Path) -> None:
+def test_a_program_has_no_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What docs/reward.md claims; what a machine may lack, where `guards` says that it has it."""
     mine, guarded = tmp_path / "mine", guards()
     mine.write_text("mine")
-    os.environ["A_SECRET"] = "x"
+    monkeypatch.setenv("A_SECRET", "x")
     assert probe("os.getuid() == 0", "'A_SECRET' in os.environ") == ["False", "False"]
     if sys.platform == "linux":
         rights = ["socket.sethostname('x')", "time.clock_settime(0, 1.0)", "os.setuid(0)", "os.chroot('/')"]

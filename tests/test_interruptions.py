@@ -176,7 +176,7 @@ def test_signals_save_and_exit_with_99(tmp_path: Path, number: signal.Signals) -
     while process.poll() is None and not (rows.is_file() and rows.stat().st_size):
         time.sleep(0.01)
     process.send_signal(number)
-    out = "".join(process.communicate(timeout=60))
+    out = "".join(process.communicate(timeout=120))
     assert process.returncode == 99, out
     assert f"by {number.name}; the same command continues from there" in out
     status = json.loads((tmp_path / "runs/a/status.json").read_text())
@@ -186,7 +186,7 @@ def test_signals_save_and_exit_with_99(tmp_path: Path, number: signal.Signals) -
 
 def test_the_clock_stops_a_run_too(tmp_path: Path) -> None:
     process = command(tmp_path, "--name", "a", "slow=0.1", "total_steps=500", RLLAB_STOP_AFTER="0:03")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 99 and "RLLAB_STOP_AFTER" in out
 
 
@@ -218,7 +218,7 @@ def test_read_only_folder_is_an_error(tmp_path: Path) -> None:
         pytest.skip("root may write everywhere, and mounting is not allowed here")
     try:
         process = command(tmp_path, "--name", "a", "--runs", str(closed))
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=120)
         assert process.returncode == 3, out
         assert out.startswith("error: ") and str(closed) in out and "use another folder" in out
         assert "Traceback" not in out

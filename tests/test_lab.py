@@ -102,7 +102,7 @@ def test_a_start_up_file_does_not_hide_the_labs_programs(clone: Path, tmp_path: 
     while chunk := _read(terminal):
         output += chunk
     os.close(terminal)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     lines = output.decode().split("\r\n")
     assert "read" in lines and f"first:{clone / '.venv/bin'}:" in lines, output
 

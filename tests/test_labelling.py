@@ -396,7 +396,7 @@ def test_the_command_serves_the_page_and_ends_by_ctrl_c(tmp_path: Path) -> None:
         with pytest.raises(urllib.error.HTTPError, match="400"):
             ask(**wrong)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     process.stdout.close()
     (row,) = read_labels(tmp_path / "preferences.jsonl").labels
     assert row["by"] == "ann" and row["left"] != row["preferred"]

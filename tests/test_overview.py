@@ -111,7 +111,7 @@ def test_watching_refreshes_in_place_until_it_is_interrupted(folder: Path) -> No
     screen = until_it_shows(ours, "more lines").rpartition("\x1b[H")[2]
     assert re.search(r"\(\d+ more lines\)", screen) and screen.count("\r\n") == 7, "a terminal of eight rows"
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     os.close(ours)
 
 

@@ -386,10 +386,10 @@ def test_no_process_of_a_reward_outlives_the_trainer(function: str, by: signal.S
     words = [sys.executable, "-c", CALLER, function]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as caller:
         if by is not None:
-            until(started.exists, 30)
+            until(started.exists, 120)
             caller.send_signal(by)
-        caller.wait(20)
-    until(lambda: number not in processes() and str(tmp_path) not in processes(), 5)
+        caller.wait(120)
+    until(lambda: number not in processes() and str(tmp_path) not in processes(), 60)
 
 
 WAITS = """
@@ -416,9 +416,9 @@ def test_one_interrupt_ends_a_run_whose_reward_hangs(tmp_path: Path) -> None:
     hangs.touch()
     process = Program(["-m", "rllab", *words], cwd=tmp_path, env=os.environ)
     try:
-        until(started.exists, 60)
+        until(started.exists, 120)
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=30)
+        _, shown = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)

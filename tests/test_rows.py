@@ -454,15 +454,15 @@ def test_deadlines_interrupt_their_own_thread_and_end_with_their_body() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert late == [0.1, 0.2, 0.3]
-    before = threading.active_count()
+    assert sorted(late) == [0.1, 0.2, 0.3]  # a busy machine may interrupt several at once
+    before = set(threading.enumerate())
     for _ in range(1000):
         with deadline(60.0):
             pass
-    assert threading.active_count() <= before + 1
-    with deadline(0.2):
+    assert sum(thread.name.endswith("(_look)") for thread in set(threading.enumerate()) - before) <= 1
+    with deadline(1.0):
         pass
-    time.sleep(0.5)  # no Late is raised behind the body
+    time.sleep(1.2)  # no Late is raised behind the body
 
 
 def test_truncation_shares_the_room_evenly() -> None:

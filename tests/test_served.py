@@ -338,7 +338,7 @@ def test_a_server_that_dies_ends_the_run_within_seconds_and_the_same_command_goe
         patch.setenv("RLLAB_SERVER", f"http://127.0.0.1:{port}")
         patch.setenv("RLLAB_SERVER_LOG", str(program.errors))
         list(Trainer(recipe, tmp_path / "run"))
-    assert time.time() - program.errors.stat().st_mtime < 10 and program.communicate(10)
+    assert time.time() - program.errors.stat().st_mtime < 60 and program.communicate(60)
     assert "is gone: /v1/completions" in str(caught.value)
     assert str(caught.value).endswith("torch.OutOfMemoryError: CUDA out of memory (a stand-in for it)")
     checkpoint = Checkpoints(tmp_path / "run/checkpoints").newest()

@@ -264,7 +264,8 @@ def test_a_sweep_that_is_killed_ends_with_the_table_of_an_undisturbed_one(monkey
 def test_several_processes_share_the_trials_and_take_over_those_of_the_dead() -> None:
     words, most = (LR, "slow=0.02"), 9
     children = [forked(lambda: sweep("x", *words, most=most, array=True)) for _ in range(3)]
-    time.sleep(0.6)
+    while not Path("runs/x/t0/metrics.jsonl").is_file():
+        time.sleep(0.02)
     os.kill(children[0], signal.SIGKILL)
     children.append(forked(lambda: sweep("x", *words, most=most, array=True)))
     assert sorted(ended(c) for c in children) == [-signal.SIGKILL, 0, 0, 0]

@@ -229,5 +229,5 @@ def test_the_command_serves_the_page_and_ends_at_once(runs: Path) -> None:
             process.send_signal(signal.SIGINT)  # while the environment hangs
             begun = time.monotonic()
             assert "has ended" in json.loads(answer.readline())["error"]
-        process.wait(10)
-        assert time.monotonic() - begun < 5
+        process.wait(60)
+        assert time.monotonic() - begun < 30

@@ -129,7 +129,7 @@ def test_a_stopped_request_does_not_disturb_the_next(workers: Workers) -> None:
         assert episode(workers, 60) == whole
     lines = workers.ask("odd", {"do": "episode", "seed": HANGS})
     assert [next(lines) for _ in range(3)]
-    time.sleep(0.2)  # then it hangs, so the next one waits for its deadline
+    wait_until(lambda: is_asleep(pid(workers)))  # it hangs, so the next one waits for its deadline
     lines.close()
     assert list(workers.ask("odd", {"do": "episode"}, 1.0)) == [{"error": "took longer than 1 s"}]
 
@@ -162,7 +162,7 @@ def test_a_process_that_dies_or_hangs_gives_its_last_words_and_is_replaced(runs:
         assert "SIGKILL" in line["error"]
         lines = workers.ask("odd", {"do": "episode", "seed": HANGS}, 8.0)  # with the start of a process
         begun = time.monotonic()
-        assert [list(line) for line in lines][-1] == ["error"] and 7 < time.monotonic() - begun < 12
+        assert [list(line) for line in lines][-1] == ["error"] and 7 < time.monotonic() - begun < 60
         assert not workers._alive["odd"].is_alive
         assert "no request" in next(workers.ask("odd", NOTHING))["error"] and pid(workers) != first
 
@@ -174,7 +174,11 @@ def is_alive(number: int) -> bool:
         return False
 
 
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
+def is_asleep(number: int) -> bool:
+    return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -89,7 +89,7 @@ def test_a_rank_that_dies_ends_a_job_on_two_nodes(jobs: GridEngine) -> None:
     (second,) = jobs.processes(job, rank=1)
     jobs.cluster.output("kill", "-KILL", second)
     (ended,) = jobs.end(job)
-    assert ended["exit_status"].startswith("137 ") and time.monotonic() - start < 30, jobs.log(job)
+    assert ended["exit_status"].startswith("137 ") and time.monotonic() - start < 100, jobs.log(job)
     assert "killed, most often for want of memory" in jobs.log(job) and jobs.processes(job) == []
     assert not (jobs.run(job, "toy") / "again").exists()
 

@@ -136,7 +136,7 @@ def test_a_rank_that_dies_ends_the_job(jobs: Slurm) -> None:
         "srun", f"--jobid={job}", "--overlap", "--nodelist=node2", "--nodes=1", "pkill", "-9", "-f", rank
     )
     ended = jobs.end(job)
-    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0") and time.monotonic() - start < 30, jobs.log(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0") and time.monotonic() - start < 100, jobs.log(job)
     assert not (jobs.run(job, "toy") / "again").exists()
 
 

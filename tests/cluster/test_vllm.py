@@ -70,7 +70,7 @@ def dead_after_two_rounds(jobs: Slurm) -> Path:
     """The folder of a run whose job has failed as its server died."""
     job = jobs.submit(words=words(jobs), STANDIN_DIES="3")
     ended, run = jobs.end(job), jobs.run(job, "grpo")
-    assert time.time() - (run / "server.log").stat().st_mtime < 15
+    assert time.time() - (run / "server.log").stat().st_mtime < 60
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "0"), jobs.log(job)
     assert "CUDA out of memory (a stand-in for it)" in jobs.log(job)
     assert [row["loss/sampler_kl"] < 1e-6 for row in rows(run)] == [True, True]
@@ -137,7 +137,7 @@ def test_a_server_that_dies_fails_a_job_of_grid_engine(nodes: int, grid_jobs: Gr
     jobs = grid_jobs
     job = jobs.submit("-l", f"gpus={5 - 2 * nodes}", nodes=nodes, words=words(jobs), STANDIN_DIES="3")
     (ended,), run = jobs.end(job), jobs.run(job, "grpo")
-    assert time.time() - (run / "server.log").stat().st_mtime < 15
+    assert time.time() - (run / "server.log").stat().st_mtime < 60
     assert ended["exit_status"] == "3" and not (run / "again").exists(), jobs.log(job)
     assert "CUDA out of memory (a stand-in for it)" in jobs.log(job) and len(rows(run)) == 2
     assert f"'CUDA_VISIBLE_DEVICES': {None if nodes == 2 else repr('2')}" in (run / "server.log").read_text()
