@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rllab.core.ranges import Count, Positive
-from rllab.rewards.remote import ask_all
 
 
 async def http(
@@ -29,6 +28,8 @@ async def http(
     Raises:
         ConnectionError: the service does not answer, or not with such a list.
     """
+    from rllab.rewards.remote import ask_all  # not above: each process of a reward would import an HTTP client
+
     every = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids} | columns
     parts = [{k: list(v[i : i + batch]) for k, v in every.items()} for i in range(0, len(prompts), batch)]
     scores: list[Any] = []

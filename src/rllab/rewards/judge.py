@@ -8,7 +8,6 @@ from typing import Any
 from rllab.core.messages import after_thinking
 from rllab.core.ranges import Count
 from rllab.rewards.pairwise import ASKS, contest_of
-from rllab.rewards.remote import ask_all
 
 _AT_ONCE, _SECONDS = 16, 120.0
 _VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
@@ -41,6 +40,8 @@ async def judge(
         {"model": model, "temperature": 0, "messages": [{"role": "user", "content": text}]}
         for text in contest.questions(asks)
     ]
+    from rllab.rewards.remote import ask_all  # not above: each process of a reward would import an HTTP client
+
     key = os.environ.get("OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else None
     address = f"{url.rstrip('/')}/chat/completions"

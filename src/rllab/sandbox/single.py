@@ -1,6 +1,5 @@
 """Rewards of single completions, with the signature of verl's `compute_score`."""
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -47,6 +46,8 @@ def _ground_truth(row: Mapping[str, Any]) -> Any:
 
 
 async def _awaited(scores: Sequence[Any]) -> list[Any]:
+    import asyncio
+
     each = await asyncio.gather(*scores)
     return list(map(_score, each))
 
