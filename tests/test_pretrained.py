@@ -147,7 +147,7 @@ def test_grpo(smollm: Path, tmp_path: Path) -> None:
     settings = {
         "num_generations": 4,
         "batch_size": 2,
-        "max_new_tokens": 16,
+        "max_new_tokens": 10,
         "temperature": 0.7,
         "preflight_stops": False,
         "precision": "fp32",

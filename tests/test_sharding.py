@@ -18,6 +18,8 @@ from rllab.text.tokenizers import tokenizer_for
 
 TRAIN = ("-m", "rllab", "train")
 SETTINGS = ("--smoke", "precision=fp32", "batch_size=7", "seed=3", "shard=true")
+SHAPE = "shape={model_type: qwen3, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, "
+SHAPE += "num_key_value_heads: 2, head_dim: 8, intermediate_size: 32}"
 ADAMW = "optim={name: adamw, lr: 0.001, max_grad_norm: 0.5}"
 
 
@@ -47,7 +49,7 @@ def train(
 @pytest.mark.parametrize(
     ("worlds", "words"),
     [
-        ([2, 1], ("pocket", "micro_batch=1", "gradient_checkpointing=true")),
+        ([2, 1], ("pocket", SHAPE, "micro_batch=1", "gradient_checkpointing=true")),
         ([3, 2], ("grpo", "reward=[brevity, format]", "beta=0.05", "num_iterations=2", "num_minibatches=2")),
         ([1, 2], ("sft-lora", "lora={r: 2, lora_alpha: 4}")),
     ],
@@ -84,7 +86,7 @@ def test_no_rank_holds_whole_weights(words: tuple[str, ...], tmp_path: Path) -> 
 
 def test_a_stopped_sharded_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     """The moments are saved by the rank that has them, as safetensors alone; a damaged part is noticed."""
-    words = ("pocket", "micro_batch=1", "save_every=2", "keep=2")
+    words = ("pocket", SHAPE, "micro_batch=1", "save_every=2", "keep=2")
     whole = train(tmp_path, "whole", [2], *words)
     cut = train(tmp_path, "cut", [2, 2], *words)
     assert all(torch.equal(cut[k], w) for k, w in whole.items())
