@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -294,10 +292,9 @@ def test_processes_that_grade_into_one_folder_share_the_work(course: Course) -> 
     whole = course.grade()
     wanted = produced(course)
     course.out.rename(course.folder / "alone")
-    line = [sys.executable, "-m", "rllab", "grade", str(course.folder / "assignment.yaml"), str(course.submissions)]
+    line = ["-m", "rllab", "grade", str(course.folder / "assignment.yaml"), str(course.submissions)]
     env = os.environ | {"NSLOTS": "1"}
-    each = [subprocess.Popen([*line, "--out", str(course.out)], env=env, stdout=-1, stderr=-1, text=True)
-            for _ in range(3)]  # fmt: skip
+    each = [Program([*line, "--out", str(course.out)], env=env) for _ in range(3)]
     while not any(_begun(course)):
         time.sleep(0.05)
     each[0].send_signal(signal.SIGKILL)
