@@ -12,4 +12,8 @@ runs=${1:-runs}
 ./lab train earth-lora --runs "$runs" --name earth-lora-1
 ./lab earth earth-lora-1@* --step 3 --runs "$runs" --figure "$runs/earth.png"
 ./lab python -c "from PIL import Image; Image.open('$runs/earth.png').convert('RGB').save('docs/earth.webp', quality=70, method=6)"
-ls -l docs/capstones.svg docs/board.webp docs/budget.svg docs/earth.webp
+./lab reasoning run:reasoning --temperature 1.5 --rank-by run:reward-pocket \
+    --rank-by '{name: verifier, model: run:verifier-pocket}' --runs "$runs" --figure docs/reasoning.svg
+./lab eval run:pocket-tiny run:pocket-small run:pocket --task pocket --style direct,zero-shot-cot --runs "$runs" \
+    --figure docs/sizes.svg
+ls -l docs/reasoning.svg docs/sizes.svg docs/capstones.svg docs/board.webp docs/budget.svg docs/earth.webp

@@ -11,6 +11,8 @@ from rllab_envs.tasks.earth import Planets as planets
 from rllab_envs.tasks.guessing import Guessing as guessing
 from rllab_envs.tasks.paren_sums import ParenSums as paren_sums
 from rllab_envs.tasks.pocket import Pocket as pocket
+from rllab_envs.tasks.pocket_replies import PocketPreferences as pocket_preferences
+from rllab_envs.tasks.pocket_replies import PocketVerification as pocket_verification
 from rllab_envs.tasks.preferences import TicketPreferences as ticket_preferences
 from rllab_envs.tasks.proving import Proving as proving
 from rllab_envs.tasks.proving import Verification as verification
@@ -47,6 +49,8 @@ __all__ = [
     "paren_sums",
     "planets",
     "pocket",
+    "pocket_preferences",
+    "pocket_verification",
     "proving",
     "reasoning_gym",
     "river",

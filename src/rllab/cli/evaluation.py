@@ -77,7 +77,7 @@ def evaluation(
     check_outputs(out, figure, task)
     kept = cache_folder() if cache else None
     file = Path(out) if out else None
-    plan = Plan(checkpoints(models, runs), tasks, styles, runs, kept, file, seed, _say, stop, hide_gold)
+    plan = Plan(checkpoints(models, runs), tasks, styles, runs, kept, file, seed, say, stop, hide_gold)
     if audit:
         from rllab.cli.audits import show as show_audits
         from rllab.evals.audit import audits
@@ -137,7 +137,8 @@ def _run(
         raise stopped or Mistake("\n".join(faults))
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a line of progress, or a remark."""
     print(visible(line), file=sys.stderr)
 
 
@@ -175,6 +176,11 @@ def show(outcomes: list["Outcome"], rows: list[dict[str, Any]]) -> None:
     for row in graded:
         if "scaling" in row:
             print(visible(f"{row['model']} on {row['task']}, {row['style']}: {law(row['scaling'])}"))
+    for row in graded:
+        if gain := row.get("gain"):
+            low, high = (f"{100 * bound:+.1f}" for bound in gain["interval"])
+            what = f"{row['model']} on {row['task']}: {row['style']} over {gain['over']}"
+            print(visible(f"{what} {100 * gain['difference']:+.1f} points [{low}, {high}], paired by item"))
     files = [outcome.file(outcome.style.points[-1]) for outcome in outcomes if outcome.asked]
     print(visible("\n".join(disagreements(files, any(outcome.hide_gold for outcome in outcomes)))))
 

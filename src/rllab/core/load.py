@@ -9,7 +9,7 @@ from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe, recipe_names
 from rllab.core.run import RunFolder, find_run, parse_run
-from rllab.core.stages import checkpoint_of, model_of, resolve_models, stage_folder
+from rllab.core.stages import checkpoint_of, is_stage, model_of, resolve_models, stage, stage_folder
 from rllab.core.trainer import train
 
 
@@ -68,6 +68,19 @@ def model_folder(name: str, runs: str | Path = "runs") -> str:
     if numbered and numbered[1] in recipe_names():  # no name on the hub, but that of a run
         find_run(run, Path(runs))
     return name
+
+
+def run_folder(name: str, runs: str | Path = "runs") -> RunFolder:
+    """The folder of a run: `RUN`, `last`, or `run:NAME`, where a recipe with that name is trained first.
+
+    Raises:
+        Mistake: there is no such run, or training failed.
+    """
+    stage_name = name.removeprefix("run:")
+    if stage_name != name and is_stage(stage_name, Path(runs)):
+        stage_folder(stage_name, Path(runs), train)
+        return stage(stage_name)[1]
+    return find_run(stage_name, Path(runs))
 
 
 def preflight(recipe: Recipe, runs: str | Path = "runs", ranks: int = 1) -> dict[str, Line]:

@@ -18,8 +18,7 @@ import torch
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
-from rllab.core.load import model_folder
-from rllab.core.run import find_run
+from rllab.core.load import model_folder, run_folder
 from rllab.core.stop import Stop
 from rllab.evals.asking import ask
 from rllab.evals.by_size import equal_tokens, of_one_task
@@ -73,8 +72,14 @@ def evaluate(plan: Plan, faults: list[str]) -> Iterator[Outcome]:
         Stopped: a stop was requested. The same command samples what is missing.
     """
 
+    firsts = dict[tuple[str, str], Outcome]()  # of each model and task
+
     def outcome(lm: LanguageModel, model: str, task: Items, style: Style, content: str, write: Write) -> Outcome:
-        return _evaluate(lm, Outcome(model, task, style, content, hide_gold=plan.hide_gold), plan, write)
+        begun = Outcome(model, task, style, content, hide_gold=plan.hide_gold)
+        begun.parameters, begun.first = lm.model.num_parameters(), firsts.get((model, task.name))
+        done = _evaluate(lm, begun, plan, write)
+        firsts.setdefault((model, task.name), done)
+        return done
 
     rows = list[Row]()
     for reached in each_model(plan, faults, outcome):
@@ -134,7 +139,7 @@ def checkpoints(words: Sequence[str], runs: Path) -> list[str]:
         if match is None:
             names.append(word)
             continue
-        folder = find_run(match[1], runs)
+        folder = run_folder(match[1], runs)
         steps = Checkpoints(folder.path / "checkpoints").steps()
         if not steps:
             raise Mistake(f"{folder.path} has no checkpoint yet; rllab train resumes the run")

@@ -16,7 +16,7 @@ from rllab.evals.score import Scored, ScoredFile
 from rllab.evals.scorers import find_scorer
 from rllab.evals.style import Style
 from rllab.evals.summary import summaries, vote
-from rllab.stats import wilson
+from rllab.stats import paired_difference, wilson
 
 Row = dict[str, Any]
 
@@ -28,6 +28,7 @@ class Outcome:
     content: the hash of the model's content. asked, scored: the replies and their grades, in the same order; empty for
     perplexity. measured: what the style measures beside the grades. sampled, cached: replies that were sampled, and
     read from the cache. seconds: of the whole. hide_gold: transcripts have no target.
+    parameters: of the model. first: the outcome of the first style for the same model and task.
     """
 
     model: str
@@ -41,6 +42,8 @@ class Outcome:
     cached: int = 0
     seconds: float = 0.0
     hide_gold: bool = False
+    parameters: int = 0
+    first: "Outcome | None" = None
 
     @property
     def scorer(self) -> str:
@@ -70,8 +73,21 @@ class Outcome:
                     for budget, extensions in self.style.points
                 ]
             row |= {"sizes": self.sizes} if self.sizes else {}
-        row |= self.measured | {"decoding": self.style.decoding(), "content": self.content}
+        row |= self._gain() | {"parameters": self.parameters} | self.measured
+        row |= {"decoding": self.style.decoding(), "content": self.content}
         return row | {"sampled": self.sampled, "cached": self.cached, "seconds": round(self.seconds, 3)}
+
+    def of_items(self, point: tuple[int, int]) -> np.ndarray:
+        """Returns the accuracy of each item at a point, [N]: the mean over its samples."""
+        return np.array([np.mean([s.graded.correct for s in item]) for item in self.file(point).items()])
+
+    def _gain(self) -> Row:
+        """Returns the paired difference to the accuracy of the first style, with its interval by resampling items."""
+        if self.first is None or not self.asked or not self.first.asked:
+            return {}
+        before, after = (outcome.of_items(outcome.style.points[-1]) for outcome in (self.first, self))
+        difference, interval = paired_difference(before, after)
+        return {"gain": {"over": self.first.style.name, "difference": difference, "interval": list(interval)}}
 
     def file(self, point: tuple[int, int]) -> ScoredFile:
         """Returns the grades at a point as of a file, in the order of the task's items."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from rllab.evals import scaling, size_figure
 from rllab.evals.figures import canvas, save
+from rllab.evals.parameters_figure import draw_over_parameters, is_over_parameters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ Row = dict[str, Any]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draws the rows of outcomes: their curves over the budget; else over sizes; else over the samples; else bars.
+    """Draws the rows of outcomes: over the budget; over sizes; over the samples; over parameters; or bars.
 
     path: .svg, .png or .pdf.
 
@@ -37,6 +38,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         return
     elif several := {_label(row, rows): row["scaling"] for row in rows if "scaling" in row}:
         scaling.draw(several, path)
+        return
+    elif is_over_parameters(rows):
+        draw_over_parameters(rows, path)
         return
     else:
         figure, (axes,) = canvas((max(4, 0.8 * len(rows)), 4))

@@ -73,6 +73,9 @@ def read_term(name: str, runs: Path = Path("runs")) -> Term:
     term = reader.named(compose(name, "command line"), REWARDS, "reward")
     reader.raise_mistakes()
     assert isinstance(term, Term)
+    for key, value in term.settings.items():  # such as the model of `verifier`
+        if isinstance(value, str) and value.startswith("run:"):
+            term = term._replace(settings=term.settings | {key: model_folder(value, runs)})
     if term.name.startswith("run:"):
         folder = model_folder(term.name, runs)
         term = term._replace(name=folder, settings=term.settings | {"model": folder})

@@ -18,12 +18,13 @@ from rllab.rewards.self_verification import flaw_named, verifying
 
 __all__ = [
     "accuracy", "brevity", "code", "cosine_length", "flaw_named", "format", "http", "judge", "noise", "proving",
-    "repetition", "self_judge", "soft_overlong", "verifying",
+    "repetition", "self_judge", "soft_overlong", "verifier", "verifying",
 ]  # fmt: skip
 
 _IN_TRAINER = {  # they need torch, which the processes of other rewards do not import
     "proving": ("rllab.rewards.verified", "Proving"),
     "self_judge": ("rllab.rewards.own", "SelfJudge"),
+    "verifier": ("rllab.rewards.verified", "Verifier"),
 }
 
 

@@ -1,5 +1,6 @@
-"""A trained verifier as the reward of a prover (DeepSeekMath-V2, Shao et al. 2025, section 2.2)."""
+"""Trained verifiers as rewards: of a prover (DeepSeekMath-V2, Shao et al. 2025, section 2.2), or of any completion."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -62,3 +63,60 @@ class Proving:
                 f"required form, such as {replies[evaluations.index(None)][:200]!r}: it is not a trained verifier"
             )
         return dict(zip(unlike, evaluations, strict=True))
+
+
+class Verifier:
+    """The grade that a verifier gives: it reads a completion behind its problem, and ends its evaluation with a number.
+
+    As generative verifiers do (Zhang et al. 2025), it works the problem out before it grades; it is sampled greedily.
+
+    model: such as `run:verifier-pocket`. max_new_tokens: of its evaluation.
+    """
+
+    in_trainer: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        model: Annotated[str, Model(hub=True)],  # such as run:verifier-pocket
+        max_new_tokens: int = 96,  # most tokens of its evaluation
+    ) -> None:
+        self._name, self._lm, self._sampling = model, open_model(model), Sampling(max_new_tokens=max_new_tokens)
+        self._checked = False
+
+    def begin(self, policy: LanguageModel) -> None:
+        """Moves to the policy's device."""
+        self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
+        """The grade of each completion; 0 where its evaluation ends without one.
+
+        Raises:
+            Mistake: the verifier's tokenizer lacks too many tokens of the completions.
+            ValueError: most of its evaluations end without a grade.
+        """
+        texts = [f"{last_text(p)} {last_text(c).strip()}" for p, c in zip(prompts, completions, strict=True)]
+        grades = self._grades(list(dict.fromkeys(texts)))
+        return [grades[text] or 0.0 for text in texts]
+
+    def _grades(self, texts: Sequence[str]) -> dict[str, float | None]:
+        rows = [{"prompt": [{"role": "user", "content": text}], "style": "free"} for text in texts]
+        ids, prompts = prompt_ids(self._lm.tokenizer, rows), prompt_texts(self._lm.tokenizer, rows)
+        if not self._checked:  # one call is enough
+            check_words(self._lm, [token for some in ids for token in some], self._name)
+            self._checked = True
+        sampled = generate(self._lm, ids, self._sampling)
+        replies = [completion_text(self._lm, p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
+        grades = [_grade(reply) for reply in replies]
+        if grades.count(None) > _NOT_UNDERSTOOD * len(grades):
+            raise ValueError(
+                f"{self._name} ends {grades.count(None)} of {len(grades)} evaluations without a grade, such as "
+                f"{replies[grades.index(None)][:200]!r}: it is not a trained verifier"
+            )
+        return dict(zip(texts, grades, strict=True))
+
+
+def _grade(evaluation: str) -> float | None:
+    """Returns the number behind the last #### of an evaluation, from 0 to 1; None where there is none."""
+    match = re.search(r".*####\s*(1|0(?:\.\d+)?|1 ?/ ?2)\s*$", evaluation.strip(), re.DOTALL)
+    return None if match is None else 0.5 if "/" in match[1] else float(match[1])
