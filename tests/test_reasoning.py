@@ -17,9 +17,9 @@ from rllab.cli import app
 from rllab.core.errors import Mistake
 from rllab.evals.best_of import best_of_curve, best_of_curves
 from rllab.evals.outcome_figure import draw
+from rllab.evals.parameters_figure import is_over_parameters
 from rllab.evals.reasoning import Curve
 from rllab.evals.reward import read_term
-from rllab.evals.parameters_figure import is_over_parameters
 from rllab.rewards.verified import _grade
 from rllab.stats import pass_curve
 from rllab.testing import check_task
