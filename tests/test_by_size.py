@@ -129,6 +129,11 @@ def test_the_command_measures_sizes(place: Path, here: Here) -> None:
     assert "<!-- not solved -->" in (place / "h.svg").read_text(encoding="utf-8")
 
 
+def test_an_answer_of_a_second_stage_is_cut_off(here: Here) -> None:
+    (row,) = here("plain", "--task", TASK, "--limit", "3", "--style", "{name: budget, budgets: [0], answer_tokens: 3}")
+    assert row["truncated"] == 0 and [s["cut_off"] for s in row["sizes"]] == [1, 1, 1]
+
+
 def test_every_model_is_told_how_moves_are_written(place: Path) -> None:
     for folder, end in (("chat", "the moves.<|im_end|>"), ("plain", "the moves.\nA: The answer is")):
         (given,) = prompts(open_model(str(place / folder)), read_style("direct"), open_items("hanoi", 1))

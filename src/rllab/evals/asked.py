@@ -21,8 +21,8 @@ class Asked:
     budget, extensions: the point of the style that it belongs to. prompt: its text, up to where the reply begins.
     reasoning: the reply, up to the trigger. trigger, answer: the second stage; "" for one stage. tokens: how many were
     sampled. thinking: how many of them until the reply ends its thinking. finished: the model ended its reasoning
-    itself. scores: log-likelihoods of the choices, in nats. too_long: the item has no room in the model's context, so
-    the model was not asked.
+    itself. answered: it ended its answer itself, behind a trigger. scores: log-likelihoods of the choices, in nats.
+    too_long: the item has no room in the model's context, so the model was not asked.
     """
 
     item: Item
@@ -36,6 +36,7 @@ class Asked:
     tokens: int = 0
     thinking: int = 0
     finished: bool = False
+    answered: bool = True
     scores: tuple[float, ...] = ()
     too_long: bool = False
 
@@ -46,8 +47,8 @@ class Asked:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the limit of tokens ended the reply."""
-        return not (self.finished or self.too_long)
+        """Whether a limit of tokens ended the reasoning or the answer."""
+        return not (self.too_long or (self.finished and self.answered))
 
 
 def score_of(task: Items, file: str, asked: Asked) -> Scored:

@@ -228,5 +228,6 @@ def answered(replies: Replies, style: Style, chains: Sequence[tuple[tuple[int, i
     answered = []
     for a, prefix, reply in zip(asked, prefixes, answers, strict=True):
         ids, rest = _until_end(lm, prefix, reply, style.stop)
-        answered.append(replace(a, answer=_behind(lm, prefix, ids) + rest, tokens=a.tokens + len(reply.ids)))
+        text, tokens = _behind(lm, prefix, ids) + rest, a.tokens + len(reply.ids)
+        answered.append(replace(a, answer=text, tokens=tokens, answered=reply.finished))
     return answered

@@ -119,7 +119,7 @@ class Outcome:
         names = ["items", "accuracy", "interval", "unanswered"]
         row = {name: summary[name] for name in names}
         row |= {
-            "truncated": float(np.mean([a.cut_off for a in asked])),
+            "truncated": float(np.mean([not (a.finished or a.too_long) for a in asked])),
             "tokens": float(np.mean([a.tokens for a in asked])),
             "too_long": len({str(a.item.id) for a in asked if a.too_long}),
         }

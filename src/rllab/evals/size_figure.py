@@ -124,13 +124,8 @@ def _equal(axes: "Axes", rows: Sequence[Row], groups: Sequence[Sequence[Row]]) -
             _with_intervals(axes, rows.index(row), own, "pass_at_k", "interval")
             for s in (s for s in own if s["k"] > 1):
                 text = f"{s['k']}" if s["k"] == s["wanted"] else f"{s['k']} of {s['wanted']}"
-                axes.annotate(
-                    text,
-                    (s["size"] + _BESIDE * rows.index(row), s["pass_at_k"]),
-                    (2, 3),
-                    textcoords="offset points",
-                    fontsize="x-small",
-                )
+                at, color = (s["size"], s["pass_at_k"]), f"C{rows.index(row)}"
+                axes.annotate(text, at, (2, 3), textcoords="offset points", fontsize="x-small", color=color)
     axes.set_title("solved by one of k, at equal tokens")
     axes.set_ylabel("pass@k (k where above 1), 95 % interval")
     axes.set_ylim(-0.02, 1.08)
