@@ -208,7 +208,16 @@ def test_models_of_different_sizes_are_drawn_over_their_parameters(tmp_path: Pat
     rows = sized({"large": 10**6, "tiny": 10**4, "small": 10**5}, "direct", "zero-shot-cot")
     draw(rows, tmp_path / "x.svg")
     text = (tmp_path / "x.svg").read_text()
-    shown = ["parameters", "direct", "zero-shot-cot", "zero-shot-cot over direct", "pocket: tiny, small, large"]
+    shown = [
+        "parameters, millions",
+        "0.01",
+        "0.1",
+        "1",
+        "direct",
+        "zero-shot-cot",
+        "zero-shot-cot over direct",
+        "pocket: tiny, small, large",
+    ]
     assert all(f"<!-- {label} -->" in text for label in [*shown, "difference, paired by item, 95 % interval"])
     assert is_over_parameters(rows)
     assert not is_over_parameters(rows[:-1])  # a model that failed in a style

@@ -49,9 +49,12 @@ def draw_over_parameters(rows: Sequence[Row], path: Path) -> None:
     left.set_ylim(0, 1.02)
     left.set_ylabel("accuracy, 95 % interval")
     right.set_ylabel("difference, paired by item, 95 % interval")
+    every = sorted(set(_sizes(rows).values()))
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.set_xlabel("parameters")
+        axes.set_xticks(every, [f"{size / 1e6:.2g}" for size in every])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("parameters, millions")
         axes.legend(fontsize="small")
     figure.suptitle(f"{rows[0]['task']}: {', '.join(_sizes(rows))}", fontsize="medium")
     save(figure, path)
