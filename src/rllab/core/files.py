@@ -46,8 +46,10 @@ def check_place(path: Path, option: str) -> None:
     """Checks that a command can write a file to where an option says, such as `--out`.
 
     Raises:
-        Mistake: the path is a folder, or in none.
+        Mistake: the path is a folder, a device, or in no folder.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise Mistake(f"{option} {path}: this is a device, which a file would replace; name a file")
     if path.is_dir():
         raise Mistake(f"{option} {path}: this is a folder; name a file")
     if not path.absolute().parent.is_dir():
