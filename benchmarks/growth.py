@@ -33,7 +33,8 @@ from rllab.core.algorithm import Algorithm, Context, Metrics
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.machine import processor
 from rllab.core.recipe import load_recipe
-from rllab.core.run import RunFolder, list_runs
+from rllab.core.run import RunFolder
+from rllab.core.runs import list_runs
 from rllab.core.trainer import Trainer
 from rllab.evals.curves import of_runs, thin
 from rllab.evals.diagnosis import diagnose

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from rllab.board.columns import Columns
 from rllab.board.figures import COLOURS, STYLE
 from rllab.cli.demo import CAPSTONES
-from rllab.core.run import RunFolder, find_run
+from rllab.core.run import RunFolder
+from rllab.core.runs import find_run
 from rllab.evals.figures import canvas, save
 
 if TYPE_CHECKING:

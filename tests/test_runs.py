@@ -14,7 +14,8 @@ from rllab.core.begin import next_run
 from rllab.core.errors import InUse, MachineFault, Mistake
 from rllab.core.logs import Log, backward, ranges
 from rllab.core.recipe import load_recipe
-from rllab.core.run import RunFolder, find_run
+from rllab.core.run import RunFolder
+from rllab.core.runs import find_run
 from rllab.core.trainer import Trainer
 from rllab.testing import outcome
 

@@ -24,7 +24,8 @@ from rllab.cluster.objective import Objective
 from rllab.cluster.space import Space, Span, read_space
 from rllab.cluster.sweep import STARTS, Sweep
 from rllab.core.errors import InUse, Mistake, Stopped
-from rllab.core.run import RunFolder, list_runs
+from rllab.core.run import RunFolder
+from rllab.core.runs import list_runs
 from rllab.core.stop import Stop
 from rllab.evals.seeds import mean_interval
 

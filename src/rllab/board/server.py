@@ -31,7 +31,8 @@ from rllab.board.pages import records, render, reward_ranges, table_rows
 from rllab.board.samples import ORDERS, Samples
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
-from rllab.core.run import RunFolder, list_runs
+from rllab.core.run import RunFolder
+from rllab.core.runs import list_runs
 from rllab.evals.run_groups import by_seed
 
 POLICY = (

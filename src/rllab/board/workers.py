@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from rllab.core.messages import visible
 from rllab.core.names import did_you_mean
-from rllab.core.run import list_runs
+from rllab.core.runs import list_runs
 from rllab.core.stop import unwarned
 
 Line: TypeAlias = dict[str, Any]

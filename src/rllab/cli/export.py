@@ -31,7 +31,7 @@ def export(
     `hf upload`.
     """
     from rllab.core.names import did_you_mean
-    from rllab.core.run import find_run
+    from rllab.core.runs import find_run
 
     if to not in FORMS:
         raise Mistake(f"--to {to}: expected one of {', '.join(FORMS)}{did_you_mean(to, FORMS)}")

@@ -103,7 +103,8 @@ def _pairs(
     source: list[str], runs: Path, count: int, seed: int, step: int | None, length: int | None, folder: Path
 ) -> "Pairs":
     from rllab.board.pairs import of_file, of_runs
-    from rllab.core.run import find_run, parse_run
+    from rllab.core.run import parse_run
+    from rllab.core.runs import find_run
 
     if len(source) == 1 and source[0].endswith((".jsonl", ".jsonl.gz")):
         return of_file(Path(source[0]))

@@ -156,7 +156,7 @@ def overoptimise(
 ) -> None:
     """Show reward and gold score over the KL to the first model."""
     from rllab.cli.tables import table
-    from rllab.core.run import find_run
+    from rllab.core.runs import find_run
     from rllab.evals.over_optimisation import best_of_n, draw, of_run
 
     folders = [find_run(name, runs) for name in run]

@@ -98,7 +98,7 @@ def runs(
     from rllab.board.summaries import summary
     from rllab.cli.results import overview
     from rllab.cli.screen import repeat, room
-    from rllab.core.run import list_runs
+    from rllab.core.runs import list_runs
 
     def rows() -> list[dict[str, Any]]:
         return [summary(run) for run in list_runs(runs)]
@@ -133,7 +133,7 @@ def curves(
     interval.
     """
     from rllab.cli.tables import table
-    from rllab.core.run import find_run
+    from rllab.core.runs import find_run
     from rllab.evals.curves import draw, of_runs, thin
     from rllab.evals.run_groups import by_seed, names_of
 
@@ -156,7 +156,7 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Explain what goes wrong in a run."""
-    from rllab.core.run import find_run
+    from rllab.core.runs import find_run
     from rllab.evals.diagnosis import diagnose
 
     sentences = diagnose(find_run(run, runs))

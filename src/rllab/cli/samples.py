@@ -7,7 +7,7 @@ from typing import Any
 
 from rllab.core.errors import Mistake
 from rllab.core.messages import visible
-from rllab.core.run import find_run
+from rllab.core.runs import find_run
 
 
 def samples(run: str, runs: Path, worst: bool, count: int, step: int | None) -> list[dict[str, Any]]:

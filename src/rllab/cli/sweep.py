@@ -58,7 +58,7 @@ def sweep(
     from rllab.cluster.space import read_space
     from rllab.cluster.sweep import Sweep
     from rllab.core.begin import is_run
-    from rllab.core.run import check_name
+    from rllab.core.runs import check_name
 
     _check_one_rank()
     if is_run(recipe):

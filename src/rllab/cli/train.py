@@ -97,7 +97,8 @@ def _asked_for(
     from rllab.core.begin import is_run, requested
     from rllab.core.fork import fork_notes
     from rllab.core.recipe import expand_seeds, load_recipe, recipe_names, recipe_path
-    from rllab.core.run import RunFolder, check_name
+    from rllab.core.run import RunFolder
+    from rllab.core.runs import check_name
 
     if smoke and (is_run(source) or (fork and not source)):
         raise Mistake("--smoke is for recipes; a run has its size already")

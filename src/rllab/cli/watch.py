@@ -29,7 +29,8 @@ def watch(
     """
     from urllib.parse import urlencode
 
-    from rllab.core.run import find_run, parse_run
+    from rllab.core.run import parse_run
+    from rllab.core.runs import find_run
 
     name, step = parse_run(run)
     folder = find_run(name, runs)

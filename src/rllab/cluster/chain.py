@@ -8,7 +8,8 @@ from typing import Any
 from rllab.core.begin import is_run, requested
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe, expand_seeds, load_recipe, recipe_names, recipe_path
-from rllab.core.run import RunFolder, check_name, find_run, parse_run
+from rllab.core.run import RunFolder, parse_run
+from rllab.core.runs import check_name, find_run
 from rllab.core.stages import is_stage, models_named, stage
 
 

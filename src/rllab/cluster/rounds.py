@@ -16,7 +16,8 @@ from rllab.cluster.chain import settings_changed
 from rllab.cluster.schedulers import Request
 from rllab.core.errors import Mistake, RllabError
 from rllab.core.recipe import Recipe
-from rllab.core.run import RunFolder, list_runs
+from rllab.core.run import RunFolder
+from rllab.core.runs import list_runs
 from rllab.core.stop import seconds_in
 
 _ROUNDS = 100  # of which the time is looked at, the newest ones

@@ -30,7 +30,8 @@ from rllab.core.files import read_json, write_atomic
 from rllab.core.fork import differing
 from rllab.core.lock import Lock
 from rllab.core.recipe import NOT_TRAINED, Recipe
-from rllab.core.run import RunFolder, list_runs
+from rllab.core.run import RunFolder
+from rllab.core.runs import list_runs
 from rllab.core.sources import copied_files
 from rllab.core.stop import Stop
 

@@ -11,7 +11,8 @@ from rllab.core import hub
 from rllab.core.errors import InUse, Mistake
 from rllab.core.fork import differing, fork_run, parent_of
 from rllab.core.recipe import Recipe, load_recipe, recipe_names
-from rllab.core.run import RunFolder, find_run, parse_run
+from rllab.core.run import RunFolder, parse_run
+from rllab.core.runs import find_run
 from rllab.core.sources import copied_files
 
 

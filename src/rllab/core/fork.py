@@ -8,7 +8,8 @@ from typing import Any
 from rllab.core.checkpoint import Checkpoint, Checkpoints, copy_checkpoint
 from rllab.core.errors import Mistake
 from rllab.core.recipe import Recipe
-from rllab.core.run import RunFolder, find_run, parse_run
+from rllab.core.run import RunFolder, parse_run
+from rllab.core.runs import find_run
 from rllab.core.sources import copy_names, with_copies
 
 

@@ -8,7 +8,8 @@ from rllab.core.checkpoint import load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe, recipe_names
-from rllab.core.run import RunFolder, find_run, parse_run
+from rllab.core.run import RunFolder, parse_run
+from rllab.core.runs import find_run
 from rllab.core.stages import checkpoint_of, is_stage, model_of, resolve_models, stage, stage_folder
 from rllab.core.trainer import train
 

@@ -9,7 +9,7 @@ runs/NAME/
   samples.jsonl     sampled completions of a language model
   checkpoints/      see rllab.core.checkpoint
 
-A damaged file is an error of its own run, which names it; `state`, `find_run` and `list_runs` do without the contents.
+A damaged file is an error of its own run, which names it; `state`, and `rllab.core.runs`, do without the contents.
 """
 
 import json
@@ -32,7 +32,6 @@ from rllab.core.files import read_json, write_atomic
 from rllab.core.lock import Lock
 from rllab.core.logs import Log, ranges
 from rllab.core.machine import environment, job, scheduler
-from rllab.core.names import did_you_mean
 from rllab.core.owner import Owner
 from rllab.core.recipe import NOT_TRAINED, Recipe, Tracker, reached, read_recipe
 from rllab.core.sources import copied_files, copy_names, copy_sources, with_copies
@@ -353,48 +352,3 @@ def parse_run(text: str) -> tuple[str, int | None]:
     """
     match = re.fullmatch(r"(.+)@([0-9]+)", text)
     return (match[1], int(match[2])) if match else (text, None)
-
-
-def check_name(name: str) -> str:
-    """Returns the name of a new run if its folder lies in the folder of the runs, and commands can name it.
-
-    Raises:
-        Mistake: the name is a path, or means something else in a command.
-    """
-    if Path(name).name != name or name in (".", "..") or re.search(r"[\\/:\x00-\x1f]", name):
-        raise Mistake(f"--name {name}: a run's name is no path; --runs FOLDER chooses the folder of the runs")
-    if name == "last" or name[0] in ".-" or "@" in name or "=" in name or len(name) > 100:
-        raise Mistake(
-            f"--name {name}: a run's name has at most 100 characters without @ and =, does not begin with . or -, and "
-            "is not 'last', which is the newest run"
-        )
-    return name
-
-
-def find_run(name: str, runs: Path) -> RunFolder:
-    """The run with a name, or in a folder. `last` is the run whose status.json was written last.
-
-    Raises:
-        Mistake: there is no such run.
-    """
-    known = list_runs(runs)
-    if name == "last" and known:
-        return max(known, key=_written)
-    for path in (runs / name, Path(name)):
-        if (path / "recipe.yaml").is_file():
-            return RunFolder(path)
-    if "@" in name:
-        raise Mistake(f"no run {name!r} in {runs}: expected RUN or RUN@STEP, as in cartpole-1@120")
-    near = did_you_mean(name, [r.path.name for r in known])
-    raise Mistake(f"no run {name!r} in {runs}{near or '; rllab runs lists the runs'}")
-
-
-def _written(run: RunFolder) -> float:
-    """When a run's status.json was written last; where it is missing, its recipe.yaml."""
-    files = (run.path / name for name in ("status.json", "recipe.yaml"))
-    return next((file.stat().st_mtime for file in files if file.is_file()), 0.0)
-
-
-def list_runs(runs: Path) -> list[RunFolder]:
-    """The runs in a folder, sorted by name."""
-    return [RunFolder(p.parent) for p in sorted(runs.glob("*/recipe.yaml"))]

@@ -16,7 +16,8 @@ from rllab.core.errors import FieldMistake, InUse, Mistake
 from rllab.core.names import Model, Term
 from rllab.core.needs import check_made
 from rllab.core.recipe import NOT_TRAINED, Recipe, load_recipe, recipe_names
-from rllab.core.run import RunFolder, find_run, parse_run
+from rllab.core.run import RunFolder, parse_run
+from rllab.core.runs import find_run
 
 Train = Callable[[Recipe, RunFolder], None]
 """Trains a recipe in a folder to the end."""

@@ -14,7 +14,8 @@ from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
 from rllab.core.games import title
 from rllab.core.protocols import Game
-from rllab.core.run import find_run, parse_run
+from rllab.core.run import parse_run
+from rllab.core.runs import find_run
 from rllab.evals.strength import load_player
 from rllab.search.match import Player, match, same_rules, uct_player
 from rllab.stats import bradley_terry

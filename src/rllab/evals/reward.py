@@ -22,7 +22,8 @@ from rllab.core.errors import Mistake
 from rllab.core.load import model_folder
 from rllab.core.names import Term
 from rllab.core.nodes import compose
-from rllab.core.run import RunFolder, find_run
+from rllab.core.run import RunFolder
+from rllab.core.runs import find_run
 from rllab.core.stages import model_of
 from rllab.core.typed import Reader
 from rllab.rewards.scoring import REWARDS, Rewards

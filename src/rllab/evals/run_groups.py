@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rllab.core.errors import Mistake
 from rllab.core.recipe import NOT_TRAINED
-from rllab.core.run import RunFolder, find_run, list_runs, parse_run
+from rllab.core.run import RunFolder, parse_run
+from rllab.core.runs import find_run, list_runs
 
 MOST = 26  # groups that are compared, one for each letter
 

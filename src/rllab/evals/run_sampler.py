@@ -13,7 +13,8 @@ from rllab.algos.rollouts import Group, roll_out
 from rllab.core.algorithm import Context
 from rllab.core.errors import Mistake
 from rllab.core.load import model_folder
-from rllab.core.run import find_run, parse_run
+from rllab.core.run import parse_run
+from rllab.core.runs import find_run
 from rllab.text.algorithm import TextAlgorithm
 from rllab.text.open import open_model
 from rllab.text.rows import Rows
