@@ -116,8 +116,10 @@ def capstones_table(records: list[Record]) -> str:
     return "\n".join(lines)
 
 
-def number(value: float) -> str:
-    """Three significant digits."""
+def number(value: float | str) -> str:
+    """Three significant digits. What a recipe expects may be a text, such as '<= 0.2'."""
+    if isinstance(value, str):
+        return value
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
