@@ -102,6 +102,9 @@ def test_tables_and_figure(task: Items, tmp_path: Path, capsys: pytest.CaptureFi
     (line,) = [line for line in table.partition("direct, by size")[2].splitlines() if line.startswith("3 ")][:1]
     assert line.split()[:2] == ["3", "2"] and "50.0 [" in line and "0.0    50.0" in line  # wrong, cut off
     assert "(k = 2 of 4)" in table and "take --samples 4" in table
+    third = rows[1] | {"style": "think"}
+    show(made, [*rows, third | {"equal_tokens": equal_tokens([*rows, third])}])
+    assert capsys.readouterr().out.count("pass@k with as many tokens") == 1  # of all three styles
     draw(rows, tmp_path / "sizes.svg")
     drawn = (tmp_path / "sizes.svg").read_text(encoding="utf-8")
     for label in ("solved", "not solved", "cut off by the limit of tokens", "ended and wrong", "tokens of a reply",

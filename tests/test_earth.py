@@ -141,6 +141,8 @@ def test_a_map_is_the_softmax_of_the_two_words(lab: Path) -> None:
         assert both[i] == pytest.approx(float(expected.sum()), rel=1e-4)
     asked, _ = ask_earth(lm, cells, instruction=True)
     assert not np.allclose(asked, land)
+    with pytest.raises(Mistake, match=r"'Sand' .* does not know the word.* such as run:earth-base"):
+        ask_earth(lm, cells, words=("Sand", "Water"))
 
 
 def test_models_without_the_words_are_refused(qwen: Path) -> None:

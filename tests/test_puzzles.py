@@ -240,7 +240,7 @@ def test_long_plans_of_blocks_are_solutions() -> None:
         (river, {"sizes": (2, 4), "seats": 2}, "sizes: 4 pairs cannot cross in a boat with 2 seats"),
         (river, {"seats": 1}, "seats: at least 2"),
         (hanoi, {"sizes": (1, 13)}, "sizes: two numbers from 1 to 12"),
-        (hanoi, {"letters": "AB"}, "letters: size 4 needs 3"),
+        (hanoi, {"letters": "AB"}, "letters: size 4 needs 3 different letters, got 'AB'"),
         (hanoi, {"letters": "AAB"}, "letters: different capital letters"),
         (blocks, {"stacks": 2}, "stacks: from 3"),
     ],
@@ -273,6 +273,8 @@ def test_too_few_names_for_a_split_are_refused() -> None:
         "Let's think step by step.\nTherefore, the answer is {plain}.",
         "The answer is: {brackets}",
         "#### {plain}\nThe answer is above.",
+        "**#### {plain}**",
+        "#### **{plain}.**",
     ],
 )
 @pytest.mark.parametrize("name", VERDICTS)

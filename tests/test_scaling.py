@@ -109,6 +109,7 @@ def test_intervals_of_the_fit_cover_that_of_all_items() -> None:
         (np.stack([pass_curve(8, 7, 8)] * 4), "for few k"),  # 1 from two samples on
         (np.array([[0.0], [1.0]]), "for few k"),
         (np.stack([pass_curve(9, 2, 9)] * 4), "all items have the same coverage"),
+        (np.repeat([[1.0], [0.0], [1.0]], 4, axis=1), "the same for every k"),  # its b would be noise of 1e-16
     ],
 )
 def test_where_there_is_no_power_law(cover: np.ndarray, why: str) -> None:

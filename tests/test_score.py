@@ -148,6 +148,7 @@ def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
     rows += [
         json.dumps(GOOD | {"id": "4", "kind": "numbr"}),
         json.dumps({k: v for k, v in GOOD.items() if k != "target"}),
+        json.dumps(GOOD | {"kind": "hanoi", "scorer": "the task"}),
     ]
     rows += [json.dumps(GOOD | {"completion": None}), json.dumps(GOOD | {"id": "7"})]
     path = write(tmp_path / "r.jsonl", rows)
@@ -160,7 +161,8 @@ def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
         f"{path}:4: this line is not a JSON object",
         f"{path}:5: the kind 'numbr' is unknown; did you mean 'number'?",
         f"{path}:6: no column 'target'",
-        f"{path}:7: 'completion' is null",
+        f"{path}:7: the kind 'hanoi' is graded by its task alone",
+        f"{path}:8: 'completion' is null",
     ):
         assert fault in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and "100.0" in done.stdout

@@ -15,11 +15,11 @@ def show(rows: Sequence[Row]) -> None:
         if sizes := row.get("sizes"):
             print(f"\n{visible(row['model'])} on {row['task']}, {row['style']}, by size")
             table([_size(size) for size in sizes], as_json=False)
-    for row in rows:
-        if points := row.get("equal_tokens"):
-            print(f"\n{visible(row['model'])} on {row['task']}, pass@k with as many tokens")
-            table([_equal(point) for point in points], as_json=False)
-            print(visible(fewer(points)), end="")
+    last = {(row["model"], row["task"]): row for row in rows if row.get("equal_tokens")}  # it has all styles
+    for row in last.values():
+        print(f"\n{visible(row['model'])} on {row['task']}, pass@k with as many tokens")
+        table([_equal(point) for point in row["equal_tokens"]], as_json=False)
+        print(visible(fewer(row["equal_tokens"])), end="")
 
 
 def _size(size: Row) -> dict[str, str]:

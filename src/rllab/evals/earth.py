@@ -118,10 +118,13 @@ def _check_words(lm: LanguageModel, prompt: str, answers: Sequence[str]) -> None
         if len(ids) == 1 and ids[0] != unknown:
             continue
         tokens = " ".join(map(repr, lm.tokenizer.convert_ids_to_tokens(ids)))
-        why = "does not know the word" if unknown in ids else f"writes it as {len(ids)} tokens, {tokens}"
+        why = f"writes it as {len(ids)} tokens, {tokens}"
+        todo = "name two words that are one token each, such as --words land,water"
+        if unknown in ids:
+            why, todo = "does not know the word", "take a model that was taught both words, such as run:earth-base"
         raise Mistake(
             f"{answer.strip()!r} is not one token of this model: its tokenizer {why}. A map compares the next token: "
-            "name two words that are one token each, such as --words land,water"
+            f"{todo}"
         )
 
 

@@ -49,7 +49,7 @@ def figure_of(maps: Sequence[EarthMap], mask: np.ndarray) -> "Figure":
         _panel(axes, each, mask)
     for axes in panels[len(maps) :]:
         axes.set_axis_off()
-    figure.colorbar(ScalarMappable(Normalize(0, 1), _COLOURS), ax=panels, label="probability of 'Land'", shrink=0.8)
+    figure.colorbar(ScalarMappable(Normalize(0, 1), _COLOURS), ax=panels, label="probability of land", shrink=0.8)
     return figure
 
 

@@ -97,6 +97,11 @@ def _item(row: Mapping[str, Any], kind: str | None) -> Recording:
     ident, target = id_of(row), _text(row, "target")
     question = _text(row, "question") if "question" in row else ""
     kind = kind or (_text(row, "kind") if row.get("kind") else "")
+    if kind and kind not in KINDS and row.get("scorer") == "the task":
+        raise ValueError(
+            f"the kind {kind!r} is graded by its task alone, and the row has the verdict already; rllab compare takes "
+            "such a file as it is"
+        )
     if kind and kind not in KINDS:
         raise ValueError(f"the kind {kind!r} is unknown{did_you_mean(kind, KINDS)}; kinds are {', '.join(KINDS)}")
     choices = letters(row.get("choices", row.get("options"))) or offered(question)

@@ -148,7 +148,7 @@ def power_law(coverage: np.ndarray) -> PowerLaw:
     coverage: pass@k of each item, [N, K]. The fit is to at most `POINTS` values of k, spaced evenly in log k.
 
     Raises:
-        NoPowerLaw: the coverage is between 0 and 1 for less than three k, or all items have the same.
+        NoPowerLaw: the coverage is between 0 and 1 for less than three k, does not grow, or is that of every item.
     """
     k = np.unique(np.geomspace(1, coverage.shape[1], POINTS).round().astype(int))
     each = coverage[:, k - 1]
@@ -156,6 +156,8 @@ def power_law(coverage: np.ndarray) -> PowerLaw:
     if not _fits(mean):
         where = "0 throughout" if mean[-1] == 0 else "1 throughout" if mean[0] == 1 else "between 0 and 1 for few k"
         raise NoPowerLaw(f"coverage is {where}; a power law needs three k with a coverage between 0 and 1")
+    if np.ptp(mean) < 1e-9:
+        raise NoPowerLaw("coverage is the same for every k: further samples solve nothing more")
     if not np.ptp(each, 0).any():
         raise NoPowerLaw("all items have the same coverage, so the interval of a fit is unknown; take more items")
     resampled = resampled_means(each)

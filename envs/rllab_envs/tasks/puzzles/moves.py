@@ -73,12 +73,12 @@ def _bracketed(text: str, at: int, notation: Notation) -> Moves:
 
 
 def _plain(text: str, notation: Notation) -> Moves:
-    """Reads moves behind a mark. A line without a move ends a list that has begun."""
+    """Reads moves behind a mark, perhaps in bold. A line without a move ends a list that has begun."""
     stop = _STOP.search(text)
     moves: list[str] = []
     lines = (text[: stop.start()] if stop else text).strip().split("\n")
     for n, line in enumerate(lines):
-        parts = [part for part in line.rstrip(" .").split(";") if part.strip()]
+        parts = [part for part in line.lstrip(" *").rstrip(" .*").split(";") if part.strip()]
         for k, part in enumerate(parts):
             fields = _fields(part)
             if notation.move.fullmatch(fields):

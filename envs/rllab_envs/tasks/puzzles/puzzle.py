@@ -71,7 +71,9 @@ class Puzzle(Problems, Generic[S]):
         if set(self.letters) - set(LETTERS) or len(set(self.letters)) < len(self.letters):
             raise FieldMistake("task", f"letters: different capital letters, A to Z, got {self.letters!r}")
         if len(self.letters) < (needed := self.names(self.sizes[1])):
-            raise FieldMistake("task", f"letters: size {self.sizes[1]} needs {needed}, got {self.letters!r}")
+            raise FieldMistake(
+                "task", f"letters: size {self.sizes[1]} needs {needed} different letters, got {self.letters!r}"
+            )
 
     @abstractmethod
     def names(self, size: int) -> int:
