@@ -5,7 +5,7 @@ from typing import Any
 
 __all__ = [
     "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Distill", "Imitation", "PrefPPO",
-    "RewardModel",
+    "RewardModel", "Tabular",
 ]  # fmt: skip
 _FILES = {"RewardModel": "reward_model"}
 
