@@ -96,13 +96,12 @@ class Tabular(Control):
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)
-        space = self.envs.observation_space
-        states, actions = table_size(space, self.envs.action_space)
+        states, actions, first = table_size(self.envs.observation_space, self.envs.action_space)
         if self.method == "monte_carlo" and (self.n_step != 1 or self.return_lambda != 1.0):
             raise FieldMistake(
                 "method", "monte_carlo sums all rewards of an episode: leave n_step and return_lambda out"
             )
-        self._first = int(space.start)
+        self._first = first
         self._horizon = None if self.method == "monte_carlo" else self.n_step
         self._dynamics = self._read(states, actions)
         self._optimal = None if self._dynamics is None else self._dynamics.optimal_values(self.gamma)
@@ -289,8 +288,8 @@ def returns(path: list[Row], gamma: float, lam: float) -> list[float]:
     return backwards[::-1]
 
 
-def table_size(observations: gym.Space[Any], action_space: gym.Space[Any]) -> tuple[int, int]:
-    """(states, actions) of a table for these spaces.
+def table_size(observations: gym.Space[Any], action_space: gym.Space[Any]) -> tuple[int, int, int]:
+    """(states, actions, the first state's number) of a table for these spaces.
 
     Raises:
         FieldMistake: they are not discrete, or the table would be too large.
@@ -303,4 +302,4 @@ def table_size(observations: gym.Space[Any], action_space: gym.Space[Any]) -> tu
     if states * actions > LARGEST:
         size = f"{states:,} states x {actions:,} actions are {states * actions:,} entries"
         raise FieldMistake("env", f"{size}, and a table has at most {LARGEST:,}; a network (DQN) shares what it learns")
-    return states, actions
+    return states, actions, int(observations.start)

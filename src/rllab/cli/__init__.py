@@ -23,6 +23,7 @@ from rllab.cli import (  # noqa: F401 - adds their verbs
     submit,
     sweep,
     train,
+    values,
     watch,
 )
 from rllab.cli.app import app

@@ -39,7 +39,8 @@ class Dynamics:
         """(V* [S], the number of sweeps), by value iteration (Sutton and Barto 2018, equation 4.10); γ below 1."""
         value, sweeps = np.zeros(len(self.reward)), 0
         while True:
-            new, sweeps = self.backup(value, gamma).max(1), sweeps + 1
+            new: np.ndarray = self.backup(value, gamma).max(1)
+            sweeps += 1
             if np.abs(new - value).max() <= _CLOSE * max(1.0, np.abs(new).max()):
                 return new, sweeps
             value = new
@@ -51,18 +52,19 @@ class Dynamics:
         reward, weight = (p * r).sum(1), gamma * p * self.goes_on[rows, policy]
         value = np.zeros(len(policy))
         while True:
-            new = reward + (weight * value[s]).sum(1)
+            new: np.ndarray = reward + (weight * value[s]).sum(1)
             if np.abs(new - value).max() <= _CLOSE * max(1.0, np.abs(new).max()):
                 return new
             value = new
 
-    def terminal(self) -> np.ndarray:
-        """The states bool [S] that are entered by nothing but outcomes that end the episode."""
-        end, live = np.zeros(len(self.reward), bool), np.zeros(len(self.reward), bool)
-        possible = self.probability > 0
-        end[self.next_state[possible & (self.goes_on == 0)]] = True
-        live[self.next_state[possible & (self.goes_on == 1)]] = True
-        return end & ~live
+    def kinds(self) -> tuple[np.ndarray, np.ndarray]:
+        """(where an episode can stand, where it ends), bool [S] each; states that are neither are never entered."""
+        possible, states = self.probability > 0, np.arange(len(self.reward))
+        ends = np.isin(states, self.next_state[possible & (self.goes_on == 0)])
+        stands = np.isin(states, self.next_state[possible & (self.goes_on == 1)])
+        if self.start is not None:
+            stands = stands | (self.start > 0)
+        return stands, ends & ~stands
 
 
 def read_dynamics(env: Any, states: int, actions: int) -> Dynamics:

@@ -10,6 +10,7 @@ import yaml
 
 EXTENDED = {
     "DQN": ("Control",), "PPO": ("Control",), "SAC": ("Control",), "PrefPPO": ("PPO", "Control"),
+    "Tabular": ("Control",),
     "AlphaZero": (), "Adversary": ("AlphaZero",), "Imitation": ("AlphaZero",),
     "SFT": ("TextAlgorithm",), "DPO": ("TextAlgorithm",), "RewardModel": ("TextAlgorithm",),
     "GRPO": ("Policy", "TextAlgorithm"), "RLHF": ("Policy", "TextAlgorithm"), "Distill": ("Policy", "TextAlgorithm"),
