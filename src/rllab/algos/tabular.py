@@ -36,53 +36,28 @@ Departures from the book:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rllab.algos.dqn import linear
-from rllab.control.algorithm import Control, discrete_actions, masked
-from rllab.control.dynamics import Dynamics, read_dynamics
+from rllab.control.algorithm import Control, masked
+from rllab.control.dynamics import Optimum, known_optimum
+from rllab.control.tables import Row, Table, inner, returns, table_size
 from rllab.control.vector import Transition
 from rllab.core.algorithm import Batch, Context, Line, Metrics, Outputs, Round
 from rllab.core.errors import FieldMistake
 from rllab.core.ranges import Count, Natural, Share
 
-LARGEST = 250_000  # entries of a table: every update goes through all of them
 PLANS = ("value_iteration", "policy_iteration")
 Method = Literal["value_iteration", "policy_iteration", "monte_carlo", "sarsa", "q_learning", "expected_sarsa"]
-Row = tuple[int, int, float, float]
-"""(state, action, reward, V of the next state) of one step."""
-
-
-class Table(nn.Module):
-    """Action values [S, A], and how often each was updated from experience."""
-
-    visits: Tensor
-
-    def __init__(self, states: int, actions: int, initial: float) -> None:
-        super().__init__()
-        self.q = nn.Parameter(torch.full((states, actions), initial))
-        self.register_buffer("visits", torch.zeros(states, actions, dtype=torch.int64))
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        """States and actions [B] -> their values [B]."""
-        return self.q[state, action]
-
-    def learned(self) -> Tensor:
-        """Action values [S, A]; an untried action of a visited state is below all others, since nothing is known."""
-        untried = (self.visits == 0) & (self.visits.sum(1, keepdim=True) > 0)
-        return self.q.detach().masked_fill(untried, torch.finfo(self.q.dtype).min)
 
 
 @dataclass(kw_only=True)
 class Tabular(Control):
     """Value iteration, policy iteration, Monte Carlo, SARSA, Q-learning and expected SARSA on a table."""
-
-    rising: ClassVar[tuple[str, ...]] = ("eval/return",)
 
     method: Method = "q_learning"  # which target the values move towards
     gamma: Share = 0.99  # discount γ
@@ -103,8 +78,10 @@ class Tabular(Control):
             )
         self._first = first
         self._horizon = None if self.method == "monte_carlo" else self.n_step
-        self._dynamics = self._read(states, actions)
-        self._optimal = None if self._dynamics is None else self._dynamics.optimal_values(self.gamma)
+        if self.method in PLANS and self.reward is not None:
+            raise FieldMistake("reward", f"{self.method} plans with the rewards in the environment's P: leave it out")
+        gamma = 1.0 if self.reward is not None else self.gamma  # P tells nothing of another reward
+        self._optimum = known_optimum(inner(self.envs), (states, actions), gamma, self.method in PLANS)
         self.table = Table(states, actions, self.initial_value).to(ctx.device)
         if self.model:
             self.start_from(self.table, self.model)
@@ -128,12 +105,13 @@ class Tabular(Control):
 
     def sweeps(self) -> Iterator[np.ndarray]:
         """The targets [S, A] of `num_steps` sweeps over the table."""
-        assert self._dynamics is not None
+        assert self._optimum is not None
+        dynamics = self._optimum.dynamics
         for _ in range(self.num_steps):
             value_S = self.table.q.detach().cpu().double().numpy().max(1)
             if self.method == "policy_iteration":
-                value_S = self._dynamics.policy_values(self.policy(), self.gamma)
-            yield self._dynamics.backup(value_S, self.gamma)
+                value_S = dynamics.policy_values(self.table.policy(), self.gamma)
+            yield dynamics.backup(value_S, self.gamma)
 
     def every_entry(self, target_SA: np.ndarray) -> Batch:
         """A batch with every entry of the table [S x A]."""
@@ -198,7 +176,7 @@ class Tabular(Control):
         )
         index, size = state * self.table.q.shape[1] + action, self.table.q.numel()
         times = self.ctx.total(torch.bincount(index[: len(entries)], minlength=size).to(self.ctx.device))
-        self.table.visits += times.view_as(self.table.visits)
+        self.table.count(times)
         weight = float(bool(entries)) / times.cpu()[index].clamp(min=1)
         batch = {"state": state, "action": action, "target": target, "weight": weight}
         return {k: v.to(self.ctx.device) for k, v in batch.items()}
@@ -215,91 +193,19 @@ class Tabular(Control):
         """Greedy episodes; where the environment has `P`, also the exact value of the policy and the error of V."""
         return super().evaluate(step) | self.against_optimum()
 
-    def against_optimum(self) -> Metrics:
-        """`eval/value_error`, the mean of |V - V*| over states by visits, and the greedy policy's exact value."""
-        if self._dynamics is None or self._optimal is None:
-            return {}
-        visits_S = self.table.visits.sum(1).cpu().numpy()
-        share_S = visits_S / visits_S.sum() if visits_S.any() else np.full(len(visits_S), 1 / len(visits_S))
-        value_S = self.table.learned().max(1).values.cpu().double().numpy()
-        metrics = {"eval/value_error": float(share_S @ np.abs(value_S - self._optimal[0]))}
-        if (start_S := self._dynamics.start) is not None:
-            of_policy_S = self._dynamics.policy_values(self.policy(), self.gamma)
-            metrics |= {"eval/policy_value": float(start_S @ of_policy_S)}
-            metrics |= {"eval/optimal_value": float(start_S @ self._optimal[0])}
-        return metrics
-
-    def policy(self) -> np.ndarray:
-        """The greedy actions [S]."""
-        best: np.ndarray = self.table.learned().argmax(1).cpu().numpy()
-        return best
-
     def epsilon(self) -> float:
         """The current fraction of random actions."""
         return linear(self.epsilon_start, self.epsilon_end, self.env_steps / max(1, self.epsilon_steps))
 
+    def against_optimum(self) -> Metrics:
+        """The error of V against V*, and the greedy policy's exact value; nothing where the optimum is not known."""
+        q_SA, visits_SA = self.table.learned().cpu().double().numpy(), self.table.visits.cpu().numpy()
+        return {} if self._optimum is None else self._optimum.compare(q_SA, visits_SA)
+
     def preflight(self) -> dict[str, Line]:
-        states, actions = self.table.q.shape
-        text = f"{states:,} states x {actions} actions"
-        if self._dynamics is None or self._optimal is None or self._dynamics.start is None:
-            return {"table": Line(text, states=states, actions=actions)}
-        best, sweeps = float(self._dynamics.start @ self._optimal[0]), self._optimal[1]
-        text += f"; V* of the start is {best:.4f} at gamma {self.gamma:g} ({sweeps:,} sweeps)"
-        return {"table": Line(text, states=states, actions=actions, optimal_value=best, sweeps=sweeps)}
+        return {"table": self.table.line(self._optimum)}
 
-    def dynamics(self) -> tuple[Dynamics, np.ndarray] | None:
-        """(the environment's dynamics, V* [S]); None where it has no `P`, or where that does not hold for the run."""
-        return None if self._dynamics is None or self._optimal is None else (self._dynamics, self._optimal[0])
-
-    def inner(self) -> Any:
-        """The environment itself, below all wrappers."""
-        envs = getattr(self.envs.env, "envs", None)
-        return self.envs.env.unwrapped if envs is None else envs[0].unwrapped
-
-    def _read(self, states: int, actions: int) -> Dynamics | None:
-        """The environment's dynamics; None where a method that does not plan goes without.
-
-        Raises:
-            FieldMistake: the method plans, and cannot.
-        """
-        env, plans = self.inner(), self.method in PLANS
-        if plans and self.gamma == 1:
-            raise FieldMistake(
-                "gamma", f"is 1, at which {self.method} need not converge: choose one below, such as 0.99"
-            )
-        if plans and self.reward is not None:
-            raise FieldMistake("reward", f"{self.method} plans with the rewards in the environment's P: leave it out")
-        fits = self.gamma < 1 and self.reward is None and hasattr(env, "P")
-        return read_dynamics(env, states, actions) if plans or fits else None
-
-
-def returns(path: list[Row], gamma: float, lam: float) -> list[float]:
-    """The λ-returns of consecutive steps, each up to the last one: G_t = r + γ [(1 - λ) V + λ G_{t+1}].
-
-    >>> returns([(0, 0, 1.0, 5.0), (1, 0, 2.0, 10.0)], gamma=0.5, lam=1.0)
-    [4.5, 7.0]
-    >>> returns([(0, 0, 1.0, 5.0), (1, 0, 2.0, 10.0)], gamma=0.5, lam=0.0)
-    [3.5, 7.0]
-    """
-    g, backwards = path[-1][3], []
-    for _, _, reward, value in reversed(path):
-        g = reward + gamma * ((1 - lam) * value + lam * g)
-        backwards.append(g)
-    return backwards[::-1]
-
-
-def table_size(observations: gym.Space[Any], action_space: gym.Space[Any]) -> tuple[int, int, int]:
-    """(states, actions, the first state's number) of a table for these spaces.
-
-    Raises:
-        FieldMistake: they are not discrete, or the table would be too large.
-    """
-    if not isinstance(observations, gym.spaces.Discrete):
-        raise FieldMistake(
-            "env", f"its observations are {observations}; a table needs Discrete(n), and DQN takes others"
-        )
-    states, actions = int(observations.n), discrete_actions(action_space)
-    if states * actions > LARGEST:
-        size = f"{states:,} states x {actions:,} actions are {states * actions:,} entries"
-        raise FieldMistake("env", f"{size}, and a table has at most {LARGEST:,}; a network (DQN) shares what it learns")
-    return states, actions, int(observations.start)
+    @property
+    def optimum(self) -> Optimum | None:
+        """What can be reached in the environment; None where it has no `P`, or where that does not hold for the run."""
+        return self._optimum

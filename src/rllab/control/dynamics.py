@@ -67,6 +67,44 @@ class Dynamics:
         return stands, ends & ~stands
 
 
+@dataclass(frozen=True)
+class Optimum:
+    """What can be reached in an environment at a discount γ. value: V* [S]; sweeps: those of value iteration."""
+
+    dynamics: Dynamics
+    gamma: float
+    value: np.ndarray
+    sweeps: int
+
+    def compare(self, q: np.ndarray, visits: np.ndarray) -> dict[str, float]:
+        """Metrics of action values [S, A] and of their greedy policy.
+
+        `eval/value_error` is the mean of |V - V*| over states by visits [S, A], or over all states if there are none.
+        """
+        visits_S = visits.sum(1)
+        share_S = visits_S / visits_S.sum() if visits_S.any() else np.full(len(visits_S), 1 / len(visits_S))
+        metrics = {"eval/value_error": float(share_S @ np.abs(q.max(1) - self.value))}
+        if (start_S := self.dynamics.start) is not None:
+            of_policy_S = self.dynamics.policy_values(q.argmax(1), self.gamma)
+            metrics["eval/policy_value"] = float(start_S @ of_policy_S)
+            metrics["eval/optimal_value"] = float(start_S @ self.value)
+        return metrics
+
+
+def known_optimum(env: Any, size: tuple[int, int], gamma: float, needed: bool) -> Optimum | None:
+    """The optimum of an environment without its wrappers, which has (states, actions); None if it has no `P`, or γ = 1.
+
+    Raises:
+        FieldMistake: it is `needed` and not known, or `P` does not fit the environment's spaces.
+    """
+    if needed and gamma == 1:
+        raise FieldMistake("gamma", "is 1, at which planning need not converge: choose one below, such as 0.99")
+    if not needed and (gamma == 1 or not hasattr(env, "P")):
+        return None
+    dynamics = read_dynamics(env, *size)
+    return Optimum(dynamics, gamma, *dynamics.optimal_values(gamma))
+
+
 def read_dynamics(env: Any, states: int, actions: int) -> Dynamics:
     """The dynamics of an environment without its wrappers.
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from rllab.algos.tabular import Tabular
-from rllab.control.dynamics import Dynamics
+from rllab.control.dynamics import Dynamics, Optimum
+from rllab.control.tables import inner
 from rllab.core.errors import Mistake
 from rllab.core.load import load_run
 
@@ -16,26 +17,25 @@ from rllab.core.load import load_run
 class Learned:
     """The table of a run. Axes: S states, A actions.
 
-    q: float [S, A], lowest where an action of a visited state was never tried. visits: int [S, A]. dynamics, optimal:
-    of the environment and V* [S]; None where it does not tell. shape: (rows, columns) of a grid of states, or None.
+    q: float [S, A], lowest where an action of a visited state was never tried. visits: int [S, A]. optimum: None
+    where the environment does not tell. shape: (rows, columns) of a grid of states, or None.
     """
 
     run: str
     method: str
     q: np.ndarray
     visits: np.ndarray
-    dynamics: Dynamics | None
-    optimal: np.ndarray | None
+    optimum: Optimum | None
     shape: tuple[int, int] | None
     metrics: dict[str, float]
 
     @property
     def shown(self) -> np.ndarray:
         """The states bool [S] of which something is known: visited ones, or all that are entered if it was planned."""
-        if self.visits.any() or self.dynamics is None:
+        if self.visits.any() or self.optimum is None:
             visited: np.ndarray = self.visits.sum(1) > 0
             return visited
-        return self.dynamics.kinds()[0]
+        return self.optimum.dynamics.kinds()[0]
 
 
 def learned(name: str, runs: str | Path) -> Learned:
@@ -48,17 +48,8 @@ def learned(name: str, runs: str | Path) -> Learned:
     if not isinstance(algorithm, Tabular):
         raise Mistake(f"{name} is a run of {type(algorithm).__name__}, and only Tabular has a table of action values")
     q, visits = (x.cpu().numpy() for x in (algorithm.table.learned(), algorithm.table.visits))
-    dynamics, optimal = algorithm.dynamics() or (None, None)
-    return Learned(
-        name,
-        algorithm.method,
-        q,
-        visits,
-        dynamics,
-        optimal,
-        grid(algorithm.inner(), len(q)),
-        algorithm.against_optimum(),
-    )
+    shape = grid(inner(algorithm.envs), len(q))
+    return Learned(name, algorithm.method, q, visits, algorithm.optimum, shape, algorithm.against_optimum())
 
 
 def grid(env: Any, states: int) -> tuple[int, int] | None:

@@ -35,12 +35,12 @@ def figure_of(maps: Sequence[Learned]) -> "Figure":
     height = sum(4.0 if each.shape is None else 0.6 + 5.2 * each.shape[0] / each.shape[1] for each in maps)
     figure, panels = canvas((6.5, height), 1, len(maps))
     for axes, each in zip(panels, maps, strict=True):
-        if each.dynamics is None or each.optimal is None:
+        if each.optimum is None:
             raise Mistake(f"{each.run} cannot be drawn: its environment has no P, or gamma is 1")
         if each.shape is not None:
-            _map(axes, each, directions(each.dynamics, each.shape))
+            _map(axes, each, directions(each.optimum.dynamics, each.shape))
         else:
-            _against(axes, each, each.optimal)
+            _against(axes, each, each.optimum.value)
         value = each.metrics.get("eval/policy_value")
         reached = "" if value is None else f": policy {value:.3f} of {each.metrics['eval/optimal_value']:.3f}"
         axes.set_title(f"{each.run} ({each.method}){reached}", fontsize="medium")
@@ -49,15 +49,15 @@ def figure_of(maps: Sequence[Learned]) -> "Figure":
 
 def _map(axes: "Axes", each: Learned, steps: np.ndarray) -> None:
     """Values as colours and greedy actions as arrows; T for a terminal state, blank for one that was never visited."""
-    assert each.dynamics is not None and each.shape is not None and axes.figure is not None
-    shown, (_, ends) = each.shown, each.dynamics.kinds()
+    assert each.optimum is not None and each.shape is not None and axes.figure is not None
+    shown, (_, ends) = each.shown, each.optimum.dynamics.kinds()
     value = np.where(shown, each.q.max(1), np.nan).reshape(each.shape)
     picture = axes.imshow(value, cmap=_COLOURS)
     axes.figure.colorbar(picture, ax=axes, label="value of the best action", shrink=0.8)
     rows, columns = np.unravel_index(np.flatnonzero(shown), each.shape)
     down, right = steps[each.q.argmax(1)[shown]].T
-    axes.quiver(columns, rows, right, down, angles="xy", units="xy", scale_units="xy", scale=1.8, pivot="mid", color="white",
-                edgecolor="black", linewidth=0.5, width=0.07)  # fmt: skip
+    looks = {"pivot": "mid", "color": "white", "edgecolor": "black", "linewidth": 0.5, "width": 0.07}
+    axes.quiver(columns, rows, right, down, angles="xy", units="xy", scale_units="xy", scale=1.8, **looks)
     for state in np.flatnonzero(ends):
         row, column = divmod(int(state), each.shape[1])
         axes.text(column, row, "T", ha="center", va="center")
