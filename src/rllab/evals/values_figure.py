@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def _map(axes: "Axes", each: Learned, steps: np.ndarray) -> None:
     axes.figure.colorbar(picture, ax=axes, label="value of the best action", shrink=0.8)
     rows, columns = np.unravel_index(np.flatnonzero(shown), each.shape)
     down, right = steps[each.q.argmax(1)[shown]].T
-    looks = {"pivot": "mid", "color": "white", "edgecolor": "black", "linewidth": 0.5, "width": 0.07}
+    looks: dict[str, Any] = {"pivot": "mid", "color": "white", "edgecolor": "black", "linewidth": 0.5, "width": 0.07}
     axes.quiver(columns, rows, right, down, angles="xy", units="xy", scale_units="xy", scale=1.8, **looks)
     for state in np.flatnonzero(ends):
         row, column = divmod(int(state), each.shape[1])
