@@ -13,8 +13,9 @@ from rllab_envs import tasks
 from rllab_envs.tasks.earth import place, read_mask
 
 from rllab.cli import app
-from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.errors import FieldMistake, Mistake, Stopped
 from rllab.core.recipe import load_recipe
+from rllab.evals import evaluation
 from rllab.evals.earth import EarthMap, always_water, ask_earth, grid, score, summary
 from rllab.evals.earth_figure import figure_of
 from rllab.testing import check_task
@@ -172,6 +173,22 @@ def test_runs_are_mapped_from_the_command_line(
             here("small", *words, *wrong.split(), verb="earth")
     app(["earth", "small", *words], standalone_mode=False)
     assert "always 'Water'" in capsys.readouterr().out
+
+
+def test_ctrl_c_shows_the_maps_before_it(
+    lab: Path, mask_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str, runs: Path) -> object:
+        if name == "second":
+            raise KeyboardInterrupt
+        return real(name, runs)
+
+    real = evaluation.open_evaluated
+    monkeypatch.setattr(evaluation, "open_evaluated", interrupted)
+    monkeypatch.chdir(lab)
+    with pytest.raises(Stopped, match="at second; maps of models before it are shown"):
+        app(["earth", "small", "second", "--step", "60", "--mask", str(mask_file)], standalone_mode=False)
+    assert "small " in capsys.readouterr().out
 
 
 def test_the_picture_has_paris_in_its_place(mask: np.ndarray) -> None:

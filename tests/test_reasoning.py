@@ -14,7 +14,7 @@ from rllab_envs.tasks.pocket_replies import answer_of, evaluation, lines_of
 from typer.testing import CliRunner
 
 from rllab.cli import app
-from rllab.core.errors import Mistake
+from rllab.core.errors import Mistake, Stopped
 from rllab.evals.best_of import best_of_curve, best_of_curves
 from rllab.evals.outcome_figure import draw
 from rllab.evals.parameters_figure import is_over_parameters
@@ -237,3 +237,13 @@ def test_styles_are_compared_with_the_first_by_item(
     gain = second["gain"]
     assert gain["over"] == "direct" and gain["difference"] == pytest.approx(second["accuracy"] - first["accuracy"])
     assert gain["interval"][0] <= gain["difference"] <= gain["interval"][1]
+
+
+@pytest.mark.parametrize(("option", "says"), [("--cache", "samples what is missing"), ("--no-cache", "was kept")])
+def test_ctrl_c_says_what_is_kept(option: str, says: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rllab.evals.reasoning.measure", interrupted)
+    with pytest.raises(Stopped, match=says):
+        app(["reasoning", "reasoning", "--limit", "2", "--runs", str(runs), option], standalone_mode=False)

@@ -1,13 +1,14 @@
 """The verb that maps what models know of the Earth."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from rllab.cli.app import LANGUAGE, AsJson, Figure, Runs, app
-from rllab.core.errors import Mistake
+from rllab.core.errors import Mistake, RllabError, Stopped
 from rllab.core.messages import visible
 
 
@@ -44,12 +45,7 @@ def earth(
         raise Mistake(f"--words {words}: expected two words with a comma, such as Land,Water")
     check_outputs("", figure, [])
     truth, cells = read_mask(mask), grid(step)
-    maps, faults = [], list[str]()
-    for name in checkpoints(models, runs):
-        try:
-            maps.append(_mapped(name, runs, step, cells, instruction, pair))
-        except Mistake as error:
-            faults.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+    maps, fault = _maps(checkpoints(models, runs), lambda name: _mapped(name, runs, step, cells, instruction, pair))
     rows = [summary(each, truth) for each in maps]
     if rows:
         table(rows if as_json else [_in_per_cent(row) for row in [summary(always_water(step), truth), *rows]], as_json)
@@ -57,8 +53,21 @@ def earth(
         from rllab.evals.earth_figure import draw
 
         draw(maps, truth, Path(figure))
-    if faults:
-        raise Mistake("\n".join(faults))
+    if fault:
+        raise fault
+
+
+def _maps(names: list[str], mapped: Callable[[str], Any]) -> tuple[list[Any], RllabError | None]:
+    """Returns (the maps of models, what failed or that Ctrl-C ended it)."""
+    maps, faults = list[Any](), list[str]()
+    for name in names:
+        try:
+            maps.append(mapped(name))
+        except KeyboardInterrupt:
+            return maps, Stopped(f"at {name}; maps of models before it are shown, and none is kept", 0)
+        except Mistake as error:
+            faults.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+    return maps, Mistake("\n".join(faults)) if faults else None
 
 
 def _mapped(name: str, runs: Path, step: int, cells: Any, instruction: bool | None, words: Any) -> Any:

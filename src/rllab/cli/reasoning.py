@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from rllab.cli.app import LANGUAGE, AsJson, Figure, Runs, app
-from rllab.core.errors import Mistake
+from rllab.core.errors import Mistake, Stopped
 from rllab.core.messages import visible
 from rllab.core.stop import Stop
 
@@ -51,7 +51,10 @@ def reasoning(
     kept = cache_folder() if cache else None
     plan = Plan(models, [items], styles_of(items, samples, temperature), runs, kept, None, seed, say, Stop())
     faults = list[str]()
-    measured = measure(plan, base, rankers, faults)
+    try:
+        measured = measure(plan, base, rankers, faults)
+    except KeyboardInterrupt:
+        raise Stopped("the same command samples what is missing" if cache else "nothing was kept", 0) from None
     if measured is None:
         raise Mistake("\n".join(faults))
     row = measured.row()
