@@ -52,10 +52,7 @@ class Proving:
         """The verifier's evaluation of each problem with its proof; None where it has not the required form."""
         unlike = list(dict.fromkeys(questions))
         rows = [{"prompt": [{"role": "user", "content": text}]} for text in unlike]
-        ids, prompts = prompt_ids(self._lm.tokenizer, rows), prompt_texts(self._lm.tokenizer, rows)
-        check_words(self._lm, [token for some in ids for token in some], self._name)
-        sampled = generate(self._lm, ids, self._sampling)
-        replies = [completion_text(self._lm, p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
+        replies = _replies(self._lm, rows, self._sampling, self._name)
         evaluations = [read_evaluation(reply) for reply in replies]
         if evaluations.count(None) > _NOT_UNDERSTOOD * len(evaluations):
             raise ValueError(
@@ -82,7 +79,6 @@ class Verifier:
         max_new_tokens: int = 96,  # most tokens of its evaluation
     ) -> None:
         self._name, self._lm, self._sampling = model, open_model(model), Sampling(max_new_tokens=max_new_tokens)
-        self._checked = False
 
     def begin(self, policy: LanguageModel) -> None:
         """Moves to the policy's device."""
@@ -101,12 +97,7 @@ class Verifier:
 
     def _grades(self, texts: Sequence[str]) -> dict[str, float | None]:
         rows = [{"prompt": [{"role": "user", "content": text}], "style": "free"} for text in texts]
-        ids, prompts = prompt_ids(self._lm.tokenizer, rows), prompt_texts(self._lm.tokenizer, rows)
-        if not self._checked:  # one call is enough
-            check_words(self._lm, [token for some in ids for token in some], self._name)
-            self._checked = True
-        sampled = generate(self._lm, ids, self._sampling)
-        replies = [completion_text(self._lm, p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
+        replies = _replies(self._lm, rows, self._sampling, self._name)
         grades = [_grade(reply) for reply in replies]
         if grades.count(None) > _NOT_UNDERSTOOD * len(grades):
             raise ValueError(
@@ -114,6 +105,18 @@ class Verifier:
                 f"{replies[grades.index(None)][:200]!r}: it is not a trained verifier"
             )
         return dict(zip(texts, grades, strict=True))
+
+
+def _replies(lm: LanguageModel, rows: Sequence[dict[str, Any]], sampling: Sampling, name: str) -> list[str]:
+    """What a verifier writes behind each prompt.
+
+    Raises:
+        Mistake: its tokenizer lacks too many tokens of the prompts.
+    """
+    ids, prompts = prompt_ids(lm.tokenizer, rows), prompt_texts(lm.tokenizer, rows)
+    check_words(lm, [token for some in ids for token in some], name)
+    sampled = generate(lm, ids, sampling)
+    return [completion_text(lm, p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
 
 
 def _grade(evaluation: str) -> float | None:
