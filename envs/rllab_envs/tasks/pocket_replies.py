@@ -16,11 +16,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rllab.core.ranges import Share
+from rllab_envs.tasks.derivations import Line
 from rllab_envs.tasks.draws import Salt, one, row_rng
 from rllab_envs.tasks.pocket import LARGEST, Pocket
 
@@ -30,18 +31,6 @@ MISPLACED = 0.3  # the share of wrong replies in which a word is out of place
 DIRECT = 0.05  # the share of wrong replies without steps
 _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 _OPPOSITE = {"+": "-", "-": "+", "*": "/", "/": "*"}
-
-
-class Line(NamedTuple):
-    """A step of a reply: `before sign number = after`."""
-
-    before: int
-    sign: str
-    number: int
-    after: int
-
-    def __str__(self) -> str:
-        return f"{self.before} {self.sign} {self.number} = {self.after}"
 
 
 def lines_of(reply: str) -> list[Line]:

@@ -16,13 +16,27 @@ from rllab.text.sampler import Sampling, completion_text, generate
 _NOT_UNDERSTOOD = 0.5  # the most evaluations of a call without the required form, as a share
 
 
-class Proving:
+class _Writes:
+    """A reward that a language model writes, in the trainer's process.
+
+    name: of the model in messages.
+    """
+
+    in_trainer: ClassVar[bool] = True
+
+    def __init__(self, name: str, max_new_tokens: int) -> None:
+        self._name, self._lm, self._sampling = name, open_model(name), Sampling(max_new_tokens=max_new_tokens)
+
+    def begin(self, policy: LanguageModel) -> None:
+        """Moves to the policy's device."""
+        self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
+
+
+class Proving(_Writes):
     """R of proofs that end with an evaluation of their own; a verifier reads each proof behind its problem.
 
     verifier: a model, such as `run:verifier`; it is sampled greedily. max_new_tokens: of its evaluation.
     """
-
-    in_trainer: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -30,11 +44,7 @@ class Proving:
         verifier: Annotated[str, Model(hub=True)],  # a model, such as run:verifier
         max_new_tokens: int = 80,  # most tokens of its evaluation
     ) -> None:
-        self._name, self._lm, self._sampling = verifier, open_model(verifier), Sampling(max_new_tokens=max_new_tokens)
-
-    def begin(self, policy: LanguageModel) -> None:
-        """Moves to the policy's device."""
-        self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
+        super().__init__(verifier, max_new_tokens)
 
     def __call__(self, completions: Sequence[Any], problem: Sequence[str]) -> list[float]:
         """R of each completion, a proof of the problem in the column `problem`.
@@ -62,7 +72,7 @@ class Proving:
         return dict(zip(unlike, evaluations, strict=True))
 
 
-class Verifier:
+class Verifier(_Writes):
     """The grade that a verifier gives: it reads a completion behind its problem, and ends its evaluation with a number.
 
     As generative verifiers do (Zhang et al. 2025), it works the problem out before it grades; it is sampled greedily.
@@ -70,19 +80,13 @@ class Verifier:
     model: such as `run:verifier-pocket`. max_new_tokens: of its evaluation.
     """
 
-    in_trainer: ClassVar[bool] = True
-
     def __init__(
         self,
         *,
         model: Annotated[str, Model(hub=True)],  # such as run:verifier-pocket
         max_new_tokens: int = 96,  # most tokens of its evaluation
     ) -> None:
-        self._name, self._lm, self._sampling = model, open_model(model), Sampling(max_new_tokens=max_new_tokens)
-
-    def begin(self, policy: LanguageModel) -> None:
-        """Moves to the policy's device."""
-        self._lm.model.to(policy.model.device)  # type: ignore[arg-type]
+        super().__init__(model, max_new_tokens)
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
         """The grade of each completion; 0 where its evaluation ends without one.
