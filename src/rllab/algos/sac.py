@@ -22,50 +22,30 @@ Departures from the papers:
 - At a time limit the target includes the value of the last observation (Pardo et al. 2018).
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control, within
 from rllab.control.networks import MLP, Encoder
-from rllab.core.algorithm import Batch, Context, Outputs, Round, Update, split
-from rllab.core.errors import FieldMistake
+from rllab.control.off_policy import Critics, OffPolicy
+from rllab.core.algorithm import Batch, Context, Outputs, Round, Update
 from rllab.core.optim import soft_update
-from rllab.core.ranges import Count, Natural, Positive, Share
+from rllab.core.ranges import Positive
 
 
 @dataclass(kw_only=True)
-class SAC(Control):
+class SAC(OffPolicy):
     """Soft actor-critic with automatic temperature, for continuous actions within bounds."""
 
-    hidden: list[Count] = field(default_factory=lambda: [256, 256])  # widths of the hidden layers
-    gamma: Share = 0.99  # discount γ
-    tau: Share = 0.005  # after each update Q⁻ becomes (1 - τ) Q⁻ + τ Q
-    buffer_size: Count = 1_000_000  # transitions, on each rank
-    learning_starts: Natural = 1_000  # environment steps with uniformly random actions, before the first update
-    train_freq: Count = 16  # steps of each environment in a round
-    gradient_steps: Count = 16  # updates in a round
-    batch_size: Count = 256  # transitions in an update, over all ranks
     temperature: Positive = 1.0  # α at the start
     target_entropy: float | None = None  # nats; null: minus the number of components of an action
 
     def setup(self, ctx: Context) -> None:
-        self.make_envs(ctx)
-        ctx.check_share("batch_size", self.batch_size)
-        space = self.envs.action_space
-        if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
-            raise FieldMistake("env", f"its actions are {space}; SAC needs a Box with bounds")
-        self._box, self._low = space, space.low.astype(np.float32)
-        with np.errstate(over="ignore"):
-            self._width = space.high.astype(np.float32) - self._low
-        if not np.isfinite(self._width).all():
-            raise FieldMistake("env", f"its actions are {space}; the bounds are too far apart for float32")
-        self._size = int(np.prod(space.shape))
+        self.make_envs_and_replay(ctx)
         ctx.seed_torch("weights")
         self.actor = Actor(self.envs.observation_space, self._size, self.hidden).to(ctx.device)
         self.critic = Critics(self.envs.observation_space, self._size, self.hidden).to(ctx.device)
@@ -73,7 +53,6 @@ class SAC(Control):
         if self.model:
             self.start_from(self.actor, f"{self.model}/actor")
         self.target = deepcopy(self.critic).requires_grad_(False)
-        self.replay = self.make_replay(self.buffer_size, gamma=self.gamma)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"actor": self.actor, "critic": self.critic, "temperature": self.log_alpha}
@@ -81,38 +60,16 @@ class SAC(Control):
     def collect(self, step: int) -> Round:
         self.interact(step)
         if self.env_steps > self.learning_starts:
-            for batch in self.minibatches(step):
+            for batch in self.minibatches(step, "noise", "next_noise"):
                 yield Update(batch, self.critic_loss, ("critic",))
                 yield Update(batch, self.loss, ("actor",))
                 yield Update(batch, self.temperature_loss, ("temperature",))
                 soft_update(self.target, self.critic, self.tau)
         return self.finished_episodes() | {"policy/temperature": self.log_alpha().exp().item()}
 
-    def interact(self, step: int) -> None:
-        """Adds `train_freq` steps of every environment to the replay buffer, random ones until learning starts."""
-        rng = self.ctx.rng("act", step)
-        for _ in range(self.train_freq):
-            if self.env_steps < self.learning_starts:
-                action_NA = rng.uniform(-1, 1, (self.num_envs, self._size)).astype(np.float32)
-            else:
-                noise_NA = rng.standard_normal((self.num_envs, self._size), np.float32)
-                with torch.inference_mode():
-                    drawn_NA, _ = self.actor(self.tensor(self.envs.obs), self.tensor(noise_NA))
-                action_NA = drawn_NA.cpu().numpy()
-            played = self.envs.step(self.to_env(action_NA))
-            self.replay.add(replace(played, action=action_NA).rows())
-            self.env_steps += self.num_envs * self.ctx.world
-
-    def minibatches(self, step: int) -> Iterator[Batch]:
-        """The round's minibatches, gathered at once, with the noise that their losses need."""
-        rng, own = self.ctx.rng("replay", step), len(self.ctx.share(range(self.batch_size)))
-        size = own * self.gradient_steps
-        rows = self.replay.sample(rng, size)
-        rows["weight"] = torch.full((size,), 1 / self.batch_size)
-        for name in ("noise", "next_noise"):
-            rows[name] = torch.from_numpy(rng.standard_normal((size, self._size), np.float32))
-        rows = {k: v.to(self.ctx.device) for k, v in rows.items()}
-        yield from split(rows, own)
+    def explore(self, obs: Tensor, noise_NA: Tensor) -> Tensor:
+        action_NA: Tensor = self.actor(obs, noise_NA)[0]
+        return action_NA
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         """Both critics' squared errors, summed with weight [B] to a scalar; 2018b, equation 5."""
@@ -143,11 +100,6 @@ class SAC(Control):
         mean_NA, _ = self.actor.parameters_of(obs)
         return torch.from_numpy(self.to_env(mean_NA.tanh().cpu().numpy()))
 
-    def to_env(self, action_NA: np.ndarray) -> np.ndarray:
-        """Scales actions [N, A] in [-1, 1] to actions [N, ...] within the environment's bounds, rounding included."""
-        action = action_NA.reshape(-1, *self._low.shape)
-        return within(self._low + (action + 1) * 0.5 * self._width, self._box)
-
 
 class Actor(nn.Module):
     """A normal policy, squashed into [-1, 1] by tanh (2018b, appendix C)."""
@@ -170,21 +122,6 @@ class Actor(nn.Module):
         # log(1 - tanh(x)^2) in a form that stays accurate for large x
         squash_BA = 2 * (np.log(2) - raw_BA - nn.functional.softplus(-2 * raw_BA))
         return raw_BA.tanh(), (normal_BA - squash_BA).sum(-1)
-
-
-class Critics(nn.Module):
-    """Two independent critics; the smaller value counteracts overestimation (Fujimoto et al. 2018)."""
-
-    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
-        super().__init__()
-        self.encoder = Encoder(space)
-        self.first = MLP(self.encoder.size + actions, hidden, 1)
-        self.second = MLP(self.encoder.size + actions, hidden, 1)
-
-    def forward(self, obs: Tensor, action_BA: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [B] from both critics, for observations [B, ...] and actions [B, A]."""
-        both = torch.cat([self.encoder(obs), action_BA], -1)
-        return self.first(both).squeeze(-1), self.second(both).squeeze(-1)
 
 
 class Temperature(nn.Module):
