@@ -68,6 +68,7 @@ class SAC(OffPolicy):
         return self.finished_episodes() | {"policy/temperature": self.log_alpha().exp().item()}
 
     def explore(self, obs: Tensor, noise_NA: Tensor) -> Tensor:
+        """Actions [N, A] drawn from the policy."""
         action_NA: Tensor = self.actor(obs, noise_NA)[0]
         return action_NA
 
