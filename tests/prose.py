@@ -22,6 +22,7 @@ DECLARED = {
     "loss",
     "greedy",
     "act",
+    "values",
     "parts",
     "state_dict",
     "load_state_dict",

@@ -132,6 +132,10 @@ class DQN(Control):
         q: Tensor = self.q(obs)
         return masked(q, mask).argmax(1)
 
+    def values(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        q: Tensor = self.q(obs)
+        return masked(q, mask).amax(1)
+
     def epsilon(self) -> float:
         """The current fraction of random actions."""
         return linear(self.epsilon_start, self.epsilon_end, self.env_steps / self.epsilon_steps)

@@ -105,6 +105,7 @@ def _episode(algorithm: Control, seed: int, episode: int) -> tuple[dict[str, Any
             action = _random(envs, rng) if rng.random() < chance else _best(algorithm, envs)
             row, before = {"obs": envs.obs[0].copy(), "action": action[0]}, float(envs.returns[0])
             step = envs.step(action)
+            algorithm.observe(step)
             score = float(envs.returns[0]) - before - penalty * bool(step.terminated[0])
             rows.append(row | {"score": score})
             looks.append(look())

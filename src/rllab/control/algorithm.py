@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.episodes import OneEpisode, play
+from rllab.control.episodes import Memory, OneEpisode, Worth, play
 from rllab.control.masks import action_mask
 from rllab.control.networks import load_weights
 from rllab.control.replay import Replay, replay_bytes
@@ -123,16 +123,32 @@ class Control(Algorithm):
         Evaluation calls it before the first action of every episode, and at its start with all environments.
         """
 
+    def observe(self, step: Transition) -> None:
+        """Shows a policy with memory the step [N, ...] that its last actions have made. Here it does nothing."""
+
+    @property
+    def policy_memory(self) -> Memory:
+        """The memory of `greedy`, for `play`."""
+        return Memory(self.reset_policy, self.observe)
+
+    def values(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        """The values [N] that were learned for `greedy` at observations [N, ...], among the actions of mask [N, A].
+
+        Where a subclass implements it, evaluation compares the values of the first observations of its episodes with
+        the returns, discounted by the field `gamma`.
+        """
+        raise NotImplementedError
+
     def evaluate(self, step: int) -> Metrics:
         """Plays greedy episodes in separate environments; returns are sums of the environment's own rewards."""
-        returns, lengths = self._measure(self.eval_episodes, 0, step)
+        returns, lengths, worth = self._measure(self.eval_episodes, 0, step)
         low, high = bootstrap(returns)
         measured = {"return": float(returns.mean()), "return_low": low, "return_high": high}
-        return {f"eval/{k}": v for k, v in measured.items()} | {"eval/length": float(lengths.mean())}
+        return {f"eval/{k}": v for k, v in (measured | worth).items()} | {"eval/length": float(lengths.mean())}
 
     def headline(self) -> Headline:
         """The mean return of `headline_episodes` greedy episodes with seeds that no evaluation uses."""
-        returns, _ = self._measure(self.headline_episodes, 1)
+        returns, _, _ = self._measure(self.headline_episodes, 1)
         return Headline("eval/return", float(returns.mean()), bootstrap(returns))
 
     def act(self, obs: Any, mask: Any = None) -> Any:
@@ -157,10 +173,14 @@ class Control(Algorithm):
         """Plays greedily, in an environment that `single` has made, until its episode ends."""
         self.reset_policy(np.ones(1, bool))
         while not envs.finished:
-            yield envs.step(self._greedy(envs.obs, envs.mask))
+            step = envs.step(self._greedy(envs.obs, envs.mask))
+            self.observe(step)
+            yield step
 
-    def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray, Metrics]:
         """Returns and lengths of greedy episodes, each [episodes]; `index` selects their seeds.
+
+        The metrics are the means of `value` and `discounted` (see `Worth`), where the algorithm learns values.
 
         Raises:
             Interrupted: the run was asked to stop.
@@ -170,6 +190,7 @@ class Control(Algorithm):
         if not headline and not self._spec.batched:
             number = 20  # copies take time to make
         envs = self._evaluation_envs(min(number, episodes))
+        worth = self._worth(envs)
 
         def ended(count: int) -> None:
             nonlocal looked
@@ -179,9 +200,10 @@ class Control(Algorithm):
             self.ctx.tell(f"{what}: {min(count, episodes)} of {episodes} episodes")
 
         with torch.inference_mode():
+            memories: list[Memory | Worth] = [self.policy_memory, *worth]
             limit = self.eval_max_steps
             returns, lengths = play(
-                envs, self._greedy, episodes, *index, reset=self.reset_policy, most_steps=limit, ended=ended
+                envs, self._greedy, episodes, *index, memories=memories, most_steps=limit, ended=ended
             )
         if cut := int((lengths >= self.eval_max_steps).sum()):
             warnings.warn(
@@ -189,7 +211,18 @@ class Control(Algorithm):
                 "ended there; without a time limit add wrappers: [{name: TimeLimit, max_episode_steps: 1000}]",
                 stacklevel=2,
             )
-        return returns, lengths
+        means = zip(("value", "discounted"), worth[0].means(episodes), strict=True) if worth else ()
+        return returns, lengths, dict(means)
+
+    def _worth(self, envs: Envs) -> list[Worth]:
+        """What compares values with returns in `envs`; [] for an algorithm that learns no values."""
+        if type(self).values is Control.values:
+            return []
+
+        def value(obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+            return self.values(self.tensor(obs), None if mask is None else self.tensor(mask)).cpu().numpy()
+
+        return [Worth(envs, getattr(self, "gamma", 1.0), value)]
 
     def _evaluation_envs(self, number: int) -> Envs:
         """Environments for `play`; every rank plays the same episodes."""

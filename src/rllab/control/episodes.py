@@ -1,18 +1,30 @@
 """Whole episodes of a policy, for evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from rllab.control.spec import EnvSpec
-from rllab.control.vector import Envs
+from rllab.control.vector import Envs, Transition
 from rllab.core.algorithm import Context
 
 Policy = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """(observations [N, ...], action masks [N, A] or None) -> actions [N, ...]."""
-Reset = Callable[[np.ndarray], None]
-"""Called with bool [N]: the environments in which an episode begins."""
+Value = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+"""(observations [N, ...], action masks [N, A] or None) -> values [N]."""
+
+
+class Memory(NamedTuple):
+    """What a policy with memory learns of the episodes that it plays.
+
+    reset: called before the first action of an episode, with bool [N], the environments in which one begins.
+    observe: called with each step, before `reset` where an episode begins after it.
+    """
+
+    reset: Callable[[np.ndarray], None]
+    observe: Callable[[Transition], None]
 
 
 def play(
@@ -20,7 +32,7 @@ def play(
     policy: Policy,
     episodes: int,
     *index: int,
-    reset: Reset = lambda which: None,
+    memories: "Sequence[Memory | Worth]" = (),
     most_steps: int = 1_000_000_000,
     ended: Callable[[int], None] = lambda count: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -30,19 +42,22 @@ def play(
     played its share waits for the others.
 
     index: selects the seeds of the episodes.
-    reset: called before the first action of an episode, with the environments [N] in which one begins.
+    memories: told of each step, and of each episode that begins.
     most_steps: an episode is ended after so many steps.
     ended: called after each step with the number of episodes that have ended; it may raise to end the play.
     """
     envs.begin(*index)
     envs.finished.clear()
-    reset(np.ones(envs.num_envs, bool))
+    for memory in memories:
+        memory.reset(np.ones(envs.num_envs, bool))
     share = -(-episodes // envs.num_envs)
-    results: list[list[tuple[float, int]]] = [[] for _ in range(envs.num_envs)]
+    results: list[list[tuple[Any, ...]]] = [[] for _ in range(envs.num_envs)]
     active = np.ones(envs.num_envs, bool)  # environments that have not played their share yet
     while active.any():
         before = envs.episode.copy()
-        envs.step(policy(envs.obs, envs.mask), active)
+        step = envs.step(policy(envs.obs, envs.mask), active)
+        for memory in memories:
+            memory.observe(step)
         if (late := envs.lengths >= most_steps).any():
             envs.end(late)
         if envs.finished:
@@ -51,10 +66,50 @@ def play(
                 results[i].append(result)
                 active[i] = len(results[i]) < share
             envs.finished.clear()
-            reset(begins)
+            for memory in memories:
+                memory.reset(begins)
         ended(sum(map(len, results)))
-    flat = [results[i][k] for k in range(share) for i in range(envs.num_envs)][:episodes]
+    flat = in_order(results, episodes)
     return np.array([r for r, _ in flat]), np.array([n for _, n in flat])
+
+
+def in_order(results: list[list[tuple[Any, ...]]], episodes: int) -> list[tuple[Any, ...]]:
+    """The results of `episodes` episodes, of equally many in each environment; the first of each comes first."""
+    share = -(-episodes // len(results))
+    return [own[k] for k in range(share) for own in results][:episodes]
+
+
+class Worth:
+    """What the episodes of `play` are worth: the value of their first observation, and their discounted return.
+
+    A policy that overestimates has larger values than returns (van Hasselt et al. 2016, figure 3, at all observations).
+    What comes after a time limit is in the value and not in the return; with discount γ and T steps it weighs γ^T.
+
+    envs: those that play. gamma: γ. value: the values of the policy that plays.
+    """
+
+    def __init__(self, envs: Envs, gamma: float, value: Value) -> None:
+        self.envs, self.gamma, self.value = envs, gamma, value
+        self.first, self.total, self.factor = (np.zeros(envs.num_envs) for _ in range(3))
+        self.open = np.zeros(envs.num_envs, bool)
+        self.ended: list[list[tuple[Any, ...]]] = [[] for _ in range(envs.num_envs)]
+
+    def reset(self, which: np.ndarray) -> None:
+        """Ends the open episodes of the environments where `which` [N] is true, and begins new ones."""
+        for i in np.flatnonzero(which & self.open).tolist():
+            self.ended[i].append((self.first[i], self.total[i]))
+        self.first = np.where(which, self.value(self.envs.obs, self.envs.mask), self.first)
+        self.total[which], self.factor[which], self.open[which] = 0.0, 1.0, True
+
+    def observe(self, step: Transition) -> None:
+        """Adds the rewards of a step."""
+        self.total += self.factor * step.reward
+        self.factor *= self.gamma
+
+    def means(self, episodes: int) -> tuple[float, float]:
+        """(mean value, mean discounted return) of the episodes that `play` returned."""
+        values, returns = zip(*in_order(self.ended, episodes), strict=True)
+        return float(np.mean(values)), float(np.mean(returns))
 
 
 class OneEpisode(Envs):

@@ -103,7 +103,7 @@ def _episodes(agent: "Control", envs: Any, batch: int) -> tuple[np.ndarray, np.n
 
     with torch.inference_mode():
         longest = agent.eval_max_steps
-        return play(envs, policy, envs.num_envs, batch, reset=agent.reset_policy, most_steps=longest)
+        return play(envs, policy, envs.num_envs, batch, memories=[agent.policy_memory], most_steps=longest)
 
 
 def _is_played(row: Row) -> bool:
