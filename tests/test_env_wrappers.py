@@ -174,3 +174,94 @@ def test_an_interrupted_run_with_statistics_does_not_warn(tmp_path: Path) -> Non
     words = recipe(tmp_path, "DQN", "[NormalizeObservation]")
     run(words, tmp_path / "run", stop_after=3)  # warnings are errors here
     assert run(words, tmp_path / "run").step == 6 and RunFolder(tmp_path / "run").status()["state"] == "done"
+
+
+class Walk(gym.Env[np.ndarray, int]):
+    """`length` steps of reward 1, whatever is done."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space: Any = gym.spaces.Discrete(2)
+
+    def __init__(self, length: int = 7, actions: int = 2) -> None:
+        self.length, self.action_space = length, gym.spaces.Discrete(actions)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begins an episode."""
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        """Steps the environment."""
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t >= self.length, False, {}
+
+
+if "test/Walk-v0" not in gym.registry:
+    gym.register("test/Walk-v0", Walk)
+
+
+def walk(folder: Path, *words: str) -> Recipe:
+    text = BASE["PPO"] + REST + "env: test/Walk-v0\nwrappers: [{name: TimeLimit, max_episode_steps: 3}]\n"
+    return read_recipe(text, "r.yaml", folder, "r", ["total_steps=1", "eval_every=1", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "length"),
+    [
+        ([], 3),
+        (["eval_wrappers=[]"], 7),
+        (["eval_env_kwargs={length: 2}"], 2),
+        (["eval_wrappers=[{name: TimeLimit, max_episode_steps: 5}]", "eval_env_kwargs={length: 6}"], 5),
+    ],
+)
+def test_evaluation_has_wrappers_and_arguments_of_its_own(words: list[str], length: int, tmp_path: Path) -> None:
+    trainer = run(walk(tmp_path, *words), tmp_path / "run")
+    rows = trainer.folder.rows()
+    assert rows[-1]["eval/length"] == rows[-1]["eval/return"] == length and trainer.headline.value == length
+    assert rows[0]["env/length"] == 3  # training keeps the time limit
+    agent: Any = rllab.load(tmp_path / "run")
+    assert len(list(agent.greedy_steps(agent.single(0)))) == length
+    env, steps, over = agent.make_env(), 0, False
+    env.reset(seed=0)
+    while not over:
+        *_, terminated, truncated, _ = env.step(0)
+        steps, over = steps + 1, terminated or truncated
+    assert steps == length
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["eval_env_kwargs={actions: 3}"],
+            r"eval_env_kwargs: .*actions are Discrete\(3\), and in training",
+        ),
+        (["eval_env_kwargs={lenght: 3}"], "eval_env_kwargs: in evaluation test/Walk-v0 cannot be made.*lenght"),
+        (
+            ["eval_wrappers=[{name: ReshapeObservation, shape: [1, 1]}]"],
+            "eval_wrappers: .*observati",
+        ),
+        (
+            ["eval_wrappers=[NormalizeObservation]"],
+            "eval_wrappers: .*obs_rms must be those of training",
+        ),
+        (["wrappers=[NormalizeObservation]", "eval_wrappers=[]"], "eval_wrappers: .*obs_rms must be those of training"),
+        (
+            ["env=rllab/CartPole-v1", "wrappers=[]", "eval_wrappers=[ClipReward]"],
+            "eval_wrappers: .*takes no wrap",
+        ),
+    ],
+)
+def test_an_evaluation_in_which_a_policy_cannot_act_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=message):
+        run(walk(tmp_path, *words), tmp_path / "run")
+
+
+def test_evaluation_without_the_wrappers_of_rewards_keeps_the_statistics(tmp_path: Path) -> None:
+    words = ["total_steps=1", "eval_every=1", "eval_wrappers=[NormalizeObservation]"]
+    run(recipe(tmp_path, "PPO", "[NormalizeObservation, NormalizeReward]", *words), tmp_path / "run")
+    loaded: Any = rllab.load(tmp_path / "run")
+    kept, used = loaded.envs.statistics, loaded.single(0).statistics
+    assert used.shared["NormalizeObservation.obs_rms"] is kept.shared["NormalizeObservation.obs_rms"]
+    assert {*kept.shared} - {*used.shared} == {"NormalizeReward.return_rms"}

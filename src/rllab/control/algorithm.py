@@ -17,7 +17,7 @@ from rllab.control.masks import action_mask
 from rllab.control.networks import load_weights
 from rllab.control.replay import Replay, replay_bytes
 from rllab.control.spec import EnvSpec, refuse_state
-from rllab.control.vector import Envs, Transition
+from rllab.control.vector import Envs, Transition, check_evaluation
 from rllab.control.wrapped import Statistics
 from rllab.core.algorithm import Algorithm, Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake, Interrupted
@@ -48,6 +48,8 @@ class Control(Algorithm):
     wrappers: list[Wrapper] = field(default_factory=list)  # Gymnasium wrappers, from the inside out
     reward: Annotated[Callable[..., float], Named("", passed=6)] | None = None  # replaces the environment's reward
     num_envs: Count = 8  # environments stepped side by side
+    eval_env_kwargs: dict[str, Any] = field(default_factory=dict)  # evaluation's arguments, over `env_kwargs`
+    eval_wrappers: list[Wrapper] | None = None  # evaluation's wrappers, in place of `wrappers`; null: the same
     eval_episodes: Count = 20  # episodes in an evaluation
     eval_max_steps: Count = 30_000  # steps after which an evaluation ends an episode that goes on
     headline_episodes: Count = 100  # episodes of the final measurement, side by side
@@ -63,6 +65,12 @@ class Control(Algorithm):
         self.envs = Envs(self._spec, self.num_envs, ctx, "episode")
         if self.envs.statistics and ctx.world > 1:
             raise FieldMistake("wrappers", "their running statistics would differ between ranks; train on one rank")
+        self._eval_spec = self._spec
+        if self.eval_env_kwargs or self.eval_wrappers is not None:
+            wrappers = self.wrappers if self.eval_wrappers is None else self.eval_wrappers
+            kwargs = {**self.env_kwargs, **self.eval_env_kwargs}
+            self._eval_spec = replace(self._spec, kwargs=kwargs, wrappers=wrappers)
+            check_evaluation(self._eval_spec, self.envs)
         self._test_envs: dict[int, Envs] = {}
         self.env_steps = 0  # steps of all environments, over all ranks
         self._replay_rows = self._replay_bytes = 0
@@ -105,11 +113,11 @@ class Control(Algorithm):
             self.envs.statistics.load(folder / STATISTICS)
 
     def make_env(self, **more: Any) -> gym.Env[Any, Any]:
-        """An environment for `act`: Gymnasium's, with the recipe's wrappers and the run's running statistics.
+        """An environment for `act`: Gymnasium's, with evaluation's wrappers and the run's running statistics.
 
-        more: arguments of the constructor beside `env_kwargs`, such as `render_mode`.
+        more: arguments of the constructor beside those of the recipe, such as `render_mode`.
         """
-        env = replace(self._spec, kwargs={**self._spec.kwargs, **more}).make_one()
+        env = replace(self._eval_spec, kwargs={**self._eval_spec.kwargs, **more}).make_one()
         Statistics([env], self.envs.statistics)
         return env
 
@@ -164,9 +172,9 @@ class Control(Algorithm):
     def single(self, seed: int, **more: Any) -> OneEpisode:
         """One environment as evaluation has them, whose episode begins with `reset(seed=seed)`.
 
-        more: arguments of the constructor beside `env_kwargs`, such as `render_mode`.
+        more: arguments of the constructor beside those of the recipe, such as `render_mode`.
         """
-        spec = replace(self._spec, kwargs={**self._spec.kwargs, **more})
+        spec = replace(self._eval_spec, kwargs={**self._eval_spec.kwargs, **more})
         return OneEpisode(spec, seed, self.ctx.device, self.envs)
 
     def greedy_steps(self, envs: OneEpisode) -> Iterator[Transition]:
@@ -228,7 +236,7 @@ class Control(Algorithm):
         """Environments for `play`; every rank plays the same episodes."""
         if number not in self._test_envs:
             alike = Context(self.ctx.seed, self.ctx.device, 0, 1, self.ctx.total_steps)
-            self._test_envs[number] = Envs(self._spec, number, alike, "evaluation", self.envs)
+            self._test_envs[number] = Envs(self._eval_spec, number, alike, "evaluation", self.envs)
         return self._test_envs[number]
 
     def _greedy(self, obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

@@ -18,10 +18,10 @@ from gymnasium import spaces
 
 from rllab.control.copies import Copies, Wrong, fault
 from rllab.control.masks import action_mask
-from rllab.control.spec import EnvSpec
+from rllab.control.spec import EnvSpec, refuse_state
 from rllab.control.wrapped import Adapted, OwnReward, Statistics, chain
 from rllab.core.algorithm import Context
-from rllab.core.errors import Mistake, RllabError
+from rllab.core.errors import FieldMistake, Mistake, RllabError
 
 _LARGEST = float(np.finfo(np.float32).max)  # networks and replay buffers hold float32
 
@@ -286,6 +286,27 @@ class Envs:
         """A checksum [N] of each environment's observation before the recipe's wrappers."""
         seen = (spaces.flatten(own.observation_space, own.obs) for own in self._own)
         return np.array([zlib.crc32(np.ascontiguousarray(x).tobytes()) for x in seen], np.int64)
+
+
+def check_evaluation(spec: EnvSpec, training: Envs) -> None:
+    """Refuses environments of an evaluation in which a policy from the training environments cannot act.
+
+    Raises:
+        FieldMistake: they cannot be made, have other spaces, or lack statistics of the observations.
+    """
+    try:
+        refuse_state(spec)
+        envs = Envs(spec, 1, training.ctx, "evaluation", training)
+    except FieldMistake as error:
+        other = "eval_wrappers" if error.field == "wrappers" else "eval_env_kwargs"
+        raise FieldMistake(other, f"in evaluation {error}") from error
+    for what, one, same in (
+        ("observations", envs.observation_space, training.observation_space),
+        ("actions", envs.action_space, training.action_space),
+    ):
+        if one != same:
+            field = "eval_env_kwargs" if envs.spec.wrappers is training.spec.wrappers else "eval_wrappers"
+            raise FieldMistake(field, f"in evaluation {what} are {one}, and in training {same}")
 
 
 def _gives_masks(info: Mapping[str, Any]) -> bool:

@@ -116,7 +116,8 @@ class Statistics:
     the copies.
 
     Raises:
-        FieldMistake: a wrapper with statistics has no `update_running_mean`.
+        FieldMistake: a wrapper with statistics has no `update_running_mean`; or `shared` has other statistics of the
+            observations than the wrappers.
     """
 
     def __init__(self, copies: Sequence[AnyEnv], shared: "Statistics | None" = None) -> None:
@@ -132,11 +133,14 @@ class Statistics:
             if not hasattr(same[0], "update_running_mean"):
                 raise FieldMistake("env", f"{k} keeps running statistics; give it `update_running_mean`")
             for name, own in statistics_of(same[0]).items():
-                kept = self.shared[f"{k}.{name}"] = own if shared is None else shared.shared[f"{k}.{name}"]
+                key = f"{k}.{name}"
+                kept = self.shared[key] = own if shared is None else shared.shared.get(key, own)
                 for wrapper in same:
                     setattr(wrapper, name, kept)
         if shared is not None:
             self.freeze(True)
+            if other := sorted(filter(_of_observations, self.shared.keys() ^ shared.shared.keys())):
+                raise FieldMistake("wrappers", f"the running statistics {', '.join(other)} must be those of training")
 
     def __bool__(self) -> bool:
         return bool(self.shared)
@@ -159,7 +163,7 @@ class Statistics:
             FieldMistake: these wrappers lack statistics of observations that the file has.
         """
         state = json.loads(path.read_text(encoding="utf-8"))
-        missing = [k for k in state if k not in self.shared and not k.startswith("NormalizeReward")]
+        missing = [k for k in state if k not in self.shared and _of_observations(k)]
         if missing:
             what = f"{path} has the running statistics {', '.join(missing)} of the observations"
             raise FieldMistake("wrappers", f"{what} that the model was trained on; use the same wrappers")
@@ -191,6 +195,11 @@ class Statistics:
             for name, value in vars(same[0]).items()
             if isinstance(value, np.ndarray) and isinstance(same[0], gym.Wrapper)
         }
+
+
+def _of_observations(key: str) -> bool:
+    """Whether statistics may change what a policy observes."""
+    return not key.startswith("NormalizeReward")
 
 
 def statistics_of(wrapper: Any) -> dict[str, RunningMeanStd]:

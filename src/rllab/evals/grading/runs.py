@@ -28,7 +28,7 @@ PLAYERS = ("AlphaZero", "Imitation")
 """The algorithms whose runs play a board game; an Adversary searches with its opponent, which is not in its run."""
 OWN = ("hidden", "dueling", "reward_hidden", "predictors", "network", "channels", "blocks", "search", "c_puct", "fpu")
 WORLD = ("env", "env_kwargs", "wrappers", "game")  # a run of another world is refused
-LIMITS = ("eval_max_steps", "eval_views")  # the assignment's too
+LIMITS = ("eval_max_steps", "eval_views", "eval_env_kwargs", "eval_wrappers")  # the assignment's too
 SMALL = {"num_envs": 1, "buffer_size": 1, "num_games": 1}  # these are used in training alone, and take memory
 MOST_BYTES = 100_000  # of a recipe
 
