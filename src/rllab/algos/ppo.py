@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control.actor_critic import ActorCritic
-from rllab.control.algorithm import Control, choices_from_0, masked, within
+from rllab.control.algorithm import Control, choices_from_0, masked, tensor_type, within_bounds
 from rllab.control.rollouts import gae
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.ranges import Count, NotNegative, Positive, Share
@@ -142,14 +142,18 @@ class PPO(Control):
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         out_NA, _ = self.net(obs)
         best = out_NA if self._box is not None else self.net.each(masked(out_NA, mask), lambda part: part.argmax(1))
-        return torch.from_numpy(self.to_env(best))
+        return self.bounded(best)
 
     def to_env(self, action: Tensor) -> np.ndarray:
-        """Converts actions to an array [N, ...] for the environment; continuous ones within its bounds."""
-        array: np.ndarray = action.cpu().numpy()
+        """`bounded` as an array [N, ...]."""
+        array: np.ndarray = self.bounded(action).cpu().numpy()
+        return array
+
+    def bounded(self, action: Tensor) -> Tensor:
+        """Actions [N, ...] as the environment takes them, as a tensor; continuous ones within its bounds."""
         if self._box is not None:
-            return within(array, self._box)
-        return array.reshape(-1, *(self._space.shape or ())).astype(self._space.dtype)
+            return within_bounds(action, self._box)
+        return action.reshape(-1, *(self._space.shape or ())).to(tensor_type(self._space))
 
     def standardized(self, x: Tensor) -> Tensor:
         """Scales x, of any shape, to mean 0 and standard deviation 1 over all ranks."""

@@ -99,7 +99,7 @@ class SAC(OffPolicy):
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         mean_NA, _ = self.actor.parameters_of(obs)
-        return torch.from_numpy(self.to_env(mean_NA.tanh().cpu().numpy()))
+        return self.bounded(mean_NA.tanh())
 
 
 class Actor(nn.Module):

@@ -18,7 +18,7 @@ from rllab.control.networks import load_weights
 from rllab.control.replay import Replay, replay_bytes
 from rllab.control.spec import EnvSpec, refuse_state
 from rllab.control.vector import Envs, Transition, check_evaluation
-from rllab.control.wrapped import Statistics
+from rllab.control.wrapped import Adapted, Statistics
 from rllab.core.algorithm import Algorithm, Context, Headline, Line, Metrics
 from rllab.core.errors import FieldMistake, Interrupted
 from rllab.core.games import named_game
@@ -112,6 +112,11 @@ class Control(Algorithm):
         if (folder / STATISTICS).is_file():
             self.envs.statistics.load(folder / STATISTICS)
 
+    @property
+    def eval_spec(self) -> EnvSpec:
+        """Which environments evaluation makes, and how."""
+        return self._eval_spec
+
     def make_env(self, **more: Any) -> gym.Env[Any, Any]:
         """An environment for `act`: Gymnasium's, with evaluation's wrappers and the run's running statistics.
 
@@ -119,11 +124,27 @@ class Control(Algorithm):
         """
         env = replace(self._eval_spec, kwargs={**self._eval_spec.kwargs, **more}).make_one()
         Statistics([env], self.envs.statistics)
-        return env
+        return env.env if isinstance(env, Adapted) else env  # `act` adapts observations itself
 
     @abstractmethod
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
-        """The best actions [N, ...] for observations [N, ...], among those that the mask [N, A] allows."""
+        """The best actions [N, ...] for observations [N, ...], among those that the mask [N, A] allows.
+
+        They are of the type and within the bounds of the action space. What is computed by tensors alone, without
+        NumPy, can be exported.
+        """
+
+    @property
+    def memory_size(self) -> int:
+        """M, the size of the memory of `greedy_from`; 0 for policies without memory."""
+        return 0
+
+    def greedy_from(self, obs: Tensor, mask: Tensor | None, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(the actions of `greedy`, the memory after them [N, M]) for a memory [N, M], zeros as an episode begins.
+
+        Policies with memory override it. It must not read or write what `greedy` remembers.
+        """
+        return self.greedy(obs, mask), memory
 
     def reset_policy(self, which: np.ndarray) -> None:
         """Clears the memory of `greedy` in the environments where `which` [N] is true. Here it does nothing.
@@ -282,10 +303,22 @@ def choices_from_0(space: gym.Space[Any]) -> list[int]:
 
 def within(action: np.ndarray, space: gym.spaces.Box) -> np.ndarray:
     """Actions [N, A] as actions [N, ...] of a Box: within its bounds, of its type, and whole if that is an integer."""
+    bounded: np.ndarray = within_bounds(torch.from_numpy(action), space).numpy()
+    return bounded
+
+
+def within_bounds(action: Tensor, space: gym.spaces.Box) -> Tensor:
+    """Actions [N, A] as actions [N, ...] of a Box, `within` of tensors."""
     shaped = action.reshape(-1, *space.shape)
-    whole = np.issubdtype(space.dtype, np.integer)
-    clipped: np.ndarray = np.clip(np.rint(shaped) if whole else shaped, space.low, space.high)
-    return clipped.astype(space.dtype)
+    low, high = (torch.from_numpy(np.array(bound)).to(action.device) for bound in (space.low, space.high))
+    if np.issubdtype(space.dtype, np.integer):
+        shaped, low, high = shaped.double().round(), low.double(), high.double()
+    return shaped.clamp(low, high).to(tensor_type(space))
+
+
+def tensor_type(space: gym.Space[Any]) -> torch.dtype:
+    """torch's type for the numbers of a space."""
+    return torch.from_numpy(np.empty(0, space.dtype)).dtype
 
 
 def masked(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -68,7 +68,7 @@ class Encoder(nn.Module):
             return nn.functional.one_hot(obs.long() - self.first, self.states).float()
         if self.convolutions is not None:
             pixels = obs.movedim(-1, -3) if self.channels_last else obs
-            frames = pixels.reshape(len(obs), -1, *pixels.shape[-2:])
+            frames = pixels.reshape(obs.shape[0], -1, *pixels.shape[-2:])  # `len` would fix N in an export
             return self.convolutions(frames.float() / self.scale).flatten(1)  # type: ignore[no-any-return]
         if self.widths:
             each = zip(self.parts, torch.split(obs, self.widths, 1), self.shapes, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control, within
+from rllab.control.algorithm import Control, within_bounds
 from rllab.control.networks import MLP, Encoder
 from rllab.core.algorithm import Batch, Context, split
 from rllab.core.errors import FieldMistake
@@ -86,9 +86,14 @@ class OffPolicy(Control):
         yield from split(rows, own)
 
     def to_env(self, action_NA: np.ndarray) -> np.ndarray:
+        """`bounded` of an array [N, A], as an array [N, ...]."""
+        action: np.ndarray = self.bounded(torch.from_numpy(action_NA)).numpy()
+        return action
+
+    def bounded(self, action_NA: Tensor) -> Tensor:
         """Scales actions [N, A] in [-1, 1] to actions [N, ...] within the environment's bounds, rounding included."""
-        action = action_NA.reshape(-1, *self._low.shape)
-        return within(self._low + (action + 1) * 0.5 * self._width, self._box)
+        low, width = (torch.from_numpy(x).to(action_NA.device) for x in (self._low, self._width))
+        return within_bounds(low + (action_NA.reshape(-1, *low.shape) + 1) * 0.5 * width, self._box)
 
 
 class Critics(nn.Module):

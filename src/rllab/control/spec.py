@@ -65,7 +65,9 @@ class EnvSpec:
             try:
                 env = wrapper(env)
             except Exception as error:
-                raise FieldMistake("wrappers", f"{_name(wrapper)} cannot wrap {self.env}: {fault(error)}") from error
+                raise FieldMistake(
+                    "wrappers", f"{wrapper_name(wrapper)} cannot wrap {self.env}: {fault(error)}"
+                ) from error
         return adapted(env)
 
     def registered(self) -> gym.envs.registration.EnvSpec:
@@ -120,13 +122,13 @@ def refuse_state(spec: EnvSpec) -> None:
         if carries:
             raise FieldMistake(
                 "wrappers",
-                f"{_name(wrapper)} carries state from episode to episode, which would be lost when a run is resumed or "
-                "loaded; keep it in a gymnasium.wrappers.utils.RunningMeanStd, changed only while its attribute "
-                "`update_running_mean` is true",
+                f"{wrapper_name(wrapper)} carries state from episode to episode, which would be lost when a run is "
+                "resumed or loaded; keep it in a gymnasium.wrappers.utils.RunningMeanStd, changed only while its "
+                "attribute `update_running_mean` is true",
             )
 
 
-def _name(wrapper: Any) -> str:
+def wrapper_name(wrapper: Any) -> str:
     """The name of a wrapper, also of one with settings."""
     return getattr(getattr(wrapper, "func", wrapper), "__name__", str(wrapper))
 

@@ -139,7 +139,7 @@ class Statistics:
                     setattr(wrapper, name, kept)
         if shared is not None:
             self.freeze(True)
-            if other := sorted(filter(_of_observations, self.shared.keys() ^ shared.shared.keys())):
+            if other := sorted(filter(of_observations, self.shared.keys() ^ shared.shared.keys())):
                 raise FieldMistake("wrappers", f"the running statistics {', '.join(other)} must be those of training")
 
     def __bool__(self) -> bool:
@@ -163,7 +163,7 @@ class Statistics:
             FieldMistake: these wrappers lack statistics of observations that the file has.
         """
         state = json.loads(path.read_text(encoding="utf-8"))
-        missing = [k for k in state if k not in self.shared and _of_observations(k)]
+        missing = [k for k in state if k not in self.shared and of_observations(k)]
         if missing:
             what = f"{path} has the running statistics {', '.join(missing)} of the observations"
             raise FieldMistake("wrappers", f"{what} that the model was trained on; use the same wrappers")
@@ -197,7 +197,7 @@ class Statistics:
         }
 
 
-def _of_observations(key: str) -> bool:
+def of_observations(key: str) -> bool:
     """Whether statistics may change what a policy observes."""
     return not key.startswith("NormalizeReward")
 
