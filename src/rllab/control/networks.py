@@ -1,7 +1,6 @@
 """Small networks for control: an encoder for each kind of observation, then a multilayer perceptron."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from torch import Tensor, nn
 from rllab.control.frames import channels_last, frame_shape, is_image
 from rllab.control.wrapped import FLATTENED
 from rllab.core.errors import FieldMistake
-
-Activation = Callable[[Tensor], Tensor]
+from rllab.core.perceptron import Perceptron
 
 
 class Encoder(nn.Module):
@@ -110,25 +108,8 @@ def _small(channels: int) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(64, 64, 3, 2, padding=1), nn.ReLU())
 
 
-class MLP(nn.Module):
-    """A multilayer perceptron with a linear last layer: [B, inputs] -> [B, outputs].
-
-    A call of a module takes as long as a small layer's product, so the layers are applied without their modules.
-    """
-
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: Activation = torch.relu_) -> None:
-        super().__init__()
-        sizes = [inputs, *hidden, outputs]
-        self.linear = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
-        self.layers = nn.ModuleList(self.linear)
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs] -> [B, outputs]."""
-        *hidden, last = [layer._parameters.values() for layer in self.linear]  # faster than attributes
-        for weight, bias in hidden:
-            x = self.activation(nn.functional.linear(x, weight, bias))  # type: ignore[arg-type]  # a layer has both
-        return nn.functional.linear(x, *last)  # type: ignore[arg-type]
+class MLP(Perceptron):
+    """A multilayer perceptron with a linear last layer: [B, inputs] -> [B, outputs]."""
 
     def orthogonal(self, last: float) -> "MLP":
         """Sets orthogonal weights, gain sqrt(2) or `last` in the last layer, and zero biases (Engstrom et al. 2020)."""

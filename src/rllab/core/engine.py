@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.errors import Failed, FieldMistake, InUse, MachineFault, Mistake, RllabError, Stopped
 from rllab.core.optim import PartOptimizer
+from rllab.core.perceptron import Tape, differentiate
 from rllab.core.precision import autocast, multiplies_bf16
 from rllab.core.recipe import Settings
 from rllab.core.state import save_batch
@@ -157,7 +158,8 @@ class Engine:
             for part in trained:
                 if not part.is_sharded:  # else torch has summed them
                     _reduce(part.parameters)
-                part.take_gradients()
+        for part in trained:
+            part.take_gradients()
         return loss, self._step(trained, loss, update.batch), outputs
 
     def backward(self, update: Update) -> tuple[Tensor, Outputs]:
@@ -168,12 +170,14 @@ class Engine:
         losses, outputs = [], []
         pieces = list(split(update.batch, self.micro_batch)) if self.micro_batch else [update.batch]
         for number in range(self._most_of_ranks(len(pieces)) if self.shard else len(pieces)):
-            with autocast(_DTYPES[self.precision], self.device):
+            with Tape() if self.precision == "fp32" else autocast(_DTYPES[self.precision], self.device) as tape:
                 loss, out = update.loss(pieces[number % len(pieces)])
             if number >= len(pieces):  # only takes part in what the other ranks compute
                 _backward(loss * 0.0)
                 continue
             _backward(self.scaler.scale(loss) if self.precision == "fp16" else loss)
+            if isinstance(tape, Tape):
+                tape.backward()
             losses.append(loss.detach())
             outputs.append({k: v.detach() for k, v in out.items()})
         if len(losses) == 1:
@@ -223,9 +227,7 @@ def _backward(loss: Tensor) -> None:
     """Same as `loss.backward()` without its Python checks, which take a tenth of a small network's update."""
     if loss.ndim:
         raise Mistake(f"the loss has shape {tuple(loss.shape)}; it must be a scalar: batch['weight'] @ loss_B")
-    one = torch.ones_like(loss)
-    engine = torch.autograd.Variable._execution_engine
-    engine.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    differentiate(loss, torch.ones_like(loss))
 
 
 def _norm(part: PartOptimizer) -> Tensor:

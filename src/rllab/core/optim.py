@@ -11,6 +11,7 @@ from rllab.core.adamw import AdamW
 from rllab.core.errors import FieldMistake
 from rllab.core.muon import Muon
 from rllab.core.names import did_you_mean
+from rllab.core.perceptron import Perceptron
 from rllab.core.recipe import Optim
 from rllab.core.sharding import is_sharded, like, local, split_like
 from rllab.core.state import Split
@@ -51,8 +52,15 @@ class PartOptimizer:
         trained = {n: p for n, p in part.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
         self.is_sharded = any(map(is_sharded, self.parameters))
-        self.local = [nn.Parameter(local(p)) if self.is_sharded else p for p in self.parameters]  # what this rank steps
-        self.names = dict(zip(self.local, trained, strict=True))
+        perceptrons = [m for m in part.modules() if isinstance(m, Perceptron)] if optim.name != "muon" else []
+        self.flats = [flat for flat in (p.flatten() for p in perceptrons) if flat is not None]
+        inside = {p for flat in self.flats for p in flat.parameters}
+        self._single = {n: p for n, p in trained.items() if p not in inside}
+        single = [nn.Parameter(local(p)) if self.is_sharded else p for p in self._single.values()]
+        self.local = [*(flat.vector for flat in self.flats), *single]  # what this rank steps
+        self._own = dict(zip(self._single, single, strict=True))
+        names = {p: n for n, p in trained.items()}
+        self._names = [[names[p] for p in flat.parameters] for flat in self.flats]
         self.optimizers = [o for o in _optimizers(part, self.local, optim, device) if o.param_groups[0]["params"]]
 
     def set_lr(self, step: int, total_steps: int) -> float:
@@ -65,17 +73,27 @@ class PartOptimizer:
 
     def zero_grad(self) -> None:
         """Removes the gradients."""
-        for p in (*self.parameters, *self.local):
+        for flat in self.flats:
+            flat.hold()
+        for p in self.parameters:
+            p.grad = None
+        for p in self.local:
             p.grad = None
 
     def take_gradients(self) -> None:
-        """Gives this rank's part of the gradient of each sharded parameter to what is stepped."""
-        for p, own in zip(self.parameters, self.local, strict=True):
-            if own is not p and p.grad is not None:
-                own.grad = local(p.grad)
+        """Gives what this rank steps its gradient: its part of a sharded parameter's, all of a perceptron's."""
+        for flat in self.flats:
+            flat.gather()
+        if self.is_sharded:
+            for name, p in self._single.items():
+                if p.grad is not None:
+                    self._own[name].grad = local(p.grad)
 
     def step(self) -> None:
         """Makes one step of each optimizer."""
+        for flat in self.flats:
+            if flat.vector.grad is None:
+                flat.gather()
         for optimizer in self.optimizers:
             optimizer.step()
 
@@ -85,17 +103,22 @@ class PartOptimizer:
         Of a sharded parameter they are split as it is. Settings such as the learning rate are not included, so a fork
         can change them.
         """
-        pairs = list(zip(self.parameters, self.local, strict=True))
-        states = [(p, own, o.state[own]) for o in self.optimizers for p, own in pairs if own in o.state]
-        return {self.names[own]: {k: _split_as(p, v) for k, v in s.items()} for p, own, s in states}
+        of = {own: state for o in self.optimizers for own, state in o.state.items()}
+        single = {n: p for n, p in self._single.items() if self._own[n] in of}
+        moments = {n: {k: _split_as(p, v) for k, v in of[self._own[n]].items()} for n, p in single.items()}
+        for flat, names in zip(self.flats, self._names, strict=True):
+            for key, vector in of.get(flat.vector, {}).items():
+                each = flat.split(vector) if vector.ndim else [vector] * len(names)
+                for name, moment in zip(names, each, strict=True):
+                    moments.setdefault(name, {})[key] = moment
+        return moments
 
     def joined(
         self, state: Mapping[str, Mapping[str, Any]], fill: Callable[[dict[str, Tensor]], None]
     ) -> dict[str, dict[str, Tensor]]:
         """A saved state with tensors [...] in the place of each `Split`, split as this rank's parameters are."""
-        parameter_of = dict(zip(self.names.values(), self.parameters, strict=True))
         empty = {
-            moment.name: torch.zeros_like(parameter_of[name].detach())
+            moment.name: torch.zeros_like(self._single[name].detach())
             for name, moments in state.items()
             for moment in moments.values()
             if isinstance(moment, Split)
@@ -106,13 +129,21 @@ class PartOptimizer:
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restores what `state` returned; each tensor has the same shape as there, and is whole or split."""
-        parameter_of = dict(zip(self.local, self.parameters, strict=True))
+        of = {
+            self._own[n]: {k: _moment(v, self._own[n], p) for k, v in state[n].items()}
+            for n, p in self._single.items()
+            if n in state
+        }
+        for flat, names in zip(self.flats, self._names, strict=True):
+            if names[0] in state:
+                of[flat.vector] = {k: _joined([state[n][k] for n in names]) for k in state[names[0]]}
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                for own in group["params"]:
-                    if self.names[own] in state:
-                        saved = state[self.names[own]].items()
-                        optimizer.state[own] = {k: _moment(v, own, parameter_of[own]) for k, v in saved}
+            optimizer.state.update({p: of[p] for g in optimizer.param_groups for p in g["params"] if p in of})
+
+
+def _joined(moments: list[Tensor]) -> Tensor:
+    """The moments [...] of a perceptron's parameters as one vector; of their equal step counts one."""
+    return torch.cat([m.flatten() for m in moments]) if moments[0].ndim else moments[0].clone()
 
 
 def _split_as(parameter: Tensor, moment: Tensor) -> Tensor:
