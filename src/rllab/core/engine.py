@@ -196,14 +196,12 @@ class Engine:
         """Clips the gradients and makes the step. Returns the gradient norm of all trained parts before clipping."""
         if self.precision == "fp16":
             return self._step_scaled(trained, loss, batch)
-        norms = [_norm(part) for part in trained]
-        lengths = [n.item() for n in norms]
-        total = math.hypot(*lengths)
+        norms = [_norm(part).item() for part in trained]
+        total = math.hypot(*norms)
         if not math.isfinite(total):
             raise NotFinite(f"the gradient's norm is {total}, the loss {loss.item()}", batch)
-        for part, norm, length in zip(trained, norms, lengths, strict=True):
-            if part.optim.max_grad_norm is not None and length > part.optim.max_grad_norm:
-                _clip(part, norm)
+        for part, norm in zip(trained, norms, strict=True):
+            _clip(part, norm)
             part.step()
         return total
 
@@ -215,12 +213,12 @@ class Engine:
         for part in trained:
             for optimizer in part.optimizers:
                 self.scaler.unscale_(optimizer)
-            norms.append(_norm(part))
+            norms.append(_norm(part).item())
             _clip(part, norms[-1])
             for optimizer in part.optimizers:
                 self.scaler.step(optimizer)
         self.scaler.update()
-        return math.hypot(*(n.item() for n in norms))
+        return math.hypot(*norms)
 
 
 def _backward(loss: Tensor) -> None:
@@ -232,17 +230,26 @@ def _backward(loss: Tensor) -> None:
 
 def _norm(part: PartOptimizer) -> Tensor:
     """The norm of a part's gradient: scalar. Of a sharded part every rank must call it."""
-    grads = [p.grad for p in part.local if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else torch.zeros(())
+    grads = _gradients(part)
+    if len(grads) == 1:
+        norm = torch.linalg.vector_norm(grads[0])
+    else:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else torch.zeros(())
     if part.is_sharded:
         dist.all_reduce(squared := norm.square())
         norm = squared.sqrt()
     return norm
 
 
-def _clip(part: PartOptimizer, norm: Tensor) -> None:
-    if part.optim.max_grad_norm is not None:
-        nn.utils.clip_grads_with_norm_(part.local, part.optim.max_grad_norm, norm)
+def _gradients(part: PartOptimizer) -> list[Tensor]:
+    """The gradients of what this rank steps, where there are some."""
+    return [g for p in part.local if (g := p.grad) is not None]
+
+
+def _clip(part: PartOptimizer, norm: float) -> None:
+    """Scales a part's gradient of this norm to `max_grad_norm`; as `torch.nn.utils.clip_grad_norm_` if it is longer."""
+    if part.optim.max_grad_norm is not None and norm > part.optim.max_grad_norm:
+        torch._foreach_mul_(_gradients(part), part.optim.max_grad_norm / (norm + 1e-6))
 
 
 @contextmanager

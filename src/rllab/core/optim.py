@@ -36,8 +36,7 @@ def schedule(optim: Optim, step: int, total_steps: int) -> float:
 @torch.no_grad()
 def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Adds tau * (source - target) to each parameter of `target`. Buffers do not change. Both have the same shapes."""
-    for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
-        slow.lerp_(fast, tau)
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
 
 
 class PartOptimizer:
