@@ -84,7 +84,7 @@ class Flat:
         self._frozen = self.parameters[0]
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """The parts of a vector [n] that belong to the parameters, each as a view with the parameter's shape."""
+        """The parts of a vector [P] of P numbers that belong to the parameters, each a view with its shape [...]."""
         parts = torch.split(vector, [p.numel() for p in self.parameters])
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
@@ -199,6 +199,6 @@ class _Node(torch.autograd.Function):
 
 
 def differentiate(output: Tensor, gradient: Tensor) -> None:
-    """`output.backward(gradient)` without its Python checks, which take a tenth of a small network's update."""
+    """`output.backward(gradient)`, both [...], without the Python checks: a tenth of a small network's update."""
     engine = torch.autograd.Variable._execution_engine
     engine.run_backward((output,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
