@@ -1,7 +1,7 @@
-"""Gymnasium's classic control environments, stepped many at a time by array programs.
+"""Environments stepped many at a time by array programs: Gymnasium's classic control, and racing cars.
 
 Importing this module registers them: `gymnasium.make_vec("rllab_envs.control:rllab/CartPole-v1", 8)`. From the same
-seed they agree with Gymnasium's own environments step for step. They can save and load their exact state.
+seed the classic ones agree with Gymnasium's own environments step for step. They can save and load their exact state.
 """
 
 from gymnasium.envs.registration import register, registry
@@ -22,3 +22,7 @@ for _id, (_ours, _single, _limit, _solved) in _ENVS.items():
             max_episode_steps=_limit,
             reward_threshold=_solved,
         )
+
+_RACING = "rllab_envs.control.racing"
+if "rllab/Racing-v0" not in registry:
+    register("rllab/Racing-v0", entry_point=f"{_RACING}.env:One", vector_entry_point=f"{_RACING}.env:Racing")

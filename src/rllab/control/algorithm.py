@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.episodes import Memory, OneEpisode, Worth, play
+from rllab.control.episodes import Memory, OneEpisode, Reported, Worth, play
 from rllab.control.masks import action_mask
 from rllab.control.networks import load_weights
 from rllab.control.replay import Replay, replay_bytes
+from rllab.control.reports import Reporting, Reports, headline_of
 from rllab.control.spec import EnvSpec, refuse_state
 from rllab.control.vector import Envs, Transition, check_evaluation
 from rllab.control.wrapped import Adapted, Statistics
@@ -170,14 +171,20 @@ class Control(Algorithm):
 
     def evaluate(self, step: int) -> Metrics:
         """Plays greedy episodes in separate environments; returns are sums of the environment's own rewards."""
-        returns, lengths, worth = self._measure(self.eval_episodes, 0, step)
+        returns, lengths, worth, reports = self._measure(self.eval_episodes, 0, step)
         low, high = bootstrap(returns)
         measured = {"return": float(returns.mean()), "return_low": low, "return_high": high}
-        return {f"eval/{k}": v for k, v in (measured | worth).items()} | {"eval/length": float(lengths.mean())}
+        measured |= worth | (self._reporting(self.eval_episodes).summary(reports) if reports else {})
+        return {f"eval/{k}": v for k, v in measured.items()} | {"eval/length": float(lengths.mean())}
 
     def headline(self) -> Headline:
-        """The mean return of `headline_episodes` greedy episodes with seeds that no evaluation uses."""
-        returns, _, _ = self._measure(self.headline_episodes, 1)
+        """The mean return of `headline_episodes` greedy episodes with seeds that no evaluation uses.
+
+        An environment that reports numbers of its own names the metric that counts instead.
+        """
+        returns, _, _, reports = self._measure(self.headline_episodes, 1)
+        if reports:
+            return headline_of(self._reporting(self.headline_episodes), reports)
         return Headline("eval/return", float(returns.mean()), bootstrap(returns))
 
     def act(self, obs: Any, mask: Any = None) -> Any:
@@ -206,20 +213,19 @@ class Control(Algorithm):
             self.observe(step)
             yield step
 
-    def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray, Metrics]:
+    def _measure(self, episodes: int, *index: int) -> tuple[np.ndarray, np.ndarray, Metrics, Reports]:
         """Returns and lengths of greedy episodes, each [episodes]; `index` selects their seeds.
 
-        The metrics are the means of `value` and `discounted` (see `Worth`), where the algorithm learns values.
+        The metrics are the means of `value` and `discounted` (see `Worth`), where the algorithm learns values. The
+        reports are the numbers [episodes] that the environment reports, if any.
 
         Raises:
             Interrupted: the run was asked to stop.
         """
         looked, headline = 0, index == (1,)
-        what, number = "headline" if headline else "evaluation", SIDE_BY_SIDE
-        if not headline and not self._spec.batched:
-            number = 20  # copies take time to make
-        envs = self._evaluation_envs(min(number, episodes))
-        worth = self._worth(envs)
+        what = "headline" if headline else "evaluation"
+        envs = self._evaluation_envs(episodes if headline or self._spec.batched else min(20, episodes))
+        worth, reported = self._worth(envs), Reported(envs)
 
         def ended(count: int) -> None:
             nonlocal looked
@@ -229,7 +235,7 @@ class Control(Algorithm):
             self.ctx.tell(f"{what}: {min(count, episodes)} of {episodes} episodes")
 
         with torch.inference_mode():
-            memories: list[Memory | Worth] = [self.policy_memory, *worth]
+            memories: list[Memory | Worth | Reported] = [self.policy_memory, *worth, reported]
             limit = self.eval_max_steps
             returns, lengths = play(
                 envs, self._greedy, episodes, *index, memories=memories, most_steps=limit, ended=ended
@@ -241,7 +247,12 @@ class Control(Algorithm):
                 stacklevel=2,
             )
         means = zip(("value", "discounted"), worth[0].means(episodes), strict=True) if worth else ()
-        return returns, lengths, dict(means)
+        return returns, lengths, dict(means), reported.numbers(episodes)
+
+    def _reporting(self, episodes: int) -> Reporting:
+        """The environment of an evaluation, where it reports numbers."""
+        env: Reporting = self._evaluation_envs(episodes).env.unwrapped
+        return env
 
     def _worth(self, envs: Envs) -> list[Worth]:
         """What compares values with returns in `envs`; [] for an algorithm that learns no values."""
@@ -254,7 +265,8 @@ class Control(Algorithm):
         return [Worth(envs, getattr(self, "gamma", 1.0), value)]
 
     def _evaluation_envs(self, number: int) -> Envs:
-        """Environments for `play`; every rank plays the same episodes."""
+        """At most so many environments for `play`; every rank plays the same episodes."""
+        number = min(number, SIDE_BY_SIDE)
         if number not in self._test_envs:
             alike = Context(self.ctx.seed, self.ctx.device, 0, 1, self.ctx.total_steps)
             self._test_envs[number] = Envs(self._eval_spec, number, alike, "evaluation", self.envs)
@@ -271,6 +283,7 @@ class Control(Algorithm):
     def finished_episodes(self) -> Metrics:
         """`env/steps`, and the mean return and length of the episodes that ended since the last call, if any."""
         finished, self.envs.finished = self.envs.finished, []
+        self.envs.reports.clear()
         if not finished:
             return {"env/steps": self.env_steps}
         returns, lengths = (np.array(x, float) for x in zip(*finished, strict=True))

@@ -32,7 +32,7 @@ def play(
     policy: Policy,
     episodes: int,
     *index: int,
-    memories: "Sequence[Memory | Worth]" = (),
+    memories: "Sequence[Memory | Worth | Reported]" = (),
     most_steps: int = 1_000_000_000,
     ended: Callable[[int], None] = lambda count: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +110,31 @@ class Worth:
         """(mean value, mean discounted return) of the episodes that `play` returned."""
         values, returns = zip(*in_order(self.ended, episodes), strict=True)
         return float(np.mean(values)), float(np.mean(returns))
+
+
+class Reported:
+    """The numbers that the environments of `play` report of its episodes. envs: those that play."""
+
+    def __init__(self, envs: Envs) -> None:
+        self.envs = envs
+        self.ended: list[list[tuple[Any, ...]]] = [[] for _ in range(envs.num_envs)]
+        envs.reports.clear()
+
+    def reset(self, which: np.ndarray) -> None:
+        """Takes the reports of the episodes that have ended in the environments where `which` [N] is true."""
+        for i, report in zip(np.flatnonzero(which).tolist(), self.envs.reports, strict=False):
+            self.ended[i].append((report,))
+        self.envs.reports.clear()
+
+    def observe(self, step: Transition) -> None:
+        """A step alone says nothing."""
+
+    def numbers(self, episodes: int) -> dict[str, np.ndarray]:
+        """The numbers [episodes] by name, of the episodes that `play` returned; {} if they report nothing."""
+        if not any(self.ended):
+            return {}
+        reports = [report for (report,) in in_order(self.ended, episodes)]
+        return {k: np.array([report[k] for report in reports]) for k in reports[0]}
 
 
 class OneEpisode(Envs):

@@ -18,6 +18,7 @@ from gymnasium import spaces
 
 from rllab.control.copies import Copies, Wrong, fault
 from rllab.control.masks import action_mask
+from rllab.control.reports import reported
 from rllab.control.spec import EnvSpec, refuse_state
 from rllab.control.wrapped import Adapted, OwnReward, Statistics, chain
 from rllab.core.algorithm import Context
@@ -51,7 +52,8 @@ class Envs:
     """`num_envs` environments that are always ready for a step; `obs` [N, ...] and `mask` [N, A] or None are current.
 
     `finished` collects (return, length) of the episodes that ended. The return sums the environment's own rewards, also
-    where a reward function or wrappers replace them. `statistics` are those of its wrappers.
+    where a reward function or wrappers replace them. `reports` collects the numbers that a batched environment reports
+    of them, in the same order (`reports.py`). `statistics` are those of its wrappers.
 
     shared: environments whose statistics are used, and not changed; by default these have their own.
     """
@@ -64,6 +66,7 @@ class Envs:
         self.env: Any = spec.make(num_envs)  # Gymnasium's annotation of `reset` lacks lists of seeds
         self.observation_space, self.action_space = self.env.single_observation_space, self.env.single_action_space
         self.finished: list[tuple[float, int]] = []
+        self.reports: list[dict[str, float]] = []
         self._exact = hasattr(self.env.unwrapped, "state_dict")  # the environment can save its state
         copies = self.env.envs if isinstance(self.env, Copies) else []
         self.statistics = Statistics(copies, None if shared is None else shared.statistics)
@@ -118,6 +121,7 @@ class Envs:
         """Ends the episodes where `over` [N] is true, and begins new ones."""
         where = np.flatnonzero(over)
         self.finished += zip(self.returns[where].tolist(), self.lengths[where].tolist(), strict=True)
+        self.reports += reported(self.env.unwrapped, where)
         self.returns[where], self.lengths[where] = 0.0, 0
         self.episode[where] += 1
         del self._actions[: len(self._actions) - int(self.lengths.max())]

@@ -1,0 +1,154 @@
+"""A car alone on a track: drive as far as possible, and stay on the road."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+from numba import njit
+
+from rllab.core.errors import FieldMistake
+from rllab_envs.control.batched import BatchedEnv, Floats
+from rllab_envs.control.racing.car import (
+    ALONG,
+    CLOCK,
+    COMPONENTS,
+    CRASHED,
+    FOUL,
+    HEADING,
+    LAPS,
+    LINE,
+    OFFSET,
+    REAR,
+    SECONDS,
+    STEER,
+    TIME,
+    TOP_STEER,
+    VALID,
+    VX,
+    VY,
+    YAW,
+    drive,
+)
+from rllab_envs.control.racing.track import HALF_WIDTH, Points, make_track
+
+AHEAD = np.linspace(0.0, 110.0, 14)  # m: where the curvature of the track is seen
+SEEN = 9 + len(AHEAD)
+
+
+class Racing(BatchedEnv):
+    """Actions: steering and pedal in [-1, 1]; ten steps a second. An episode ends after `seconds`, or at the wall.
+
+    Observation: speed, speed across, yaw rate, steering angle, offset, sine and cosine of the heading error, slip of
+    the rear axle, whether the car is off the road, and the curvature of the track at 14 places up to 110 m ahead.
+
+    Reward of a step: half the metres driven along the centre line; minus 1 + 0.01 speed^2 off the road (if
+    `off_course_penalty`); minus 5 + 0.0125 speed^2 for a crash.
+
+    A lap is flying: from the start line to the start line. It is valid if the car's middle stays on the road all along.
+    Its time is interpolated at the line.
+    """
+
+    headline = "lap"
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        track: str | Points = "home",
+        seconds: float = 40.0,
+        off_course_penalty: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        if not 1.0 <= seconds <= 3600.0:
+            raise FieldMistake("env_kwargs", f"seconds: an episode of {seconds} s; from 1 to 3600 are possible")
+        self.track, self.seconds, self.off_course_penalty = make_track(track), seconds, off_course_penalty
+        seen = Box(-np.inf, np.inf, (SEEN,), np.float32)
+        super().__init__(num_envs, seen, Box(-1.0, 1.0, (2,), np.float32), round(seconds / SECONDS), autoreset_mode)
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """A start state: anywhere on the track, near its middle, at 3 to 10 m/s."""
+        car = np.zeros(COMPONENTS)
+        car[ALONG], car[OFFSET], car[HEADING], car[VX] = rng.uniform(
+            [0.0, -2.0, -0.1, 3.0], [self.track.length, 2.0, 0.1, 10.0]
+        )
+        car[LINE], car[CLOCK] = 1.0, -1.0
+        return car
+
+    def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
+        """One step by actions [N, 2]; returns rewards [N] and where a car has crashed [N]."""
+        before, cars = self.state[ALONG], self.state.copy()
+        steer, pedal = np.ascontiguousarray(action.T, np.float64)
+        drive(cars, steer, pedal, np.zeros(self.num_envs), self.track.curvature, self.track.length)
+        self.state = cars
+        return self.reward(cars, cars[ALONG] - before), cars[CRASHED] == 1
+
+    def reward(self, cars: Floats, metres: Floats) -> Floats:
+        """Rewards [N] of a step in which cars [COMPONENTS, N] came so many metres [N] along the centre line."""
+        off = cars[FOUL] * (1.0 + 0.01 * cars[VX] ** 2) if self.off_course_penalty else 0.0
+        reward: Floats = 0.5 * metres - off - cars[CRASHED] * (5.0 + 0.0125 * cars[VX] ** 2)
+        return reward
+
+    def observe(self) -> np.ndarray:
+        obs = np.empty((self.num_envs, SEEN), np.float32)
+        seen(self.state, self.track.curvature, self.track.length, obs)
+        return obs
+
+    def report(self) -> dict[str, np.ndarray]:
+        """Numbers of each car's episode [N]: laps, valid laps and their seconds added up, whether it has crashed."""
+        return {
+            k: self.state[i].copy() for k, i in (("laps", LAPS), ("valid", VALID), ("time", TIME), ("crashed", CRASHED))
+        }
+
+    def summary(self, reports: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Metrics of episodes, from their reports [E].
+
+        lap: the mean time of valid laps in s; without any it is `seconds`, which no lap takes. valid: the share of the
+        laps that are valid, 0 without any lap. crashes: the share of the episodes that ended in a crash.
+        """
+        laps, valid = float(reports["laps"].sum()), float(reports["valid"].sum())
+        lap = float(reports["time"].sum()) / valid if valid else self.seconds
+        return {"lap": lap, "valid": valid / laps if laps else 0.0, "crashes": float(reports["crashed"].mean())}
+
+
+@njit(cache=True, nogil=True)
+def seen(cars: np.ndarray, curvature: np.ndarray, length: float, into: np.ndarray) -> None:
+    """Writes observations [N, SEEN] of cars [COMPONENTS, N] into the first columns; each is of the order of 1."""
+    count = len(curvature)
+    for n in range(cars.shape[1]):
+        speed, across, yaw = cars[VX, n], cars[VY, n], cars[YAW, n]
+        own = into[n]
+        own[0], own[1], own[2], own[3] = speed / 20, across / 3, yaw, cars[STEER, n] / TOP_STEER
+        own[4], own[5], own[6] = cars[OFFSET, n] / HALF_WIDTH, math.sin(cars[HEADING, n]), math.cos(cars[HEADING, n])
+        own[7] = 5 * math.atan((across - REAR * yaw) / max(speed, 3.0))
+        own[8] = 1.0 if abs(cars[OFFSET, n]) > HALF_WIDTH else 0.0
+        for k in range(len(AHEAD)):
+            own[9 + k] = 20 * curvature[int((cars[ALONG, n] + AHEAD[k]) % length / length * count) % count]
+
+
+class One(gym.Env[np.ndarray, np.ndarray]):
+    """One car, as Gymnasium's `make` returns it; the arguments are those of `Racing`."""
+
+    kind: type[BatchedEnv] = Racing
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.vector = self.kind(1, **kwargs, autoreset_mode=AutoresetMode.DISABLED)
+        self.observation_space, self.action_space = (
+            self.vector.single_observation_space,
+            self.vector.single_action_space,
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begins an episode."""
+        super().reset(seed=seed)
+        obs, info = self.vector.reset(seed=seed)
+        return obs[0], info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step by an action [2]."""
+        obs, reward, terminated, truncated, info = self.vector.step(np.asarray(action)[None])
+        return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
