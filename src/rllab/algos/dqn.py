@@ -37,7 +37,6 @@ from torch import Tensor, nn
 from rllab.control.algorithm import Control, discrete_actions, masked
 from rllab.control.networks import QNetwork
 from rllab.core.algorithm import Batch, Context, Outputs, Round
-from rllab.core.errors import FieldMistake
 from rllab.core.optim import soft_update
 from rllab.core.ranges import Count, Natural, Share
 
@@ -72,11 +71,6 @@ class DQN(Control):
             self.start_from(self.q, self.model)
         self.target = deepcopy(self.q).requires_grad_(False)
         self.replay = self.make_replay(self.buffer_size, self.n_step, self.gamma)
-        if self.n_step * self.num_envs > self.replay.capacity:
-            least = self.n_step * self.num_envs
-            raise FieldMistake(
-                "n_step", f"{self.n_step} steps of {self.num_envs} environments need buffer_size={least}"
-            )
         self.updates = 0
         ctx.check_share("batch_size", self.batch_size)
         self._weight = torch.full((len(ctx.share(range(self.batch_size))),), 1 / self.batch_size, device=ctx.device)

@@ -80,9 +80,11 @@ class Control(Algorithm):
         """A replay buffer for `capacity` transitions of the training environments, on each rank.
 
         Raises:
-            FieldMistake: the machine has not the memory for it.
+            FieldMistake: the machine has not the memory for it, or it cannot hold `n_step` steps of the environments.
         """
         replay = Replay(capacity, self.num_envs, n_step, gamma)
+        if (least := n_step * self.num_envs) > replay.capacity:
+            raise FieldMistake("n_step", f"{n_step} steps of {self.num_envs} environments need buffer_size={least}")
         self._replay_rows, action = replay.capacity, np.asarray(self.envs.action_space.sample())
         self._replay_bytes = replay_bytes(replay.capacity, self.envs.obs[0], action)
         if self._replay_bytes > (memory := memory_bytes()):

@@ -3,6 +3,7 @@
 Axes: B batch, N environments, A components of an action in [-1, 1].
 """
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control.algorithm import Control, within_bounds
-from rllab.control.networks import MLP, Encoder
+from rllab.control.networks import Encoder
 from rllab.core.algorithm import Batch, Context, split
 from rllab.core.errors import FieldMistake
 from rllab.core.ranges import Count, Natural, Share
@@ -97,15 +98,31 @@ class OffPolicy(Control):
 
 
 class Critics(nn.Module):
-    """Two independent critics; the smaller value counteracts overestimation (Fujimoto et al. 2018)."""
+    """Two independent critics; the smaller value counteracts overestimation (Fujimoto et al. 2018).
 
-    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int]) -> None:
+    Each is a multilayer perceptron. Their layers are held together, so that both take one batched product.
+
+    quantiles: numbers that a critic gives; their mean is the value of an action.
+    """
+
+    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], quantiles: int = 1) -> None:
         super().__init__()
         self.encoder = Encoder(space)
-        self.first = MLP(self.encoder.size + actions, hidden, 1)
-        self.second = MLP(self.encoder.size + actions, hidden, 1)
+        sizes = [self.encoder.size + actions, *hidden, quantiles]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for width, following in itertools.pairwise(sizes):
+            layers = [nn.Linear(width, following) for _ in range(2)]  # for torch's first weights
+            self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers])))
+            self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
 
-    def forward(self, obs: Tensor, action_BA: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [B] from both critics, for observations [B, ...] and actions [B, A]."""
-        both = torch.cat([self.encoder(obs), action_BA], -1)
-        return self.first(both).squeeze(-1), self.second(both).squeeze(-1)
+    def forward(self, obs: Tensor, action_BA: Tensor) -> Tensor:
+        """Quantiles [2, B, Q] from both critics, for observations [B, ...] and actions [B, A]."""
+        x = torch.cat([self.encoder(obs), action_BA], -1).expand(2, -1, -1)
+        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x if k == 0 else x.relu_(), weight)
+        return x
+
+    def values(self, obs: Tensor, action_BA: Tensor) -> Tensor:
+        """Values of actions [2, B] from both critics."""
+        both_2BQ: Tensor = self.forward(obs, action_BA)
+        return both_2BQ.mean(2)

@@ -3,9 +3,9 @@
 State of a car, in this order: ALONG the distance along the centre line in metres, which goes on over the laps; OFFSET
 from it to the left; HEADING against that of the centre line; VX, VY the speed along and across the car; YAW the rate of
 turning; STEER the angle of the front wheels. Then the lap: LINE the number of the next crossing of the start line;
-CLOCK seconds since the last crossing (negative before the first); CLEAN 1 while the lap has stayed on the road; LAPS, VALID,
-TIME: laps finished, those of them that are valid, and the seconds of the valid ones added up. FOUL is 1 if the car has
-left the road in this step, and CRASHED 1 once it has hit the wall or spun.
+CLOCK seconds since the last crossing (negative before the first); CLEAN 1 while the lap has stayed on the road; LAPS,
+VALID, TIME: laps finished, those of them that are valid, and the seconds of the valid ones added up. FOUL is 1 if the
+car has left the road in this step, and CRASHED 1 once it has hit the wall or spun.
 
 The tyre's side force is D sin(C atan(B α)) at a slip angle α (Pacejka 2012, without its curvature term), where D is
 what the friction circle leaves beside the force along. The mass is 1, so forces are accelerations.
