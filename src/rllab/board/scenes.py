@@ -1,7 +1,7 @@
 """What is shown of an environment: numbers from which the page draws it, or the pictures that it renders.
 
-Five of Gymnasium's environments are drawn from their exact states, in the browser and without a display. Every other
-one that has `render_mode="rgb_array"` is shown by its pictures.
+Five of Gymnasium's environments and the racing car are drawn from their exact states, in the browser and without a
+display. Every other one that has `render_mode="rgb_array"` is shown by its pictures.
 """
 
 import os
@@ -30,8 +30,9 @@ KINDS = {  # the class of an environment: how it is drawn
     f"{_LAB}acrobot.Acrobot": "acrobot",
     f"{_LAB}mountaincar.MountainCar": "mountaincar",
     f"{_LAB}pendulum.Pendulum": "pendulum",
+    f"{_LAB}racing.env.Racing": "racing",
 }
-_FPS = {"cartpole": 50, "acrobot": 15, "mountaincar": 30, "pendulum": 30}  # of Gymnasium's classes
+_FPS = {"cartpole": 50, "acrobot": 15, "mountaincar": 30, "pendulum": 30, "racing": 10}  # of Gymnasium's classes
 _USUAL_FPS = 30.0
 _WORLDS: dict[str, dict[str, tuple[str, float]]] = {  # what does not move: name -> (attribute, Gymnasium's value)
     "cartpole": {"limit": ("x_threshold", 2.4), "half_length": ("length", 0.5)},
@@ -65,6 +66,9 @@ def fps_of(envs: OneEpisode) -> float:
 def world_of(envs: OneEpisode) -> dict[str, Any]:
     """What does not move in the episode, for an environment that is drawn from its state."""
     env, kind = inner(envs), kind_of(envs)
+    if kind == "racing":
+        world: dict[str, Any] = env.scene()[0]
+        return world
     if kind != "lunarlander":
         return {k: float(getattr(env, name, usual)) for k, (name, usual) in _WORLDS[kind].items()}
     corners = [env.sky_polys[0][0], *(polygon[1] for polygon in env.sky_polys)]
@@ -88,13 +92,17 @@ def state_of(envs: OneEpisode) -> list[float]:
 
     cartpole: x, its speed, the pole's angle, its speed. acrobot: two angles, their speeds. mountaincar: position,
     speed. pendulum: angle from upright, speed. lunarlander: x, y, angle of the lander, of its first and its second leg.
+    racing: `Racing.scene`.
     """
     env = inner(envs)
+    if kind_of(envs) == "racing":
+        state: list[float] = env.scene()[1]
+        return state
     if kind_of(envs) == "lunarlander":
         bodies = (env.lander, *env.legs)
         return [float(value) for body in bodies for value in (body.position.x, body.position.y, body.angle)]
-    state = np.asarray(env.state, np.float64)
-    return [float(value) for value in (state if isinstance(envs.env, Copies) else state[:, 0])]
+    numbers = np.asarray(env.state, np.float64)
+    return [float(value) for value in (numbers if isinstance(envs.env, Copies) else numbers[:, 0])]
 
 
 def rendered(algorithm: Control, seed: int) -> tuple[OneEpisode, Frame]:
@@ -105,7 +113,7 @@ def rendered(algorithm: Control, seed: int) -> tuple[OneEpisode, Frame]:
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no display
     envs = algorithm.single(seed)
-    if kind_of(envs) and not isinstance(envs.env, Copies):
+    if kind_of(envs) in _WORLDS and not isinstance(envs.env, Copies):
         return envs, _twin(envs)
     metadata = getattr(type(inner(envs)), "metadata", {})
     if "rgb_array" not in (modes := metadata.get("render_modes") or []):

@@ -4,8 +4,8 @@ State of a car, in this order: ALONG the distance along the centre line in metre
 from it to the left; HEADING against that of the centre line; VX, VY the speed along and across the car; YAW the rate of
 turning; STEER the angle of the front wheels. Then the lap: LINE the number of the next crossing of the start line;
 CLOCK seconds since the last crossing (negative before the first); CLEAN 1 while the lap has stayed on the road; LAPS,
-VALID, TIME: laps finished, those of them that are valid, and the seconds of the valid ones added up. FOUL is 1 if the
-car has left the road in this step, and CRASHED 1 once it has hit the wall or spun.
+VALID: laps finished, and those of them that are valid; TIME, SPENT: the seconds of the valid ones, and of all, added
+up. FOUL is 1 if the car has left the road in this step, and CRASHED 1 once it has hit the wall or spun.
 
 The tyre's side force is D sin(C atan(B α)) at a slip angle α (Pacejka 2012, without its curvature term), where D is
 what the friction circle leaves beside the force along. The mass is 1, so forces are accelerations.
@@ -18,8 +18,10 @@ from numba import njit
 
 from rllab_envs.control.racing.track import HALF_WIDTH, WALL
 
-COMPONENTS = 15
-ALONG, OFFSET, HEADING, VX, VY, YAW, STEER, LINE, CLOCK, CLEAN, LAPS, VALID, TIME, FOUL, CRASHED = range(COMPONENTS)
+COMPONENTS = 16
+ALONG, OFFSET, HEADING, VX, VY, YAW, STEER, LINE, CLOCK, CLEAN, LAPS, VALID, TIME, SPENT, FOUL, CRASHED = range(
+    COMPONENTS
+)
 
 GRIP = 10.8  # m/s^2: friction coefficient times gravity
 FRONT, REAR = 1.25, 1.25  # m from the centre of mass to the axles
@@ -119,6 +121,7 @@ def _cross(cars: np.ndarray, n: int, seconds: float) -> None:
     cars[LINE, n] += 1.0
     if cars[CLOCK, n] >= 0.0:
         cars[LAPS, n] += 1.0
+        cars[SPENT, n] += seconds
         if cars[CLEAN, n] == 1.0:
             cars[VALID, n] += 1.0
             cars[TIME, n] += seconds

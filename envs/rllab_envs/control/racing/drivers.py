@@ -32,8 +32,7 @@ class Pursuit:
         track, v = self.track, cars[VX]
         ahead = self.near + self.far * v
         x, y = track.place(cars[ALONG], cars[OFFSET])
-        places = np.arange(len(track.x)) * track.spacing
-        heading = cars[HEADING] + np.interp(np.mod(cars[ALONG], track.length), places, track.heading)
+        heading = cars[HEADING] + track.direction(cars[ALONG])
         aim = cars[ALONG] + ahead
         aim_x, aim_y = track.place(aim, self._at(self.line[0], aim))
         left = -np.sin(heading) * (aim_x - x) + np.cos(heading) * (aim_y - y)

@@ -1,7 +1,7 @@
 """A car alone on a track: drive as far as possible, and stay on the road."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +24,7 @@ from rllab_envs.control.racing.car import (
     OFFSET,
     REAR,
     SECONDS,
+    SPENT,
     STEER,
     TIME,
     TOP_STEER,
@@ -33,6 +34,8 @@ from rllab_envs.control.racing.car import (
     YAW,
     drive,
 )
+from rllab_envs.control.racing.drivers import Pursuit
+from rllab_envs.control.racing.line import line_times, smooth
 from rllab_envs.control.racing.track import HALF_WIDTH, Points, make_track
 
 AHEAD = np.linspace(0.0, 110.0, 14)  # m: where the curvature of the track is seen
@@ -97,20 +100,61 @@ class Racing(BatchedEnv):
         return obs
 
     def report(self) -> dict[str, np.ndarray]:
-        """Numbers of each car's episode [N]: laps, valid laps and their seconds added up, whether it has crashed."""
-        return {
-            k: self.state[i].copy() for k, i in (("laps", LAPS), ("valid", VALID), ("time", TIME), ("crashed", CRASHED))
-        }
+        """Numbers of each car's episode [N]: laps and valid laps, the seconds of both, whether it has crashed."""
+        rows = {"laps": LAPS, "valid": VALID, "time": TIME, "spent": SPENT, "crashed": CRASHED}
+        return {name: self.state[row].copy() for name, row in rows.items()}
 
     def summary(self, reports: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of episodes, from their reports [E].
 
-        lap: the mean time of valid laps in s; without any it is `seconds`, which no lap takes. valid: the share of the
-        laps that are valid, 0 without any lap. crashes: the share of the episodes that ended in a crash.
+        lap: the mean time of valid laps in s, and any_lap of all; without any it is `seconds`, which no lap takes.
+        valid: the share of the laps that are valid, 0 without any lap. crashes: the share of episodes that end in one.
         """
-        laps, valid = float(reports["laps"].sum()), float(reports["valid"].sum())
-        lap = float(reports["time"].sum()) / valid if valid else self.seconds
-        return {"lap": lap, "valid": valid / laps if laps else 0.0, "crashes": float(reports["crashed"].mean())}
+        laps, valid, time, spent = (float(reports[k].sum()) for k in ("laps", "valid", "time", "spent"))
+        return {
+            "lap": time / valid if valid else self.seconds,
+            "any_lap": spent / laps if laps else self.seconds,
+            "valid": valid / laps if laps else 0.0,
+            "crashes": float(reports["crashed"].mean()),
+        }
+
+    def scene(self) -> tuple[dict[str, Any], list[float]]:
+        """What a page draws from above: what does not move, and the first car.
+
+        The first has the road's edges `left` and `right`, points [x, y] in metres. The second is x, y, the heading in
+        radians against the x axis, the speed in m/s, 1 off the road, the lap, and its seconds so far.
+        """
+        edges, _ = self.road(np.zeros(4))
+        world = {name: edge[:, ::4].T.round(1).tolist() for name, edge in zip(("left", "right"), edges, strict=True)}
+        car, (x, y, speed, lap) = self.state[:, 0], self.trace()[:, 0]
+        heading = self.track.direction(self.state[ALONG])[0] + car[HEADING]
+        off = abs(car[OFFSET]) > HALF_WIDTH
+        return world, [float(v) for v in (x, y, heading, speed, off, lap, max(car[CLOCK], 0.0))]
+
+    def trace(self) -> np.ndarray:
+        """Of each car [4, N]: x and y in metres, its speed in m/s, its lap (0 before the start line, then 1, 2, ..)."""
+        x, y = self.track.place(self.state[ALONG], self.state[OFFSET])
+        return np.stack([x, y, self.state[VX], self.state[LINE] - 1.0])
+
+    def line_times(self, offsets: np.ndarray) -> np.ndarray:
+        """Lap times [C] in s of a point with the car's friction and engine, on lines with offsets [C, K] in metres.
+
+        No car reaches them. A line costs 10 s for each metre by which it comes nearer than half a metre to the road's
+        edge.
+        """
+        return line_times(self.track, offsets, HALF_WIDTH - 0.5)
+
+    def road(self, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(x and y in metres of the road's left and right edge [2, 2, T], those of a line with offsets [K] [2, T])."""
+        s = np.append(np.arange(len(self.track.x)) * self.track.spacing, 0.0)
+        line = smooth(offsets[None], len(self.track.x))[0]
+        edges = [self.track.place(s, np.full(len(s), e)) for e in (HALF_WIDTH, -HALF_WIDTH)]
+        return np.array(edges), np.array(self.track.place(s, np.append(line, line[0])))
+
+    def pursuit(self, offsets: np.ndarray, settings: np.ndarray) -> Callable[[], np.ndarray]:
+        """A driver of a line with offsets [K]: () -> actions [N, 2]; settings [N, 3]: see `Pursuit`."""
+        driver = Pursuit(self.track, offsets, *settings.T)
+        return lambda: driver(self.state)
 
 
 @njit(cache=True, nogil=True)

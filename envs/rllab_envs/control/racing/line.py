@@ -13,6 +13,7 @@ from rllab_envs.control.racing.car import BRAKES, DRAG, ENGINE, GRIP, POWER, ROL
 from rllab_envs.control.racing.track import Track
 
 _TOP = 60.0  # m/s: where a line is straight
+_EVERY = 4  # places of the track, of which one is used where many lines are compared
 
 
 def smooth(offsets: np.ndarray, places: int) -> np.ndarray:
@@ -74,6 +75,12 @@ def speeds(bend: np.ndarray, gap: np.ndarray, friction: float) -> tuple[np.ndarr
     return fastest, times
 
 
-def lap_times(track: Track, offsets: np.ndarray, friction: float = 1.0) -> np.ndarray:
-    """The lap times [C] in s of a point on lines with offsets [C, K]."""
-    return speeds(*bends(track, smooth(offsets, len(track.x))), friction)[1]
+def line_times(track: Track, offsets: np.ndarray, most: float) -> np.ndarray:
+    """Lap times [C] in s of a point on lines with offsets [C, K]; 10 s more for a metre beyond `most` metres."""
+    coarse = slice(None, None, _EVERY)
+    sparse = Track(track.x[coarse], track.y[coarse], track.heading[coarse], track.curvature[coarse], track.length)
+    lines = smooth(offsets, len(sparse.x))
+    times: np.ndarray = speeds(*bends(sparse, lines), 1.0)[1]
+    over: np.ndarray = np.maximum(np.abs(lines) - most, 0.0).max(1)
+    times += 10 * over
+    return times

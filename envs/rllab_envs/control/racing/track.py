@@ -47,13 +47,23 @@ class Track:
         """Metres between two places."""
         return self.length / len(self.x)
 
+    def direction(self, s: np.ndarray) -> np.ndarray:
+        """The heading of the centre line in radians at distances s [N] along it."""
+        places = np.arange(len(self.x) + 1) * self.spacing
+        headings = np.append(self.heading, self.heading[0] + self._turn)
+        at: np.ndarray = np.interp(np.mod(s, self.length), places, headings)
+        return at
+
+    @property
+    def _turn(self) -> float:
+        """Radians that a lap turns."""
+        return round(float(self.heading[-1] - self.heading[0]) / (2 * np.pi)) * 2 * np.pi
+
     def place(self, s: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World coordinates (x, y) in metres of places (s, e), arrays of one shape."""
         at = np.mod(s, self.length) / self.spacing
         i, part = np.floor(at).astype(np.int64) % len(self.x), at % 1.0
-        j = (i + 1) % len(self.x)
-        turn = np.angle(np.exp(1j * (self.heading[j] - self.heading[i])))
-        heading = self.heading[i] + part * turn
+        j, heading = (i + 1) % len(self.x), self.direction(s)
         x = self.x[i] + part * (self.x[j] - self.x[i]) - e * np.sin(heading)
         return x, self.y[i] + part * (self.y[j] - self.y[i]) + e * np.cos(heading)
 

@@ -9,6 +9,12 @@ const ACTIONS = {
   lunarlander: ["no engine", "left engine", "main engine", "right engine"],
 };
 
+/** What a page says of a state beside its picture; nothing in most scenes. */
+function stateText(kind, state) {
+  const scene = SCENES[kind];
+  return scene && scene.text && state ? scene.text(state) : "";
+}
+
 /** The words for an action: its name, or its number or numbers. */
 function actionText(kind, action) {
   if (action === undefined) return "";
@@ -124,6 +130,25 @@ const SCENES = {
       torque(context, 0, 0, (Math.max(-most, Math.min(most, first(action))) / most) * 0.5 * scale, colours);
     },
   },
+  racing: {
+    size: [600, 440],
+    text: ([, , , speed, off, lap, seconds]) =>
+      `${speed.toFixed(1)} m/s${off ? ", off the road" : ""}, ${lap ? `lap ${lap}: ${seconds.toFixed(1)} s` : "before the start line"}`,
+    draw(context, { left, right }, [x, y, heading, speed, off], action, colours, past) {
+      const edges = [...left, ...right], xs = edges.map((p) => p[0]), ys = edges.map((p) => p[1]);
+      const [low, high, bottom, top] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+      const scale = Math.min(580 / (high - low), 420 / (top - bottom));
+      context.translate(300, 220);
+      context.scale(scale, scale);
+      context.translate(-(low + high) / 2, -(bottom + top) / 2);
+      for (const edge of [left, right]) line(context, edge, colours.muted, 1 / scale);
+      line(context, [left[0], right[0]], colours.ink, 2 / scale);
+      const lap = past.map((shot) => shot.state).filter((state) => state[5] >= past[past.length - 1].state[5] - 1);
+      for (let i = 1; i < lap.length; i++) line(context, [lap[i - 1], lap[i]].map(([a, b]) => [a, b]), speedColour(lap[i][3]), 2.5 / scale);
+      placed(context, x, y, heading, () => polygon(context, [[5, 0], [-4, 3], [-4, -3]], off ? colours.c1 : colours.ink));
+      for (let k = 0; k <= 6; k++) box(context, low + k * 12, bottom, 12, 4, speedColour(5 + 5 * k));
+    },
+  },
   lunarlander: {
     size: [600, 400],
     draw(context, world, state, action, colours) {
@@ -140,6 +165,9 @@ const SCENES = {
     },
   },
 };
+
+/** The colour of a speed in m/s, from blue at 5 over green to red at 35. */
+const speedColour = (speed) => `hsl(${240 * (1 - Math.max(0, Math.min(1, (speed - 5) / 30)))}, 75%, 45%)`;
 
 /** [main, side] of a lander's action: the power of the main engine 0 to 1, that of the side engines −1 to 1. */
 function engines(world, action) {
@@ -173,8 +201,9 @@ function pageColours() {
   return Object.fromEntries(["ink", "muted", "line", "paper", "c0", "c1", "c4"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
-/** Draws a state or a picture into a canvas, which gets the scene's size. An image is an Image that has been loaded. */
-function drawScene(canvas, about, shot, image) {
+/** Draws a state or a picture into a canvas, which gets the scene's size. An image is an Image that has been loaded.
+    past: the shots up to this one, where a scene draws the way that was taken. */
+function drawScene(canvas, about, shot, image, past = [shot]) {
   const scene = SCENES[about.kind], context = canvas.getContext("2d");
   const [width, height] = scene ? scene.size : [image.naturalWidth, image.naturalHeight];
   const dots = scene ? Math.max(1, Math.min(3, Math.round(window.devicePixelRatio))) : 1;
@@ -187,5 +216,5 @@ function drawScene(canvas, about, shot, image) {
   const colours = pageColours();
   box(context, 0, 0, canvas.width, canvas.height, colours.paper);
   context.setTransform(dots, 0, 0, -dots, 0, dots * height);
-  scene.draw(context, about.world, shot.state, shot.action, colours);
+  scene.draw(context, about.world, shot.state, shot.action, colours, past);
 }

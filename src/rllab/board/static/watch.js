@@ -67,9 +67,10 @@ async function add(line, own) {
 function show() {
   if (!about) return;
   const shot = shots[at], last = at === shots.length - 1 && end;
-  drawScene(canvas, about, shot, shot.image);
+  drawScene(canvas, about, shot, shot.image, shots.slice(0, at + 1));
   slider.value = String(at);
   const parts = [`step ${at} of ${shots.length - 1}${end ? "" : " so far"}`, `reward so far ${Number((shot.return || 0).toFixed(3))}`];
+  if (stateText(about.kind, shot.state)) parts.push(stateText(about.kind, shot.state));
   if (shot.action !== undefined) parts.push(actionText(about.kind, shot.action));
   if (last) parts.push(end.why);
   readout.textContent = parts.join(" · ");
