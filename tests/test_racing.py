@@ -1,0 +1,220 @@
+"""The racing car: known answers of track, car, lines and lap times, its references, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import run
+from rllab_envs.control.racing import car
+from rllab_envs.control.racing.env import One, Racing
+from rllab_envs.control.racing.line import bends, speeds
+from rllab_envs.control.racing.track import HOME, make_track
+
+from rllab.algos.sac import SAC
+from rllab.core.algorithm import Context
+from rllab.core.errors import FieldMistake, Mistake
+from rllab.core.recipe import load_recipe
+from rllab.evals.racing import race, racer, searched_line
+
+RADIUS = 60.0
+ANGLES = np.arange(24) * 2 * np.pi / 24
+CIRCLE = np.stack([RADIUS * np.cos(ANGLES), RADIUS * np.sin(ANGLES)], 1).tolist()  # driven with its centre to the left
+EIGHT = [[100 * np.sin(t), 60 * np.sin(2 * t)] for t in np.arange(16) * 2 * np.pi / 16]
+CTX = Context(0, torch.device("cpu"))
+
+
+def cars(number: int = 1, **settings: Any) -> Racing:
+    """An environment of cars whose episodes have begun."""
+    env = Racing(number, **({"track": CIRCLE} | settings), autoreset_mode="Disabled")
+    env.reset(seed=0)
+    return env
+
+
+def test_a_circle_has_its_length_curvature_and_places() -> None:
+    track = make_track(CIRCLE)
+    assert track.length == pytest.approx(2 * np.pi * RADIUS, rel=1e-4)
+    np.testing.assert_allclose(track.curvature, 1 / RADIUS, rtol=0.01)  # a spline through 24 points
+    np.testing.assert_allclose(make_track([[x, -y] for x, y in CIRCLE]).curvature, -1 / RADIUS, rtol=0.01)
+    s = np.linspace(0, 3 * track.length, 50)
+    x, y = track.place(s, np.full(50, 4.0))
+    np.testing.assert_allclose(np.hypot(x, y), RADIUS - 4, atol=2e-3)  # to the left is inside
+    np.testing.assert_allclose(np.unwrap(np.arctan2(y, x)), s / RADIUS, atol=2e-3)
+
+
+def test_the_mirror_has_left_for_right() -> None:
+    home, mirror = make_track("home"), make_track("mirror")
+    np.testing.assert_allclose(mirror.curvature, -home.curvature, atol=1e-9)
+    assert mirror.length == home.length == pytest.approx(1231, abs=1) and len(HOME) == 25
+
+
+@pytest.mark.parametrize(
+    ("track", "why"),
+    [
+        (EIGHT, r"crosses or touches itself, at \d+ m \(-?\d+, -?\d+\) and at \d+ m"),
+        ([[0, 0], [150, 0], [150, 60], [75, 8], [0, 60]], "crosses or touches itself|has a radius"),
+        ([[x, y] for x, y in CIRCLE[::2]] + [[61, 0]], "points 12 and 0 are 1.00 m apart|radius"),
+        ([[0, 0], [100, 0], [50, 12], [0, 40]], "has a radius of"),
+        ([[0, 0], [1, 0], [2, float("nan")], [0, 1]], "point 2 is not finite"),
+        ([[0, 0], [100, 0], [50, 80]], "at least 4 points"),
+        ([[0, 0, 0]] * 5, "at least 4 points"),
+        (["a", "b"], "expected a list of points"),
+        ([[x / 20, y / 20] for x, y in CIRCLE], "is 19 m long|apart"),
+        ("hoem", "there is no track 'hoem'; there are home, mirror"),
+    ],
+)
+def test_a_track_that_cannot_be_driven_is_refused(track: Any, why: str) -> None:
+    with pytest.raises(FieldMistake, match=why) as mistake:
+        Racing(track=track)
+    assert mistake.value.field == "env_kwargs" and "track: " in str(mistake.value)
+
+
+def test_a_tyre_never_pushes_beyond_its_circle() -> None:
+    grip, peak = 5.0, 0.0
+    for slip in np.linspace(-1.5, 1.5, 61):
+        for along in np.linspace(-4.7, 4.7, 11):
+            side = car.side_force(slip, grip, along)
+            assert np.hypot(side, along) <= grip + 1e-9 and side * slip >= 0
+            peak = max(peak, np.hypot(side, along))
+    assert peak == pytest.approx(grip, rel=1e-3)  # and it is reached
+
+
+def test_a_car_that_rolls_slows_by_its_drag_alone() -> None:
+    env = cars(track=[[20 * x, 20 * y] for x, y in CIRCLE])  # almost straight
+    env.state[:, 0] = 0.0
+    env.state[car.VX], env.state[car.LINE] = 30.0, 1.0
+    v, metres = 30.0, 0.0
+    for _ in range(10):
+        env.step(np.zeros((1, 2)))
+        for _ in range(car.SUBSTEPS):
+            metres += v * car.SECONDS / car.SUBSTEPS
+            v -= (car.DRAG * v**2 + car.ROLLING) * car.SECONDS / car.SUBSTEPS
+    assert env.state[car.VX, 0] == pytest.approx(v, rel=1e-4)
+    assert env.state[car.ALONG, 0] == pytest.approx(metres, rel=1e-3)
+
+
+def test_the_reward_is_progress_less_the_penalties() -> None:
+    for penalty, off in ((True, 1 + 0.01 * 20.0**2), (False, 0.0)):
+        env = cars(2, off_course_penalty=penalty)
+        env.state[:] = 0.0
+        env.state[car.VX], env.state[car.LINE] = 20.0, 1.0
+        env.state[car.OFFSET] = [6.0, 8.99]
+        env.state[car.HEADING, 1] = -0.5
+        before = env.state[car.ALONG].copy()
+        _, reward, crashed, *_ = env.step(np.zeros((2, 2)))
+        v, metres = env.state[car.VX], env.state[car.ALONG] - before
+        assert crashed.tolist() == [False, True]
+        assert reward[0] == pytest.approx(0.5 * metres[0] - off, abs=0.05)
+        penalties = (1 + 0.01 * v[1] ** 2) * penalty + 5 + 0.0125 * v[1] ** 2
+        assert reward[1] == pytest.approx(0.5 * metres[1] - penalties, abs=1e-9)
+
+
+def test_lap_times_are_interpolated_and_laps_off_the_road_are_not_valid() -> None:
+    env = cars(4, seconds=150.0)
+    act = env.pursuit(np.zeros(4), np.tile([0.7, 4.0, 0.3], (4, 1)))
+    along = [env.state[car.ALONG].copy()]
+    for t in range(1300):
+        if t == 600:
+            env.state[car.OFFSET, 0] = 5.01  # one car leaves the road in one lap
+        env.step(act())
+        along.append(env.state[car.ALONG].copy())
+    report = env.report()
+    lost = 0.0
+    for n in range(4):
+        lines = np.arange(1, int(along[-1][n] / env.track.length) + 1) * env.track.length
+        times = np.interp(lines, [row[n] for row in along], np.arange(1301) * car.SECONDS)
+        assert report["laps"][n] == len(lines) - 1 > 2
+        assert report["spent"][n] == pytest.approx(times[-1] - times[0], abs=0.01)
+        lost += report["spent"][n] - report["time"][n]
+    assert (report["laps"] - report["valid"]).tolist() == [1, 0, 0, 0]
+    assert lost == pytest.approx(report["time"][1] / report["valid"][1], rel=0.05)  # the time of that lap
+    metrics = env.summary(report)
+    assert metrics["lap"] == pytest.approx(report["time"].sum() / report["valid"].sum()) and metrics["crashes"] == 0
+    assert metrics["valid"] == 1 - 1 / report["laps"].sum()
+
+
+def test_without_a_valid_lap_the_lap_is_as_long_as_the_episode() -> None:
+    env = cars(3, seconds=2.0)
+    assert env.summary(env.report()) == {"lap": 2.0, "any_lap": 2.0, "valid": 0.0, "crashes": 0.0}
+
+
+def test_a_line_on_a_circle_has_its_curvature_and_time() -> None:
+    track, grip = make_track(CIRCLE), 0.9 * car.GRIP
+    lines = np.array([[0.0], [4.0]]) * np.ones((1, len(track.x)))
+    bend, gap = bends(track, lines)
+    for c, radius in enumerate((RADIUS, RADIUS - 4)):
+        np.testing.assert_allclose(bend[c], 1 / radius, rtol=0.01)
+        assert gap[c].sum() == pytest.approx(2 * np.pi * radius, rel=1e-3)
+    # at constant speed the engine has to carry the drag beside the force to the side
+    _, times = speeds(bend, gap, 0.9)
+    for time, radius in zip(times, (RADIUS, RADIUS - 4), strict=True):
+        assert time == pytest.approx(2 * np.pi * np.sqrt(radius / grip), rel=0.01)
+
+
+def test_the_search_finds_the_inner_edge_of_a_circle() -> None:
+    wide = [[2 * x, 2 * y] for x, y in CIRCLE]
+    offsets, bound = searched_line(cars(track=wide))
+    centre = cars(track=wide).line_times(np.zeros((1, 4)))[0]
+    assert offsets.mean() > 3.5 and np.abs(offsets).max() < 4.7
+    assert 2 * np.pi * np.sqrt((2 * RADIUS - 4.5) / car.GRIP) < bound < centre
+
+
+def test_one_car_is_that_of_the_array_program() -> None:
+    one, many = One(track="mirror"), cars(1, track="mirror")
+    obs, _ = one.reset(seed=3)
+    np.testing.assert_array_equal(obs, many.reset(seed=3)[0][0])
+    step, steps = one.step(np.array([0.2, 1.0])), many.step(np.array([[0.2, 1.0]]))
+    np.testing.assert_array_equal(step[0], steps[0][0])
+    assert step[1:4] == (float(steps[1][0]), False, False)
+
+
+def test_a_run_races_beside_its_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a coarse grid and a short search, which the test of the circle replaces."""
+    from rllab.evals import racing
+
+    monkeypatch.setattr(racing, "_GRID", ((0.8,), (5.0,), (0.4, 0.5)))
+    monkeypatch.setattr(racing, "_SEARCH", racing.CEM(candidates=32, elites=8, iterations=15))
+    trained = run(load_recipe("racing", smoke=True), tmp_path / "racing")
+    row = trained.folder.rows()[-1]
+    assert row["eval/lap"] == row["eval/any_lap"] == 4.0 and row["eval/valid"] == 0.0
+    assert trained.folder.status()["headline"]["name"] == "eval/lap"
+    met = {e["metric"]: e["met"] for e in trained.folder.status()["expect"]}
+    assert met["eval/lap"] == (4.0 <= 60.0) and not met["eval/valid"]
+    result = race(["racing"], None, 3, tmp_path)
+    bound, centre, line, agent = result.rows()
+    assert bound["lap"] < line["lap"] < centre["lap"] < 70 and bound["valid"] is None
+    assert centre["valid"] == line["valid"] == 1 and centre["crashes"] == 0
+    assert agent["driver"] == "racing" and agent["lap"] is None and agent["valid"] == 0
+    from rllab.evals.racing_figure import draw, training
+
+    draw(result, training(["racing"], tmp_path), tmp_path / "race.svg")
+    text = (tmp_path / "race.svg").read_text()
+    assert text.count("<svg") == 1 and len(text) < 400_000
+
+
+def test_a_run_of_another_environment_does_not_race(tmp_path: Path) -> None:
+    run(load_recipe("pendulum-sac", smoke=True), tmp_path / "pendulum")
+    with pytest.raises(Mistake, match="pendulum is a run of rllab/Pendulum-v1"):
+        racer("pendulum", tmp_path)
+
+
+def test_what_evaluations_have_instead_is_checked_before_training() -> None:
+    for different, why in (({"track": EIGHT}, "crosses"), ({"secnods": 3}, "secnods")):
+        agent = SAC(env="rllab/Racing-v0", eval_env_kwargs=different)
+        with pytest.raises(FieldMistake, match=why) as mistake:
+            agent.setup(CTX)
+        assert mistake.value.field == "eval_env_kwargs"
+
+
+def test_the_board_draws_road_and_car() -> None:
+    env = cars()
+    env.state[car.OFFSET] = 6.0
+    world, state = env.scene()
+    for name, radius in (("left", RADIUS - 5), ("right", RADIUS + 5)):
+        np.testing.assert_allclose(np.hypot(*np.array(world[name]).T), radius, atol=0.1)
+    x, y, heading, speed, off, lap, seconds = state
+    assert np.hypot(x, y) == pytest.approx(RADIUS - 6, abs=0.01) and (off, lap, seconds) == (1.0, 0.0, 0.0)
+    along = heading - float(env.state[car.HEADING, 0])
+    assert np.cos(along - np.pi / 2 - np.arctan2(y, x)) == pytest.approx(1.0, abs=1e-4)
+    assert speed == env.state[car.VX, 0]
