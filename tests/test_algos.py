@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from rllab.algos.ppo import PPO
 from rllab.algos.sac import SAC
 from rllab.control.algorithm import masked
 from rllab.control.networks import Encoder, QNetwork
+from rllab.control.off_policy import Critics
 from rllab.control.replay import Replay, n_step_return
 from rllab.control.rollouts import gae
 from rllab.core.algorithm import Context
@@ -265,14 +267,15 @@ def test_sac_losses_entry_by_entry() -> None:
 
     with torch.no_grad():
         next_action, next_logp = act(batch["next_obs"], batch["next_noise"])
-        value = torch.minimum(*sac.target(batch["next_obs"], next_action)) - 0.3 * next_logp
+        value = torch.minimum(*sac.target.values(batch["next_obs"], next_action)) - 0.3 * next_logp
         target = batch["reward"] + 0.9 * value
-        expected = sum(0.5 * (q - target) ** 2 for q in sac.critic(batch["obs"], batch["action"]))
+        expected = sum(0.5 * (q - target) ** 2 for q in sac.critic.values(batch["obs"], batch["action"]))
         action, logp = act(batch["obs"], batch["noise"])
-        actor = 0.3 * logp - torch.minimum(*sac.critic(batch["obs"], action))
+        actor = 0.3 * logp - torch.minimum(*sac.critic.values(batch["obs"], action))
     torch.testing.assert_close(sac.critic_loss(batch)[0], (batch["weight"] * expected).sum(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(sac.loss(batch)[0], (batch["weight"] * actor).sum(), rtol=1e-4, atol=1e-4)
-    temperature, _ = sac.temperature_loss(batch)
+    drawn = {"weight": batch["weight"], "entropy": sac.loss(batch)[1]["policy/entropy"].detach()}
+    temperature, _ = sac.temperature_loss(drawn)
     expected_temperature = (batch["weight"] * -math.log(0.3) * (logp - 1.0)).sum()
     torch.testing.assert_close(temperature, expected_temperature, rtol=1e-4, atol=1e-4)
     temperature.backward()
@@ -282,6 +285,62 @@ def test_sac_losses_entry_by_entry() -> None:
     )
 
 
+def test_the_critics_are_two_perceptrons() -> None:
+    critics = Critics(gym.spaces.Box(-1, 1, (3,)), 2, [8, 4], quantiles=5)
+    obs, action = torch.randn(7, 3), torch.randn(7, 2)
+    for k, own in enumerate(critics(obs, action)):
+        x = torch.cat([obs, action], 1)
+        for place, (weight, bias) in enumerate(zip(critics.weights, critics.biases, strict=True)):
+            x = x.relu() if place else x
+            x = torch.nn.functional.linear(x, weight[k].T, bias[k, 0])
+        torch.testing.assert_close(own, x)
+    torch.testing.assert_close(critics.values(obs, action), critics(obs, action).mean(2))
+    for weight, bias, width in zip(critics.weights, critics.biases, (5, 8, 4), strict=True):  # torch's first weights
+        bound = 1 / math.sqrt(width)
+        assert 0.5 * bound < max(weight.abs().max(), bias.abs().max()) <= bound
+        assert (weight[0] != weight[1]).all()
+
+
+def test_qr_sac_learns_the_quantiles_of_the_smaller_critic() -> None:
+    """The loss of Wurman et al. 2022, entry by entry: quantile Huber, with the target of the smaller mean."""
+    sac = SAC(env="rllab/Pendulum-v1", hidden=[8], temperature=0.3, quantiles=4, n_step=3, gamma=0.9)
+    sac.setup(CTX)
+    assert (sac.replay.n_step, sac.replay.gamma) == (3, 0.9)
+    for p in sac.target.parameters():
+        p.add_(0.5 * torch.randn(p.shape))
+    n, draw = 40, torch.Generator().manual_seed(0)
+    batch = {k: torch.randn(n, 3, generator=draw) for k in ("obs", "next_obs")}
+    batch |= {k: torch.randn(n, 1, generator=draw) for k in ("noise", "next_noise")}
+    batch |= {"action": torch.rand(n, 1, generator=draw) * 2 - 1, "reward": torch.randn(n, generator=draw)}
+    batch |= {"weight": torch.rand(n, generator=draw), "discount": torch.full((n,), 0.9**3)}
+    with torch.no_grad():
+        next_action, logp = sac.actor(batch["next_obs"], batch["next_noise"])
+        both = sac.target(batch["next_obs"], next_action)
+        predicted = sac.critic(batch["obs"], batch["action"])
+        expected, chosen = 0.0, set()
+        for b in range(n):
+            k = int(both[1, b].mean() < both[0, b].mean())
+            chosen.add(k)
+            target = batch["reward"][b] + 0.9**3 * (both[k, b] - 0.3 * logp[b])
+            for own in predicted[:, b]:
+                for i, theta in enumerate(own):
+                    error = target - theta
+                    huber = torch.where(error.abs() <= 1, error**2 / 2, error.abs() - 0.5)
+                    expected += batch["weight"][b] * (((2 * i + 1) / 8 - (error < 0).float()).abs() * huber).mean()
+    assert chosen == {0, 1}
+    torch.testing.assert_close(sac.critic_loss(batch)[0], torch.as_tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_a_delayed_actor_makes_fewer_steps(tmp_path: Path) -> None:
+    trained = run(
+        load_recipe("pendulum-sac", ["policy_delay=3", "eval_every=0", "expect={}"], smoke=True), tmp_path / "r"
+    )
+    moments = trained.optimizers.state()
+    steps = {name: int(next(iter(moments[name].values()))["step"]) for name in moments}
+    assert steps["critic"] == trained.algorithm.updates > 3
+    assert steps["actor"] == steps["temperature"] == steps["critic"] // 3
+
+
 def test_sac_actions_reach_the_bounds() -> None:
     sac = SAC(env="rllab/Pendulum-v1")
     sac.setup(CTX)
@@ -289,8 +348,6 @@ def test_sac_actions_reach_the_bounds() -> None:
 
 
 def test_encoders() -> None:
-    import gymnasium as gym
-
     assert Encoder(gym.spaces.Discrete(3, start=1))(torch.tensor([1, 3])).tolist() == [[1, 0, 0], [0, 0, 1]]
     image = Encoder(gym.spaces.Box(0, 255, (84, 84, 4), np.uint8))
     assert image.size == 3136 and image(torch.zeros(2, 84, 84, 4, dtype=torch.uint8)).shape == (2, 3136)

@@ -95,31 +95,31 @@ def test_a_car_that_rolls_slows_by_its_drag_alone() -> None:
 
 
 def test_the_reward_is_progress_less_the_penalties() -> None:
-    for penalty, off in ((True, 1 + 0.01 * 20.0**2), (False, 0.0)):
+    for penalty in (True, False):
         env = cars(2, off_course_penalty=penalty)
         env.state[:] = 0.0
         env.state[car.VX], env.state[car.LINE] = 20.0, 1.0
         env.state[car.OFFSET] = [6.0, 8.99]
-        env.state[car.HEADING, 1] = -0.5
+        env.state[car.HEADING, 1] = 0.5
         before = env.state[car.ALONG].copy()
         _, reward, crashed, *_ = env.step(np.zeros((2, 2)))
         v, metres = env.state[car.VX], env.state[car.ALONG] - before
         assert crashed.tolist() == [False, True]
-        assert reward[0] == pytest.approx(0.5 * metres[0] - off, abs=0.05)
-        penalties = (1 + 0.01 * v[1] ** 2) * penalty + 5 + 0.0125 * v[1] ** 2
-        assert reward[1] == pytest.approx(0.5 * metres[1] - penalties, abs=1e-9)
+        crash = np.array([0.0, 5 + 0.0125 * v[1] ** 2])
+        np.testing.assert_allclose(reward, 0.5 * metres - penalty * (1 + 0.01 * v**2) - crash, rtol=1e-12)
 
 
 def test_lap_times_are_interpolated_and_laps_off_the_road_are_not_valid() -> None:
     env = cars(4, seconds=150.0)
-    act = env.pursuit(np.zeros(4), np.tile([0.7, 4.0, 0.3], (4, 1)))
+    act = env.pursuit(np.zeros(4), np.tile([0.5, 5.0, 0.6], (4, 1)))
     along = [env.state[car.ALONG].copy()]
     for t in range(1300):
         if t == 600:
-            env.state[car.OFFSET, 0] = 5.01  # one car leaves the road in one lap
+            env.state[car.OFFSET, 0] = -5.01  # one car leaves the road in one lap
         env.step(act())
         along.append(env.state[car.ALONG].copy())
     report = env.report()
+    assert not report["crashed"].any()
     lost = 0.0
     for n in range(4):
         lines = np.arange(1, int(along[-1][n] / env.track.length) + 1) * env.track.length
@@ -156,7 +156,7 @@ def test_the_search_finds_the_inner_edge_of_a_circle() -> None:
     wide = [[2 * x, 2 * y] for x, y in CIRCLE]
     offsets, bound = searched_line(cars(track=wide))
     centre = cars(track=wide).line_times(np.zeros((1, 4)))[0]
-    assert offsets.mean() > 3.5 and np.abs(offsets).max() < 4.7
+    assert offsets.mean() > 3.8 and np.abs(offsets).max() < 4.7
     assert 2 * np.pi * np.sqrt((2 * RADIUS - 4.5) / car.GRIP) < bound < centre
 
 
@@ -174,7 +174,7 @@ def test_a_run_races_beside_its_references(tmp_path: Path, monkeypatch: pytest.M
     from rllab.evals import racing
 
     monkeypatch.setattr(racing, "_GRID", ((0.8,), (5.0,), (0.4, 0.5)))
-    monkeypatch.setattr(racing, "_SEARCH", racing.CEM(candidates=32, elites=8, iterations=15))
+    monkeypatch.setattr(racing, "_SEARCH", racing.CEM(candidates=64, elites=8, iterations=10))
     trained = run(load_recipe("racing", smoke=True), tmp_path / "racing")
     row = trained.folder.rows()[-1]
     assert row["eval/lap"] == row["eval/any_lap"] == 4.0 and row["eval/valid"] == 0.0
