@@ -130,7 +130,7 @@ class Reported:
         """A step alone says nothing."""
 
     def numbers(self, episodes: int) -> dict[str, np.ndarray]:
-        """The numbers [episodes] by name, of the episodes that `play` returned; {} if they report nothing."""
+        """The numbers by name, each [E], of the E episodes that `play` returned; {} if they report nothing."""
         if not any(self.ended):
             return {}
         reports = [report for (report,) in in_order(self.ended, episodes)]

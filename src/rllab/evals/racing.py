@@ -139,7 +139,7 @@ def searched_line(env: Any) -> tuple[np.ndarray, float]:
 
 
 def waves(count: int) -> np.ndarray:
-    """Waves around a lap [count, count], each sampled at `count` places (odd); a search adds them up.
+    """Waves around a lap [K, K], each sampled at K = `count` places, an odd number; a search adds them up.
 
     Short waves are drawn smaller than long ones, because a bend grows with the square of the frequency.
     """
@@ -174,7 +174,7 @@ def tuned(make: Callable[[int], Any], offsets: np.ndarray) -> np.ndarray:
 
 
 def drive(driver: str, env: Any, act: Callable[[np.ndarray], np.ndarray]) -> Driven:
-    """What a driver reaches with all cars of an environment."""
+    """What a driver reaches with all cars of an environment. act: observations [N, ...] -> actions [N, 2]."""
     reports, paths = driven(env, act, list(range(env.num_envs)))
     metrics = env.summary(reports)
     first = paths[:, :, 0]

@@ -22,7 +22,7 @@ _COLOURS = "viridis"
 
 
 def draw(race: Race, curves: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], path: Path) -> None:
-    """Draws a race to a file: .svg, .png or .pdf. curves: those of `training`.
+    """Draws a race to a file: .svg, .png or .pdf. curves: those of `training`, [K] each.
 
     Raises:
         Mistake: matplotlib is not installed.
@@ -39,7 +39,7 @@ def draw(race: Race, curves: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndar
 
 
 def training(names: Sequence[str], runs: Path) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Of each run (name, environment steps, seconds of all laps, whether all of them were valid) at its evaluations."""
+    """Of each run (name, environment steps, seconds of all laps, whether all were valid), [K] at its K evaluations."""
     curves = []
     for name in names:
         columns = Columns(find_run(name.partition("@")[0], runs).path)

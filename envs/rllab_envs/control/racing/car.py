@@ -5,7 +5,8 @@ from it to the left; HEADING against that of the centre line; VX, VY the speed a
 turning; STEER the angle of the front wheels. Then the lap: LINE the number of the next crossing of the start line;
 CLOCK seconds since the last crossing (negative before the first); CLEAN 1 while the lap has stayed on the road; LAPS,
 VALID: laps finished, and those of them that are valid; TIME, SPENT: the seconds of the valid ones, and of all, added
-up. FOUL is 1 if the car has left the road in this step, and CRASHED 1 once it has hit the wall or spun.
+up. FOUL is 1 if the car has come within MARGIN of the road's edge in this step, or over it, and CRASHED 1 once it has
+hit the wall or spun.
 
 The tyre's side force is D sin(C atan(B α)) at a slip angle α (Pacejka 2012, without its curvature term), where D is
 what the friction circle leaves beside the force along. The mass is 1, so forces are accelerations.
@@ -33,6 +34,7 @@ BRAKES = 10.0  # m/s^2
 DRIVE_FRONT, BRAKE_FRONT = 0.4, 0.6  # shares of the front axle
 DRAG, ROLLING = 0.0015, 0.1  # 1/m: drag is DRAG speed^2; m/s^2
 TOP_STEER, STEER_RATE = 0.45, 2.5  # rad, rad/s
+MARGIN = 0.25  # m: the penalty begins so far inside the edge, because what is learned is not exact
 SPUN = 1.9  # rad: a car that stands so far against the track has spun
 SECONDS, SUBSTEPS = 0.1, 10  # of a step
 
@@ -93,8 +95,10 @@ def drive(
             s += forward * dt
             e += (vx * math.sin(psi) + vy * math.cos(psi)) * dt
             psi += (yaw - bend * forward) * dt
+            if abs(e) > HALF_WIDTH - MARGIN:
+                cars[FOUL, n] = 1.0
             if abs(e) > HALF_WIDTH:
-                cars[FOUL, n], cars[CLEAN, n] = 1.0, 0.0
+                cars[CLEAN, n] = 0.0
             if s >= cars[LINE, n] * length:
                 part = (cars[LINE, n] * length - before) / (s - before)
                 _cross(cars, n, cars[CLOCK, n] + part * dt)

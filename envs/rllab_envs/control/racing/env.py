@@ -21,6 +21,7 @@ from rllab_envs.control.racing.car import (
     HEADING,
     LAPS,
     LINE,
+    MARGIN,
     OFFSET,
     REAR,
     SECONDS,
@@ -46,10 +47,11 @@ class Racing(BatchedEnv):
     """Actions: steering and pedal in [-1, 1]; ten steps a second. An episode ends after `seconds`, or at the wall.
 
     Observation: speed, speed across, yaw rate, steering angle, offset, sine and cosine of the heading error, slip of
-    the rear axle, whether the car is off the road, and the curvature of the track at 14 places up to 110 m ahead.
+    the rear axle, whether there is a penalty where the car is, and the curvature of the track at 14 places up to 110 m
+    ahead.
 
-    Reward of a step: half the metres driven along the centre line; minus 1 + 0.01 speed^2 off the road (if
-    `off_course_penalty`); minus 5 + 0.0125 speed^2 for a crash.
+    Reward of a step: half the metres driven along the centre line; minus 1 + 0.01 speed^2 off the road or within 0.25 m
+    of its edge (if `off_course_penalty`); minus 5 + 0.0125 speed^2 for a crash.
 
     A lap is flying: from the start line to the start line. It is valid if the car's middle stays on the road all along.
     Its time is interpolated at the line.
@@ -72,7 +74,7 @@ class Racing(BatchedEnv):
         super().__init__(num_envs, seen, Box(-1.0, 1.0, (2,), np.float32), round(seconds / SECONDS), autoreset_mode)
 
     def draw(self, rng: np.random.Generator) -> Floats:
-        """A start state: anywhere on the track, near its middle, at 3 to 10 m/s."""
+        """A start state [COMPONENTS]: anywhere on the track, near its middle, at 3 to 10 m/s."""
         car = np.zeros(COMPONENTS)
         car[ALONG], car[OFFSET], car[HEADING], car[VX] = rng.uniform(
             [0.0, -2.0, -0.1, 3.0], [self.track.length, 2.0, 0.1, 10.0]
@@ -167,7 +169,7 @@ def seen(cars: np.ndarray, curvature: np.ndarray, length: float, into: np.ndarra
         own[0], own[1], own[2], own[3] = speed / 20, across / 3, yaw, cars[STEER, n] / TOP_STEER
         own[4], own[5], own[6] = cars[OFFSET, n] / HALF_WIDTH, math.sin(cars[HEADING, n]), math.cos(cars[HEADING, n])
         own[7] = 5 * math.atan((across - REAR * yaw) / max(speed, 3.0))
-        own[8] = 1.0 if abs(cars[OFFSET, n]) > HALF_WIDTH else 0.0
+        own[8] = 1.0 if abs(cars[OFFSET, n]) > HALF_WIDTH - MARGIN else 0.0
         for k in range(len(AHEAD)):
             own[9 + k] = 20 * curvature[int((cars[ALONG, n] + AHEAD[k]) % length / length * count) % count]
 
@@ -187,12 +189,12 @@ class One(gym.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins an episode."""
+        """Begins an episode; returns the observation [SEEN]."""
         super().reset(seed=seed)
         obs, info = self.vector.reset(seed=seed)
         return obs[0], info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One step by an action [2]."""
+        """One step by an action [2]; the observation is [SEEN]."""
         obs, reward, terminated, truncated, info = self.vector.step(np.asarray(action)[None])
         return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info

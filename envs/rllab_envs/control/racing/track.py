@@ -60,7 +60,7 @@ class Track:
         return round(float(self.heading[-1] - self.heading[0]) / (2 * np.pi)) * 2 * np.pi
 
     def place(self, s: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """World coordinates (x, y) in metres of places (s, e), arrays of one shape."""
+        """World coordinates (x, y) [N] in metres of places (s, e) [N]; any other shape will do as well."""
         at = np.mod(s, self.length) / self.spacing
         i, part = np.floor(at).astype(np.int64) % len(self.x), at % 1.0
         j, heading = (i + 1) % len(self.x), self.direction(s)
