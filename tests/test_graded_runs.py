@@ -20,7 +20,7 @@ from rllab.evals.grading.assignment import read_assignment
 from rllab.evals.grading.games import Score
 from rllab.evals.grading.part import Part, Place
 from rllab.evals.grading.returns import Return
-from rllab.evals.grading.runs import OWN, PLAYERS, model_folder_of, open_run
+from rllab.evals.grading.runs import AGENTS, OWN, PLAYERS, model_folder_of, open_run
 
 NAMES = ("cartpole", "cartpole-ppo", "pendulum-sac", "tictactoe", "reward-model")
 CODE = "from pathlib import Path\nPath({!r}).touch()\ndef fn(*a, **k): return 0.0\nclass Thing: pass\n"
@@ -415,7 +415,7 @@ def test_settings_of_a_submissions_own_are_those_that_make_its_network_or_choose
         "eval_perfect teacher_games teacher_rollouts held_out_games num_envs buffer_size num_games env "
         "env_kwargs wrappers game eval_max_steps eval_views eval_env_kwargs eval_wrappers labels "
     )
-    known = {f.name for name in ("DQN", "PPO", "PrefPPO", "SAC", *PLAYERS) for f in fields(getattr(algos, name))}
+    known = {f.name for name in (*AGENTS, *PLAYERS) for f in fields(getattr(algos, name))}
     assert known == {*training.split(), *OWN}
 
 

@@ -82,7 +82,12 @@ if "test/Any8-v0" not in gym.registry:
     gym.register("test/Any8-v0", Any8)
 
 SMALL = "num_envs: 2\ntotal_steps: 1\neval_every: 0\nheadline_episodes: 2\nhidden: [16]\nthreads: 1\n"
-REST = {"DQN": "learning_starts: 9", "PPO": "num_steps: 16", "SAC": "learning_starts: 9", "q_learning": ""}
+REST = {
+    "RecurrentPPO": "num_steps: 16",
+    "DQN": "learning_starts: 9",
+    "PPO": "num_steps: 16",
+    "SAC": "learning_starts: 9",
+}
 BOTH = "[{name: TimeLimit, max_episode_steps: 5}, NormalizeObservation, NormalizeReward]"
 
 
@@ -113,6 +118,7 @@ FORMS = [
     ("PPO", "{see: vector, do: whole}", ["wrappers=[NormalizeObservation]"]),
     ("SAC", "{see: pair, do: box}", []),
     ("SAC", "{see: image, do: whole}", []),
+    ("RecurrentPPO", "{see: vector, do: four}", ["num_minibatches=2"]),
 ]
 
 
@@ -126,15 +132,19 @@ def test_the_module_chooses_what_the_run_chooses(algo: str, env_kwargs: str, wor
     inputs, outputs = onnx_file.played(policy)
     assert len(outputs["action"]) == (25 if limited else 40)
     assert len(np.unique(outputs["action"], axis=0)) > 1  # else it would prove little
-    see = algorithm.env_kwargs["see"]
-    assert [*policy.inputs] == NAMES.get(see, ["observation"] + ["action_mask"] * ("info_mask" in env_kwargs))
+    see, recurrent = algorithm.env_kwargs["see"], algo == "RecurrentPPO"
+    more = ["action_mask"] * ("info_mask" in env_kwargs) + ["memory"] * recurrent
+    assert [*policy.inputs] == NAMES.get(see, ["observation", *more])
     first = algorithm.eval_spec.make_one().unwrapped.reset(seed=0)[0]
     for name, value in policy.arrays(first).items():  # those of the environment itself, with their types
         np.testing.assert_array_equal(inputs[name][:1], value)
     if see == "vector":
         assert inputs["observation"].dtype == np.float64 and np.abs(inputs["observation"]).max() > 100
     with torch.inference_mode():
-        (action,) = policy(*(torch.from_numpy(inputs[k]) for k in policy.inputs))
+        action, *after = policy(*(torch.from_numpy(inputs[k]) for k in policy.inputs))
+    for memory in after:
+        np.testing.assert_allclose(memory.numpy(), outputs["next_memory"], rtol=1e-3, atol=1e-4)
+        assert inputs["memory"][1].any() and not inputs["memory"][[0, 8]].any()  # zeros as an episode begins
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():  # NumPy in it would raise
         policy(*(fake.from_tensor(torch.from_numpy(inputs[k])) for k in policy.inputs))
     assert action.numpy().dtype == outputs["action"].dtype == np.dtype(envs.action_space.dtype)
@@ -214,8 +224,11 @@ def test_what_a_file_cannot_hold_is_refused(monkeypatch: Any) -> None:
 def test_a_file_that_chooses_otherwise_is_not_written(tmp_path: Path, monkeypatch: Any) -> None:
     algorithm = loaded("DQN", "{see: vector, do: four}")
     monkeypatch.setattr(onnx_file, "_translate", lambda *_: b"")
-    monkeypatch.setattr(onnx_file, "_differences", lambda *_: [2e-5])
-    with pytest.raises(Mistake, match="the largest difference on 40 observations is 2e-05, and at most 1e-05"):
+    monkeypatch.setattr(onnx_file, "_differences", lambda *_: {"action": 2e-5})
+    with pytest.raises(
+        Mistake,
+        match=r"another action than the run: .* on 40 observations is 2e-05, and at most 1e-05",
+    ):
         onnx_file.write_onnx(algorithm, tmp_path / "policy.onnx", {})
     assert not list(tmp_path.iterdir())
 

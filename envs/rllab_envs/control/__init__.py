@@ -26,3 +26,7 @@ for _id, (_ours, _single, _limit, _solved) in _ENVS.items():
 _RACING = "rllab_envs.control.racing"
 if "rllab/Racing-v0" not in registry:
     register("rllab/Racing-v0", entry_point=f"{_RACING}.env:One", vector_entry_point=f"{_RACING}.env:Racing")
+
+if "rllab/Recall-v0" not in registry:
+    _RECALL = "rllab_envs.control.recall"
+    register("rllab/Recall-v0", entry_point=f"{_RECALL}:OneRecall", vector_entry_point=f"{_RECALL}:Recall")

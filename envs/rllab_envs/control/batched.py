@@ -2,8 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import Space
 from gymnasium.utils.seeding import np_random
@@ -114,6 +115,28 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Restores the state that `state_dict` returned."""
         self.state, self._steps, self._over = (np.array(state[k]) for k in ("state", "steps", "over"))
         self._rngs = [None if r is None else _generator(r) for r in state["rngs"]]
+
+
+class One(gym.Env[np.ndarray, np.ndarray]):
+    """One environment of a batched `kind`, as Gymnasium's `make` returns it; the arguments are those of the kind."""
+
+    kind: ClassVar[Any]  # the subclass of BatchedEnv
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.vector: BatchedEnv = self.kind(1, **kwargs, autoreset_mode=AutoresetMode.DISABLED)
+        self.observation_space = self.vector.single_observation_space
+        self.action_space = self.vector.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[np.ndarray, Info]:
+        """Begins an episode; returns (observation [...], info)."""
+        super().reset(seed=seed)
+        return self.vector.reset(seed=seed)[0][0], {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, Info]:
+        """One step by an action [...]; returns what Gymnasium's `step` does, with an observation [...]."""
+        obs, reward, terminated, truncated, info = self.vector.step(np.asarray(action)[None])
+        own = {name: value[0] for name, value in info.items() if not name.startswith("_")}
+        return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), own
 
 
 def _generator(state: Mapping[str, Any]) -> np.random.Generator:

@@ -5,9 +5,9 @@ from typing import Any
 
 __all__ = [
     "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Distill", "Imitation", "PrefPPO",
-    "RewardModel", "Tabular",
+    "RecurrentPPO", "RewardModel", "Tabular",
 ]  # fmt: skip
-_FILES = {"RewardModel": "reward_model"}
+_FILES = {"RecurrentPPO": "recurrent_ppo", "RewardModel": "reward_model"}
 
 
 def __getattr__(name: str) -> Any:

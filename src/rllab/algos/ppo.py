@@ -61,10 +61,13 @@ class PPO(Control):
         sizes = None if self._box is not None else choices_from_0(space)
         actions = int(np.prod(space.shape or ())) if sizes is None else sum(sizes)
         ctx.seed_torch("weights")
-        net = ActorCritic(self.envs.observation_space, actions, self.hidden, sizes)
-        self.net = net.to(ctx.device)
+        self.net = self.make_net(actions, sizes).to(ctx.device)
         if self.model:
             self.start_from(self.net, self.model)
+
+    def make_net(self, outputs: int, sizes: list[int] | None) -> ActorCritic:
+        """The networks. outputs: of the policy's. sizes: the choices of each component of a discrete action."""
+        return ActorCritic(self.envs.observation_space, outputs, self.hidden, sizes)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self.net}
@@ -85,7 +88,7 @@ class PPO(Control):
             for _ in range(self.num_steps):
                 obs = self.tensor(self.envs.obs)
                 mask = {} if self.envs.mask is None else {"mask": self.tensor(self.envs.mask)}
-                out_NA, value_N = self.net(obs)
+                out_NA, value_N, also = self.look(obs)
                 action = self.net.sample(out_NA, mask.get("mask"), noise)
                 logp_N, _ = self.net.log_prob(out_NA, action, mask.get("mask"))
                 t = self.envs.step(self.to_env(action))
@@ -95,15 +98,25 @@ class PPO(Control):
                     "truncated": t.truncated,
                     "next_obs": t.next_obs,
                 }
-                seen = {"obs": obs, "action": action, "old_logp": logp_N, "value": value_N} | mask
+                seen = {"obs": obs, "action": action, "old_logp": logp_N, "value": value_N} | mask | also
                 played.append(seen | {k: self.tensor(v) for k, v in outcome.items()})
                 self.env_steps += self.num_envs * self.ctx.world
         return {k: torch.stack([p[k] for p in played]) for k in played[0]}
 
+    def look(self, obs: Tensor) -> tuple[Tensor, Tensor, Batch]:
+        """(policy outputs [N, A], values [N], what else a rollout keeps [N, ...]) of current observations [N, ...]."""
+        out_NA, value_N = self.net(obs)
+        return out_NA, value_N, {}
+
+    def next_values(self, played: Batch) -> Tensor:
+        """The values [T x N] of the observations after each step of a rollout [T, N, ...]."""
+        value: Tensor = self.net(played["next_obs"].flatten(0, 1))[1]
+        return value
+
     @torch.inference_mode()
     def with_advantages(self, played: Batch) -> Batch:
         """A rollout [T, N, ...] as entries [T x N, ...], with the `advantage` and `return` [T x N] of each."""
-        next_value_TN = self.net(played["next_obs"].flatten(0, 1))[1].view_as(played["value"])
+        next_value_TN = self.next_values(played).view_as(played["value"])
         advantage_TN = gae(played, next_value_TN, self.gamma, self.gae_lambda)
         targets = {"return": advantage_TN + played["value"], "advantage": self.standardized(advantage_TN)}
         return {k: v.flatten(0, 1) for k, v in (played | targets).items() if k != "next_obs"}
@@ -122,7 +135,10 @@ class PPO(Control):
         return self.target_kl is not None and bool(self.ctx.total(out["kl"].mean()) > self.target_kl * self.ctx.world)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        out_BA, value_B = self.net(batch["obs"])
+        return self.loss_of(batch, *self.net(batch["obs"]))
+
+    def loss_of(self, batch: Batch, out_BA: Tensor, value_B: Tensor) -> tuple[Tensor, Outputs]:
+        """The loss of a batch for which the policy network gives `out` [B, A], and the value network values [B]."""
         logp_B, entropy_B = self.net.log_prob(out_BA, batch["action"], batch.get("mask"))
         log_ratio_B = logp_B - batch["old_logp"]
         ratio_B, advantage_B = log_ratio_B.exp(), batch["advantage"]
@@ -140,7 +156,10 @@ class PPO(Control):
         return batch["weight"] @ loss_B, outputs
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
-        out_NA, _ = self.net(obs)
+        return self.best(self.net(obs)[0], mask)
+
+    def best(self, out_NA: Tensor, mask: Tensor | None) -> Tensor:
+        """The likeliest actions [N, ...] by outputs of the policy network."""
         best = out_NA if self._box is not None else self.net.each(masked(out_NA, mask), lambda part: part.argmax(1))
         return self.bounded(best)
 

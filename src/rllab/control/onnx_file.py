@@ -18,7 +18,7 @@ from rllab.control.wrapped import OwnReward, chain
 from rllab.core.errors import Mistake
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-LARGEST_DIFFERENCE = 1e-5  # of actions; relative where they are above 1
+LARGEST = {"action": 1e-5, "next_memory": 1e-4}  # differences; relative where the outputs are above 1
 EPISODES, STEPS = 5, 1000  # at most, of the check
 
 Arrays = dict[str, np.ndarray]
@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 class Written:
     """What was written. inputs: name -> type and shape, N for the batch. left: wrappers that the file does not hold.
 
-    steps: observations on which the file was checked. difference: the largest between its outputs and the run's.
+    steps: observations on which the file was checked. difference: the largest between its actions and the run's.
     """
 
     inputs: dict[str, str]
@@ -57,17 +57,18 @@ def write_onnx(algorithm: Control, path: Path, about: dict[str, Any]) -> Written
     policy = ExportedPolicy(algorithm)
     inputs, outputs = played(policy)
     content = _translate(policy, inputs, about | {"wrappers_to_apply": policy.left})
-    difference = max(_differences(content, inputs, outputs))
-    if not difference <= LARGEST_DIFFERENCE:
-        raise Mistake(
-            f"ONNX Runtime chooses other actions than the run: the largest difference on {len(outputs['action'])} "
-            f"observations is {difference:.2g}, and at most {LARGEST_DIFFERENCE:g} is allowed; nothing is written"
-        )
+    differences = _differences(content, inputs, outputs)
+    for name, difference in differences.items():
+        if not difference <= LARGEST[name]:
+            raise Mistake(
+                f"ONNX Runtime computes another {name} than the run: the largest difference on {len(outputs[name])} "
+                f"observations is {difference:.2g}, and at most {LARGEST[name]:g} is allowed; nothing is written"
+            )
     aside = path.with_name(f".{path.name}.new")
     aside.write_bytes(content)
     aside.replace(path)
     forms = {k: f"{dtype} [{', '.join(map(str, ('N', *shape)))}]" for k, (dtype, shape) in policy.inputs.items()}
-    return Written(forms, policy.left, len(outputs["action"]), difference)
+    return Written(forms, policy.left, len(outputs["action"]), differences["action"])
 
 
 def played(policy: ExportedPolicy) -> tuple[Arrays, Arrays]:
@@ -145,20 +146,21 @@ def _translate(policy: ExportedPolicy, inputs: Arrays, about: dict[str, Any]) ->
     return content
 
 
-def _differences(content: bytes, inputs: Arrays, outputs: Arrays) -> list[float]:
+def _differences(content: bytes, inputs: Arrays, outputs: Arrays) -> dict[str, float]:
     """The largest difference of each output, between ONNX Runtime and the run, over single observations and a batch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    steps, largest = len(outputs["action"]), [0.0] * len(outputs)
-    for rows in (slice(0, 1), slice(1, 4), slice(0, steps)):
+    largest = dict.fromkeys(outputs, 0.0)
+    for rows in (slice(0, 1), slice(1, 4), slice(None)):
         given = {k: v[rows] for k, v in inputs.items()}
-        for i, (own, other) in enumerate(zip(outputs.values(), session.run(None, given), strict=True)):
-            a, b = own[rows].astype(np.float64), other.astype(np.float64)
-            if a.shape != b.shape or own.dtype != other.dtype:
-                return [np.inf]
+        for name, other in zip(outputs, session.run([*outputs], given), strict=True):
+            own = outputs[name][rows]
+            if own.shape != other.shape or own.dtype != other.dtype:
+                return dict.fromkeys(outputs, np.inf)
+            a, b = own.astype(np.float64), other.astype(np.float64)
             away = np.abs(a - b) / np.maximum(1.0, np.abs(a))
-            largest[i] = max(largest[i], float(away.max(initial=0.0)))
+            largest[name] = max(largest[name], float(away.max(initial=0.0)))
     return largest

@@ -10,6 +10,7 @@ import yaml
 
 EXTENDED = {
     "DQN": ("Control",), "PPO": ("Control",), "SAC": ("Control",), "PrefPPO": ("PPO", "Control"),
+    "RecurrentPPO": ("PPO", "Control"),
     "Tabular": ("Control",),
     "AlphaZero": (), "Adversary": ("AlphaZero",), "Imitation": ("AlphaZero",),
     "SFT": ("TextAlgorithm",), "DPO": ("TextAlgorithm",), "RewardModel": ("TextAlgorithm",),

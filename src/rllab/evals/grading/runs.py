@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from rllab.core.algorithm import Algorithm
     from rllab.core.checkpoint import Checkpoint
 
-AGENTS = ("DQN", "PPO", "PrefPPO", "SAC")
+AGENTS = ("DQN", "PPO", "PrefPPO", "RecurrentPPO", "SAC")
 """The algorithms whose runs act in an environment."""
 PLAYERS = ("AlphaZero", "Imitation")
 """The algorithms whose runs play a board game; an Adversary searches with its opponent, which is not in its run."""
-OWN = ("hidden", "dueling", "reward_hidden", "predictors", "network", "channels", "blocks", "search", "c_puct", "fpu")
+OWN = (
+    "hidden", "units", "dueling", "reward_hidden", "predictors", "network", "channels", "blocks", "search", "c_puct",
+    "fpu",
+)  # fmt: skip
 WORLD = ("env", "env_kwargs", "wrappers", "game")  # a run of another world is refused
 LIMITS = ("eval_max_steps", "eval_views", "eval_env_kwargs", "eval_wrappers")  # the assignment's too
 SMALL = {"num_envs": 1, "buffer_size": 1, "num_games": 1}  # these are used in training alone, and take memory
