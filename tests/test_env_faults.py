@@ -11,7 +11,8 @@ import torch
 from conftest import run
 from gymnasium import spaces
 
-from rllab.core.errors import Mistake
+from rllab.core.algorithm import Context
+from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe, read_recipe
 
 BASE = {
@@ -374,3 +375,38 @@ def test_copies_that_have_played_their_share_are_not_stepped(tmp_path: Path) -> 
     envs = Envs(EnvSpec("faults/Lengths-v0", {}), 4, Context(0, torch.device("cpu")), "evaluation")
     _, lengths = play(envs, lambda obs, mask: np.zeros(4, int), 12)
     assert len(steps) == lengths.sum() and len(set(lengths.tolist())) > 2
+
+
+class Million(gym.Env[np.ndarray, Any]):
+    """More actions than a network can have outputs for."""
+
+    observation_space = spaces.Box(0, 1, (3,), np.float32)
+
+    def __init__(self, box: bool = False) -> None:
+        count = 1_000_000
+        self.action_space: Any = spaces.Box(-1, 1, (count,), np.float32) if box else spaces.Discrete(count)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begins an episode."""
+        return np.zeros(3, np.float32), {}
+
+
+if "test/Million-v0" not in gym.registry:
+    gym.register("test/Million-v0", Million)
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "message"),
+    [
+        ("DQN", "env: test/Million-v0", "a network would need 1,000,000 outputs, and at most 100,000 work"),
+        ("PPO", "env: test/Million-v0", "a network would need 1,000,000 outputs"),
+        ("SAC", "env: test/Million-v0\nenv_kwargs: {box: true}", "a network would need 1,000,000 outputs"),
+        ("DQN", "env: rllab/Pendulum-v1", r"needs Discrete\(n\), PPO takes MultiDiscrete, MultiBinary and Box"),
+        ("SAC", "env: rllab/CartPole-v1", r"SAC needs a Box with bounds, DQN takes Discrete\(n\)"),
+    ],
+)
+def test_actions_that_an_algorithm_cannot_take_are_refused_before_training(algo: str, env: str, message: str) -> None:
+    algorithm = read_recipe(f"algo: {algo}\n{env}\ntotal_steps: 1\n", "r.yaml", Path(), "r", []).algorithm
+    with pytest.raises(FieldMistake, match=message) as error:
+        algorithm.setup(Context(0, torch.device("cpu"), 0, 1, 1))
+    assert error.value.field == "env"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -109,11 +110,25 @@ def test_what_cannot_be_forked_or_continued(words: list[str], message: str, pare
     assert (parent / "runs/whole-1").exists() and not (parent / "runs/whole-2").exists(), "a number was used up"
 
 
-@pytest.mark.parametrize(("recipe", "setting"), [("cartpole", "num_envs"), ("tictactoe", "num_games")])
-def test_a_fork_has_the_environments_and_games_of_its_parent(recipe: str, setting: str, tmp_path: Path) -> None:
-    run(load_recipe(recipe, smoke=True), tmp_path / recipe)
-    with pytest.raises(Mistake, match=f"does not fit this recipe .*{setting} is 5"):
-        next(iter(Trainer(fork=recipe, runs=tmp_path, total_steps=9, **{setting: 5})))
+def test_a_fork_has_the_games_of_its_parent(tmp_path: Path) -> None:
+    run(load_recipe("tictactoe", smoke=True), tmp_path / "tictactoe")
+    with pytest.raises(Mistake, match=r"does not fit this recipe .*num_games is 5"):
+        next(iter(Trainer(fork="tictactoe", runs=tmp_path, total_steps=9, num_games=5)))
+
+
+def test_a_fork_has_the_environments_and_the_replay_of_its_parent(tmp_path: Path) -> None:
+    run(load_recipe("cartpole", smoke=True), tmp_path / "one")
+    limited = {"max_episode_steps": 9}
+    for setting, value, line in (
+        ("num_envs", 5, "num_envs: 8 there, 5 here"),
+        ("env", "rllab/MountainCar-v0", "env: 'rllab/CartPole-v1' there, 'rllab/MountainCar-v0' here"),
+        ("env_kwargs", limited, f"env_kwargs.max_episode_steps: None there, {9} here"),
+        ("wrappers", ["NormalizeObservation"], "wrappers: [] there, ['NormalizeObservation'] here"),
+        ("buffer_size", 500, "there, 500 here"),
+    ):
+        with pytest.raises(Mistake, match=re.escape(line) + r"\n.*from its weights alone: model=run:one, without"):
+            next(iter(Trainer(fork="one", runs=tmp_path, total_steps=9, **{setting: value})))
+    next(iter(Trainer(fork="one", runs=tmp_path, total_steps=9, eval_env_kwargs=limited)))
 
 
 @pytest.mark.parametrize("folder", ["runs/whole", "runs/whole/", "absolute"])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control.episodes import Memory, OneEpisode, Reported, Worth, play
-from rllab.control.masks import action_mask
+from rllab.control.masks import action_mask, choices
 from rllab.control.networks import load_weights
 from rllab.control.replay import Replay, replay_bytes
 from rllab.control.reports import Reporting, Reports, headline_of
@@ -30,6 +30,8 @@ from rllab.core.rules import checked_game
 from rllab.stats import bootstrap
 
 SIDE_BY_SIDE = 100  # the most environments of an evaluation
+MOST_ACTIONS = 100_000
+_OTHERS = "PPO takes MultiDiscrete, MultiBinary and Box, and SAC a Box with bounds"
 STATISTICS = "wrappers.json"  # running statistics of wrappers, in a part's folder of a checkpoint
 Wrapper = Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]
 
@@ -43,6 +45,7 @@ class Control(Algorithm):
 
     shown: ClassVar[tuple[str, ...]] = ("env/return", "eval/return")
     rising: ClassVar[tuple[str, ...]] = ("eval/return",)
+    kept_by_forks: ClassVar[tuple[str, ...]] = ("env", "env_kwargs", "wrappers", "num_envs", "buffer_size")
 
     env: str  # a Gymnasium id; rllab/CartPole-v1 is Gymnasium's CartPole-v1, all copies stepped by one array program
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment's constructor
@@ -64,6 +67,7 @@ class Control(Algorithm):
         if self.env == "rllab/Game-v0" and "game" in self.env_kwargs:
             checked_game(named_game(self.env_kwargs["game"]), "env_kwargs")
         self.envs = Envs(self._spec, self.num_envs, ctx, "episode")
+        _check_number(self.envs.action_space)
         if self.envs.statistics and ctx.world > 1:
             raise FieldMistake("wrappers", "their running statistics would differ between ranks; train on one rank")
         self._eval_spec = self._spec
@@ -292,6 +296,18 @@ class Control(Algorithm):
         return {"env/steps": self.env_steps, "env/return": returns.mean(), "env/length": lengths.mean()}
 
 
+def _check_number(space: gym.Space[Any]) -> None:
+    """Refuses an action space for which networks would need too many outputs.
+
+    Raises:
+        FieldMistake: it has more than `MOST_ACTIONS` choices or components.
+    """
+    count = sum(choices(space) or [int(np.prod(space.shape or ()))])
+    if count > MOST_ACTIONS:
+        what = f"its actions are {space}, so a network would need {count:,} outputs, and at most {MOST_ACTIONS:,} work"
+        raise FieldMistake("env", f"{what}; a wrapper can make them several components (MultiDiscrete)")
+
+
 def discrete_actions(space: gym.Space[Any]) -> int:
     """The number of actions of a discrete space.
 
@@ -299,7 +315,7 @@ def discrete_actions(space: gym.Space[Any]) -> int:
         FieldMistake: actions are not discrete, or do not begin at 0.
     """
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-        raise FieldMistake("env", f"its actions are {space}; this algorithm needs Discrete(n)")
+        raise FieldMistake("env", f"its actions are {space}; this algorithm needs Discrete(n), {_OTHERS}")
     return int(space.n)
 
 

@@ -15,7 +15,9 @@ from gymnasium import spaces, wrappers
 from torch import Tensor, nn
 
 from rllab.control.algorithm import Control
+from rllab.control.normalized import NormalizeObservation
 from rllab.control.spec import EnvSpec, wrapper_name
+from rllab.control.vector import Envs
 from rllab.control.wrapped import FLATTENED, AnyEnv, OwnReward, Statistics, chain, of_observations
 from rllab.core.errors import Mistake
 
@@ -47,11 +49,14 @@ class ExportedPolicy(nn.Module):
             raise Mistake("its policy overrides reset_policy, and keeps its memory where a file cannot hold it")
         self.algorithm, self.spec, envs = algorithm, algorithm.eval_spec, algorithm.envs
         self.networks = nn.ModuleDict(algorithm.parts())  # torch finds the weights here
-        layers = [envs.env] if self.spec.batched else _layers(self.spec)
-        self.normalizer, self.place = _normalizer(layers, envs.statistics)
-        self.left = _left(self.spec, layers, self.place)
-        inside: Any = layers[self.place]
-        self.space = inside.single_observation_space if self.spec.batched else inside.observation_space
+        if self.spec.batched:
+            self.normalizer, self.place, self.left = _batched_normalizer(envs), 0, []
+            self.space: Any = envs.env.unwrapped.single_observation_space
+        else:
+            layers = _layers(self.spec)
+            self.normalizer, self.place = _normalizer(layers, envs.statistics)
+            self.left = _left(self.spec, layers, self.place)
+            self.space = layers[self.place].observation_space
         self.flattened = isinstance(envs.observation_space, FLATTENED)
         self.inputs = {k: (np.dtype(space.dtype), space.shape or ()) for k, space in leaves(self.space)}
         if envs.mask is not None and MASK not in self.inputs:
@@ -135,6 +140,13 @@ def _layers(spec: EnvSpec) -> list[AnyEnv]:
 def _between(layers: Sequence[AnyEnv], i: int) -> list[AnyEnv]:
     """What the i-th wrapper of the recipe has made, from the outside in; a function may make several."""
     return list(itertools.takewhile(lambda env: env is not layers[i], chain(layers[i + 1])))
+
+
+def _batched_normalizer(envs: Envs) -> _Normalizer | None:
+    made = [w for w in chain(envs.env) if isinstance(w, NormalizeObservation)]
+    if len(made) > 1:
+        raise Mistake("its observations are normalized twice, and a file can hold one NormalizeObservation")
+    return _Normalizer(made[0], made[0].obs_rms) if made else None
 
 
 def _normalizer(layers: Sequence[AnyEnv], statistics: Statistics) -> tuple[_Normalizer | None, int]:

@@ -19,6 +19,8 @@ from rllab.core.algorithm import Batch, Context, split
 from rllab.core.errors import FieldMistake
 from rllab.core.ranges import Count, Natural, Share
 
+_OTHERS = "DQN takes Discrete(n), and PPO discrete actions of several components and a Box without bounds"
+
 
 @dataclass(kw_only=True)
 class OffPolicy(Control):
@@ -47,7 +49,9 @@ class OffPolicy(Control):
         ctx.check_share("batch_size", self.batch_size)
         space = self.envs.action_space
         if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
-            raise FieldMistake("env", f"its actions are {space}; {type(self).__name__} needs a Box with bounds")
+            raise FieldMistake(
+                "env", f"its actions are {space}; {type(self).__name__} needs a Box with bounds, {_OTHERS}"
+            )
         self._box, self._low = space, space.low.astype(np.float32)
         with np.errstate(over="ignore"):
             self._width = space.high.astype(np.float32) - self._low

@@ -14,6 +14,7 @@ import torch
 from rllab.control.algorithm import Control
 from rllab.control.episodes import OneEpisode
 from rllab.control.exported import MASK, MEMORY, ExportedPolicy
+from rllab.control.normalized import NormalizeObservation
 from rllab.control.wrapped import OwnReward, chain
 from rllab.core.errors import Mistake
 
@@ -105,7 +106,7 @@ def _recorded(policy: ExportedPolicy, seed: int) -> OneEpisode:
 
 def _own_observation(envs: OneEpisode) -> Any:
     if envs.spec.batched:
-        return envs.obs[0]
+        return next((w.own_obs for w in chain(envs.env) if isinstance(w, NormalizeObservation)), envs.obs)[0]
     return next(env.obs for env in chain(envs.env.envs[0]) if isinstance(env, OwnReward))
 
 

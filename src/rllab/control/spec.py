@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rllab.control.copies import Copies, fault
+from rllab.control.normalized import batched_form
 from rllab.control.wrapped import AnyEnv, OwnReward, adapted, chain, statistics_of
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.names import did_you_mean, import_file, import_module
@@ -34,7 +35,7 @@ class EnvSpec:
 
     @property
     def batched(self) -> bool:
-        """Whether one array program steps all copies. Such an environment takes no wrappers."""
+        """Whether one array program steps all copies. Its wrappers can be those of `normalized.py` alone."""
         spec = self.registered()
         return spec.entry_point is None or (spec.namespace == "rllab" and spec.vector_entry_point is not None)
 
@@ -44,17 +45,23 @@ class EnvSpec:
         Raises:
             FieldMistake: the environment does not exist, or does not accept these arguments or wrappers.
         """
-        if self.batched and self.wrappers:
-            one = self.env.removeprefix("rllab/")
-            raise FieldMistake("wrappers", f"{self.env} is batched and takes no wrappers; use env: {one}")
         try:
-            if self.batched:
-                return gym.make_vec(self.registered(), num_envs, autoreset_mode=AutoresetMode.DISABLED, **self.kwargs)
-            return Copies(self.make_one, num_envs)
+            return self._make_batched(num_envs) if self.batched else Copies(self.make_one, num_envs)
         except Mistake:
             raise
         except Exception as error:
             raise FieldMistake("env", f"{self.env} cannot be made: {fault(error)}") from error
+
+    def _make_batched(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        forms = [batched_form(wrapper) for wrapper in self.wrappers]
+        env: Any = gym.make_vec(self.registered(), num_envs, autoreset_mode=AutoresetMode.DISABLED, **self.kwargs)
+        for wrapper, form in zip(self.wrappers, forms, strict=True):
+            if form is None:
+                one = self.env.removeprefix("rllab/")
+                what = f"takes NormalizeObservation and NormalizeReward alone, not {wrapper_name(wrapper)}"
+                raise FieldMistake("wrappers", f"{self.env} is batched and {what}; use env: {one}")
+            env = form(env)
+        return env  # type: ignore[no-any-return]
 
     def make_one(self) -> AnyEnv:
         """Makes one environment with the wrappers of the recipe, and below them one that adds up its own rewards."""

@@ -18,6 +18,7 @@ from gymnasium import spaces
 
 from rllab.control.copies import Copies, Wrong, fault
 from rllab.control.masks import action_mask
+from rllab.control.normalized import NormalizeReward
 from rllab.control.reports import reported
 from rllab.control.spec import EnvSpec, refuse_state
 from rllab.control.wrapped import Adapted, OwnReward, Statistics, chain
@@ -68,8 +69,9 @@ class Envs:
         self.finished: list[tuple[float, int]] = []
         self.reports: list[dict[str, float]] = []
         self._exact = hasattr(self.env.unwrapped, "state_dict")  # the environment can save its state
-        copies = self.env.envs if isinstance(self.env, Copies) else []
-        self.statistics = Statistics(copies, None if shared is None else shared.statistics)
+        copies: list[Any] = self.env.envs if isinstance(self.env, Copies) else []
+        self.statistics = Statistics(copies or [self.env], None if shared is None else shared.statistics)
+        self._scaled = next((w for w in chain(self.env) if isinstance(w, NormalizeReward)), None)
         self._adapted = next((w for w in chain(copies[0]) if isinstance(w, Adapted)), None) if copies else None
         if self._adapted is not None:
             self.observation_space = self._adapted.original
@@ -105,7 +107,8 @@ class Envs:
         self._check(next_obs, reward)
         if not self._exact:
             self._actions.append(np.array(action))
-        self.returns += [own.take() for own in self._own] or reward
+        own = reward if self._scaled is None else self._scaled.own_reward
+        self.returns += [each.take() for each in self._own] or own
         self.lengths += stepped if some else 1
         if self.spec.reward is not None:
             reward = self._reward(obs, action, next_obs, reward, terminated, info)
@@ -136,7 +139,10 @@ class Envs:
             obs, info = self.env.reset(seed=seeds, options=None if over is None else {"reset_mask": over})
         except Exception as error:
             self._refuse(error, "reset")
-        self.obs = np.array(obs)
+        obs = np.array(obs)
+        if over is not None and self.statistics:  # the others keep theirs, as they were normalized at the step
+            obs[~over] = self.obs[~over]
+        self.obs = obs
         self._check(self.obs, None)
         for own in self._own:
             own.take()

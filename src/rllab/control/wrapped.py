@@ -14,6 +14,7 @@ from rllab.core.errors import FieldMistake
 from rllab.core.files import write_atomic
 
 AnyEnv = gym.Env[Any, Any]
+WRAPPERS = (gym.Wrapper, gym.vector.VectorWrapper)
 FLATTENED = (spaces.Dict, spaces.Tuple, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
@@ -101,9 +102,9 @@ def adapted(env: AnyEnv) -> AnyEnv:
     return Adapted(env) if isinstance(env.observation_space, FLATTENED) else env
 
 
-def chain(env: Any) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
+def chain(env: Any) -> Iterator[Any]:
     """The wrappers of an environment, from the outside in."""
-    while isinstance(env, gym.Wrapper):
+    while isinstance(env, WRAPPERS):
         yield env
         env = env.env
 
@@ -120,7 +121,7 @@ class Statistics:
             observations than the wrappers.
     """
 
-    def __init__(self, copies: Sequence[AnyEnv], shared: "Statistics | None" = None) -> None:
+    def __init__(self, copies: Sequence[Any], shared: "Statistics | None" = None) -> None:
         """shared: the statistics to use, without changing them; by default those of the first copy."""
         every = [[*chain(env), env.unwrapped] for env in copies]
         self._wrappers: dict[str, tuple[Any, ...]] = {}  # by class, the copies of each wrapper with statistics
@@ -193,7 +194,7 @@ class Statistics:
             f"{k}.{name}": [getattr(w, name) for w in same]
             for k, same in self._wrappers.items()
             for name, value in vars(same[0]).items()
-            if isinstance(value, np.ndarray) and isinstance(same[0], gym.Wrapper)
+            if isinstance(value, np.ndarray) and isinstance(same[0], WRAPPERS)
         }
 
 

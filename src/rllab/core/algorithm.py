@@ -218,6 +218,8 @@ class Algorithm(ABC):
     round (`round`), or a threshold (`filter`); "" where none is sampled. `rllab diagnose` needs it."""
     large_products: ClassVar[bool] = False
     """Whether its matrix products are so large that bf16 is faster on a CPU that has bf16 instructions."""
+    kept_by_forks: ClassVar[tuple[str, ...]] = ()
+    """Settings on which the state of a run depends, so that a fork has those of its parent."""
     renamed: ClassVar[dict[str, str]] = {}
     """Recipe keys that have another name now, old -> new: the old one is refused with the new one named. A subclass
     lists its own; those of its base classes hold as well."""

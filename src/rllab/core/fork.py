@@ -34,6 +34,12 @@ def parent_of(fork: str, recipe: Recipe, runs: Path) -> tuple[RunFolder, Checkpo
     theirs, ours = (_optimizers(plain["optim"]) for plain in (parent.plain(), recipe.plain))
     if theirs != ours:
         raise Mistake(f"--from {fork}: optim.name is {theirs} there and {ours} here; a fork keeps the optimizer")
+    changed = parent.differences(recipe)
+    if other := {k: changed[k] for k in recipe.algorithm.kept_by_forks if k in changed}:
+        raise Mistake(
+            f"--from {fork}: a fork goes on with what its parent has collected, in the same environments, and here\n"
+            f"{differing(other, 'there', 'here')}\nTo start from its weights alone: model=run:{name}, without --from"
+        )
     checkpoints = Checkpoints(parent.path / "checkpoints")
     checkpoint = checkpoints.newest() if step is None else checkpoints.at(step)
     if checkpoint is None:
