@@ -232,7 +232,7 @@ def _norm(part: PartOptimizer) -> Tensor:
     """The norm of a part's gradient: scalar. Of a sharded part every rank must call it."""
     grads = _gradients(part)
     if len(grads) == 1:
-        norm = torch.linalg.vector_norm(grads[0])
+        norm: Tensor = torch.linalg.vector_norm(grads[0])
     else:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))) if grads else torch.zeros(())
     if part.is_sharded:
