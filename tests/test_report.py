@@ -82,7 +82,7 @@ def test_the_band_of_seeds_is_their_interquartile_mean() -> None:
     curves = [(np.array([10, 20, 30]), np.array([1.0, 2, 3]) * k) for k in (1, 2, 3, 40)]
     curves[0] = (np.array([10, 20]), np.array([1.0, 2]))  # a run that is not so far
     of = band(curves)
-    assert of is not None and of.rounds.tolist() == [10, 20]
+    assert of is not None and of.x.tolist() == [10, 20]
     assert of.middle.tolist() == [interquartile_mean(np.array([1.0, 2, 3, 40]) * k) for k in (1, 2)] == [2.5, 5.0]
     assert (of.low < of.middle).all() and (of.middle < of.high).all()
     assert band(curves[:1]) is None

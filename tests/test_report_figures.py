@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from test_report import made_run
 
+from rllab.board.bands import band_between
 from rllab.board.columns import Store
+from rllab.board.curves import charts
 from rllab.board.figures import Drawn, _of_metric
 from rllab.board.report import Report
 from rllab.core.errors import Mistake
-from rllab.evals.run_groups import read_groups
+from rllab.core.run import RunFolder
+from rllab.evals.run_groups import Group, read_groups
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
@@ -65,6 +68,33 @@ def test_curves_lie_where_they_were_measured(runs: Path) -> None:
     (axes,) = _of_metric(drawn, "eval/accuracy", "step").axes
     low, high = (getattr(axes.collections[0].get_paths()[0].vertices[:, 1], end)() for end in ("min", "max"))
     assert (low, high) == pytest.approx((0.1, 0.8)) and axes.get_xlabel() == "training round"
+
+
+def test_seeds_over_seconds_are_interpolated_at_places_of_their_own(tmp_path: Path) -> None:
+    """One seed is twice as fast as the other: over rounds they are alike, over seconds one is ahead."""
+    store, names = Store(), ["fast", "slow"]
+    for name, seconds in zip(names, (1.0, 2.0), strict=True):
+        rows = [{"step": n, "eval/return": n, "time/total": seconds * n, "env/steps": 10 * n} for n in range(1, 11)]
+        made_run(tmp_path / name, rounds=1)
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {name: store.of(tmp_path / name) for name in names}
+    figure = _of_metric(Drawn(columns, {"both": names}, {}), "eval/return", "time/total")
+    middle = figure.axes[0].lines[-1]
+    x, y = np.asarray(middle.get_xdata()), np.asarray(middle.get_ydata())
+    assert (x[0], x[-1], len(x)) == (2, 10, 100)  # where both have values
+    np.testing.assert_allclose(y, (x + x / 2) / 2)
+    low, high = (getattr(figure.axes[0].collections[0].get_paths()[0].vertices[:, 1], end)() for end in ("min", "max"))
+    assert (low, high) == pytest.approx((1, 10))  # of two seeds the interval reaches from one to the other
+    assert "seeds interpolated" in figure.legends[0].texts[0].get_text()
+    same = _of_metric(Drawn(columns, {"both": names}, {}), "eval/return", "env/steps")
+    assert "interpolated" not in same.legends[0].texts[0].get_text()
+    group = Group("both", tuple(RunFolder(tmp_path / name) for name in names))
+    (chart,) = charts([group], store, ["eval/return"], 500)["metrics"].values()
+    (label,) = chart["bands"]
+    assert [*chart["between"]] == ["time/total"] and len(chart["bands"][label][0]) == 10
+    np.testing.assert_allclose(chart["between"]["time/total"][label][:2], [x, y], rtol=1e-5)
+    backwards = [(np.array([2.0, 1.0]), np.zeros(2)), (np.array([1.0, 2.0]), np.zeros(2))]
+    assert band_between(backwards) is None and band_between([(np.array([1.0]), np.zeros(1))] * 2) is None
 
 
 def test_the_interval_within_one_run_is_drawn(tmp_path: Path) -> None:

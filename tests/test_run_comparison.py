@@ -215,6 +215,18 @@ def test_a_figure_shows_groups_with_their_bands(cartpoles: Path, tmp_path: Path)
     )
 
 
+def test_a_figure_over_seconds(cartpoles: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "f.svg"
+    done = compare(cartpoles, "a-s*", "b-s*", "--figure", str(figure), "--over", "time/total")
+    assert done.exit_code == 0 and "eval/return over time/total" in figure.read_text()
+    for words, message in (
+        (["--figure", str(figure), "--over", "data/tokens"], r"--over data/tokens: a-s\*, b-s\* does not count that"),
+        (["--over", "time/total"], "give --figure FILE as well"),
+    ):
+        error = compare(cartpoles, "a-s*", "b-s*", *words).exception
+        assert isinstance(error, Mistake) and re.search(message, str(error))
+
+
 def test_runs_that_end_at_a_value_are_compared_by_their_rounds(make: Make, tmp_path: Path) -> None:
     until = {"until": {"eval/return": 9}, "total_steps": 20}
     for seed in range(3):

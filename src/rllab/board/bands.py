@@ -13,9 +13,9 @@ POINTS = 100  # at most, evenly spaced
 
 
 class Band(NamedTuple):
-    """Arrays [T]: rounds that all seeds have measured, the interquartile mean there, and the ends of its interval."""
+    """Arrays [T]: where all seeds have values, their interquartile mean there, and the ends of its interval."""
 
-    rounds: np.ndarray
+    x: np.ndarray
     middle: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -27,7 +27,26 @@ def band(curves: Sequence[Curve], points: int = POINTS) -> Band | None:
     if len(curves) < 2 or not len(shared):
         return None
     shared = shared[np.unique(np.linspace(0, len(shared) - 1, min(points, len(shared))).round().astype(int))]
-    values = np.stack([y[np.searchsorted(x, shared)] for x, y in curves], axis=1)  # [T, seeds]
+    return _band(shared, np.stack([y[np.searchsorted(x, shared)] for x, y in curves], axis=1))
+
+
+def band_between(curves: Sequence[Curve], points: int = POINTS) -> Band | None:
+    """The band of seeds over an axis on which each has places of its own, such as seconds.
+
+    Each curve is interpolated linearly at `points` places, evenly spaced where all seeds have values. None where there
+    are no such places, or where the x of a curve do not grow.
+    """
+    if len(curves) < 2 or not all(len(x) and (np.diff(x) > 0).all() for x, _ in curves):
+        return None
+    first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    if first >= last:
+        return None
+    grid = np.linspace(first, last, points)
+    return _band(grid, np.stack([np.interp(grid, x, y) for x, y in curves], axis=1))
+
+
+def _band(x: np.ndarray, values: np.ndarray) -> Band:
+    """The band at x [T] of values [T, seeds]."""
     middle = np.array([interquartile_mean(v) for v in values])
     ends = np.array([interquartile_interval(v[:, None]) for v in values])
-    return Band(shared, middle, ends[:, 0], ends[:, 1])
+    return Band(x, middle, ends[:, 0], ends[:, 1])

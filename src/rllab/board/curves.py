@@ -1,13 +1,13 @@
 """The curves of some runs as the charts of a page draw them: single runs, and seeds as a band."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rllab.board.bands import band
+from rllab.board.bands import Band, band, band_between
 from rllab.board.columns import Curve, Store, rounded, smooth, thin
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
@@ -67,13 +67,15 @@ def charts(groups: Sequence[Group], store: Store, metrics: Sequence[str], pixels
 
     Returns:
         `runs`: the names; `groups`: label -> names; `metrics`: name -> {"runs": {run: [rounds, values]}, "bands":
-        {label: [rounds, middle, low, high]}}; `axes`: name -> {run: [rounds, values]}; `rows`, `unreadable`: run ->
-        number of lines; `version`: a text that changes where a run has new rows.
+        {label: [rounds, middle, low, high]}, "between": {axis: {label: [x, middle, low, high]}}}, the last where seeds
+        have other x at the same round (`band_between`); `axes`: name -> {run: [rounds, values]}; `rows`, `unreadable`:
+        run -> number of lines; `version`: a text that changes where a run has new rows.
     """
     runs = [run for group in groups for run in group.runs]
     now, labels = version(runs), names_of(groups)
     curves: dict[str, dict[str, Curve]] = {metric: {} for metric in metrics}
     axes: dict[str, dict[str, Any]] = {}
+    counts: dict[str, dict[str, Curve]] = {}
     rows: dict[str, int] = {}
     unreadable: dict[str, int] = {}
     for run in runs:  # one after another: the columns of many runs need more memory than their curves
@@ -85,10 +87,11 @@ def charts(groups: Sequence[Group], store: Store, metrics: Sequence[str], pixels
             if len(rounds):
                 curves[metric][name] = rounds, smooth(values, span)
         for axis in filter(_is_axis, columns.names):
-            axes.setdefault(axis, {})[name] = _points(thin(columns.curve(axis), pixels))
-    each = {metric: _chart(curves[metric], labels, pixels) for metric in metrics}
-    counts = {"rows": rows, "unreadable": unreadable}
-    return {"runs": list(rows), "groups": labels, "metrics": each, "axes": axes, **counts, "version": now}
+            counts.setdefault(axis, {})[name] = columns.curve(axis)
+            axes.setdefault(axis, {})[name] = _points(thin(counts[axis][name], pixels))
+    each = {metric: _chart(curves[metric], labels, pixels, counts) for metric in metrics}
+    read = {"rows": rows, "unreadable": unreadable}
+    return {"runs": list(rows), "groups": labels, "metrics": each, "axes": axes, **read, "version": now}
 
 
 def version(runs: Sequence[RunFolder]) -> str:
@@ -103,13 +106,39 @@ def version(runs: Sequence[RunFolder]) -> str:
     return hashlib.sha256(" ".join(marks).encode()).hexdigest()[:16]
 
 
-def _chart(curves: dict[str, Curve], labels: dict[str, list[str]], pixels: int) -> Any:
-    bands = {}
+def _chart(curves: dict[str, Curve], labels: dict[str, list[str]], pixels: int, counts: dict[str, Any]) -> Any:
+    bands: dict[str, Any] = {}
+    between: dict[str, dict[str, Any]] = {}
     for label, names in labels.items():
-        several = [curves[name] for name in names if name in curves]
-        if len(several) > 1 and (of := band(several)):
-            bands[label] = [of.rounds.tolist(), *(rounded(v) for v in of[1:])]
-    return {"runs": {name: _points(thin(curve, pixels)) for name, curve in curves.items()}, "bands": bands}
+        several = {name: curves[name] for name in names if name in curves}
+        if len(several) > 1 and (of := band(list(several.values()))):
+            bands[label] = _numbers(of)
+            for axis, of_runs in counts.items():
+                if (other := over_axis(several, of_runs)) is not None:
+                    between.setdefault(axis, {})[label] = _numbers(other)
+    drawn = {name: _points(thin(curve, pixels)) for name, curve in curves.items()}
+    return {"runs": drawn, "bands": bands, "between": between}
+
+
+def over_axis(curves: Mapping[str, Curve], counts: Mapping[str, Curve]) -> Band | None:
+    """The band of seeds over what they count, such as seconds; None where they count the same in the same rounds.
+
+    curves: of each run, a metric over rounds. counts: of each run, what it counts over rounds.
+    """
+    placed = [(at(counts[name], rounds), values) for name, (rounds, values) in curves.items() if name in counts]
+    known = [(x[np.isfinite(x)], values[np.isfinite(x)]) for x, values in placed]
+    if len(known) < len(curves) or all(np.array_equal(known[0][0], x) for x, _ in known):
+        return None
+    return band_between(known)
+
+
+def at(count: Curve, rounds: np.ndarray) -> np.ndarray:
+    """What a run has counted at rounds [T], interpolated between those that it wrote; NaN outside of them."""
+    return np.interp(rounds, *count, left=np.nan, right=np.nan) if len(count[0]) else np.full(len(rounds), np.nan)
+
+
+def _numbers(of: Band) -> list[Any]:
+    return [rounded(of.x), *(rounded(v) for v in of[1:])]
 
 
 def _points(curve: Curve) -> list[Any]:

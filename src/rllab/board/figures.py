@@ -13,7 +13,7 @@ import numpy as np
 
 from rllab.board.bands import band
 from rllab.board.columns import Columns, Curve, Store
-from rllab.board.curves import Panels
+from rllab.board.curves import Panels, over_axis
 from rllab.board.summaries import settings
 from rllab.core.errors import Mistake
 from rllab.core.run import RunFolder
@@ -128,8 +128,13 @@ def _draw(
         for name, (rounds, values) in curves.items():
             x, (y,) = _on_axis([drawn.columns[name]], over, rounds, values)
             axes.plot(x, y, color=colour, alpha=0.35, linewidth=0.7)
-        x, (middle, low, high) = _on_axis([drawn.columns[n] for n in curves], over, *of)
         caption = f"{label}: interquartile mean of {len(curves)} seeds, 95 % bootstrap interval"
+        between = None if over == "step" else over_axis(curves, {n: drawn.columns[n].curve(over) for n in curves})
+        if between is not None:
+            x, middle, low, high = between
+            caption += ", seeds interpolated"
+        else:
+            x, (middle, low, high) = _on_axis([drawn.columns[n] for n in curves], over, *of)
     else:
         for name, (rounds, values) in list(curves.items())[1:]:  # seeds that share no round
             x, (y,) = _on_axis([drawn.columns[name]], over, rounds, values)

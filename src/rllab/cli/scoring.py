@@ -105,6 +105,7 @@ def compare(
         typer.Option(help="A metric of runs to compare beside evaluations, such as rollout/tokens; may be repeated."),
     ] = None,
     figure: Figure = "",
+    over: Annotated[str, typer.Option(help="The horizontal axis of the figure: step, or time/total.")] = "step",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -115,8 +116,10 @@ def compare(
     gained and lost. rllab ladder rates checkpoints that play a board game.
     """
     files = [w for w in what if Path(w).is_file() or Path(w).suffix in (".jsonl", ".json", ".gz")]
+    if over != "step" and not figure:
+        raise Mistake("--over is the axis of a figure; give --figure FILE as well")
     if not files:
-        _runs(what, runs, tuple(of or ()), figure, as_json)
+        _runs(what, runs, tuple(of or ()), (figure, over), as_json)
     elif len(files) == len(what):
         if figure or of:
             raise Mistake(f"--{'figure' if figure else 'of'} is for runs, and {files[0]} is a file of results")
@@ -126,7 +129,7 @@ def compare(
         raise Mistake(f"{files[0]} is a file of results and {other} is none: name such files, or runs alone")
 
 
-def _runs(words: list[str], runs: Path, of: tuple[str, ...], figure: str, as_json: bool) -> None:
+def _runs(words: list[str], runs: Path, of: tuple[str, ...], drawn: tuple[str, str], as_json: bool) -> None:
     import sys
 
     from rllab.cli.run_tables import as_lines
@@ -135,8 +138,9 @@ def _runs(words: list[str], runs: Path, of: tuple[str, ...], figure: str, as_jso
 
     compared = compare_runs(words, runs, of)
     print(json.dumps(as_plain(compared)) if as_json else "\n".join(as_lines(compared, room())))
+    figure, over = drawn
     if figure:
-        draw_comparison(compared, Path(figure))
+        draw_comparison(compared, Path(figure), over)
         print(f"{figure} is written", file=sys.stderr)
 
 

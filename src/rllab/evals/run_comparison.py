@@ -152,20 +152,28 @@ def _plain(value: Any) -> Any:
     return value if plain else str(value)
 
 
-def draw_comparison(compared: RunComparison, path: Path) -> None:
-    """Draws the goals that all groups have measured over rounds, at most three, each group as a curve with its band.
+def draw_comparison(compared: RunComparison, path: Path, over: str = "step") -> None:
+    """Draws the goals that all groups have measured, at most three, each group as a curve with its band.
+
+    over: the horizontal axis, `step` or what a run counts, such as `time/total`.
 
     Raises:
-        Mistake: there is no such metric, or matplotlib is not installed or does not write such files.
+        Mistake: there is no such metric, or a run does not count `over`; or matplotlib is not installed or does not
+            write such files.
     """
     metrics = dict.fromkeys(row.metric for row in compared.rows if row.goal)
     runs = {f"{e.letter}{n}": r.course for e in compared.entries for n, r in enumerate(e.records)}
     groups = {f"{e.letter}: {e.label}": [f"{e.letter}{n}" for n in range(len(e.records))] for e in compared.entries}
     drawn = [m for m in metrics if all(any(m in runs[run] for run in names) for names in groups.values())][:PANELS]
+    if over != "step" and (
+        lacking := [e.label for e in compared.entries if any(over not in r.course for r in e.records)]
+    ):
+        raise Mistake(f"--over {over}: {', '.join(lacking)} does not count that; choose step or time/total")
     rows = [
-        {"run": run, "step": step} | {m: course[m][step] for m in drawn}
+        {"run": run, over: course[over][step] if over in course else step} | {m: course[m][step] for m in drawn}
         for run, course in runs.items()
         for step in sorted(set.intersection(*(set(course.get(m, ())) for m in drawn)) if drawn else ())
+        if over == "step" or step in course[over]
     ]
     if not rows:
         raise Mistake("--figure: the groups have no metric in common that they measured over rounds")

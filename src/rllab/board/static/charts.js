@@ -4,7 +4,8 @@
 
 /**
  * @typedef {[number[], number[]]} Points rounds and values
- * @typedef {{runs: Object<string, Points>, bands: Object<string, number[][]>}} Chart
+ * @typedef {{runs: Object<string, Points>, bands: Object<string, number[][]>,
+ *            between: Object<string, Object<string, number[][]>>}} Chart
  * @typedef {{runs: string[], groups: Object<string, string[]>, metrics: Object<string, Chart>,
  *            axes: Object<string, Object<string, Points>>, version: string, rows: Object<string, number>}} Charts
  */
@@ -52,8 +53,9 @@ function linesOf(charts, chart, axis) {
       lines.push({ label: name, group: label, kind: band ? "thin" : "line", x: onAxis(charts, axis, [name], rounds), y: values });
     }
     if (band) {
-      const x = onAxis(charts, axis, names, band[0]);
-      for (const [kind, y] of [["low", band[2]], ["high", band[3]], ["middle", band[1]]]) lines.push({ label, group: label, kind, x, y });
+      const between = (chart.between[axis] || {})[label]; // seeds interpolated where each has an x of its own
+      const x = between ? between[0] : onAxis(charts, axis, names, band[0]), [, middle, low, high] = between || band;
+      for (const [kind, y] of [["low", low], ["high", high], ["middle", middle]]) lines.push({ label, group: label, kind, x, y });
     }
   }
   return lines.map((line) => {
@@ -167,7 +169,7 @@ function showLegend(charts) {
   for (const [label, names] of Object.entries(charts.groups)) {
     const entry = document.createElement("span");
     entry.style.setProperty("--own", colourOf(`--c${colourNumber(charts, label)}`));
-    entry.textContent = names.length > 1 ? `${label}: interquartile mean of ${names.length} seeds, 95 % interval, each seed thin` : label;
+    entry.textContent = names.length > 1 ? `${label}: interquartile mean of ${names.length} seeds, 95 % interval, each seed thin; over seconds they are interpolated` : label;
     legend.append(entry);
   }
 }
