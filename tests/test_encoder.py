@@ -57,6 +57,28 @@ def test_bytes_and_pixels_are_numbers_from_0_to_1() -> None:
         torch.testing.assert_close(encode(space, scaled), expected)
 
 
+def test_features_and_gradients_are_those_of_the_plain_computation() -> None:
+    """The layout of images in memory, and what layers overwrite, change no more than the last bits."""
+    space, rng = spaces.Box(0, 255, (4, 84, 84), np.uint8), np.random.default_rng(0)
+    obs = torch.from_numpy(rng.integers(0, 256, (5, 4, 84, 84), np.uint8))
+    torch.manual_seed(0)
+    encoder = Encoder(space)
+    assert encoder.convolutions is not None
+    layers = [module for module in encoder.convolutions if isinstance(module, torch.nn.Conv2d)]
+    x = obs.float() / 255
+    for layer, stride in zip(layers, (4, 2, 1), strict=True):
+        x = torch.clamp(torch.nn.functional.conv2d(x, layer.weight, layer.bias, stride), min=0)
+    plain, weight = x.flatten(1), torch.from_numpy(rng.standard_normal((5, 3136), np.float32))
+    features = encoder(obs)
+    torch.testing.assert_close(features, plain, rtol=1e-5, atol=1e-6)
+    parameters = list(encoder.parameters())
+    expected = torch.autograd.grad((plain * weight).sum(), parameters)
+    for name, one, other in zip(
+        "wbwbwb", torch.autograd.grad((features * weight).sum(), parameters), expected, strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item(), msg=name)
+
+
 def test_dictionaries_are_flat_and_their_images_pass_convolutions() -> None:
     space = spaces.Dict(
         image=BYTES,

@@ -14,6 +14,7 @@ from rllab.control.replay import Replay, n_step_return
 from rllab.core.algorithm import Batch, Context, Round
 from rllab.core.checkpoint import Checkpoints
 from rllab.core.recipe import load_recipe, read_recipe
+from rllab.core.state import Segment
 from rllab.testing import check_algorithm
 
 ENVS, STEPS, CAPACITY = 3, 90, 60
@@ -107,6 +108,33 @@ def test_stacked_frames_are_stored_once(shape: tuple[int, ...], axis: int) -> No
     colours = shape[3] if len(shape) == 4 else 1
     pictures = replay._frames.added / colours
     assert ENVS * STEPS + begun <= pictures <= ENVS * STEPS + 2 * begun  # a blank one where padded by zeros
+
+
+def test_frames_are_found_after_their_numbers_wrap_around() -> None:
+    """Numbers are kept modulo 2**32; and full chunks of a checkpoint are used without a copy."""
+    replay = Replay(CAPACITY, ENVS, block=16)
+    for t, step in enumerate(rows := episodes((4, 9, 9), 0)):
+        if t == 40:
+            state = replay.state_dict()
+            frames, shift = state["frames"], 2**32 - 4 * (state["frames"]["added"] // 4 + 6)  # 4 frames are a chunk
+            newest = frames["newest"] + np.uint32(shift)
+            state["frames"] |= {
+                "added": frames["added"] + shift,
+                "first": frames["first"] + shift // 4,
+                "newest": newest,
+            }
+            for block in state["blocks"]:
+                for name in ("obs", "next_obs"):
+                    (block.arrays if isinstance(block, Segment) else block)[name][:] += np.uint32(shift)
+            replay = Replay(CAPACITY, ENVS, block=16)
+            replay.load_state_dict(state)
+            segment, stored = frames["chunks"][0].arrays["frames"], replay._frames._chunks  # type: ignore[union-attr]
+            assert np.shares_memory(segment, stored[frames["first"]])
+        replay.add(step)
+        index = np.arange(replay.added - len(replay), replay.complete)
+        taken, expected = replay.take(index), plain(rows, index, 1)
+        assert all(np.array_equal(taken[name].numpy(), expected[name]) for name in ("obs", "next_obs"))
+    assert replay._frames is not None and replay._frames.added > 2**32 + 100
 
 
 class Prioritised(Replay):

@@ -1,7 +1,8 @@
-"""Environments stepped many at a time by array programs: Gymnasium's classic control, and racing cars.
+"""Environments stepped many at a time by array programs: Gymnasium's classic control, racing cars; and Atari's games.
 
 Importing this module registers them: `gymnasium.make_vec("rllab_envs.control:rllab/CartPole-v1", 8)`. From the same
 seed the classic ones agree with Gymnasium's own environments step for step. They can save and load their exact state.
+`rllab/Atari-v0` is any game of Atari (`atari.py`).
 """
 
 from gymnasium.envs.registration import register, registry
@@ -30,3 +31,10 @@ if "rllab/Racing-v0" not in registry:
 if "rllab/Recall-v0" not in registry:
     _RECALL = "rllab_envs.control.recall"
     register("rllab/Recall-v0", entry_point=f"{_RECALL}:OneRecall", vector_entry_point=f"{_RECALL}:Recall")
+
+if "rllab/Atari-v0" not in registry:
+    register(
+        "rllab/Atari-v0",
+        entry_point="rllab_envs.control.atari:AtariGame",
+        vector_entry_point="rllab_envs.control.atari:Atari",
+    )

@@ -18,10 +18,10 @@ The batch:
 
 Departures from the papers:
 - The recipe chooses the optimizer (AdamW by default); the paper uses RMSProp.
-- Rewards are not clipped. Frames are skipped and stacked by wrappers of the environment.
+- Rewards are not clipped, and frames not skipped and stacked, unless the environment or its wrappers do so.
 - Many environments are stepped side by side, so one evaluation of Q serves all of them.
 - At a time limit the target includes the value of the last observation (Pardo et al. 2018).
-- Evaluation is greedy; the paper evaluates with ε = 0.05.
+- Evaluation is greedy; the paper evaluates with `eval_epsilon` 0.05.
 - `n_step` sums have no off-policy correction for actions that the greedy policy would not take.
 - With `dueling`, value and advantage share all hidden layers, and their gradient is not rescaled.
 - `double` is on by default.
@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control.algorithm import Control, discrete_actions, masked
+from rllab.control.episodes import Policy, epsilon_greedy
 from rllab.control.networks import QNetwork
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.optim import soft_update
@@ -61,6 +62,7 @@ class DQN(Control):
     epsilon_start: Share = 1.0  # fraction of random actions at the start
     epsilon_end: Share = 0.05  # fraction of random actions after epsilon_steps
     epsilon_steps: Natural = 10_000  # environment steps in which ε falls from start to end
+    eval_epsilon: Share = 0.0  # fraction of random actions in evaluation
 
     def setup(self, ctx: Context) -> None:
         self.make_envs(ctx)
@@ -129,6 +131,10 @@ class DQN(Control):
     def values(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         q: Tensor = self.q(obs)
         return masked(q, mask).amax(1)
+
+    def measured_policy(self, *index: int) -> Policy:
+        rng = self.ctx.rng("evaluation actions", *index, shared=True)
+        return epsilon_greedy(self._greedy, self.eval_epsilon, self.actions, rng)
 
     def epsilon(self) -> float:
         """The current fraction of random actions."""

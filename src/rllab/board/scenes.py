@@ -123,7 +123,7 @@ def rendered(algorithm: Control, seed: int) -> tuple[OneEpisode, Frame]:
         )
     envs.env.close()
     envs = algorithm.single(seed, render_mode="rgb_array")
-    return envs, lambda: _picture(envs.spec.env, envs.env.envs[0])
+    return envs, lambda: _picture(envs.spec.env, envs.env.envs[0] if isinstance(envs.env, Copies) else envs.env)
 
 
 def _twin(envs: OneEpisode) -> Frame:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.episodes import Memory, OneEpisode, Reported, Worth, play
+from rllab.control.episodes import Memory, OneEpisode, Policy, Reported, Worth, play
 from rllab.control.masks import action_mask, choices
 from rllab.control.networks import load_weights
 from rllab.control.replay import Replay, replay_bytes
@@ -175,6 +175,10 @@ class Control(Algorithm):
         """
         raise NotImplementedError
 
+    def measured_policy(self, *index: int) -> Policy:
+        """What evaluation and headline play: here `greedy`. `index` selects the random numbers of one that draws."""
+        return self._greedy
+
     def evaluate(self, step: int) -> Metrics:
         """Plays greedy episodes in separate environments; returns are sums of the environment's own rewards."""
         returns, lengths, worth, reports = self._measure(self.eval_episodes, 0, step)
@@ -242,10 +246,8 @@ class Control(Algorithm):
 
         with torch.inference_mode():
             memories: list[Memory | Worth | Reported] = [self.policy_memory, *worth, reported]
-            limit = self.eval_max_steps
-            returns, lengths = play(
-                envs, self._greedy, episodes, *index, memories=memories, most_steps=limit, ended=ended
-            )
+            limit, policy = self.eval_max_steps, self.measured_policy(*index)
+            returns, lengths = play(envs, policy, episodes, *index, memories=memories, most_steps=limit, ended=ended)
         if cut := int((lengths >= self.eval_max_steps).sum()):
             warnings.warn(
                 f"{self.env}: {cut} of {episodes} episodes went on after eval_max_steps={self.eval_max_steps} and were "

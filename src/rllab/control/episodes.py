@@ -104,7 +104,7 @@ class Worth:
     def observe(self, step: Transition) -> None:
         """Adds the rewards of a step."""
         self.total += self.factor * step.reward
-        self.factor *= self.gamma
+        self.factor *= self.gamma * ~step.terminated  # also where what is learned of ends before the episode
 
     def means(self, episodes: int) -> tuple[float, float]:
         """(mean value, mean discounted return) of the episodes that `play` returned."""
@@ -135,6 +135,20 @@ class Reported:
             return {}
         reports = [report for (report,) in in_order(self.ended, episodes)]
         return {k: np.array([report[k] for report in reports]) for k in reports[0]}
+
+
+def epsilon_greedy(policy: Policy, epsilon: float, actions: int, rng: np.random.Generator) -> Policy:
+    """A policy [N] that takes one of the allowed `actions` at random with probability `epsilon`, else that of `policy`.
+
+    With `epsilon` 0 it is `policy`, and draws nothing.
+    """
+
+    def act(obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        chosen = rng.random((len(obs), actions))
+        allowed = chosen if mask is None else np.where(mask, chosen, -1.0)
+        return np.where(rng.random(len(obs)) < epsilon, allowed.argmax(1), policy(obs, mask))
+
+    return act if epsilon else policy
 
 
 class OneEpisode(Envs):

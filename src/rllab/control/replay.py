@@ -53,7 +53,7 @@ class Replay:
         self.added += self.num_envs
         if self._frames is not None and len(self) == self.capacity:
             oldest = self.added % self.capacity
-            self._frames.drop_before(int(self._arrays["obs"][oldest : oldest + self.num_envs].min()))
+            self._frames.drop_except(self._arrays["obs"][oldest : oldest + self.num_envs])
 
     def sample(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
         """Draws `size` transitions [B, ...] uniformly with replacement; the keys are those of `take`."""
@@ -90,7 +90,7 @@ class Replay:
     def _sum_rewards(self) -> None:
         """Computes the n-step returns of the rows that have become complete."""
         if not self._sums:
-            kinds = {"reward": np.float32, "discount": np.float32, "end": np.int64}
+            kinds = {"reward": np.float32, "discount": np.float32, "end": np.int32}
             self._sums = {k: np.zeros(self.capacity, kind) for k, kind in kinds.items()}
         for first in range(max(self._summed, self.added - len(self)), self.complete, self.block):
             start = np.arange(first, min(first + self.block, self.complete)) % self.capacity
@@ -143,12 +143,12 @@ def replay_bytes(rows: int, obs: np.ndarray, action: np.ndarray) -> int:
 
     obs [...], action [...]: examples of those to be stored. Of stacked images, one new picture a step is counted.
     """
-    own, shape = action.nbytes + 4 + 2 + 16, obs.shape  # action, reward, flags; return, discount and end of the sums
+    own, shape = action.nbytes + 4 + 2 + 12, obs.shape  # action, reward, flags; return, discount and end of the sums
     if not is_image(shape, obs.dtype):
         return rows * (own + 2 * int(np.prod(shape)) * _narrow(obs.dtype).itemsize)
     frames, height, width = frame_shape(shape)
     new = frames // shape[0] if len(shape) == 4 else 3 if frames == 3 else 1
-    return rows * (own + 16 * frames + height * width * new)
+    return rows * (own + 8 * frames + height * width * new)
 
 
 def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -32,7 +32,8 @@ _LARGEST = float(np.finfo(np.float32).max)  # networks and replay buffers hold f
 class Transition:
     """One step of every environment; all arrays are [N, ...].
 
-    next_obs is the observation after the step, also where the episode ended.
+    next_obs is the observation after the step, also where the episode ended. `terminated` is true too where a batched
+    environment says `life_lost` in its info: what is learned of ends there, and the episode goes on.
     next_mask: the actions allowed at next_obs [N, A]; None for environments without masks.
     """
 
@@ -53,8 +54,9 @@ class Envs:
     """`num_envs` environments that are always ready for a step; `obs` [N, ...] and `mask` [N, A] or None are current.
 
     `finished` collects (return, length) of the episodes that ended. The return sums the environment's own rewards, also
-    where a reward function or wrappers replace them. `reports` collects the numbers that a batched environment reports
-    of them, in the same order (`reports.py`). `statistics` are those of its wrappers.
+    where a reward function or wrappers replace them; a batched environment that changes them itself gives `own_reward`
+    in its info. `reports` collects the numbers that a batched environment reports of them, in the same order
+    (`reports.py`). `statistics` are those of its wrappers.
 
     shared: environments whose statistics are used, and not changed; by default these have their own.
     """
@@ -108,12 +110,14 @@ class Envs:
         if not self._exact:
             self._actions.append(np.array(action))
         own = reward if self._scaled is None else self._scaled.own_reward
+        own = info.get("own_reward", own)
         self.returns += [each.take() for each in self._own] or own
         self.lengths += stepped if some else 1
         if self.spec.reward is not None:
             reward = self._reward(obs, action, next_obs, reward, terminated, info)
         self.mask = self._masks(info, stepped, terminated)
-        transition = Transition(obs, action, reward, next_obs, terminated, truncated, self.mask)
+        terminal = terminated | info["life_lost"] if "life_lost" in info else terminated
+        transition = Transition(obs, action, reward, next_obs, terminal, truncated, self.mask)
         self.obs = next_obs
         over = terminated | truncated
         if over.any():
