@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 from rllab.algos import DQN
 from rllab.cli.app import app
 from rllab.control import onnx_file
+from rllab.control.algorithm import Control
 from rllab.control.exported import ExportedPolicy
 from rllab.core.algorithm import Context
 from rllab.core.errors import Mistake
-from rllab.core.recipe import read_recipe
+from rllab.core.recipe import load_recipe, read_recipe, recipe_names
 
 NESTED = spaces.Dict(
     camera=spaces.Dict(left=spaces.Box(0, 255, (12, 12, 3), np.uint8)), gear=spaces.Discrete(4, start=-1),
@@ -151,6 +152,24 @@ def test_the_module_chooses_what_the_run_chooses(algo: str, env_kwargs: str, wor
     np.testing.assert_allclose(action.numpy(), outputs["action"], rtol=1e-5, atol=1e-5)
     if "info_mask" in env_kwargs:
         assert policy.inputs["action_mask"] == (np.dtype(bool), (4,)) and 0 not in outputs["action"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_policy_can_be_exported_or_is_refused(name: str) -> None:
+    """A `greedy` that leaves torch, as by `.numpy()`, would only be found by whoever exports a run."""
+    recipe = load_recipe(name, smoke=True)
+    algorithm = recipe.algorithm
+    if not isinstance(algorithm, Control) or any("run:" in str(v) for v in recipe.plain.values()):
+        return
+    algorithm.setup(Context(0, torch.device("cpu"), 0, 1, 2))
+    try:
+        policy = ExportedPolicy(algorithm)
+    except Mistake as error:
+        assert "its policy overrides reset_policy" in str(error)
+        return
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        given = [torch.from_numpy(np.zeros((3, *shape), dtype)) for dtype, shape in policy.inputs.values()]
+        assert policy(*given)[0].shape[0] == 3
 
 
 def test_the_command_writes_what_onnx_runtime_runs(tmp_path: Path) -> None:

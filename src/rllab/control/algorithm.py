@@ -31,7 +31,7 @@ from rllab.stats import bootstrap
 
 SIDE_BY_SIDE = 100  # the most environments of an evaluation
 MOST_ACTIONS = 100_000
-_OTHERS = "PPO takes MultiDiscrete, MultiBinary and Box, and SAC a Box with bounds"
+_OTHERS = "from 0 on; PPO takes MultiDiscrete, MultiBinary and Box, SAC a Box with bounds, and a wrapper can make them"
 STATISTICS = "wrappers.json"  # running statistics of wrappers, in a part's folder of a checkpoint
 Wrapper = Annotated[Callable[..., Any], Named("gymnasium.wrappers", passed=1)]
 
@@ -307,7 +307,7 @@ def _check_number(space: gym.Space[Any]) -> None:
     count = sum(choices(space) or [int(np.prod(space.shape or ()))])
     if count > MOST_ACTIONS:
         what = f"its actions are {space}, so a network would need {count:,} outputs, and at most {MOST_ACTIONS:,} work"
-        raise FieldMistake("env", f"{what}; a wrapper can make them several components (MultiDiscrete)")
+        raise FieldMistake("env", f"{what}; let a wrapper offer fewer, or several components (MultiDiscrete)")
 
 
 def discrete_actions(space: gym.Space[Any]) -> int:
@@ -317,7 +317,7 @@ def discrete_actions(space: gym.Space[Any]) -> int:
         FieldMistake: actions are not discrete, or do not begin at 0.
     """
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-        raise FieldMistake("env", f"its actions are {space}; this algorithm needs Discrete(n), {_OTHERS}")
+        raise FieldMistake("env", f"its actions are {space}; this algorithm needs Discrete(n) {_OTHERS}")
     return int(space.n)
 
 

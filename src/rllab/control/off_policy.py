@@ -19,7 +19,7 @@ from rllab.core.algorithm import Batch, Context, split
 from rllab.core.errors import FieldMistake
 from rllab.core.ranges import Count, Natural, Share
 
-_OTHERS = "DQN takes Discrete(n), and PPO discrete actions of several components and a Box without bounds"
+_OTHERS = "DQN takes Discrete(n), and PPO also several components and a Box without bounds"
 
 
 @dataclass(kw_only=True)
