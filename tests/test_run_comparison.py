@@ -218,7 +218,9 @@ def test_a_figure_shows_groups_with_their_bands(cartpoles: Path, tmp_path: Path)
 def test_a_figure_over_seconds(cartpoles: Path, tmp_path: Path) -> None:
     figure = tmp_path / "f.svg"
     done = compare(cartpoles, "a-s*", "b-s*", "--figure", str(figure), "--over", "time/total")
-    assert done.exit_code == 0 and "eval/return over time/total" in figure.read_text()
+    text = figure.read_text()
+    assert done.exit_code == 0 and "eval/return over time/total" in text and "training time (seconds)" in text
+    assert "A: a-s*, interquartile mean of 2 seeds, 95 % interval where they differ, interpolated" in text
     for words, message in (
         (["--figure", str(figure), "--over", "data/tokens"], r"--over data/tokens: a-s\*, b-s\* does not count that"),
         (["--over", "time/total"], "give --figure FILE as well"),

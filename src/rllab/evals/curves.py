@@ -96,7 +96,7 @@ def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -
             each = [np.array([(r[over], r[metric]) for r in own.get(name, ())], float).T for name in names]
             if curves := [curve for curve in each if curve.size]:
                 _draw_group(axes, as_written(label), curves, shared=over == "step")
-        axes.set_xlabel(as_written(over))
+        axes.set_xlabel("training time (seconds)" if over == "time/total" else as_written(over))
         axes.set_ylabel(as_written(metric))
     panels[0].legend(fontsize="small")
     title = as_written(f"{', '.join(groups)}: {', '.join(metrics)} over {over}")
@@ -117,7 +117,8 @@ def _draw_group(axes: "Axes", label: str, curves: list[np.ndarray], *, shared: b
     x, each = _together(curves, shared=shared)
     means = [interquartile_mean(values) for values in each]
     low, high = np.array([interquartile_interval(values) for values in each]).reshape(-1, 2).T
-    what = f"interquartile mean of {len(curves)} seeds, 95 % interval where they differ"
+    how = "" if shared else ", interpolated"
+    what = f"interquartile mean of {len(curves)} seeds, 95 % interval where they differ{how}"
     if not len(x):
         what = f"{len(curves)} seeds, which have no place in common for an interval"
     (line,) = axes.plot(x, means, marker=".", label=f"{label}, {what}")
