@@ -62,6 +62,7 @@ SMALL |= {
 }
 SMALL |= {r"python tests/weights.py.*": f"python {ROOT}/tests/weights.py cartpole"}
 SMALL |= {" sweep ": " sweep --smoke ", r"--trials \d+": "--trials 2"}
+SMALL |= {" variance ": " variance --episodes 8 "}
 SMALL |= {" refine ": " refine --problems 4 --samples 2 "}
 GSM8K = '{"id": "%d", "question": "1 + 1?", "target": "2", "kind": "number", "completion": "It is %d. #### %d"}\n'
 

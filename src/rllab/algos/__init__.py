@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "Adversary", "AlphaZero", "Distill", "Imitation", "PrefPPO",
-    "RecurrentPPO", "RewardModel", "Tabular",
+    "A2C", "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "TD3", "Adversary", "AlphaZero", "Distill", "Imitation",
+    "PrefPPO", "RecurrentPPO", "Reinforce", "RewardModel", "Tabular",
 ]  # fmt: skip
 _FILES = {"RecurrentPPO": "recurrent_ppo", "RewardModel": "reward_model"}
 

@@ -25,52 +25,24 @@ Departures from the paper:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import gymnasium as gym
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rllab.control.actor_critic import ActorCritic
-from rllab.control.algorithm import Control, choices_from_0, masked, tensor_type, within_bounds
-from rllab.control.rollouts import gae
-from rllab.core.algorithm import Batch, Context, Outputs, Round
-from rllab.core.ranges import Count, NotNegative, Positive, Share
+from rllab.control.on_policy import ActorCriticAlgorithm
+from rllab.core.algorithm import Batch, Outputs, Round
+from rllab.core.ranges import Count, Positive
 
 
 @dataclass(kw_only=True)
-class PPO(Control):
+class PPO(ActorCriticAlgorithm):
     """Proximal policy optimization, for discrete actions of one or several components and for continuous ones."""
 
-    hidden: list[Count] = field(default_factory=lambda: [64, 64])  # widths of the hidden layers
-    gamma: Share = 0.99  # discount γ
-    gae_lambda: Share = 0.95  # λ: 0 for one-step errors of the value network, 1 for observed returns
-    num_steps: Count = 128  # steps of each environment in a round
     update_epochs: Count = 4  # passes over a rollout
     num_minibatches: Count = 4  # minibatches in a pass, one update each
     clip_range: Positive = 0.2  # ε: the probability ratio is clipped to 1 - ε to 1 + ε
-    vf_coef: NotNegative = 0.5  # weight of the value loss
-    ent_coef: NotNegative = 0.0  # weight of the entropy bonus
     target_kl: Positive | None = None  # a round's updates end once the KL divergence exceeds this; null: never
-
-    def setup(self, ctx: Context) -> None:
-        self.make_envs(ctx)
-        space = self.envs.action_space
-        self._space, self._box = space, space if isinstance(space, gym.spaces.Box) else None
-        sizes = None if self._box is not None else choices_from_0(space)
-        actions = int(np.prod(space.shape or ())) if sizes is None else sum(sizes)
-        ctx.seed_torch("weights")
-        self.net = self.make_net(actions, sizes).to(ctx.device)
-        if self.model:
-            self.start_from(self.net, self.model)
-
-    def make_net(self, outputs: int, sizes: list[int] | None) -> ActorCritic:
-        """The networks. outputs: of the policy's. sizes: the choices of each component of a discrete action."""
-        return ActorCritic(self.envs.observation_space, outputs, self.hidden, sizes)
-
-    def parts(self) -> dict[str, nn.Module]:
-        return {"model": self.net}
 
     def collect(self, step: int) -> Round:
         rollout = self.with_advantages(self.play(step))
@@ -80,46 +52,10 @@ class PPO(Control):
                 break
         return self.finished_episodes()
 
-    def play(self, *index: int) -> Batch:
-        """Plays `num_steps` steps of every environment; returns tensors [T, N, ...]. `index` selects the draws."""
-        noise = self.ctx.generator("act", *index)
-        played = []
-        with torch.inference_mode():
-            for _ in range(self.num_steps):
-                obs = self.tensor(self.envs.obs)
-                mask = {} if self.envs.mask is None else {"mask": self.tensor(self.envs.mask)}
-                out_NA, value_N, also = self.look(obs)
-                action = self.net.sample(out_NA, mask.get("mask"), noise)
-                logp_N, _ = self.net.log_prob(out_NA, action, mask.get("mask"))
-                t = self.envs.step(self.to_env(action))
-                outcome = {
-                    "reward": t.reward,
-                    "terminated": t.terminated,
-                    "truncated": t.truncated,
-                    "next_obs": t.next_obs,
-                }
-                seen = {"obs": obs, "action": action, "old_logp": logp_N, "value": value_N} | mask | also
-                played.append(seen | {k: self.tensor(v) for k, v in outcome.items()})
-                self.env_steps += self.num_envs * self.ctx.world
-        return {k: torch.stack([p[k] for p in played]) for k in played[0]}
-
-    def look(self, obs: Tensor) -> tuple[Tensor, Tensor, Batch]:
-        """(policy outputs [N, A], values [N], what else a rollout keeps [N, ...]) of current observations [N, ...]."""
-        out_NA, value_N = self.net(obs)
-        return out_NA, value_N, {}
-
-    def next_values(self, played: Batch) -> Tensor:
-        """The values [T x N] of the observations after each step of a rollout [T, N, ...]."""
-        value: Tensor = self.net(played["next_obs"].flatten(0, 1))[1]
-        return value
-
-    @torch.inference_mode()
     def with_advantages(self, played: Batch) -> Batch:
         """A rollout [T, N, ...] as entries [T x N, ...], with the `advantage` and `return` [T x N] of each."""
-        next_value_TN = self.next_values(played).view_as(played["value"])
-        advantage_TN = gae(played, next_value_TN, self.gamma, self.gae_lambda)
-        targets = {"return": advantage_TN + played["value"], "advantage": self.standardized(advantage_TN)}
-        return {k: v.flatten(0, 1) for k, v in (played | targets).items() if k != "next_obs"}
+        rollout = super().with_advantages(played)
+        return rollout | {"advantage": self.standardized(rollout["advantage"])}
 
     def minibatches(self, rollout: Batch, step: int) -> Iterator[Batch]:
         """Minibatches [B, ...] of a rollout's entries [T x N, ...], in a new random order in each epoch."""
@@ -154,25 +90,6 @@ class PPO(Control):
             "clipped": (ratio_B != clipped_B).float(),
         }
         return batch["weight"] @ loss_B, outputs
-
-    def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
-        return self.best(self.net(obs)[0], mask)
-
-    def best(self, out_NA: Tensor, mask: Tensor | None) -> Tensor:
-        """The likeliest actions [N, ...] by outputs of the policy network."""
-        best = out_NA if self._box is not None else self.net.each(masked(out_NA, mask), lambda part: part.argmax(1))
-        return self.bounded(best)
-
-    def to_env(self, action: Tensor) -> np.ndarray:
-        """`bounded` as an array [N, ...]."""
-        array: np.ndarray = self.bounded(action).cpu().numpy()
-        return array
-
-    def bounded(self, action: Tensor) -> Tensor:
-        """Actions [N, ...] as the environment takes them, as a tensor; continuous ones within its bounds."""
-        if self._box is not None:
-            return within_bounds(action, self._box)
-        return action.reshape(-1, *(self._space.shape or ())).to(tensor_type(self._space))
 
     def standardized(self, x: Tensor) -> Tensor:
         """Scales x, of any shape, to mean 0 and standard deviation 1 over all ranks."""

@@ -25,6 +25,7 @@ from rllab.cli import (  # noqa: F401 - adds their verbs
     sweep,
     train,
     values,
+    variance,
     watch,
 )
 from rllab.cli.app import app

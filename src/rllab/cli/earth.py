@@ -37,8 +37,8 @@ def earth(
     """
     from rllab.cli.evaluation import check_outputs
     from rllab.cli.tables import table
+    from rllab.core.load import checkpoints
     from rllab.evals.earth import always_water, grid, read_mask, summary
-    from rllab.evals.evaluation import checkpoints
 
     pair = tuple(word.strip() for word in words.split(","))
     if len(pair) != 2 or not all(pair) or pair[0] == pair[1]:

@@ -65,7 +65,8 @@ def evaluation(
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # every reply that has ended is kept already: nothing is waited for
         if threading.current_thread() is threading.main_thread() and hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    from rllab.evals.evaluation import Plan, checkpoints
+    from rllab.core.load import checkpoints
+    from rllab.evals.evaluation import Plan
     from rllab.evals.items import expand, open_items
     from rllab.evals.replies import cache_folder
     from rllab.evals.style import read_style

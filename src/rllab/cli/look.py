@@ -123,6 +123,7 @@ def curves(
     ] = None,
     over: Annotated[str, typer.Option(help="The horizontal axis: step, or a metric such as data/tokens.")] = "step",
     figure: Figure = "",
+    by: Annotated[str, typer.Option(help="A setting whose values name the lines of the figure, such as optim.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Every row, where the table is longer than a screen.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -138,6 +139,7 @@ def curves(
     from rllab.evals.run_groups import by_seed, names_of
 
     folders = [find_run(name, runs) for name in run]
+    labels = names_of(by_seed(folders), by)
     metrics = of or list(folders[0].plain().get("expect") or ())
     rows = of_runs(folders, metrics, over)
     shown = rows if every or as_json else thin(rows, SCREEN)
@@ -145,7 +147,7 @@ def curves(
     if len(shown) < len(rows):
         print(f"({len(shown)} of {len(rows)} rows; --all shows every row)", file=sys.stderr)
     if figure:
-        draw(rows, names_of(by_seed(folders)), Path(figure))
+        draw(rows, labels, Path(figure))
         print(f"{figure} is written", file=sys.stderr)
 
 

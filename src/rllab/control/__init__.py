@@ -1,1 +1,1 @@
-"""What DQN, PPO and SAC share: environments, replay, rollouts, small networks."""
+"""What the algorithms for Gymnasium environments share: environments, replay, rollouts, small networks."""

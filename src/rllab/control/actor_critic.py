@@ -1,4 +1,4 @@
-"""The policy and value networks of PPO, and the distributions of its actions.
+"""The policy and value networks of PPO, A2C and REINFORCE, and the distributions of their actions.
 
 Axes: B batch, A choices of an action, or components of a continuous one, C choices of one component.
 """
@@ -14,25 +14,15 @@ from rllab.control.algorithm import masked
 from rllab.control.networks import MLP, Encoder
 
 
-class ActorCritic(nn.Module):
-    """A policy network and a value network on one encoder.
+class ActionDistribution(nn.Module):
+    """How actions are drawn, given the outputs of a policy network.
 
     sizes: the choices of the components of a discrete action, which are independent of each other given the state;
-    None for a normal policy, which has one deviation for all states. actions: their sum, or the number of components.
+    None for a normal policy, which has one deviation for all states.
     """
 
-    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], sizes: list[int] | None) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.encoder = Encoder(space)
-        self.policy = MLP(self.encoder.size, hidden, actions, torch.tanh).orthogonal(last=0.01)
-        self.value = MLP(self.encoder.size, hidden, 1, torch.tanh).orthogonal(last=1.0)
-        self.log_std = nn.Parameter(torch.zeros(actions)) if sizes is None else None
-
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations [B, ...] -> (logits or means of a normal policy [B, A], values [B])."""
-        features = self.encoder(obs)
-        return self.policy(features), self.value(features).squeeze(-1)
+    sizes: list[int] | None
+    log_std: nn.Parameter | None
 
     def sample(self, out_BA: Tensor, mask_BA: Tensor | None, noise: torch.Generator) -> Tensor:
         """Samples actions from the policy with logits or means `out`: [B], [B, components], or [B, A] if normal."""
@@ -63,6 +53,56 @@ class ActorCritic(nn.Module):
         for more_logp_B, more_entropy_B in each[1:]:
             logp_B, entropy_B = logp_B + more_logp_B, entropy_B + more_entropy_B
         return logp_B, entropy_B
+
+
+class ActorCritic(ActionDistribution):
+    """A policy network and a value network on one encoder.
+
+    sizes: those of `ActionDistribution`. actions: their sum, or the number of components of a continuous action.
+    """
+
+    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], sizes: list[int] | None) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.encoder = Encoder(space)
+        self.policy = MLP(self.encoder.size, hidden, actions, torch.tanh).orthogonal(last=0.01)
+        self.value = MLP(self.encoder.size, hidden, 1, torch.tanh).orthogonal(last=1.0)
+        self.log_std = nn.Parameter(torch.zeros(actions)) if sizes is None else None
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations [B, ...] -> (logits or means of a normal policy [B, A], values [B])."""
+        features = self.encoder(obs)
+        return self.policy(features), self.value(features).squeeze(-1)
+
+
+class Policy(ActionDistribution):
+    """A policy network without a value network; arguments as in `ActorCritic`."""
+
+    def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], sizes: list[int] | None) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.encoder = Encoder(space)
+        self.policy = MLP(self.encoder.size, hidden, actions, torch.tanh).orthogonal(last=0.01)
+        self.log_std = nn.Parameter(torch.zeros(actions)) if sizes is None else None
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Observations [B, ...] -> logits or means of a normal policy [B, A]."""
+        out_BA: Tensor = self.policy(self.encoder(obs))
+        return out_BA
+
+
+class Value(nn.Module):
+    """A value network with an encoder of its own."""
+
+    def __init__(self, space: gym.Space[object], hidden: list[int]) -> None:
+        super().__init__()
+        self.encoder = Encoder(space)
+        self.net = MLP(self.encoder.size, hidden, 1, torch.tanh).orthogonal(last=1.0)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Observations [B, ...] -> values [B]."""
+        value_B1: Tensor = self.net(self.encoder(obs))
+        return value_B1.squeeze(-1)
 
 
 def _log_prob(logits_BC: Tensor, action_B: Tensor) -> tuple[Tensor, Tensor]:

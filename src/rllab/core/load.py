@@ -1,10 +1,11 @@
 """Loads the models of runs: `rllab.load("runs/x").act(obs)`, and model names on the command line."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rllab.core.algorithm import Algorithm, Context, Line
-from rllab.core.checkpoint import load_parts
+from rllab.core.checkpoint import Checkpoints, load_parts
 from rllab.core.engine import Engine
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import Recipe, recipe_names
@@ -82,6 +83,26 @@ def run_folder(name: str, runs: str | Path = "runs") -> RunFolder:
         stage_folder(stage_name, Path(runs), train)
         return stage(stage_name)[1]
     return find_run(stage_name, Path(runs))
+
+
+def checkpoints(words: Sequence[str], runs: Path) -> list[str]:
+    """Returns the names of models, with each `RUN@*` replaced by the run's checkpoints, `RUN@STEP`.
+
+    Raises:
+        Mistake: there is no such run, or it has no checkpoint.
+    """
+    names = list[str]()
+    for word in words:
+        match = re.fullmatch(r"(.+)@\*", word)
+        if match is None:
+            names.append(word)
+            continue
+        folder = run_folder(match[1], runs)
+        steps = Checkpoints(folder.path / "checkpoints").steps()
+        if not steps:
+            raise Mistake(f"{folder.path} has no checkpoint yet; rllab train resumes the run")
+        names += [f"{match[1]}@{step}" for step in steps]
+    return list(dict.fromkeys(names))
 
 
 def preflight(recipe: Recipe, runs: str | Path = "runs", ranks: int = 1) -> dict[str, Line]:

@@ -5,7 +5,6 @@ their batch is complete.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,10 +14,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from rllab.core.checkpoint import Checkpoints
 from rllab.core.errors import Mistake
 from rllab.core.files import write_atomic
-from rllab.core.load import model_folder, run_folder
+from rllab.core.load import model_folder
 from rllab.core.stop import Stop
 from rllab.evals.asking import ask
 from rllab.evals.by_size import equal_tokens, of_one_task
@@ -125,26 +123,6 @@ def each_model(
     if plan.out and not faults:  # in the order of the items; what a fault cut short stays as it was written
         rows = (row for outcome in outcomes for row in outcome.transcripts())
         write_atomic(plan.out, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def checkpoints(words: Sequence[str], runs: Path) -> list[str]:
-    """Returns the names of models, with each `RUN@*` replaced by the run's checkpoints, `RUN@STEP`.
-
-    Raises:
-        Mistake: there is no such run, or it has no checkpoint.
-    """
-    names = list[str]()
-    for word in words:
-        match = re.fullmatch(r"(.+)@\*", word)
-        if match is None:
-            names.append(word)
-            continue
-        folder = run_folder(match[1], runs)
-        steps = Checkpoints(folder.path / "checkpoints").steps()
-        if not steps:
-            raise Mistake(f"{folder.path} has no checkpoint yet; rllab train resumes the run")
-        names += [f"{match[1]}@{step}" for step in steps]
-    return list(dict.fromkeys(names))
 
 
 def open_evaluated(name: str, runs: Path) -> tuple[LanguageModel, str]:

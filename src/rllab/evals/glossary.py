@@ -10,7 +10,7 @@ import yaml
 
 EXTENDED = {
     "DQN": ("Control",), "PPO": ("Control",), "SAC": ("Control",), "PrefPPO": ("PPO", "Control"),
-    "RecurrentPPO": ("PPO", "Control"),
+    "A2C": ("Control",), "RecurrentPPO": ("PPO", "Control"), "Reinforce": ("Control",), "TD3": ("Control",),
     "Tabular": ("Control",),
     "AlphaZero": (), "Adversary": ("AlphaZero",), "Imitation": ("AlphaZero",),
     "SFT": ("TextAlgorithm",), "DPO": ("TextAlgorithm",), "RewardModel": ("TextAlgorithm",),

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from rllab.core.errors import Mistake
-from rllab.core.load import run_folder
+from rllab.core.load import checkpoints, run_folder
 from rllab.core.run import parse_run
 from rllab.evals.best_of import best_of_curves
-from rllab.evals.evaluation import Plan, checkpoints, evaluate
+from rllab.evals.evaluation import Plan, evaluate
 from rllab.evals.items import Items, open_items
 from rllab.evals.outcome import Outcome
 from rllab.evals.ranking import Ranker

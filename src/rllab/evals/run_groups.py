@@ -127,9 +127,28 @@ def by_seed(runs: Sequence[RunFolder]) -> list[Group]:
     return merged([Group(run.path.name, (run,)) for run in runs], 1)[0]
 
 
-def names_of(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """The names of the runs of each group, by its label."""
-    return {group.label: [run.path.name for run in group.runs] for group in groups}
+def names_of(groups: Sequence[Group], by: str = "") -> dict[str, list[str]]:
+    """The names of the runs of each group, by its label.
+
+    by: a setting whose value is the label. A group whose value an earlier one has keeps its own label beside it.
+
+    Raises:
+        Mistake: a run's recipe does not have the setting; the message names those that differ.
+    """
+    named: dict[str, list[str]] = {}
+    for group in groups:
+        label = _setting(groups, group, by) if by else group.label
+        named[f"{label} ({group.label})" if label in named else label] = [run.path.name for run in group.runs]
+    return named
+
+
+def _setting(groups: Sequence[Group], group: Group, name: str) -> str:
+    plain = group.runs[0].plain()
+    if name not in plain:
+        every = [each.runs[0].plain() for each in groups]
+        differ = [k for k in plain if len({str(each.get(k)) for each in every}) > 1]
+        raise Mistake(f"--by {name}: {group.runs[0].path} has no such setting; what differs: {', '.join(differ)}")
+    return str(plain[name])
 
 
 def merged(groups: list[Group], least: int) -> tuple[list[Group], list[str]]:
