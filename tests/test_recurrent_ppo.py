@@ -88,6 +88,21 @@ def test_a_greedy_policy_remembers_its_episode_alone() -> None:
     assert torch.equal(acting, algorithm.acting_memory)  # evaluation leaves training alone
 
 
+def test_act_remembers_until_the_policy_is_reset() -> None:
+    algorithm, memories = learner(), []
+    for weight in algorithm.net.parameters():
+        torch.nn.init.normal_(weight)
+    first, last = np.random.default_rng(0).random((2, 4), np.float32)
+    for before in ([first], [first], []):
+        if memories:  # the first episode begins with `act` alone
+            algorithm.reset_policy(np.ones(1, bool))
+        for obs in (*before, last):
+            algorithm.act(obs)
+        memories.append(algorithm._greedy_memory)
+    assert torch.equal(memories[0], memories[1]) and memories[0].shape == (1, 10)
+    assert (memories[1] - memories[2]).abs().max() > 0.01
+
+
 def test_minibatches_of_sequences_need_as_many_environments() -> None:
     with pytest.raises(FieldMistake, match="is 8, and a rollout has 4 sequences, one for each of num_envs"):
         learner("num_minibatches=8")

@@ -98,6 +98,8 @@ class RecurrentPPO(PPO):
         self._greedy_memory = old.masked_fill(self.tensor(which)[:, None], 0.0)
 
     def greedy(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        if len(self._greedy_memory) != len(obs):  # `act` before `reset_policy`
+            self.reset_policy(np.ones(len(obs), bool))
         action, self._greedy_memory = self.greedy_from(obs, mask, self._greedy_memory)
         return action
 
