@@ -29,7 +29,7 @@ class Recall(BatchedEnv):
         super().__init__(num_envs, space, Discrete(cues), max_episode_steps, autoreset_mode)
 
     def draw(self, rng: np.random.Generator) -> Floats:
-        """A start state: the cue, and 0 steps."""
+        """A start state [2]: the cue, and 0 steps."""
         return np.array([rng.integers(self.cues), 0.0])
 
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:

@@ -62,12 +62,14 @@ class RecurrentPPO(PPO):
         return self.net
 
     def look(self, obs: Tensor) -> tuple[Tensor, Tensor, Batch]:
+        """(outputs [N, A], values [N], what is kept of the step [N, ...]) at observations [N, ...]; moves the memory on."""
         begins = self.tensor(self.envs.lengths == 0)
         before = self.acting_memory.masked_fill(begins[:, None], 0.0)
         out_NA, value_N, self.acting_memory = self.recurrent.step(obs, before)
         return out_NA, value_N, {"begins": begins, "memory": before, "after": self.acting_memory}
 
     def next_values(self, played: Batch) -> Tensor:
+        """Values [T x N] of the observations after the steps of a rollout [T, N, ...], with the memory from then."""
         return self.recurrent.step(played["next_obs"].flatten(0, 1), played["after"].flatten(0, 1))[1]
 
     def with_advantages(self, played: Batch) -> Batch:
@@ -93,6 +95,7 @@ class RecurrentPPO(PPO):
         return 2 * self.units
 
     def reset_policy(self, which: np.ndarray) -> None:
+        """Empties the memory of the episodes that begin, where `which` [N] is true."""
         new = which.all() or len(self._greedy_memory) != len(which)
         old = torch.zeros(len(which), self.memory_size, device=self.ctx.device) if new else self._greedy_memory
         self._greedy_memory = old.masked_fill(self.tensor(which)[:, None], 0.0)
@@ -104,6 +107,7 @@ class RecurrentPPO(PPO):
         return action
 
     def greedy_from(self, obs: Tensor, mask: Tensor | None, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(best actions [N, ...], memory afterwards [N, M]) at observations [N, ...] with a memory [N, M]."""
         out_NA, _, after = self.recurrent.step(obs, memory)
         return self.best(out_NA, mask), after
 
