@@ -62,7 +62,7 @@ class RecurrentPPO(PPO):
         return self.net
 
     def look(self, obs: Tensor) -> tuple[Tensor, Tensor, Batch]:
-        """(outputs [N, A], values [N], what is kept of the step [N, ...]) at observations [N, ...]; the memory moves on."""
+        """(outputs [N, A], values [N], what a rollout keeps [N, ...]) at observations [N, ...]; the memory moves on."""
         begins = self.tensor(self.envs.lengths == 0)
         before = self.acting_memory.masked_fill(begins[:, None], 0.0)
         out_NA, value_N, self.acting_memory = self.recurrent.step(obs, before)
