@@ -8,28 +8,33 @@ Axes: N environments, K frames of an observation, P pixels of a frame.
 
 from typing import Any
 
+import numba
 import numpy as np
-from numba import carray, njit, types
+from numba import njit, types
 from numba.extending import intrinsic
 
 _32_BITS = np.int64(0xFFFFFFFF)
+_carray: Any = numba.carray  # type: ignore[attr-defined]  # it is documented, and not in numba's list of names
 
 
-@intrinsic
-def _pointer(typing_context: Any, address: Any) -> Any:
-    """The memory at an address."""
+def _memory_at(typing_context: Any, address: Any) -> Any:
+    """The pointer to the memory at an address, for the compiler."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.uint8)(types.int64), generate
+    pointer: Any = types.CPointer(types.uint8)  # type: ignore[no-untyped-call]
+    return pointer(types.int64), generate
+
+
+_pointer: Any = intrinsic(_memory_at)
 
 
 @njit(cache=True, nogil=True)
-def pixels_of(frame: int, table: np.ndarray, base: int, chunk: int, size: int) -> np.ndarray:
+def pixels_of(frame: Any, table: np.ndarray, base: int, chunk: int, size: int) -> Any:
     """The memory [P] of a frame; size: P."""
     place = (frame - base) & _32_BITS
-    return carray(_pointer(table[place // chunk] + (place % chunk) * size), (size,))
+    return _carray(_pointer(table[place // chunk] + (place % chunk) * size), (size,))
 
 
 @njit(cache=True, nogil=True)
@@ -45,7 +50,7 @@ def differ(one: np.ndarray, other: np.ndarray) -> bool:
     bits = np.uint8(0)
     for i in range(len(one)):
         bits |= one[i] ^ other[i]
-    return bits != 0
+    return bool(bits != 0)
 
 
 @njit(cache=True, nogil=True)
@@ -87,7 +92,7 @@ def store(
 
 
 @njit(cache=True, nogil=True)
-def _append(frame: np.ndarray, table: np.ndarray, base: int, place: np.ndarray) -> int:
+def _append(frame: np.ndarray, table: np.ndarray, base: int, place: np.ndarray) -> Any:
     """Adds a frame [P] and returns its number."""
     number = place[0] & _32_BITS
     pixels_of(number, table, base, place[1], len(frame))[:] = frame
