@@ -31,7 +31,7 @@ OWN = (
     "c_puct", "fpu",
 )  # fmt: skip
 WORLD = ("env", "env_kwargs", "wrappers", "game")  # a run of another world is refused
-LIMITS = ("eval_max_steps", "eval_views", "eval_env_kwargs", "eval_wrappers")  # the assignment's too
+LIMITS = ("eval_max_steps", "eval_views", "eval_env_kwargs", "eval_wrappers", "eval_epsilon")  # the assignment's too
 SMALL = {"num_envs": 1, "buffer_size": 1, "num_games": 1}  # these are used in training alone, and take memory
 MOST_BYTES = 100_000  # of a recipe
 
