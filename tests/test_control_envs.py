@@ -89,7 +89,7 @@ def test_acrobot_terminates_where_gymnasiums_does() -> None:
     assert 0 < x[2].sum() < 64
 
 
-@pytest.mark.parametrize("name", [*IDS, "Racing-v0"])
+@pytest.mark.parametrize("name", [*IDS, "Racing-v0", "Overtaking-v0"])
 def test_state_is_exact(name: str) -> None:
     env = gym.make_vec(f"rllab/{name}", 6)
     env.action_space.seed(0)

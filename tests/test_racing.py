@@ -1,5 +1,6 @@
 """The racing car: known answers of track, car, lines and lap times, its references, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from conftest import run
 from rllab_envs.control.racing import car
 from rllab_envs.control.racing.env import One, Racing
 from rllab_envs.control.racing.line import bends, speeds
+from rllab_envs.control.racing.overtake import Overtaking, slipstream
 from rllab_envs.control.racing.track import HOME, make_track
+from typer.testing import CliRunner
 
 from rllab.algos.sac import SAC
+from rllab.cli import app
 from rllab.core.algorithm import Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
-from rllab.evals.racing import race, racer, searched_line
+from rllab.evals import racing
+from rllab.evals.racing import racer, searched_line
 
 RADIUS = 60.0
 ANGLES = np.arange(24) * 2 * np.pi / 24
@@ -171,8 +176,6 @@ def test_one_car_is_that_of_the_array_program() -> None:
 
 def test_a_run_races_beside_its_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a coarse grid and a short search, which the test of the circle replaces."""
-    from rllab.evals import racing
-
     monkeypatch.setattr(racing, "_GRID", ((0.8,), (5.0,), (0.4, 0.5)))
     monkeypatch.setattr(racing, "_SEARCH", racing.CEM(candidates=64, elites=8, iterations=10))
     trained = run(load_recipe("racing", smoke=True), tmp_path / "racing")
@@ -181,16 +184,13 @@ def test_a_run_races_beside_its_references(tmp_path: Path, monkeypatch: pytest.M
     assert trained.folder.status()["headline"]["name"] == "eval/lap"
     met = {e["metric"]: e["met"] for e in trained.folder.status()["expect"]}
     assert met["eval/lap"] == (4.0 <= 60.0) and not met["eval/valid"]
-    result = race(["racing"], None, 3, tmp_path)
-    bound, centre, line, agent = result.rows()
+    figure = tmp_path / "race.svg"
+    words = ["race", "racing", "--cars", "3", "--runs", str(tmp_path), "--figure", str(figure), "--json"]
+    bound, centre, line, agent = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
     assert bound["lap"] < line["lap"] < centre["lap"] < 70 and bound["valid"] is None
     assert centre["valid"] == line["valid"] == 1 and centre["crashes"] == 0
     assert agent["driver"] == "racing" and agent["lap"] is None and agent["valid"] == 0
-    from rllab.evals.racing_figure import draw, training
-
-    draw(result, training(["racing"], tmp_path), tmp_path / "race.svg")
-    text = (tmp_path / "race.svg").read_text()
-    assert text.count("<svg") == 1 and len(text) < 400_000
+    assert figure.read_text().count("<svg") == 1 and figure.stat().st_size < 400_000
 
 
 def test_a_run_of_another_environment_does_not_race(tmp_path: Path) -> None:
@@ -207,6 +207,48 @@ def test_what_evaluations_have_instead_is_checked_before_training() -> None:
         assert mistake.value.field == "eval_env_kwargs"
 
 
+def overtaking(number: int = 1, **settings: Any) -> Overtaking:
+    """Races that have begun."""
+    env = Overtaking(number, **({"track": [[4 * x, 4 * y] for x, y in CIRCLE]} | settings), autoreset_mode="Disabled")
+    env.reset(seed=0)
+    return env
+
+
+def test_a_race_counts_who_is_passed_and_ends_at_a_touch() -> None:
+    env = overtaking(3)
+    assert env.behind(env.cars).tolist() == [0, 0, 0] and env.observe().shape == (3, env.observed)
+    np.testing.assert_allclose(np.diff(env.cars[:, car.ALONG], axis=0), 14.0)
+    state = env.cars.copy()
+    state[0, car.OFFSET] = [3.0, 3.0, 0.0]
+    state[0, car.ALONG] += [2 * 14.0 + 4.0, 2 * 14.0 + 4.0, -9.4]  # in front of one car, about to pass the second
+    state[0, car.ALONG, 2] = state[1, car.ALONG, 2] - 4.6
+    state[0, car.VX] = [20.0, 8.0, 20.0]
+    env.state = state.reshape(-1, 3)
+    before = env.behind(env.cars)
+    _, reward, over, *_ = env.step(np.zeros((3, 2)))
+    metres = env.cars[0, car.ALONG] - state[0, car.ALONG]
+    assert before.tolist() == [1, 1, 0] and env.behind(env.cars).tolist() == [2, 1, 0]
+    assert over.tolist() == [False, False, True]
+    np.testing.assert_allclose(reward, 0.5 * metres + [5.0, 0.0, -10.0])
+    assert env.report()["passed"].tolist() == [2, 1, 0] and env.report()["crashed"].tolist() == [0, 0, 1]
+    assert env.summary(env.report()) == {"passed": 1.0, "crashes": pytest.approx(1 / 3)}
+
+
+def test_the_others_drive_and_the_slipstream_pulls() -> None:
+    env = overtaking(2)
+    start = env.cars.copy()
+    for _ in range(100):
+        env.step(np.tile([0.0, -1.0], (2, 1)))
+    assert (env.cars[1:, car.ALONG] - start[1:, car.ALONG] > 80).all() and not env.cars[1:, car.CRASHED].any()
+    assert (np.abs(env.cars[1:, car.OFFSET]) < 1.0).all() and (np.diff(env.cars[1:, car.ALONG], axis=0) > 4.5).all()
+    along = np.array([[0.0, 0.0, 0.0], [10.0, 10.0, 30.0], [200.0, 200.0, 200.0], [300.0, 300.0, 300.0]])
+    offset = np.zeros((4, 3))
+    offset[1, 1] = 2.0
+    tow = slipstream(along, offset, 1000.0)
+    assert tow[0].tolist() == [pytest.approx(0.5 * (1 - 10 / 25)), 0.0, 0.0] and not tow[1:].any()
+    assert slipstream(along[:2, :1] * [[1], [99.5]], offset[:2, :1], 1000.0)[1, 0] == pytest.approx(0.5 * (1 - 5 / 25))
+
+
 def test_the_board_draws_road_and_car() -> None:
     env = cars()
     env.state[car.OFFSET] = 6.0
@@ -218,3 +260,5 @@ def test_the_board_draws_road_and_car() -> None:
     along = heading - float(env.state[car.HEADING, 0])
     assert np.cos(along - np.pi / 2 - np.arctan2(y, x)) == pytest.approx(1.0, abs=1e-4)
     assert speed == env.state[car.VX, 0]
+    _, more = overtaking().scene()
+    assert len(more) == len(state) + 3 * 3

@@ -24,17 +24,13 @@ for _id, (_ours, _single, _limit, _solved) in _ENVS.items():
             reward_threshold=_solved,
         )
 
-_RACING = "rllab_envs.control.racing"
-if "rllab/Racing-v0" not in registry:
-    register("rllab/Racing-v0", entry_point=f"{_RACING}.env:One", vector_entry_point=f"{_RACING}.env:Racing")
+_OTHERS = {  # id: (class of one environment, class of many side by side)
+    "rllab/Racing-v0": ("racing.env:One", "racing.env:Racing"),
+    "rllab/Overtaking-v0": ("racing.overtake:OneRace", "racing.overtake:Overtaking"),
+    "rllab/Recall-v0": ("recall:OneRecall", "recall:Recall"),
+    "rllab/Atari-v0": ("atari:AtariGame", "atari:Atari"),
+}
 
-if "rllab/Recall-v0" not in registry:
-    _RECALL = "rllab_envs.control.recall"
-    register("rllab/Recall-v0", entry_point=f"{_RECALL}:OneRecall", vector_entry_point=f"{_RECALL}:Recall")
-
-if "rllab/Atari-v0" not in registry:
-    register(
-        "rllab/Atari-v0",
-        entry_point="rllab_envs.control.atari:AtariGame",
-        vector_entry_point="rllab_envs.control.atari:Atari",
-    )
+for _id, (_single, _ours) in _OTHERS.items():
+    if _id not in registry:
+        register(_id, entry_point=f"rllab_envs.control.{_single}", vector_entry_point=f"rllab_envs.control.{_ours}")

@@ -31,6 +31,7 @@ KINDS = {  # the class of an environment: how it is drawn
     f"{_LAB}mountaincar.MountainCar": "mountaincar",
     f"{_LAB}pendulum.Pendulum": "pendulum",
     f"{_LAB}racing.env.Racing": "racing",
+    f"{_LAB}racing.overtake.Overtaking": "racing",
 }
 _FPS = {"cartpole": 50, "acrobot": 15, "mountaincar": 30, "pendulum": 30, "racing": 10}  # of Gymnasium's classes
 _USUAL_FPS = 30.0

@@ -58,6 +58,7 @@ class Racing(BatchedEnv):
     """
 
     headline = "lap"
+    observed = SEEN
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Racing(BatchedEnv):
         if not 1.0 <= seconds <= 3600.0:
             raise FieldMistake("env_kwargs", f"seconds: an episode of {seconds} s; from 1 to 3600 are possible")
         self.track, self.seconds, self.off_course_penalty = make_track(track), seconds, off_course_penalty
-        seen = Box(-np.inf, np.inf, (SEEN,), np.float32)
+        seen = Box(-np.inf, np.inf, (self.observed,), np.float32)
         super().__init__(num_envs, seen, Box(-1.0, 1.0, (2,), np.float32), round(seconds / SECONDS), autoreset_mode)
 
     def draw(self, rng: np.random.Generator) -> Floats:

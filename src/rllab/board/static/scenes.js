@@ -134,7 +134,7 @@ const SCENES = {
     size: [600, 440],
     text: ([, , , speed, off, lap, seconds]) =>
       `${speed.toFixed(1)} m/s${off ? ", off the road" : ""}, ${lap ? `lap ${lap}: ${seconds.toFixed(1)} s` : "before the start line"}`,
-    draw(context, { left, right }, [x, y, heading, speed, off], action, colours, past) {
+    draw(context, { left, right }, [x, y, heading, speed, off, , , ...others], action, colours, past) {
       const edges = [...left, ...right], xs = edges.map((p) => p[0]), ys = edges.map((p) => p[1]);
       const [low, high, bottom, top] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
       const scale = Math.min(580 / (high - low), 420 / (top - bottom));
@@ -145,7 +145,9 @@ const SCENES = {
       line(context, [left[0], right[0]], colours.ink, 2 / scale);
       const lap = past.map((shot) => shot.state).filter((state) => state[5] >= past[past.length - 1].state[5] - 1);
       for (let i = 1; i < lap.length; i++) line(context, [lap[i - 1], lap[i]].map(([a, b]) => [a, b]), speedColour(lap[i][3]), 2.5 / scale);
-      placed(context, x, y, heading, () => polygon(context, [[5, 0], [-4, 3], [-4, -3]], off ? colours.c1 : colours.ink));
+      const car = (at, to, angle, colour) => placed(context, at, to, angle, () => polygon(context, [[5, 0], [-4, 3], [-4, -3]], colour));
+      for (let k = 0; k < others.length; k += 3) car(others[k], others[k + 1], others[k + 2], colours.muted);
+      car(x, y, heading, off ? colours.c1 : colours.ink);
       for (let k = 0; k <= 6; k++) box(context, low + k * 12, bottom, 12, 4, speedColour(5 + 5 * k));
     },
   },

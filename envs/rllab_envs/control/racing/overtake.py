@@ -1,0 +1,145 @@
+"""A race of four cars: the one that learns starts last, and the others are driven by a rule.
+
+The others follow the centre line at a share of the friction. They do not make way and are not pushed: who touches one
+has crashed. Behind a car there is a slipstream. Axes: N races, G cars of a race, of which number 0 learns.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numba import njit
+
+from rllab_envs.control.batched import Floats
+from rllab_envs.control.racing.car import ALONG, COMPONENTS, CRASHED, HEADING, LINE, OFFSET, VX, drive
+from rllab_envs.control.racing.drivers import Pursuit
+from rllab_envs.control.racing.env import SEEN, One, Racing, seen
+from rllab_envs.control.racing.track import Points
+
+CARS = 4
+GAP = 14.0  # m between two cars at the start
+LENGTH, WIDTH = 4.5, 1.9  # m: cars that are nearer than both touch
+TOW, TOW_LENGTH, TOW_WIDTH = 0.5, 25.0, 1.5  # share of the drag that is removed right behind a car; m behind, m beside
+FRICTION, NEAR, FAR = 0.6, 5.0, 0.4  # of the driver of the others: see `Pursuit`
+RIVAL = 3  # numbers that are seen of each of the others
+PASSED, TOUCHED = 5.0, 10.0  # reward for a car that is passed, and penalty for one that is touched
+
+
+class Overtaking(Racing):
+    """Actions and rewards of `Racing`, with 5 for each car that is passed (-5 where it comes back) and -10 for touching
+    one, which ends the episode.
+
+    Observation: that of `Racing`, and of each other car how far it is ahead, its offset, and how much faster it is.
+    """
+
+    headline = "passed"
+    observed = SEEN + RIVAL * (CARS - 1)
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        track: str | Points = "home",
+        seconds: float = 40.0,
+        off_course_penalty: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        super().__init__(num_envs, track, seconds, off_course_penalty, autoreset_mode)
+        settings = np.tile([FRICTION, NEAR, FAR], (num_envs * (CARS - 1), 1))
+        self._others = Pursuit(self.track, np.zeros(4), *settings.T)
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """A start state [G * COMPONENTS]: cars one behind another, anywhere on the track, at 8 m/s."""
+        cars = np.zeros((CARS, COMPONENTS))
+        cars[:, ALONG] = rng.uniform(0.0, self.track.length) + GAP * np.arange(CARS)
+        cars[0, OFFSET] = rng.uniform(-2.0, 2.0)
+        cars[:, VX], cars[:, LINE] = 8.0, np.floor(cars[:, ALONG] / self.track.length) + 1
+        return cars.ravel()
+
+    @property
+    def cars(self) -> Floats:
+        """The states of all cars [G, COMPONENTS, N]."""
+        return self.state.reshape(CARS, COMPONENTS, self.num_envs)
+
+    def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
+        """One step by actions [N, 2]; returns rewards [N] and where a car has crashed or touched another [N]."""
+        before = self.cars
+        flat = before.transpose(1, 0, 2).reshape(COMPONENTS, -1).copy()
+        controls = np.concatenate([action, self._others(flat[:, self.num_envs :])])
+        steer, pedal = np.ascontiguousarray(controls.T, np.float64)
+        tow = slipstream(before[:, ALONG], before[:, OFFSET], self.track.length)
+        drive(flat, steer, pedal, tow.ravel(), self.track.curvature, self.track.length)
+        after = np.ascontiguousarray(flat.reshape(COMPONENTS, CARS, -1).transpose(1, 0, 2))
+        touched = self.touching(after)
+        passed = self.behind(after) - self.behind(before)
+        reward = self.reward(after[0], after[0, ALONG] - before[0, ALONG]) + PASSED * passed - TOUCHED * touched
+        after[0, CRASHED] = np.maximum(after[0, CRASHED], touched)
+        self.state = after.reshape(-1, self.num_envs)
+        return reward, after[0, CRASHED] == 1
+
+    def touching(self, cars: Floats) -> np.ndarray:
+        """Whether the car that learns touches another [N], for cars [G, COMPONENTS, N]."""
+        ahead = around(cars[1:, ALONG] - cars[0, ALONG], self.track.length)
+        beside = cars[1:, OFFSET] - cars[0, OFFSET]
+        touched: np.ndarray = ((np.abs(ahead) < LENGTH) & (np.abs(beside) < WIDTH)).any(0)
+        return touched
+
+    def behind(self, cars: Floats) -> np.ndarray:
+        """How many cars are behind the one that learns [N], by the length of a car, for cars [G, COMPONENTS, N].
+
+        Distances go on over the laps, so a car that is lapped stays passed.
+        """
+        count: np.ndarray = (cars[0, ALONG] - cars[1:, ALONG] > LENGTH).sum(0)
+        return count
+
+    def observe(self) -> np.ndarray:
+        obs = np.empty((self.num_envs, self.observed), np.float32)
+        cars = self.cars
+        seen(cars[0], self.track.curvature, self.track.length, obs)
+        ahead = around(cars[1:, ALONG] - cars[0, ALONG], self.track.length)
+        rivals = (np.clip(ahead / 20, -3, 3), cars[1:, OFFSET] / 5, (cars[1:, VX] - cars[0, VX]) / 10)
+        obs[:, SEEN:] = np.stack(rivals, 1).transpose(2, 0, 1).reshape(self.num_envs, -1)
+        return obs
+
+    def report(self) -> dict[str, np.ndarray]:
+        """Numbers of each race [N]: cars passed, 0 in one that ended in a crash, and whether it did."""
+        crashed = self.state[CRASHED].copy()
+        return {"passed": self.behind(self.cars) * (1.0 - crashed), "crashed": crashed}
+
+    def summary(self, reports: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Metrics of races, from their reports [E]: cars passed in a race, of 3; the share that ends in a crash."""
+        return {"passed": float(reports["passed"].mean()), "crashes": float(reports["crashed"].mean())}
+
+    def scene(self) -> tuple[dict[str, Any], list[float]]:
+        """That of `Racing`; the numbers go on with x, y in metres and the heading in radians of each other car."""
+        world, own = super().scene()
+        cars = self.cars[1:, :, 0]
+        x, y = self.track.place(cars[:, ALONG], cars[:, OFFSET])
+        others = np.stack([x, y, self.track.direction(cars[:, ALONG]) + cars[:, HEADING]], 1)
+        return world, own + [float(v) for v in others.ravel()]
+
+
+class OneRace(One):
+    """One race, as Gymnasium's `make` returns it; the arguments are those of `Overtaking`."""
+
+    kind = Overtaking
+
+
+def around(metres: Floats, length: float) -> Floats:
+    """Differences of places, of any shape, along the shorter way around a track of that length."""
+    short: Floats = (metres + length / 2) % length - length / 2
+    return short
+
+
+@njit(cache=True, nogil=True)
+def slipstream(along: np.ndarray, offset: np.ndarray, length: float) -> np.ndarray:
+    """The share of the drag that each car is spared [G, N], by distances [G, N] and offsets [G, N]."""
+    cars, races = along.shape
+    tow = np.zeros((cars, races))
+    for n in range(races):
+        for i in range(cars):
+            for j in range(cars):
+                ahead = (along[j, n] - along[i, n]) % length
+                if i != j and ahead < TOW_LENGTH and abs(offset[j, n] - offset[i, n]) < TOW_WIDTH:
+                    tow[i, n] = max(tow[i, n], TOW * (1.0 - ahead / TOW_LENGTH))
+    return tow
