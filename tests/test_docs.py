@@ -32,7 +32,7 @@ OTHERS = ("python llama.cpp/", "hf upload")  # programs that are not the lab's; 
 # which pages name and do not train
 RUNS = ("earth-lora-1", "grpo-1", "tictactoe-1", "connect-four-1", "verifier-1", "prover-1")
 ELSEWHERE = ("./lab demo", "./lab test", "./lab shell", "./lab python docs/generate.py")  # other tests run these
-ELSEWHERE += ("./lab grade docs/assignment/", "./lab board")
+ELSEWHERE += ("./lab grade docs/assignment/", "./lab board", "./lab race ")
 ELSEWHERE += (
     "sbatch ",
     "qsub ",
@@ -63,6 +63,7 @@ SMALL |= {
 SMALL |= {r"python tests/weights.py.*": f"python {ROOT}/tests/weights.py cartpole"}
 SMALL |= {" sweep ": " sweep --smoke ", r"--trials \d+": "--trials 2"}
 SMALL |= {" variance ": " variance --episodes 8 "}
+SMALL |= {"total_steps=250": "total_steps=4"}
 SMALL |= {" refine ": " refine --problems 4 --samples 2 "}
 GSM8K = '{"id": "%d", "question": "1 + 1?", "target": "2", "kind": "number", "completion": "It is %d. #### %d"}\n'
 

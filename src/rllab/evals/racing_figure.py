@@ -63,8 +63,8 @@ def _map(axes: "Axes", race: Race, each: Driven, scale: tuple[float, float]) -> 
         line.set_clim(*scale)
         axes.add_collection(line)
         axes.figure.colorbar(line, ax=axes, label="speed (m/s)", orientation="horizontal", shrink=0.8, pad=0.01)
-    lap = f"{each.lap:.2f} s" if each.valid else "no valid lap"
-    axes.set_title(f"{each.driver}: {lap}, {each.valid:.0%} of laps valid", fontsize="medium")
+    lap = f"{each.lap:.2f} s, {each.valid:.0%} of laps valid" if each.valid else "no valid lap"
+    axes.set_title(f"{each.driver}: {lap}", fontsize="medium")
     axes.set_aspect("equal")
     axes.axis("off")
     axes.legend(loc="lower left", bbox_to_anchor=(0.3, 0.1), frameon=False, fontsize="small")
@@ -78,10 +78,11 @@ def _times(axes: "Axes", race: Race, curves: Sequence[tuple[str, np.ndarray, np.
         axes.axhline(time, color=shade, linestyle=dashes, linewidth=1, label=f"{name}: {time:.2f} s")
     for (name, steps, laps, valid), colour in zip(curves, itertools.cycle(COLOURS), strict=False):
         shown = np.minimum(laps, limit)
-        axes.plot(steps, shown, color=colour, linewidth=1.2, label=name)
+        thousands = steps / 1000
+        axes.plot(thousands, shown, color=colour, linewidth=1.2, label=name)
         for fill, some in ((colour, valid), ("white", ~valid)):
-            axes.plot(steps[some], shown[some], "o", color=colour, markerfacecolor=fill, markersize=4)
+            axes.plot(thousands[some], shown[some], "o", color=colour, markerfacecolor=fill, markersize=4)
     axes.set_ylim(race.bound - 1, limit + 1)
-    axes.set_xlabel("environment steps (hollow: not all laps valid)")
+    axes.set_xlabel("thousands of environment steps (hollow: not all laps valid)")
     axes.set_ylabel(f"flying lap (s), {limit:.0f} and more at the top")
     axes.legend(fontsize="x-small")
