@@ -214,7 +214,7 @@ def overtaking(number: int = 1, **settings: Any) -> Overtaking:
     return env
 
 
-def test_a_race_counts_who_is_passed_and_ends_at_a_touch() -> None:
+def test_a_race_counts_who_is_passed_without_a_touch() -> None:
     env = overtaking(3)
     assert env.behind(env.cars).tolist() == [0, 0, 0] and env.observe().shape == (3, env.observed)
     np.testing.assert_allclose(np.diff(env.cars[:, car.ALONG], axis=0), 14.0)
@@ -223,15 +223,19 @@ def test_a_race_counts_who_is_passed_and_ends_at_a_touch() -> None:
     state[0, car.ALONG] += [2 * 14.0 + 4.0, 2 * 14.0 + 4.0, -9.4]  # in front of one car, about to pass the second
     state[0, car.ALONG, 2] = state[1, car.ALONG, 2] - 4.6
     state[0, car.VX] = [20.0, 8.0, 20.0]
-    env.state = state.reshape(-1, 3)
+    env.state = np.concatenate([state.reshape(-1, 3), np.zeros((1, 3))])
     before = env.behind(env.cars)
     _, reward, over, *_ = env.step(np.zeros((3, 2)))
     metres = env.cars[0, car.ALONG] - state[0, car.ALONG]
     assert before.tolist() == [1, 1, 0] and env.behind(env.cars).tolist() == [2, 1, 0]
-    assert over.tolist() == [False, False, True]
-    np.testing.assert_allclose(reward, 0.5 * metres + [5.0, 0.0, -10.0])
-    assert env.report()["passed"].tolist() == [2, 1, 0] and env.report()["crashed"].tolist() == [0, 0, 1]
-    assert env.summary(env.report()) == {"passed": 1.0, "crashes": pytest.approx(1 / 3)}
+    assert not over.any()
+    np.testing.assert_allclose(reward, 0.5 * metres + [5.0, 0.0, -2.0])
+    assert env.cars[0, car.VX, 2] == pytest.approx(0.95 * env.cars[0, car.VX, 0], rel=5e-3)  # but for the slipstream
+    assert env.report()["passed"].tolist() == [2, 1, 0] and env.report()["touched"].tolist() == [0, 0, 1]
+    assert env.summary(env.report()) == {"passed": 1.0, "crashes": 0.0, "touches": pytest.approx(1 / 3)}
+    env.state[-1] = [1.0, 0.0, 1.0]
+    env.state[car.CRASHED, 1] = 1.0
+    assert not env.report()["passed"].any()  # neither with a touch nor with a crash
 
 
 def test_the_others_drive_and_the_slipstream_pulls() -> None:

@@ -1,7 +1,9 @@
 """A race of four cars: the one that learns starts last, and the others are driven by a rule.
 
 The others follow the centre line at a share of the friction. They do not make way and are not pushed: who touches one
-has crashed. Behind a car there is a slipstream. Axes: N races, G cars of a race, of which number 0 learns.
+is slowed down and penalised as long as it lasts. Behind a car there is a slipstream.
+
+Axes: N races, G cars of a race, of which number 0 learns.
 """
 
 from collections.abc import Mapping
@@ -21,14 +23,15 @@ CARS = 4
 GAP = 14.0  # m between two cars at the start
 LENGTH, WIDTH = 4.5, 1.9  # m: cars that are nearer than both touch
 TOW, TOW_LENGTH, TOW_WIDTH = 0.5, 25.0, 1.5  # share of the drag that is removed right behind a car; m behind, m beside
-FRICTION, NEAR, FAR = 0.6, 5.0, 0.4  # of the driver of the others: see `Pursuit`
+FRICTION, NEAR, FAR = 0.5, 5.0, 0.4  # of the driver of the others: see `Pursuit`
 RIVAL = 3  # numbers that are seen of each of the others
-PASSED, TOUCHED = 5.0, 10.0  # reward for a car that is passed, and penalty for one that is touched
+PASSED, TOUCHED = 5.0, 2.0  # reward for a car that is passed, and penalty for a step in which one is touched
+SLOWED = 0.95  # factor on the speed in such a step
 
 
 class Overtaking(Racing):
-    """Actions and rewards of `Racing`, with 5 for each car that is passed (-5 where it comes back) and -10 for touching
-    one, which ends the episode.
+    """Actions and rewards of `Racing`, with 5 for each car that is passed (-5 where it comes back) and -2 for each step
+    in which one is touched.
 
     Observation: that of `Racing`, and of each other car how far it is ahead, its offset, and how much faster it is.
     """
@@ -49,20 +52,22 @@ class Overtaking(Racing):
         self._others = Pursuit(self.track, np.zeros(4), *settings.T)
 
     def draw(self, rng: np.random.Generator) -> Floats:
-        """A start state [G * COMPONENTS]: cars one behind another, anywhere on the track, at 8 m/s."""
+        """A start state [G * COMPONENTS + 1]: cars in a row, anywhere on the track, at 8 m/s; then the number 0, which
+        is 1 once the car that learns has touched another.
+        """
         cars = np.zeros((CARS, COMPONENTS))
         cars[:, ALONG] = rng.uniform(0.0, self.track.length) + GAP * np.arange(CARS)
         cars[0, OFFSET] = rng.uniform(-2.0, 2.0)
         cars[:, VX], cars[:, LINE] = 8.0, np.floor(cars[:, ALONG] / self.track.length) + 1
-        return cars.ravel()
+        return np.append(cars, 0.0)
 
     @property
     def cars(self) -> Floats:
         """The states of all cars [G, COMPONENTS, N]."""
-        return self.state.reshape(CARS, COMPONENTS, self.num_envs)
+        return self.state[:-1].reshape(CARS, COMPONENTS, self.num_envs)
 
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
-        """One step by actions [N, 2]; returns rewards [N] and where a car has crashed or touched another [N]."""
+        """One step by actions [N, 2]; returns rewards [N] and where the car has crashed [N]."""
         before = self.cars
         flat = before.transpose(1, 0, 2).reshape(COMPONENTS, -1).copy()
         controls = np.concatenate([action, self._others(flat[:, self.num_envs :])])
@@ -73,8 +78,8 @@ class Overtaking(Racing):
         touched = self.touching(after)
         passed = self.behind(after) - self.behind(before)
         reward = self.reward(after[0], after[0, ALONG] - before[0, ALONG]) + PASSED * passed - TOUCHED * touched
-        after[0, CRASHED] = np.maximum(after[0, CRASHED], touched)
-        self.state = after.reshape(-1, self.num_envs)
+        after[0, VX] *= np.where(touched, SLOWED, 1.0)
+        self.state = np.concatenate([after.reshape(-1, self.num_envs), np.maximum(self.state[-1:], touched)])
         return reward, after[0, CRASHED] == 1
 
     def touching(self, cars: Floats) -> np.ndarray:
@@ -102,13 +107,15 @@ class Overtaking(Racing):
         return obs
 
     def report(self) -> dict[str, np.ndarray]:
-        """Numbers of each race [N]: cars passed, 0 in one that ended in a crash, and whether it did."""
-        crashed = self.state[CRASHED].copy()
-        return {"passed": self.behind(self.cars) * (1.0 - crashed), "crashed": crashed}
+        """Numbers of each race [N]: cars passed, 0 with a touch or a crash, and whether there was one or the other."""
+        crashed, touched = self.state[CRASHED].copy(), self.state[-1].copy()
+        passed = self.behind(self.cars) * (1.0 - np.maximum(crashed, touched))
+        return {"passed": passed, "crashed": crashed, "touched": touched}
 
     def summary(self, reports: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Metrics of races, from their reports [E]: cars passed in a race, of 3; the share that ends in a crash."""
-        return {"passed": float(reports["passed"].mean()), "crashes": float(reports["crashed"].mean())}
+        """Metrics of races, from their reports [E]: cars passed in a race, of 3; shares with a crash, and a touch."""
+        names = {"passed": "passed", "crashes": "crashed", "touches": "touched"}
+        return {metric: float(reports[name].mean()) for metric, name in names.items()}
 
     def scene(self) -> tuple[dict[str, Any], list[float]]:
         """That of `Racing`; the numbers go on with x, y in metres and the heading in radians of each other car."""
