@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import run
 from rllab_envs.control.racing import car
-from rllab_envs.control.racing.env import One, Racing
+from rllab_envs.control.racing.env import OneCar, Racing
 from rllab_envs.control.racing.line import bends, speeds
 from rllab_envs.control.racing.overtake import Overtaking, slipstream
 from rllab_envs.control.racing.track import HOME, make_track
@@ -166,7 +166,7 @@ def test_the_search_finds_the_inner_edge_of_a_circle() -> None:
 
 
 def test_one_car_is_that_of_the_array_program() -> None:
-    one, many = One(track="mirror"), cars(1, track="mirror")
+    one, many = OneCar(track="mirror"), cars(1, track="mirror")
     obs, _ = one.reset(seed=3)
     np.testing.assert_array_equal(obs, many.reset(seed=3)[0][0])
     step, steps = one.step(np.array([0.2, 1.0])), many.step(np.array([[0.2, 1.0]]))

@@ -25,7 +25,7 @@ for _id, (_ours, _single, _limit, _solved) in _ENVS.items():
         )
 
 _OTHERS = {  # id: (class of one environment, class of many side by side)
-    "rllab/Racing-v0": ("racing.env:One", "racing.env:Racing"),
+    "rllab/Racing-v0": ("racing.env:OneCar", "racing.env:Racing"),
     "rllab/Overtaking-v0": ("racing.overtake:OneRace", "racing.overtake:Overtaking"),
     "rllab/Recall-v0": ("recall:OneRecall", "recall:Recall"),
     "rllab/Atari-v0": ("atari:AtariGame", "atari:Atari"),

@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from numba import njit
 
 from rllab.core.errors import FieldMistake
-from rllab_envs.control.batched import BatchedEnv, Floats
+from rllab_envs.control.batched import BatchedEnv, Floats, One
 from rllab_envs.control.racing.car import (
     ALONG,
     CLOCK,
@@ -175,27 +174,7 @@ def seen(cars: np.ndarray, curvature: np.ndarray, length: float, into: np.ndarra
             own[9 + k] = 20 * curvature[int((cars[ALONG, n] + AHEAD[k]) % length / length * count) % count]
 
 
-class One(gym.Env[np.ndarray, np.ndarray]):
+class OneCar(One):
     """One car, as Gymnasium's `make` returns it; the arguments are those of `Racing`."""
 
-    kind: type[BatchedEnv] = Racing
-
-    def __init__(self, **kwargs: Any) -> None:
-        self.vector = self.kind(1, **kwargs, autoreset_mode=AutoresetMode.DISABLED)
-        self.observation_space, self.action_space = (
-            self.vector.single_observation_space,
-            self.vector.single_action_space,
-        )
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins an episode; returns the observation [SEEN]."""
-        super().reset(seed=seed)
-        obs, info = self.vector.reset(seed=seed)
-        return obs[0], info
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One step by an action [2]; the observation is [SEEN]."""
-        obs, reward, terminated, truncated, info = self.vector.step(np.asarray(action)[None])
-        return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+    kind = Racing

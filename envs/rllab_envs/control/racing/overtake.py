@@ -13,10 +13,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numba import njit
 
-from rllab_envs.control.batched import Floats
+from rllab_envs.control.batched import Floats, One
 from rllab_envs.control.racing.car import ALONG, COMPONENTS, CRASHED, HEADING, LINE, OFFSET, VX, drive
 from rllab_envs.control.racing.drivers import Pursuit
-from rllab_envs.control.racing.env import SEEN, One, Racing, seen
+from rllab_envs.control.racing.env import SEEN, Racing, seen
 from rllab_envs.control.racing.track import Points
 
 CARS = 4
