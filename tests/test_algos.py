@@ -13,8 +13,9 @@ from rllab.algos.dqn import DQN, linear
 from rllab.algos.ppo import PPO
 from rllab.algos.sac import SAC
 from rllab.control.algorithm import masked
-from rllab.control.networks import Encoder, QNetwork
+from rllab.control.networks import Encoder
 from rllab.control.off_policy import Critics
+from rllab.control.qnetwork import QNetwork
 from rllab.control.replay import Replay, n_step_return
 from rllab.control.rollouts import gae
 from rllab.core.algorithm import Context

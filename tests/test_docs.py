@@ -61,9 +61,10 @@ SMALL |= {
     r"--step \d": "--step 60",
 }
 SMALL |= {r"python tests/weights.py.*": f"python {ROOT}/tests/weights.py cartpole"}
-SMALL |= {" sweep ": " sweep --smoke ", r"--trials \d+": "--trials 2"}
+SMALL |= {" sweep ": " sweep --smoke ", r"--trials \d+": "--trials 2", r"( sweep .* seed=0)\.\.4": r"\1..1"}
 SMALL |= {" variance ": " variance --episodes 8 "}
 SMALL |= {"total_steps=250": "total_steps=4"}
+SMALL |= {r"( sweep .* total_steps)=\d+ eval_every=\d+": r"\1=4 eval_every=2"}
 SMALL |= {" refine ": " refine --problems 4 --samples 2 "}
 GSM8K = '{"id": "%d", "question": "1 + 1?", "target": "2", "kind": "number", "completion": "It is %d. #### %d"}\n'
 

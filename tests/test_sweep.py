@@ -386,6 +386,23 @@ def test_a_trial_with_several_seeds_is_compared_by_their_mean() -> None:
         assert trial.outcome.interval == mean_interval(np.array(values)), "a bootstrap of three values is too narrow"
 
 
+def test_the_figure_has_a_curve_for_each_trial(tmp_path: Path) -> None:
+    line = f"sweep toy.yaml batch_size=8,16 seed=0..1 --name x --quiet --trials 2 --figure {tmp_path / 'x.svg'}"
+    with pytest.raises(Mistake, match=r"name a file that ends with \.svg"):
+        rllab(line.replace(".svg", ".doc"))
+    done = rllab(f"{line} --of eval/error --of loss/total")
+    assert done.exit_code == 0 and "x.svg is written" in done.stderr
+    text = (tmp_path / "x.svg").read_text("utf-8")
+    for words in (
+        "batch_size=8, interquartile mean of 2 seeds",
+        "batch_size=16, inter",
+        "eval/error",
+        "loss/total",
+        "rounds",
+    ):
+        assert f"<!-- {words}" in text
+
+
 def test_a_trial_that_kills_its_process_fails_after_some_starts() -> None:
     for start in range(STARTS):
         child = forked(lambda: sweep("x", "dies=true,false", "seed=2", most=2))

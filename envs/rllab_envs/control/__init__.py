@@ -1,4 +1,4 @@
-"""Environments stepped many at a time by array programs: Gymnasium's classic control, racing cars; and Atari's games.
+"""Environments stepped many at a time by array programs: Gymnasium's classic control, racing cars, MinAtar; and Atari.
 
 Importing this module registers them: `gymnasium.make_vec("rllab_envs.control:rllab/CartPole-v1", 8)`. From the same
 seed the classic ones agree with Gymnasium's own environments step for step. They can save and load their exact state.
@@ -28,6 +28,7 @@ _OTHERS = {  # id: (class of one environment, class of many side by side)
     "rllab/Racing-v0": ("racing.env:OneCar", "racing.env:Racing"),
     "rllab/Overtaking-v0": ("racing.overtake:OneRace", "racing.overtake:Overtaking"),
     "rllab/Recall-v0": ("recall:OneRecall", "recall:Recall"),
+    "rllab/MinAtarBreakout-v1": ("minatar:OneBreakout", "minatar:Breakout"),  # as in `minatar`, v1 has three actions
     "rllab/Atari-v0": ("atari:AtariGame", "atari:Atari"),
 }
 

@@ -1,4 +1,4 @@
-"""The base class of the classic environments: time limit, seeds, autoreset, exact state."""
+"""The base class of batched environments: time limit, seeds, autoreset, exact state."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class BatchedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> None:
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": []}
+        self.metadata = {"render_modes": [], **type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space, self.single_action_space = observations, actions
         self.observation_space = batch_space(observations, num_envs)
         self.action_space = batch_space(actions, num_envs)

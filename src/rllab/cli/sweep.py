@@ -5,11 +5,11 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from rllab.cli.app import TRAIN, AsJson, RecipeName, Runs, app
+from rllab.cli.app import TRAIN, AsJson, Figure, RecipeName, Runs, app
 from rllab.core.errors import Mistake, Stopped
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ def sweep(
         bool, typer.Option("--array", help="Other processes may work on the same sweep, also on other nodes.")
     ] = False,
     pruning: Annotated[bool, typer.Option(help="Stop a trial whose evaluations are below the median.")] = True,
+    figure: Figure = "",
+    of: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="What the figure shows: a metric over rounds; may be repeated. By default what is compared."),
+    ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Train the recipe at its smallest size.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the table.")] = False,
     as_json: AsJson = False,
@@ -46,21 +51,26 @@ def sweep(
 
     A range is optim.lr=1e-4..1e-2, choices are batch_size=32,64; seed=0..4 gives each trial five seeds. The same
     command again continues an unfinished sweep, or prints the table of a finished one. Its runs are in runs/NAME:
-    rllab runs --runs runs/NAME. docs/sweeps.md says more.
+    rllab runs --runs runs/NAME. The figure has a curve for each trial. docs/sweeps.md says more.
     """
     from rllab.cluster.again import ask_again, leave
     from rllab.core.stop import Stop
 
     stop = Stop(leave).install()  # before torch is loaded
     from rllab.board.sinks import check_installed
+    from rllab.cli.evaluation import check_outputs
     from rllab.cli.progress import train_to_end
     from rllab.cluster.objective import read_objective, remarks
     from rllab.cluster.space import read_space
     from rllab.cluster.sweep import Sweep
     from rllab.core.begin import is_run
     from rllab.core.runs import check_name
+    from rllab.evals.figures import need_matplotlib
 
     _check_one_rank()
+    check_outputs("", figure, [])
+    if figure:
+        need_matplotlib("--figure")
     if is_run(recipe):
         raise Mistake(f"{recipe} is a run and no recipe; the recipe of the run is {recipe}/recipe.yaml")
     space = read_space(recipe, changes, smoke=smoke)
@@ -83,6 +93,8 @@ def sweep(
         raise ask_again(stopped) from None
     if finished or as_json:
         _print_results(whole, as_json)
+        if figure:
+            _draw(whole, of or [objective.metric], Path(figure))
     else:
         print(f"{folder}: other processes work on the last trials; the one that ends last prints the table")
 
@@ -159,6 +171,17 @@ def _print_best(whole: "Sweep", done: "list[Trial]", count: int) -> None:
             f"Its value is the best of {count} and therefore optimistic, because luck was selected as well. To measure "
             f"the settings afresh, on seeds that the sweep has not seen:\n  {afresh}"
         )
+
+
+def _draw(whole: "Sweep", metrics: list[str], path: Path) -> None:
+    """Draws metrics over rounds: a curve for each trial, which is named by its settings."""
+    from rllab.cluster.sweep import shown
+    from rllab.evals.curves import draw, of_runs
+
+    trained = {shown(t): [run for run in whole.runs(t) if run.has_checkpoint] for t in whole.study.trials()}
+    rows = of_runs([run for runs in trained.values() for run in runs], metrics)
+    draw(rows, {label: [run.path.name for run in runs] for label, runs in trained.items()}, path)
+    print(f"{path} is written", file=sys.stderr)
 
 
 def _commands(whole: "Sweep", trial: "Trial") -> list[str]:

@@ -87,7 +87,7 @@ class Sweep:
                     if self._abandoned(trials):
                         continue
                     return all(t.outcome.state != "running" for t in trials)
-                tell(f"trial {trial.number} of {self.most}: {_shown(trial)}")
+                tell(f"trial {trial.number} of {self.most}: {shown(trial)}")
                 ended = trial, self._outcome(trial, train)
                 tell(f"trial {trial.number} {ended[1].state}: {ended[1].reason or f'{ended[1].value:.6g}'}")
 
@@ -263,7 +263,8 @@ class Sweep:
         return self.study.trials()[trial.number].evaluations
 
 
-def _shown(trial: Trial) -> str:
+def shown(trial: Trial) -> str:
+    """The settings of a trial, as words of the command line."""
     return " ".join(f"{key}={word}" for key, word in trial.settings.items())
 
 

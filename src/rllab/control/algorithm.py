@@ -280,9 +280,16 @@ class Control(Algorithm):
             self._test_envs[number] = Envs(self._eval_spec, number, alike, "evaluation", self.envs)
         return self._test_envs[number]
 
-    def _greedy(self, obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    def _greedy(
+        self,
+        obs: np.ndarray,
+        mask: np.ndarray | None,
+        policy: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+    ) -> np.ndarray:
+        """Actions of `greedy`, or of another policy over tensors."""
+        act = policy or self.greedy
         with torch.inference_mode():
-            return self.greedy(self.tensor(obs), None if mask is None else self.tensor(mask)).cpu().numpy()
+            return act(self.tensor(obs), None if mask is None else self.tensor(mask)).cpu().numpy()
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """Converts an array, of any shape, to a tensor on the run's device."""

@@ -1,6 +1,6 @@
 """Small networks for control: an encoder for each kind of observation, then a multilayer perceptron."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ class Encoder(nn.Module):
 
     Vectors are passed on, those of bytes as numbers from 0 to 1. Integers are one-hot. Images (see `frames.py`, or with
     three axes and numbers from 0 to 1 or 255) pass the convolutions of Mnih et al. 2015; images of bytes with fewer
-    than 36 rows or columns pass smaller ones. Dictionaries and tuples come as flat vectors (`spaces.flatten`), whose
-    images pass convolutions too.
+    than 36 rows or columns pass smaller ones, and those of booleans the one of Young and Tian 2019. Dictionaries and
+    tuples come as flat vectors (`spaces.flatten`), whose images pass convolutions too.
 
     Raises:
         FieldMistake: the space is of another kind.
@@ -39,7 +39,8 @@ class Encoder(nn.Module):
         self.shapes: list[Any] = []
         if isinstance(space, spaces.Box) and (is_image(space.shape, space.dtype) or _is_float_image(space)):
             self.channels_last, shape = channels_last(space.shape), frame_shape(space.shape)
-            self.convolutions = _nature(shape[0]) if min(shape[1:]) >= 36 else _small(shape[0])
+            small = _grid if space.dtype == np.bool_ else _small
+            self.convolutions = _nature(shape[0]) if min(shape[1:]) >= 36 else small(shape[0])
             with torch.no_grad():
                 self.size = self.forward(torch.zeros(1, *space.shape)).shape[1]
         elif isinstance(space, FLATTENED):
@@ -93,6 +94,8 @@ def _scale(space: gym.Space[Any]) -> float:
 
 def _is_float_image(space: spaces.Box) -> bool:
     """Whether a Box holds pixels from 0 to 1, or from 0 to 255, in another type than bytes."""
+    if space.dtype == np.bool_:
+        return len(space.shape) == 3 and min(frame_shape(space.shape)[1:]) >= 3
     large = len(space.shape) == 3 and min(frame_shape(space.shape)[1:]) >= 36
     return large and bool((space.low == 0).all()) and space.high.max() in (1, 255)
 
@@ -121,6 +124,10 @@ def _rectified(*layers: nn.Conv2d) -> nn.Sequential:
     return nn.Sequential(*(module for layer in layers for module in (layer, nn.ReLU(inplace=True))))
 
 
+def _grid(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, 16, 3, 1), nn.ReLU())
+
+
 class MLP(Perceptron):
     """A multilayer perceptron with a linear last layer: [B, inputs] -> [B, outputs]."""
 
@@ -130,24 +137,6 @@ class MLP(Perceptron):
             nn.init.orthogonal_(layer.weight, last if layer is self.linear[-1] else 2**0.5)
             nn.init.zeros_(layer.bias)
         return self
-
-
-class QNetwork(nn.Module):
-    """Action values [B, A]; with `dueling` the sum of a value and advantages (Wang et al. 2016, equation 9)."""
-
-    def __init__(self, space: gym.Space[object], actions: int, hidden: Sequence[int], dueling: bool) -> None:
-        super().__init__()
-        self.dueling = dueling
-        self.encoder = Encoder(space)
-        self.net = MLP(self.encoder.size, hidden, actions + dueling)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Observations [B, ...] -> action values [B, A]."""
-        out = self.net.forward(self.encoder.forward(obs))  # called directly, as in MLP
-        if not self.dueling:
-            return out
-        advantage = out[:, 1:]
-        return out[:, :1] + advantage - advantage.mean(1, keepdim=True)
 
 
 def load_weights(part: nn.Module, folder: str) -> Path:

@@ -13,6 +13,7 @@ from rllab.core.errors import Mistake
 from rllab.core.messages import visible
 from rllab.core.run import RunFolder
 from rllab.evals.figures import canvas, save
+from rllab.evals.glossary import unit
 from rllab.evals.run_groups import check_names
 from rllab.stats import interquartile_interval, interquartile_mean
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Row = dict[str, Any]
+_AXES = {"step": "rounds", "time/total": "training time (seconds)"}  # names of horizontal axes
+_FEW = 2  # groups that a legend within the panel has room for
 
 
 def of_run(run: RunFolder, metrics: Sequence[str], over: str = "step") -> list[Row]:
@@ -80,7 +83,7 @@ def _by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -> None:
-    """Draws a panel for each metric over the second column of the rows.
+    """Draws a panel for each metric over the second column of the rows; metrics of one unit have the same scale.
 
     A group of several runs is their interquartile mean with its 95 % bootstrap interval (Agarwal et al. 2021), and each
     of them thin behind it; one run is a line. Over another axis than rounds, runs are interpolated for their mean.
@@ -90,18 +93,33 @@ def draw(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], path: Path) -
         Mistake: matplotlib is not installed, or does not write such files.
     """
     (_, over, *metrics), own = rows[0], _by_run(rows)
-    figure, panels = canvas((2 + 4 * len(metrics), 4), len(metrics))
+    few = len(groups) <= _FEW
+    size = (2 + 4 * len(metrics), 4.0) if few else (max(8, 2 + 4 * len(metrics)), 4.5 + 0.2 * len(groups))
+    figure, panels = canvas(size, len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         for label, names in groups.items():
             each = [np.array([(r[over], r[metric]) for r in own.get(name, ())], float).T for name in names]
             if curves := [curve for curve in each if curve.size]:
                 _draw_group(axes, as_written(label), curves, shared=over == "step")
-        axes.set_xlabel("training time (seconds)" if over == "time/total" else as_written(over))
+        axes.set_xlabel(_AXES.get(over) or as_written(over))
         axes.set_ylabel(as_written(metric))
-    panels[0].legend(fontsize="small")
-    title = as_written(f"{', '.join(groups)}: {', '.join(metrics)} over {over}")
+    if len(set(units := [unit(metric, "") for metric in metrics])) == 1 and units[0]:
+        _share_heights(panels)
+    named = f"{', '.join(groups)}: " if few else ""
+    title = as_written(f"{named}{', '.join(metrics)} over {over}")
     figure.suptitle(title, fontsize="medium", wrap=True)
+    if few:
+        panels[0].legend(fontsize="small")
+    else:
+        figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside lower center")
     save(figure, path)
+
+
+def _share_heights(panels: "Sequence[Axes]") -> None:
+    """Gives panels the same vertical axis, for metrics of one unit, which are to be compared."""
+    lows, highs = zip(*(axes.get_ylim() for axes in panels), strict=True)
+    for axes in panels:
+        axes.set_ylim(min(lows), max(highs))
 
 
 def as_written(name: str) -> str:
