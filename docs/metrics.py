@@ -10,9 +10,10 @@ Written by `./lab python docs/generate.py` from src/rllab/evals/metrics.yaml; do
 
 A mean of a loss's outputs (`loss/`, and `policy/entropy`) is over entries of weight other than 0, over the round's
 updates and over ranks. Rounds without updates have none. A share is from 0 to 1. `Algorithm` stands for every
-algorithm, `Control` for A2C, DQN, PPO, PrefPPO, Reinforce, SAC, TD3 and Tabular, `Policy` for GRPO, RLHF and Distill,
-and `TextAlgorithm` for all that train language models. An algorithm's metrics are also those of the algorithm it
-extends (PrefPPO: PPO; Imitation and Adversary: AlphaZero), unless it has its own line.
+algorithm, `Control` for A2C, DQN, PPO, PrefPPO, Reinforce, SAC, TD3 and Tabular, `Offline` for BC, CQL, IQL and
+DecisionTransformer, `Policy` for GRPO, RLHF and Distill, and `TextAlgorithm` for all that train language models. An
+algorithm's metrics are also those of the algorithm it extends (PrefPPO: PPO; Imitation and Adversary: AlphaZero),
+unless it has its own line.
 """
 
 

@@ -4,10 +4,14 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "A2C", "DPO", "DQN", "GRPO", "PPO", "RLHF", "SAC", "SFT", "TD3", "Adversary", "AlphaZero", "Distill", "Imitation",
-    "PrefPPO", "RecurrentPPO", "Reinforce", "RewardModel", "Tabular",
+    "A2C", "BC", "CQL", "DPO", "DQN", "GRPO", "IQL", "PPO", "RLHF", "SAC", "SFT", "TD3", "Adversary", "AlphaZero",
+    "DecisionTransformer", "Distill", "Imitation", "PrefPPO", "RecurrentPPO", "Reinforce", "RewardModel", "Tabular",
 ]  # fmt: skip
-_FILES = {"RecurrentPPO": "recurrent_ppo", "RewardModel": "reward_model"}
+_FILES = {
+    "DecisionTransformer": "decision_transformer",
+    "RecurrentPPO": "recurrent_ppo",
+    "RewardModel": "reward_model",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllab.control.algorithm import Control, within_bounds
+from rllab.control.algorithm import Control
+from rllab.control.bounded import Bounded
 from rllab.control.networks import Encoder
 from rllab.core.algorithm import Batch, Context, split
-from rllab.core.errors import FieldMistake
 from rllab.core.ranges import Count, Natural, Share
 
 _OTHERS = "DQN takes Discrete(n), and PPO also several components and a Box without bounds"
@@ -47,17 +47,8 @@ class OffPolicy(Control):
         """
         self.make_envs(ctx)
         ctx.check_share("batch_size", self.batch_size)
-        space = self.envs.action_space
-        if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
-            raise FieldMistake(
-                "env", f"its actions are {space}; {type(self).__name__} needs a Box with bounds, {_OTHERS}"
-            )
-        self._box, self._low = space, space.low.astype(np.float32)
-        with np.errstate(over="ignore"):
-            self._width = space.high.astype(np.float32) - self._low
-        if not np.isfinite(self._width).all():
-            raise FieldMistake("env", f"its actions are {space}; the bounds are too far apart for float32")
-        self._size = int(np.prod(space.shape))
+        self._bounds = Bounded(self.envs.action_space, type(self).__name__, f", {_OTHERS}")
+        self._size = self._bounds.size
         self.replay = self.make_replay(self.buffer_size, n_step, self.gamma)
 
     @abstractmethod
@@ -97,8 +88,7 @@ class OffPolicy(Control):
 
     def bounded(self, action_NA: Tensor) -> Tensor:
         """Scales actions [N, A] in [-1, 1] to actions [N, ...] within the environment's bounds, rounding included."""
-        low, width = (torch.from_numpy(x).to(action_NA.device) for x in (self._low, self._width))
-        return within_bounds(low + (action_NA.reshape(-1, *low.shape) + 1) * 0.5 * width, self._box)
+        return self._bounds.to_env(action_NA)
 
 
 class Critics(nn.Module):

@@ -87,6 +87,13 @@ class Replay:
         batch["index"] = index
         return {k: torch.from_numpy(v) for k, v in batch.items()}
 
+    def rows(self, index: np.ndarray) -> Arrays:
+        """The rows with these numbers [B], as `add` got them: arrays [B, ...] by name."""
+        rows = {k: v.take(index % self.capacity, 0) for k, v in self._arrays.items()}
+        if self._frames is not None:
+            rows |= {k: self._frames.take(rows[k]) for k in ("obs", "next_obs")}
+        return rows
+
     def _sum_rewards(self) -> None:
         """Computes the n-step returns of the rows that have become complete."""
         if not self._sums:

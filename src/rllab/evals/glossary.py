@@ -12,6 +12,8 @@ EXTENDED = {
     "DQN": ("Control",), "PPO": ("Control",), "SAC": ("Control",), "PrefPPO": ("PPO", "Control"),
     "A2C": ("Control",), "RecurrentPPO": ("PPO", "Control"), "Reinforce": ("Control",), "TD3": ("Control",),
     "Tabular": ("Control",),
+    "BC": ("Offline", "Control"), "CQL": ("Offline", "Control"), "IQL": ("Offline", "Control"),
+    "DecisionTransformer": ("Offline", "Control"),
     "AlphaZero": (), "Adversary": ("AlphaZero",), "Imitation": ("AlphaZero",),
     "SFT": ("TextAlgorithm",), "DPO": ("TextAlgorithm",), "RewardModel": ("TextAlgorithm",),
     "GRPO": ("Policy", "TextAlgorithm"), "RLHF": ("Policy", "TextAlgorithm"), "Distill": ("Policy", "TextAlgorithm"),

@@ -11,7 +11,7 @@ from rllab.core.run import RunFolder
 from rllab.evals.run_groups import source_hashes
 
 COUNTS: tuple[str, ...] = ("env/steps", "data/prompts", "data/samples", "data/tokens", "data/positions")
-COUNTS += ("data/pairs", "data/comparisons")  # all grow over a run
+COUNTS += ("data/pairs", "data/comparisons", "data/steps")  # all grow over a run
 SECONDS, EVALUATION, PER_100 = "seconds", "seconds of evaluations", "seconds per 100 rounds"
 _PROVENANCE = ("python", "packages", "hub", "git")  # of env.json; the machine stands with the cost
 
