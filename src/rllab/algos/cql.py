@@ -36,8 +36,8 @@ import torch
 from torch import Tensor, nn
 
 from rllab.control.algorithm import discrete_actions, masked
-from rllab.control.networks import QNetwork
 from rllab.control.offline import Offline
+from rllab.control.qnetwork import QNetwork
 from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.errors import FieldMistake
 from rllab.core.optim import soft_update
