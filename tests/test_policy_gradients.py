@@ -219,6 +219,7 @@ def test_gradients_of_single_episodes_average_to_that_of_the_loss() -> None:
     assert torch.equal(episodes.alive, again.alive) and not torch.equal(
         episodes.entries["obs"][0], other.entries["obs"][0]
     )
+    assert algorithm.fixed_episodes(130, seed=1).alive.shape[1] == 130
     loss, _ = algorithm.loss(algorithm.batch(episodes))
     whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(algorithm.net.parameters()))])
     torch.testing.assert_close(

@@ -102,7 +102,9 @@ class Reinforce(OnPolicy):
 
     def fixed_episodes(self, count: int, seed: int) -> Episodes:
         """Plays `count` episodes in separate environments; their starts and the noise are those of the seed."""
-        return self.play(self._evaluation_envs(count), self.ctx.generator("fixed", seed), 2, seed)
+        alike = Context(self.ctx.seed, self.ctx.device)
+        envs = Envs(self._spec, count, alike, "evaluation", self.envs)
+        return self.play(envs, alike.generator("fixed", seed), 2, seed)
 
     def batch(self, episodes: Episodes) -> Batch:
         """The steps of all episodes as entries [B, ...]."""

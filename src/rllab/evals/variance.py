@@ -36,6 +36,7 @@ def variances(name: str, runs: str | Path, count: int, seed: int = 0) -> list[di
     if not isinstance(algorithm, Reinforce):
         raise Mistake(f"{name} is a run of {type(algorithm).__name__}, and the baselines are those of Reinforce")
     episodes = algorithm.fixed_episodes(count, seed)
+    assert episodes.alive.shape[1] == count
     inner = {b: _inner_products(gradients(algorithm, episodes, b)) for b in BASELINES}
     length = float(episodes.alive.sum() / count)
     return [_row(name, length, b, inner["whole_return"], inner[b]) for b in BASELINES]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rllab.core.algorithm import Algorithm
     from rllab.core.checkpoint import Checkpoint
 
-AGENTS = ("DQN", "PPO", "PrefPPO", "RecurrentPPO", "SAC")
+AGENTS = ("A2C", "DQN", "PPO", "PrefPPO", "RecurrentPPO", "Reinforce", "SAC", "TD3")
 """The algorithms whose runs act in an environment."""
 PLAYERS = ("AlphaZero", "Imitation")
 """The algorithms whose runs play a board game; an Adversary searches with its opponent, which is not in its run."""
