@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _AXES = {"step": "rounds", "time/total": "training time (seconds)"}  # names of horizontal axes
-_FEW = 2  # groups that a legend within the panel has room for
+_FEW = 1  # groups that a legend within the panel has room for
 
 
 def of_run(run: RunFolder, metrics: Sequence[str], over: str = "step") -> list[Row]:
