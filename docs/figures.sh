@@ -16,4 +16,15 @@ runs=${1:-runs}
     --rank-by '{name: verifier, model: run:verifier-pocket}' --runs "$runs" --figure docs/reasoning.svg
 ./lab eval run:pocket-tiny run:pocket-small run:pocket --task pocket --style direct,zero-shot-cot --runs "$runs" \
     --figure docs/sizes.svg
+for seed in 1 2 3; do  # docs/offline.md
+    ./lab train cartpole-replay seed=$seed --runs "$runs" --name replay-s$seed
+    data="data=run:replay-s$seed"
+    ./lab train offline-bc "$data" seed=$seed --runs "$runs" --name bc-s$seed
+    ./lab train offline-bc "$data" seed=$seed best=0.1 --runs "$runs" --name bc-best-s$seed
+    ./lab train offline-cql "$data" seed=$seed cql_alpha=0 --runs "$runs" --name naive-s$seed
+    ./lab train offline-cql "$data" seed=$seed --runs "$runs" --name cql-s$seed
+    ./lab train offline-iql "$data" seed=$seed --runs "$runs" --name iql-s$seed
+    ./lab train decision-transformer "$data" seed=$seed --runs "$runs" --name transformer-s$seed
+done
+./lab python docs/offline_figure.py "$runs" docs/offline.svg
 ls -l docs/reasoning.svg docs/sizes.svg docs/capstones.svg docs/board.webp docs/budget.svg docs/earth.webp

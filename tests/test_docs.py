@@ -61,6 +61,7 @@ SMALL |= {
     r"--step \d": "--step 60",
 }
 SMALL |= {r"python tests/weights.py.*": f"python {ROOT}/tests/weights.py cartpole"}
+SMALL |= {r"python docs/offline_figure.py": f"python {ROOT}/docs/offline_figure.py"}
 SMALL |= {" sweep ": " sweep --smoke ", r"--trials \d+": "--trials 2", r"( sweep .* seed=0)\.\.4": r"\1..1"}
 SMALL |= {" variance ": " variance --episodes 8 "}
 SMALL |= {"total_steps=250": "total_steps=4"}
