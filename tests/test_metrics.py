@@ -10,7 +10,7 @@ from rllab.evals.glossary import EXTENDED, entry_for, read_metrics, unit
 RECIPES = (
     "cartpole cartpole-ppo pendulum-sac rlhf-control tictactoe peg-solitaire othello6 supervised-c4 adversary-c4 "
     "racing pocket sft-lora reward-model dpo rlhf grpo grpo-calculator r1-rejection verifier prover frozenlake "
-    "a2c reinforce pendulum-td3 racing-overtake "
+    "a2c recall reinforce pendulum-td3 racing-overtake "
     "offline-bc offline-cql offline-iql decision-transformer"
 )
 # settings that switch on more metrics

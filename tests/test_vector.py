@@ -13,7 +13,7 @@ from conftest import run
 from forked import call
 
 import rllab
-from rllab.control.episodes import play
+from rllab.control.episodes import Memory, play
 from rllab.control.spec import EnvSpec
 from rllab.control.vector import Envs
 from rllab.core.algorithm import Context
@@ -266,7 +266,7 @@ def test_a_policy_with_memory_is_reset_where_episodes_begin() -> None:
         resets.append(which)
         count[which] = 0
 
-    _, lengths = play(envs, policy, 9, reset=reset)
+    _, lengths = play(envs, policy, 9, memories=[Memory(reset, lambda step: None)])
     assert resets[0].all() and not all(w.all() for w in resets) and len(set(lengths.tolist())) > 1
     assert sum(w.sum() for w in resets[1:]) == envs.episode.sum() >= 9
 

@@ -43,7 +43,7 @@ def variances(name: str, runs: str | Path, count: int, seed: int = 0) -> list[di
 
 
 def gradients(algorithm: Reinforce, episodes: Episodes, baseline: Baseline) -> Tensor:
-    """The gradients of the policy's loss by single episodes [episodes, parameters].
+    """The gradients of the policy's loss by single episodes [E, P], of E episodes and P parameters.
 
     Means over others are over all other episodes, and the values are those of a network that has learned from the half
     of the episodes to which an episode does not belong.
