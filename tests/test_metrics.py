@@ -11,7 +11,7 @@ RECIPES = (
     "cartpole cartpole-ppo pendulum-sac rlhf-control tictactoe peg-solitaire othello6 supervised-c4 adversary-c4 "
     "racing pocket sft-lora reward-model dpo rlhf grpo grpo-calculator r1-rejection verifier prover frozenlake "
     "a2c recall reinforce pendulum-td3 racing-overtake "
-    "offline-bc offline-cql offline-iql decision-transformer"
+    "offline-bc offline-cql offline-iql decision-transformer cooling"
 )
 # settings that switch on more metrics
 CHANGES = {

@@ -140,3 +140,4 @@ def test_gradients_are_there_in_inference_mode_too() -> None:
     with torch.inference_mode():
         planned = descend(lambda plan: (plan - target).square().sum(1), torch.zeros(1, 1), iterations=100)
     assert planned.plan.item() == pytest.approx(0.3, abs=1e-3) and not planned.plan.is_inference()
+    assert not planned.plan.requires_grad and not planned.mean.requires_grad

@@ -30,6 +30,7 @@ _OTHERS = {  # id: (class of one environment, class of many side by side)
     "rllab/Recall-v0": ("recall:OneRecall", "recall:Recall"),
     "rllab/MinAtarBreakout-v1": ("minatar:OneBreakout", "minatar:Breakout"),  # as in `minatar`, v1 has three actions
     "rllab/Atari-v0": ("atari:AtariGame", "atari:Atari"),
+    "rllab/Cooling-v0": ("cooling.env:OneCooling", "cooling.env:Cooling"),
 }
 
 for _id, (_single, _ours) in _OTHERS.items():

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "A2C", "BC", "CQL", "DPO", "DQN", "GRPO", "IQL", "PPO", "RLHF", "SAC", "SFT", "TD3", "Adversary", "AlphaZero",
-    "DecisionTransformer", "Distill", "Imitation", "PrefPPO", "RecurrentPPO", "Reinforce", "RewardModel", "Tabular",
+    "A2C", "BC", "CQL", "DPO", "DQN", "GRPO", "IQL", "MPC", "PPO", "RLHF", "SAC", "SFT", "TD3", "Adversary",
+    "AlphaZero", "DecisionTransformer", "Distill", "Imitation", "PrefPPO", "RecurrentPPO", "Reinforce", "RewardModel",
+    "Tabular",
 ]  # fmt: skip
 _FILES = {
     "DecisionTransformer": "decision_transformer",

@@ -17,6 +17,7 @@ from rllab.cli import (  # noqa: F401 - adds their verbs
     language,
     look,
     pages,
+    pareto,
     racing,
     reasoning,
     scoring,

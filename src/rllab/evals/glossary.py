@@ -14,6 +14,7 @@ EXTENDED = {
     "Tabular": ("Control",),
     "BC": ("Offline", "Control"), "CQL": ("Offline", "Control"), "IQL": ("Offline", "Control"),
     "DecisionTransformer": ("Offline", "Control"),
+    "MPC": ("Control",),
     "AlphaZero": (), "Adversary": ("AlphaZero",), "Imitation": ("AlphaZero",),
     "SFT": ("TextAlgorithm",), "DPO": ("TextAlgorithm",), "RewardModel": ("TextAlgorithm",),
     "GRPO": ("Policy", "TextAlgorithm"), "RLHF": ("Policy", "TextAlgorithm"), "Distill": ("Policy", "TextAlgorithm"),

@@ -121,7 +121,7 @@ def descend(
     with torch.inference_mode(False), torch.enable_grad():
         low, high = _bounds(bounds, start)
         x = torch.clamp(start.detach().clone(), low, high).requires_grad_()
-        best = Planned(x, x.new_full(x.shape[:1], math.inf), x, torch.zeros_like(x))
+        best = Planned(x.detach(), x.new_full(x.shape[:1], math.inf), x.detach(), torch.zeros_like(start))
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         for t in range(1, iterations + 2):
             costs = _checked(cost(x), x.shape[:1])
