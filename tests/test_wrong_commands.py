@@ -144,7 +144,7 @@ def test_what_a_finished_run_must_reach_can_be_corrected(toy, tmp_path: Path) ->
     assert [r["step"] for r in trainer.folder.rows()] == [1, 2, 3, 4, 5, 6]
 
 
-ANY = {"initial_value", "target_entropy", "threshold"}  # settings that may be any number
+ANY = {"initial_value", "target_entropy", "target_return", "targets", "threshold"}  # settings that may be any number
 
 
 def numbers(hint: Any, ranged: bool = False) -> Iterator[bool]:
