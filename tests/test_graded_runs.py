@@ -414,7 +414,7 @@ def test_settings_of_a_submissions_own_are_those_that_make_its_network_or_choose
         "value_weight average gate gate_every gate_games eval_simulations eval_games eval_rollouts "
         "eval_perfect teacher_games teacher_rollouts held_out_games num_envs buffer_size num_games env "
         "env_kwargs wrappers game eval_max_steps eval_views eval_env_kwargs eval_wrappers labels policy_delay "
-        "eval_epsilon "
+        "eval_epsilon priority_alpha priority_beta "
         "baseline max_steps value_updates exploration_noise target_noise target_noise_clip "
     )
     known = {f.name for name in (*AGENTS, *PLAYERS) for f in fields(getattr(algos, name))}

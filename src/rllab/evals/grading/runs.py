@@ -27,8 +27,8 @@ AGENTS = ("A2C", "DQN", "PPO", "PrefPPO", "RecurrentPPO", "Reinforce", "SAC", "T
 PLAYERS = ("AlphaZero", "Imitation")
 """The algorithms whose runs play a board game; an Adversary searches with its opponent, which is not in its run."""
 OWN = (
-    "hidden", "units", "quantiles", "dueling", "reward_hidden", "predictors", "network", "channels", "blocks", "search",
-    "c_puct", "fpu",
+    "hidden", "units", "quantiles", "dueling", "noisy", "reward_hidden", "predictors", "network", "channels", "blocks",
+    "search", "c_puct", "fpu",
 )  # fmt: skip
 WORLD = ("env", "env_kwargs", "wrappers", "game")  # a run of another world is refused
 LIMITS = ("eval_max_steps", "eval_views", "eval_env_kwargs", "eval_wrappers", "eval_epsilon")  # the assignment's too
