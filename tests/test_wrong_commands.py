@@ -24,7 +24,7 @@ from rllab.text.lora import Lora
 
 TRAIN = "train cartpole --smoke --quiet "
 WRONG = [
-    ("trian cartpole", "No such command 'trian'. Did you mean 'train'?"),
+    ("trian cartpole", "No such command 'trian'. Did you mean 'train'"),
     ("train", "which recipe? rllab list shows the recipes"),
     ("train cartpol", "no recipe named 'cartpol'; did you mean 'cartpole'?"),
     ("train mine.yml", "no such recipe file: mine.yml"),
@@ -144,7 +144,8 @@ def test_what_a_finished_run_must_reach_can_be_corrected(toy, tmp_path: Path) ->
     assert [r["step"] for r in trainer.folder.rows()] == [1, 2, 3, 4, 5, 6]
 
 
-ANY = {"initial_value", "target_entropy", "target_return", "targets", "threshold"}  # settings that may be any number
+# settings that may be any number; the environment checks `set_point`
+ANY = {"initial_value", "set_point", "target_entropy", "target_return", "targets", "threshold"}
 
 
 def numbers(hint: Any, ranged: bool = False) -> Iterator[bool]:
