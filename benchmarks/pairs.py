@@ -1,5 +1,11 @@
-"""Pairs of runs, ours and a peer's, alternated: CPU time between two moments of each, and the median of the ratios."""
+"""Pairs of runs, ours and a peer's, alternated: CPU time between two moments of each, and the median of the ratios.
 
+The peers are Stable-Baselines3 and sbx, which is the same in JAX. Both sides have the peer's defaults: the same
+batches, and as many updates for each environment step; ours steps several environments side by side. Each is measured
+on one thread and after its first updates, so imports, set-up and compiling are left out.
+"""
+
+import argparse
 import json
 import os
 import re
@@ -8,12 +14,45 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # one thread for torch, for JAX and for its compiled code
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"}
+PEER = """
+import sys, time
+from {package} import {algorithm}
+from stable_baselines3.common.callbacks import BaseCallback
+warm, steps, seed = map(int, sys.argv[1:])
+class Clock(BaseCallback):
+    def _on_step(self):
+        if self.num_timesteps == warm: self.start = time.process_time()
+        return True
+    def _on_training_end(self):
+        print("SPS:", (self.num_timesteps - warm) / (time.process_time() - self.start))
+model = {algorithm}("MlpPolicy", "{env}", seed=seed{arguments})
+model.learn(steps, callback=Clock())
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compared: a recipe with settings, and a peer's algorithm in an environment with arguments.
+
+    per_round: environment steps of a round of ours. warm, rounds: rounds before the clock starts, and in all.
+    """
+
+    name: str
+    recipe: str
+    settings: dict[str, Any]
+    per_round: int
+    warm: int
+    rounds: int
+    algorithm: str
+    env: str
+    arguments: str = ""
 
 
 def ours(recipe: str, warm: int, settings: dict[str, Any], seed: int) -> float:
@@ -41,24 +80,41 @@ def theirs(line: list[str]) -> float:
     return float(speeds[-1])
 
 
-def compare(name: str, pairs: int, own: Callable[[int], float], peer: Callable[[int], float]) -> None:
+def peer_line(case: Case, python: str, sbx: bool, rounds: int, seed: int) -> list[str]:
+    """The command of the peer's program."""
+    package, device = ("sbx", "") if sbx else ("stable_baselines3", ", device='cpu'")
+    arguments = device + (case.arguments and ", " + case.arguments)
+    code = PEER.format(package=package, algorithm=case.algorithm, env=case.env, arguments=arguments)
+    return [python, "-c", code, str(case.warm * case.per_round), str(rounds * case.per_round), str(seed)]
+
+
+def parse(text: str) -> argparse.ArgumentParser:
+    """The options of every comparison."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sbx", action="store_true", help="sbx in place of Stable-Baselines3")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, one pair")
+    parser.add_argument("--peers", help="the Python that has the peer; of .venv.peers or .venv.sbx by default")
+    return parser
+
+
+def compare(case: Case, args: argparse.Namespace) -> None:
     """Prints each pair of steps per CPU second, for seeds from 1 on, and the median ratio with its range as JSON."""
     from rllab.core.machine import processor
 
-    print(f"{name}: {processor()}, {pairs} pairs, one thread")
+    python = args.peers or str(ROOT / (".venv.sbx" if args.sbx else ".venv.peers") / "bin/python")
+    if not Path(python).is_file():
+        sys.exit(f"{python} does not exist: see benchmarks/README.md, or name another with --peers")
+    name, pairs = f"{case.name}-{'sbx' if args.sbx else 'sb3'}", 1 if args.quick else args.pairs
+    rounds = 2 * case.warm if args.quick else case.rounds
+    print(f"{name}: {processor()}, {pairs} pairs, one thread", flush=True)
     rows = []
     for seed in range(1, pairs + 1):
-        theirs_, ours_ = peer(seed), own(seed)
-        rows.append((ours_, theirs_, ours_ / theirs_))
-        print(f"pair {seed}: ours {ours_:,.0f}/s, peer {theirs_:,.0f}/s, ratio {ours_ / theirs_:.2f}", flush=True)
+        peer = theirs(peer_line(case, python, args.sbx, rounds, seed))
+        own = ours(case.recipe, case.warm, case.settings | {"total_steps": rounds}, seed)
+        rows.append((own, peer, own / peer))
+        print(f"pair {seed}: ours {own:,.0f}/s, peer {peer:,.0f}/s, ratio {own / peer:.2f}", flush=True)
     medians = [round(statistics.median(column), 2) for column in zip(*rows, strict=True)]
     ratios = [row[2] for row in rows]
     spread = [round(min(ratios), 2), round(max(ratios), 2)]
     print(json.dumps({"name": name, **dict(zip(("ours", "peer", "ratio"), medians, strict=True)), "spread": spread}))
-
-
-def python_of(path: str, requirements: str) -> str:
-    """The peers' Python, where it exists."""
-    if not Path(path).is_file():
-        sys.exit(f"{path} does not exist: make it from benchmarks/{requirements}, or name another with --peers")
-    return path
