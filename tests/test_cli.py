@@ -188,7 +188,7 @@ def test_several_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "Did you mean 'train'?"),
+        (["trian"], "Did you mean 'train'"),
         (["train", "cartpol"], "no recipe named 'cartpol'; did you mean 'cartpole'?"),
         (["train", "cartpole", "lr=1"], "lr: no such setting; did you mean 'optim.lr'?"),
         (["train", "cartpole", "--from", "nothing"], "no run 'nothing' in runs"),

@@ -249,7 +249,7 @@ def test_evaluation_has_wrappers_and_arguments_of_its_own(words: list[str], leng
         (["wrappers=[NormalizeObservation]", "eval_wrappers=[]"], "eval_wrappers: .*obs_rms must be those of training"),
         (
             ["env=rllab/CartPole-v1", "wrappers=[]", "eval_wrappers=[ClipReward]"],
-            "eval_wrappers: .*takes no wrap",
+            "eval_wrappers: .*takes NormalizeObservation and NormalizeReward alone, not ClipReward",
         ),
     ],
 )

@@ -136,7 +136,7 @@ def test_old_weights_show_in_the_metrics_and_other_weights_stop_the_run(
     reload, counts = server.reload, iter(range(9))
     monkeypatch.setattr(server, "reload", lambda path: reload(path) if next(counts) % 2 == 0 else None)
     kl = [row["loss/sampler_kl"] for row in Trainer(served(folder, optim={"lr": 0.01}), tmp_path / "a")]
-    assert kl[0] < 1e-6 < 100 * kl[2] < kl[1] and kl[3] > 1e-4
+    assert kl[0] < 1e-6 and 100 * kl[2] < kl[1] and min(kl[1], kl[3]) > 1e-4
     monkeypatch.setattr(server, "reload", reload)
     server.noise = 1.0
     with pytest.raises(MachineFault, match=r"samples from another model: .* nats a token from the trainer's"):

@@ -18,7 +18,7 @@ def pareto(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare what controllers cost and how long they miss the limit.
+    """Compare what controllers cost and how often they miss a limit.
 
     Each run's controller is measured at several set points, because at one alone the less careful looks
     cheap. Beside them: the controller that the plant has, and planning with the plant itself, a bound.

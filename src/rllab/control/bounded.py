@@ -23,9 +23,9 @@ class Bounded:
         if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
             raise FieldMistake("env", f"its actions are {space}; {algorithm} needs a Box with bounds{others}")
         self.box, self.size = space, int(np.prod(space.shape))
-        self.low = space.low.astype(np.float32)
+        self.low = np.asarray(space.low, np.float32)
         with np.errstate(over="ignore"):
-            self.width = space.high.astype(np.float32) - self.low
+            self.width = np.asarray(space.high.astype(np.float32) - self.low)  # of an action without axes, too
         if not np.isfinite(self.width).all():
             raise FieldMistake("env", f"its actions are {space}; the bounds are too far apart for float32")
 
