@@ -211,7 +211,7 @@ def test_wrappers_by_name(tmp_path: Path) -> None:
     ]
     base = "algo: DQN\nenv: CartPole-v1\ntotal_steps: 2\nlearning_starts: 50\neval_every: 2\n"
     with pytest.raises(
-        Mistake, match="wrappers: rllab/CartPole-v1 is batched and takes no wrappers; use env: CartPole"
+        Mistake, match="wrappers: rllab/CartPole-v1 is batched and takes NormalizeObservation and NormalizeReward"
     ):
         run(
             read_recipe(base, "r", tmp_path, "r", ["env=rllab/CartPole-v1", "wrappers=[FlattenObservation]"]),
