@@ -358,12 +358,12 @@ def test_a_fork_takes_other_labels(tmp_path: Path) -> None:
 
 def test_a_reward_model_learns_labelled_answers(tmp_path: Path) -> None:
     """On labels of tickets it orders those that are held out."""
-    path = write_tickets(tmp_path / "preferences.jsonl", 240)
-    words = [f"task={path}", "total_steps=60", "batch_size=24", "eval_every=60", "optim.lr=1e-2", "headline_rows=24"]
+    path = write_tickets(tmp_path / "preferences.jsonl", 800)
+    words = [f"task={path}", "total_steps=60", "batch_size=24", "eval_every=60", "optim.lr=1e-2", "headline_rows=80"]
     trained = run(load_recipe("reward-model", words, smoke=True), tmp_path / "run")
     headline = RunFolder(tmp_path / "run").status()["headline"]
-    assert headline["name"] == "eval/gold_order" and headline["value"] > 0.75, headline
-    rows = [trained.algorithm._task.row(i, "test") for i in range(24)]  # type: ignore[attr-defined]
+    assert headline["name"] == "eval/gold_order" and headline["interval"][0] > 0.6, headline
+    rows = [trained.algorithm._task.row(i, "test") for i in range(80)]  # type: ignore[attr-defined]
     model = rllab.load(tmp_path / "run")
     right = [
         np.diff(model.reward(r["prompt"][0]["content"], [r[c][0]["content"] for c in ("rejected", "chosen")]))[0] > 0
