@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from rllab.control.on_policy import ActorCriticAlgorithm
-from rllab.core.algorithm import Batch, Outputs, Round
+from rllab.core.algorithm import Batch, Outputs, Round, split
 from rllab.core.ranges import Count, Positive
 
 
@@ -63,8 +63,8 @@ class PPO(ActorCriticAlgorithm):
         weight = torch.tensor(self.num_minibatches / (size * self.ctx.world), device=self.ctx.device)
         for epoch in range(self.update_epochs):
             order = torch.from_numpy(self.ctx.rng("shuffle", step, epoch).permutation(size)).to(self.ctx.device)
-            for rows in order.chunk(self.num_minibatches):
-                yield {k: v[rows] for k, v in rollout.items()} | {"weight": weight.expand(len(rows))}
+            shuffled = {k: v[order] for k, v in rollout.items()} | {"weight": weight.expand(size)}
+            yield from split(shuffled, -(-size // self.num_minibatches))
 
     def moved_too_far(self, out: Outputs) -> bool:
         """Whether the mean of the loss's output `kl` [B], over all ranks, exceeds `target_kl`."""

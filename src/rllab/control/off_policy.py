@@ -3,7 +3,6 @@
 Axes: B batch, N environments, A components of an action in [-1, 1].
 """
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,13 @@ from dataclasses import dataclass, field, replace
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rllab.control.algorithm import Control
 from rllab.control.bounded import Bounded
 from rllab.control.networks import Encoder
 from rllab.core.algorithm import Batch, Context, split
+from rllab.core.perceptron import Perceptrons
 from rllab.core.ranges import Count, Natural, Share
 
 _OTHERS = "DQN takes Discrete(n), and PPO also several components and a Box without bounds"
@@ -91,30 +91,20 @@ class OffPolicy(Control):
         return self._bounds.to_env(action_NA)
 
 
-class Critics(nn.Module):
+class Critics(Perceptrons):
     """Two independent critics; the smaller value counteracts overestimation (Fujimoto et al. 2018).
-
-    Each is a multilayer perceptron. Their layers are held together, so that both take one batched product.
 
     quantiles: numbers that a critic gives; their mean is the value of an action.
     """
 
     def __init__(self, space: gym.Space[object], actions: int, hidden: list[int], quantiles: int = 1) -> None:
-        super().__init__()
-        self.encoder = Encoder(space)
-        sizes = [self.encoder.size + actions, *hidden, quantiles]
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for width, following in itertools.pairwise(sizes):
-            layers = [nn.Linear(width, following) for _ in range(2)]  # for torch's first weights
-            self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers])))
-            self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
+        encoder = Encoder(space)
+        super().__init__(encoder.size + actions, hidden, quantiles, members=2)
+        self.encoder = encoder
 
-    def forward(self, obs: Tensor, action_BA: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, action_BA: Tensor) -> Tensor:  # type: ignore[override]
         """Quantiles [2, B, Q] from both critics, for observations [B, ...] and actions [B, A]."""
-        x = torch.cat([self.encoder(obs), action_BA], -1).expand(2, -1, -1)
-        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x if k == 0 else x.relu_(), weight)
-        return x
+        return super().forward(torch.cat([self.encoder(obs), action_BA], -1))
 
     def values(self, obs: Tensor, action_BA: Tensor) -> Tensor:
         """Values of actions [2, B] from both critics."""

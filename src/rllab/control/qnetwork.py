@@ -15,7 +15,9 @@ from rllab.control.noisy import NoisyMLP
 
 def taken(values: Tensor, action_B: Tensor) -> Tensor:
     """The values [B] or [B, N] of actions [B], from those of all actions [B, A] or [B, A, N]."""
-    return values.take_along_dim(action_B.view(-1, *[1] * (values.ndim - 1)), 1).squeeze(1)
+    if values.ndim == 2:
+        return values.gather(1, action_B[:, None]).squeeze(1)
+    return values.take_along_dim(action_B[:, None, None], 1).squeeze(1)
 
 
 class QNetwork(nn.Module):

@@ -11,7 +11,7 @@ from rllab.core.adamw import AdamW
 from rllab.core.errors import FieldMistake
 from rllab.core.muon import Muon
 from rllab.core.names import did_you_mean
-from rllab.core.perceptron import Perceptron
+from rllab.core.perceptron import Flattened
 from rllab.core.recipe import Optim
 from rllab.core.sharding import is_sharded, like, local, split_like
 from rllab.core.state import Split
@@ -51,8 +51,8 @@ class PartOptimizer:
         trained = {n: p for n, p in part.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
         self.is_sharded = any(map(is_sharded, self.parameters))
-        perceptrons = [m for m in part.modules() if isinstance(m, Perceptron)] if optim.name != "muon" else []
-        self.flats = [flat for flat in (p.flatten() for p in perceptrons) if flat is not None]
+        nets = [m for m in part.modules() if isinstance(m, Flattened)] if optim.name != "muon" else []
+        self.flats = [flat for flat in (net.flatten() for net in nets) if flat is not None and flat.trained]
         inside = {p for flat in self.flats for p in flat.parameters}
         self._single = {n: p for n, p in trained.items() if p not in inside}
         single = [nn.Parameter(local(p)) if self.is_sharded else p for p in self._single.values()]

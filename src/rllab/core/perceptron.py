@@ -1,135 +1,192 @@
-"""A perceptron whose weights lie in one vector, and whose gradient is computed without autograd.
+"""Perceptrons whose weights lie in one vector, and whose gradients are computed without autograd.
 
-For a network of ten thousand weights, recording and walking autograd's graph, and an optimizer's loop over weights and
-biases, take several times as long as the arithmetic. So while the engine computes a gradient, a `Tape` takes the place
-of the graph: each perceptron returns its output as a leaf, autograd differentiates what the loss makes of it, and then
-the gradients of the weights follow from those of the outputs. They are those of autograd up to rounding.
+For a network of ten thousand weights, calling its layers one by one, recording and walking autograd's graph, and an
+optimizer's loop over weights and biases take several times as long as the arithmetic. So the passes are programs of
+their own (`perceptron_kernel.py`), and while the engine computes a gradient, a `Tape` takes the place of the graph:
+each perceptron returns its output as a leaf, autograd differentiates what the loss makes of it, and then the gradients
+of the weights follow from those of the outputs. They are those of autograd up to rounding.
 
-Axes: B batch, I inputs and O outputs of a layer.
+Axes: B batch, I inputs and O outputs, M members (perceptrons on the same inputs).
 """
 
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Activation = Callable[[Tensor], Tensor]
+_KNOWN: dict[Activation, str] = {torch.relu_: "RELU", torch.tanh: "TANH"}  # the kernel's activations
 _tapes: list["Tape"] = []  # of the losses that are being computed; the innermost records
-# (gradient of the activation's output, its output) -> gradient of its input
-_DERIVATIVES: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
-    torch.relu_: lambda gradient, output: torch.ops.aten.threshold_backward.default(gradient, output, 0),
-    torch.tanh: torch.ops.aten.tanh_backward.default,
-}
 
 
-class Perceptron(nn.Module):
-    """Linear layers with an activation between them: [B, inputs] -> [B, outputs].
+class Flattened(nn.Module):
+    """Linear layers with an activation between them, of one perceptron or several, whose weights can be `Flat`.
 
-    A call of a module takes as long as a small layer's product, so the layers are applied without their modules.
-
-    activation: `torch.relu_`, `torch.tanh`, or another function; autograd differentiates those with another one.
+    sizes: widths of the inputs and of each layer. activation: `torch.relu_`, `torch.tanh`, or another function, which
+    autograd differentiates.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: Activation = torch.relu_) -> None:
+    def __init__(self, sizes: Sequence[int], activation: Activation) -> None:
         super().__init__()
-        sizes = [inputs, *hidden, outputs]
-        self.linear = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
-        self.layers = nn.ModuleList(self.linear)
-        self.activation = activation
-        self.flat: Flat | None = None
+        self.sizes, self.activation = list(sizes), activation
+        self._flat: Flat | None = None
+
+    def matrices(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """(weights, biases) of each layer: [O, I] and [O], or of several perceptrons [M, I, O] and [M, 1, O]."""
+        raise NotImplementedError
+
+    def layered(self, x_BI: Tensor) -> Tensor:
+        """What `forward` returns, computed layer by layer."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs] -> [B, outputs]."""
-        if _tapes and self.flat is not None and x.ndim == 2 and torch.is_grad_enabled():
-            return _tapes[-1].call(self.flat, x)
-        *hidden, last = [layer._parameters.values() for layer in self.linear]  # faster than attributes
-        for weight, bias in hidden:
-            x = self.activation(nn.functional.linear(x, weight, bias))  # type: ignore[arg-type]  # a layer has both
-        return nn.functional.linear(x, *last)  # type: ignore[arg-type]
+        """[B, inputs] -> [B, outputs], or with several perceptrons [M, B, outputs]."""
+        recorded = torch.is_grad_enabled()
+        plain = type(x) is Tensor and x.ndim == 2 and x.dtype == torch.float32 and x.is_cpu
+        if not plain or (recorded and not _tapes) or (flat := self.flatten()) is None:
+            return self.layered(x)
+        if not recorded:
+            return flat.apply(x)[1]
+        return self.layered(x) if flat.trained is None else _tapes[-1].call(flat, x)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied: a copy's weights are its own, and lie in no vector yet."""
-        return {**self.__dict__, "flat": None}
+        return {**self.__dict__, "_flat": None}
 
     def flatten(self) -> "Flat | None":
-        """Moves the weights into one vector on the CPU, where they stay parameters of the layers; None where it cannot.
+        """Moves the weights into one vector, where they stay parameters of the layers; None where it cannot.
 
-        It cannot where a weight is frozen, in another precision than fp32 or on another device, or the activation is
-        unknown.
+        It cannot where weights are in another precision than fp32 or not on the CPU, or the activation is unknown.
         """
-        plain = all(p.requires_grad and p.dtype == torch.float32 and p.is_cpu for p in self.parameters())
-        self.flat = Flat(self) if plain and self.activation in _DERIVATIVES else None
-        return self.flat
+        if self._flat is not None and not self._flat.moved:
+            return self._flat
+        parameters = [p for pair in self.matrices() for p in pair] if self.activation in _KNOWN else []
+        if not parameters or not all(p.dtype == torch.float32 and p.is_cpu for p in parameters):
+            return None
+        if self._flat is None:
+            self._flat = Flat(self, parameters)
+        self._flat.hold()
+        return self._flat
+
+
+class Perceptron(Flattened):
+    """Linear layers with an activation between them: [B, inputs] -> [B, outputs]."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: Activation = torch.relu_) -> None:
+        super().__init__([inputs, *hidden, outputs], activation)
+        self.linear = [nn.Linear(a, b) for a, b in itertools.pairwise(self.sizes)]
+        self.layers = nn.ModuleList(self.linear)
+
+    def matrices(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        return [(layer.weight, layer.bias) for layer in self.linear]
+
+    def layered(self, x_BI: Tensor) -> Tensor:
+        *hidden, last = [layer._parameters.values() for layer in self.linear]  # faster than attributes, or than modules
+        for weight, bias in hidden:
+            x_BI = self.activation(nn.functional.linear(x_BI, weight, bias))  # type: ignore[arg-type]  # both are there
+        return nn.functional.linear(x_BI, *last)  # type: ignore[arg-type]
+
+
+class Perceptrons(Flattened):
+    """`members` perceptrons with rectified layers, on the same inputs: [B, inputs] -> [M, B, outputs].
+
+    Their layers are held together, so that all take one batched product.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, members: int) -> None:
+        super().__init__([inputs, *hidden, outputs], torch.relu_)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for width, following in itertools.pairwise(self.sizes):
+            layers = [nn.Linear(width, following) for _ in range(members)]  # for torch's first weights
+            self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers])))
+            self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
+
+    def matrices(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        return list(zip(self.weights, self.biases, strict=True))
+
+    def layered(self, x_BI: Tensor) -> Tensor:
+        x = x_BI.expand(len(self.biases[0]), -1, -1)
+        for k, (weight, bias) in enumerate(self.matrices()):
+            x = torch.baddbmm(bias, x if k == 0 else x.relu_(), weight)
+        return x
 
 
 class Flat:
-    """The weights of a perceptron as one vector, and their gradient as another.
+    """The weights of perceptrons as one vector, and their gradient as another.
 
-    Each weight and bias of the layers is a view of `vector`, and its `grad`, where `backward` computed it, a view of
-    `gradient`. An optimizer steps `vector` after `gather`.
+    Each of `parameters` is a view of `vector`, and its `grad`, where `backward` computed it, a view of `gradient`. An
+    optimizer steps `vector` after `gather`.
     """
 
-    def __init__(self, net: Perceptron) -> None:
-        self.parameters: list[nn.Parameter] = [p for layer in net.linear for p in layer.parameters()]
-        self.vector = nn.Parameter(torch.cat([p.detach().flatten() for p in self.parameters]))
+    def __init__(self, net: Flattened, parameters: list[nn.Parameter]) -> None:
+        from rllab.core import perceptron_kernel  # compiling, and numba's import, only where there is a perceptron
+
+        self.parameters = parameters
+        self.vector = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
         self.gradient = torch.zeros_like(self.vector.detach())
-        self.activation, self.derivative = net.activation, _DERIVATIVES[net.activation]
         self._views, self._grads = self.split(self.vector.detach()), self.split(self.gradient)
-        for p, view in zip(self.parameters, self._views, strict=True):
+        for p, view in zip(parameters, self._views, strict=True):
             p.data = view
-        self._layers = [(w, w.t(), b) for w, b in zip(self._views[::2], self._views[1::2], strict=True)]
-        self._frozen = self.parameters[0]
+        self._first, self._at = parameters[0], self.vector.data_ptr()
+        self._kernel, members = perceptron_kernel, 1 if parameters[0].ndim == 2 else len(parameters[0])
+        self._out, self._hidden = (members, net.sizes[-1]), members * sum(net.sizes[1:-1])
+        begins = np.cumsum([0, *(p.numel() for p in parameters)])[:-1].reshape(-1, 2)
+        own = np.array([[p.numel() // members for p in parameters]]).reshape(-1, 2)
+        places = begins + np.arange(members)[:, None, None] * own
+        self._numbers, self._gradient = self.vector.detach().numpy(), self.gradient.numpy()
+        known = np.array(net.sizes), places, parameters[0].ndim == 2, getattr(self._kernel, _KNOWN[net.activation])
+        self._layout = (self._numbers, *known)
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """The parts of a vector [P] of P numbers that belong to the parameters, each a view with its shape [...]."""
         parts = torch.split(vector, [p.numel() for p in self.parameters])
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
-    def apply(self, x_BI: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(the input of each layer, the output [B, O]) for inputs [B, I], outside of autograd."""
-        inputs = [x_BI]
-        *hidden, (_, last_IO, bias) = self._layers
-        for _, weight_IO, bias_O in hidden:
-            inputs.append(self.activation(torch.addmm(bias_O, inputs[-1], weight_IO)))
-        return inputs, torch.addmm(bias, inputs[-1], last_IO)
+    def apply(self, x_BI: Tensor) -> tuple[tuple[np.ndarray, np.ndarray], Tensor]:
+        """((inputs [B, I], outputs of the hidden layers), output [B, O] or [M, B, O]), outside of autograd."""
+        x, (members, width) = x_BI.detach().contiguous().numpy(), self._out
+        hidden, out = np.empty(self._hidden * len(x), np.float32), np.empty((members, len(x), width), np.float32)
+        self._kernel.forward(*self._layout, x, hidden, out)
+        return (x, hidden), torch.from_numpy(out if self._first.ndim == 3 else out[0])
 
     @property
-    def frozen(self) -> bool:
-        """Whether the weights get no gradient at present."""
-        return not self._frozen.requires_grad
+    def moved(self) -> bool:
+        """Whether somebody has given the first parameter other memory, as `Module.to` does."""
+        return self._first.data_ptr() != self._at
 
-    def backward(self, inputs: list[Tensor], gradient_BO: Tensor, wanted: bool) -> Tensor | None:
-        """Adds the gradient of the weights, from that of the output. Returns that of the input [B, I] if `wanted`."""
-        add = None if self.frozen else self._add if self.begin() else self._set
-        for i in reversed(range(len(inputs))):
-            if add is not None:
-                add(i, gradient_BO, inputs[i])
-            if i:
-                gradient_BO = self.derivative(torch.mm(gradient_BO, self._layers[i][0]), inputs[i])
-        return torch.mm(gradient_BO, self._layers[0][0]) if wanted else None
+    @property
+    def trained(self) -> bool | None:
+        """Whether the weights get a gradient at present; None if only some do."""
+        wanted = {p.requires_grad for p in self.parameters}
+        return wanted.pop() if len(wanted) == 1 else None
 
-    def _set(self, i: int, gradient_BO: Tensor, x_BI: Tensor) -> None:
-        """Sets the gradient of layer i, from that of its output before the activation."""
-        torch.mm(gradient_BO.t(), x_BI, out=self._grads[2 * i])
-        torch.sum(gradient_BO, 0, out=self._grads[2 * i + 1])
+    def backward(self, seen: tuple[np.ndarray, np.ndarray], gradient: Tensor, wanted: bool) -> Tensor | None:
+        """Adds the gradient of the weights, from that of the output. Returns that of the input [B, I] if `wanted`.
 
-    def _add(self, i: int, gradient_BO: Tensor, x_BI: Tensor) -> None:
-        """Adds to the gradient of layer i."""
-        self._grads[2 * i].addmm_(gradient_BO.t(), x_BI)
-        self._grads[2 * i + 1].add_(gradient_BO.sum(0))
+        seen: what `apply` returned beside the output. gradient: [B, O] or [M, B, O].
+        """
+        x, hidden = seen
+        of_out = gradient.contiguous().numpy().reshape(self._out[0], len(x), -1)
+        of_x = np.zeros(x.shape if wanted else (0, 0), np.float32)
+        if trained := self._first.requires_grad:
+            self.begin()
+        of_weights = self._gradient if trained else self._gradient[:0]
+        self._kernel.backward(*self._layout, x, hidden, of_out, of_weights, of_x)
+        return torch.from_numpy(of_x) if wanted else None
 
-    def begin(self) -> bool:
-        """Makes the parameters' gradients views of `gradient`. Returns whether they hold one, to which is added."""
+    def begin(self) -> None:
+        """Makes the parameters' gradients views of `gradient`, to which is added; they are 0 where there was none."""
         held = [p.grad for p in self.parameters]
         if all(g is None for g in held):
+            self.gradient.zero_()
             for p, view in zip(self.parameters, self._grads, strict=True):
                 p.grad = view
-            return False
-        self._take(held)
-        return True
+        else:
+            self._take(held)
 
     def gather(self) -> None:
         """Gives `vector` the gradient of the parameters, also where autograd computed it; a missing one counts as 0."""
@@ -158,7 +215,7 @@ class Tape:
     """A context in which flat perceptrons are recorded here, and not by autograd; their outputs are leaves for it."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[Flat, list[Tensor], Tensor]] = []
+        self._calls: list[tuple[Flat, tuple[np.ndarray, np.ndarray], Tensor]] = []
 
     def __enter__(self) -> "Tape":
         _tapes.append(self)
@@ -168,19 +225,19 @@ class Tape:
         _tapes.pop()
 
     def call(self, flat: Flat, x_BI: Tensor) -> Tensor:
-        """The output [B, O] for inputs [B, I]; its gradient is passed on by `backward`."""
+        """The output [B, O] or [M, B, O] for inputs [B, I]; its gradient is passed on by `backward`."""
         if x_BI.requires_grad:  # autograd goes on behind the perceptron
             return _Node.apply(x_BI, flat)  # type: ignore[no-any-return, no-untyped-call]
-        inputs, out_BO = flat.apply(x_BI)
-        if not flat.frozen:
-            self._calls.append((flat, inputs, out_BO.requires_grad_()))
-        return out_BO
+        seen, out = flat.apply(x_BI)
+        if flat.trained:
+            self._calls.append((flat, seen, out.requires_grad_()))
+        return out
 
     def backward(self) -> None:
         """Adds the gradients of the weights, from those that autograd has given to the outputs."""
-        for flat, inputs, out_BO in self._calls:
-            if out_BO.grad is not None:
-                flat.backward(inputs, out_BO.grad, False)
+        for flat, seen, out in self._calls:
+            if out.grad is not None:
+                flat.backward(seen, out.grad, False)
 
 
 class _Node(torch.autograd.Function):
@@ -189,13 +246,13 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BI: Tensor, flat: Flat) -> Tensor:
         ctx.flat = flat
-        ctx.inputs, out_BO = flat.apply(x_BI)
-        return out_BO
+        ctx.seen, out = flat.apply(x_BI)
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_BO: Tensor) -> tuple[Tensor | None, None]:
-        return ctx.flat.backward(ctx.inputs, gradient_BO, True), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        return ctx.flat.backward(ctx.seen, gradient, True), None
 
 
 def differentiate(output: Tensor, gradient: Tensor) -> None:
