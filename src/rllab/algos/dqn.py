@@ -53,6 +53,7 @@ from rllab.control.qnetwork import QNetwork, taken
 from rllab.control.quantiles import quantile_huber
 from rllab.core.algorithm import Batch, Context, Outputs, Round, split
 from rllab.core.errors import FieldMistake
+from rllab.core.fused import fused
 from rllab.core.optim import soft_update
 from rllab.core.ranges import Count, Natural, Share
 
@@ -151,6 +152,7 @@ class DQN(Control):
             batch |= self.q.noise_of_batch(draw, len(self._weight))
         return {k: v if k == "index" else v.to(self.ctx.device) for k, v in batch.items()}
 
+    @fused("rllab.control.td_kernel")  # the same, for perceptrons on a CPU, as long as this code is unchanged
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         q = taken(self.q.returns(batch["obs"], batch.get("noise")), batch["action"])
         target = self.td_target(batch)

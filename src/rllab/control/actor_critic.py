@@ -48,7 +48,7 @@ class ActionDistribution(nn.Module):
         assert self.sizes is not None
         parts = torch.split(masked(out_BA, mask_BA), self.sizes, 1)
         components = action.view(len(action), -1).unbind(1)
-        each = [_log_prob(part_BC, a_B) for part_BC, a_B in zip(parts, components, strict=True)]
+        each = [log_softmax_of(part_BC, a_B) for part_BC, a_B in zip(parts, components, strict=True)]
         logp_B, entropy_B = each[0]
         for more_logp_B, more_entropy_B in each[1:]:
             logp_B, entropy_B = logp_B + more_logp_B, entropy_B + more_entropy_B
@@ -105,7 +105,7 @@ class Value(nn.Module):
         return value_B1.squeeze(-1)
 
 
-def _log_prob(logits_BC: Tensor, action_B: Tensor) -> tuple[Tensor, Tensor]:
+def log_softmax_of(logits_BC: Tensor, action_B: Tensor) -> tuple[Tensor, Tensor]:
     """(log-probabilities of actions [B], entropies [B]) of the softmax of logits [B, C]."""
     logp_BC = logits_BC.log_softmax(-1)
     entropy_B = -(logp_BC.exp() * logp_BC.clamp(min=-1e9)).sum(-1)  # masked actions add 0, not 0 x inf

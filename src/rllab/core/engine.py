@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rllab.core.algorithm import Batch, Context, Outputs, Update, split
 from rllab.core.errors import Failed, FieldMistake, InUse, MachineFault, Mistake, RllabError, Stopped
+from rllab.core.fused import unfused
 from rllab.core.optim import PartOptimizer
 from rllab.core.perceptron import Tape, differentiate
 from rllab.core.precision import autocast, multiplies_bf16
@@ -56,7 +57,7 @@ class Engine:
         self.device = _device(settings.device, self.local_rank)
         self.micro_batch, self.shard = settings.micro_batch, settings.shard
         torch.set_num_threads(settings.threads or _THREADS)  # an earlier run in this process may have set another
-        if large_products and self.device.type == "cpu":
+        if self.device.type == "cpu":
             _return_memory() if self.shard else _keep_memory()
         torch.set_flush_denormal(True)  # denormals (below 1e-38) do not matter, and are 100 times slower to add
         self.precision = _precision(settings.precision, self.device, large_products)
@@ -170,12 +171,19 @@ class Engine:
         losses, outputs = [], []
         pieces = list(split(update.batch, self.micro_batch)) if self.micro_batch else [update.batch]
         for number in range(self._most_of_ranks(len(pieces)) if self.shard else len(pieces)):
+            piece = pieces[number % len(pieces)]
             with Tape() if self.precision == "fp32" else autocast(_DTYPES[self.precision], self.device) as tape:
-                loss, out = update.loss(pieces[number % len(pieces)])
-            if number >= len(pieces):  # only takes part in what the other ranks compute
+                loss, out = update.loss(piece)
+            given = tape.given if isinstance(tape, Tape) else None
+            if given is not None and given.loss is not loss:  # it is a part of another loss
+                with unfused(), Tape() as tape:
+                    loss, out = update.loss(piece)
+                given = None
+            if number >= len(pieces):  # only takes part in what the other ranks compute (sharded, so without kernels)
                 _backward(loss * 0.0)
                 continue
-            _backward(self.scaler.scale(loss) if self.precision == "fp16" else loss)
+            if given is None:
+                _backward(self.scaler.scale(loss) if self.precision == "fp16" else loss)
             if isinstance(tape, Tape):
                 tape.backward()
             losses.append(loss.detach())
@@ -322,7 +330,8 @@ def _device(name: str, local_rank: int) -> torch.device:
 def _keep_memory() -> None:
     """Makes glibc keep freed memory.
 
-    By default it returns the memory of activations to the kernel, which maps it again in each step.
+    By default it returns the memory of activations to the kernel, which maps it again in each step: a fifth of the time
+    of SAC with 256 units.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -11,6 +11,7 @@ Axes: B batch, I inputs and O outputs, M members (perceptrons on the same inputs
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Activation = Callable[[Tensor], Tensor]
+Seen = tuple[np.ndarray, np.ndarray]  # the inputs [B, I] of a perceptron, and the outputs of its hidden layers
 _KNOWN: dict[Activation, str] = {torch.relu_: "RELU", torch.tanh: "TANH"}  # the kernel's activations
 _tapes: list["Tape"] = []  # of the losses that are being computed; the innermost records
 
@@ -133,24 +135,24 @@ class Flat:
             p.data = view
         self._first, self._at = parameters[0], self.vector.data_ptr()
         self._kernel, members = perceptron_kernel, 1 if parameters[0].ndim == 2 else len(parameters[0])
-        self._out, self._hidden = (members, net.sizes[-1]), members * sum(net.sizes[1:-1])
+        self._out, self.hidden = (members, net.sizes[-1]), members * sum(net.sizes[1:-1])
         begins = np.cumsum([0, *(p.numel() for p in parameters)])[:-1].reshape(-1, 2)
         own = np.array([[p.numel() // members for p in parameters]]).reshape(-1, 2)
         places = begins + np.arange(members)[:, None, None] * own
         self._numbers, self._gradient = self.vector.detach().numpy(), self.gradient.numpy()
         known = np.array(net.sizes), places, parameters[0].ndim == 2, getattr(self._kernel, _KNOWN[net.activation])
-        self._layout = (self._numbers, *known)
+        self.layout = (self._numbers, *known)
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """The parts of a vector [P] of P numbers that belong to the parameters, each a view with its shape [...]."""
         parts = torch.split(vector, [p.numel() for p in self.parameters])
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
-    def apply(self, x_BI: Tensor) -> tuple[tuple[np.ndarray, np.ndarray], Tensor]:
+    def apply(self, x_BI: Tensor) -> tuple[Seen, Tensor]:
         """((inputs [B, I], outputs of the hidden layers), output [B, O] or [M, B, O]), outside of autograd."""
         x, (members, width) = x_BI.detach().contiguous().numpy(), self._out
-        hidden, out = np.empty(self._hidden * len(x), np.float32), np.empty((members, len(x), width), np.float32)
-        self._kernel.forward(*self._layout, x, hidden, out)
+        hidden, out = np.empty(self.hidden * len(x), np.float32), np.empty((members, len(x), width), np.float32)
+        self._kernel.forward(*self.layout, x, hidden, out)
         return (x, hidden), torch.from_numpy(out if self._first.ndim == 3 else out[0])
 
     @property
@@ -164,7 +166,7 @@ class Flat:
         wanted = {p.requires_grad for p in self.parameters}
         return wanted.pop() if len(wanted) == 1 else None
 
-    def backward(self, seen: tuple[np.ndarray, np.ndarray], gradient: Tensor, wanted: bool) -> Tensor | None:
+    def backward(self, seen: Seen, gradient: Tensor, wanted: bool) -> Tensor | None:
         """Adds the gradient of the weights, from that of the output. Returns that of the input [B, I] if `wanted`.
 
         seen: what `apply` returned beside the output. gradient: [B, O] or [M, B, O].
@@ -175,7 +177,7 @@ class Flat:
         if trained := self._first.requires_grad:
             self.begin()
         of_weights = self._gradient if trained else self._gradient[:0]
-        self._kernel.backward(*self._layout, x, hidden, of_out, of_weights, of_x)
+        self._kernel.backward(*self.layout, x, hidden, of_out, of_weights, of_x)
         return torch.from_numpy(of_x) if wanted else None
 
     def begin(self) -> None:
@@ -211,11 +213,25 @@ class Flat:
                 p.data = view
 
 
+@dataclass(frozen=True)
+class Given:
+    """A loss that a kernel has computed (`fused.py`), and the gradients of the outputs of perceptrons.
+
+    loss: a scalar. outputs: [B, ...] each. calls: of each perceptron what `Flat.apply` returns beside the output, and
+    the gradient [B, O] or [M, B, O].
+    """
+
+    loss: Tensor
+    outputs: dict[str, Tensor]
+    calls: list[tuple[Flat, Seen, Tensor]]
+
+
 class Tape:
     """A context in which flat perceptrons are recorded here, and not by autograd; their outputs are leaves for it."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[Flat, tuple[np.ndarray, np.ndarray], Tensor]] = []
+        self._calls: list[tuple[Flat, Seen, Tensor]] = []
+        self.given: Given | None = None  # the loss of a kernel, which autograd does not differentiate
 
     def __enter__(self) -> "Tape":
         _tapes.append(self)
@@ -234,10 +250,17 @@ class Tape:
         return out
 
     def backward(self) -> None:
-        """Adds the gradients of the weights, from those that autograd has given to the outputs."""
+        """Adds the gradients of the weights, from those that autograd, or a kernel, has given to the outputs."""
         for flat, seen, out in self._calls:
             if out.grad is not None:
                 flat.backward(seen, out.grad, False)
+        for flat, seen, gradient in self.given.calls if self.given is not None else ():
+            flat.backward(seen, gradient, False)
+
+
+def current_tape() -> Tape | None:
+    """The tape that records, while the engine computes a gradient in fp32."""
+    return _tapes[-1] if _tapes and torch.is_grad_enabled() else None
 
 
 class _Node(torch.autograd.Function):

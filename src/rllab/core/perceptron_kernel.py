@@ -30,7 +30,7 @@ def _lambert(levels: int) -> tuple[np.ndarray, np.ndarray]:
 _P, _Q = _lambert(13)  # exact to 1e-7 up to 9, where tanh is 1 in float32
 
 
-@njit(cache=True, inline="always", fastmath={"contract"})
+@njit(cache=True, inline="always", error_model="numpy", fastmath={"contract"})  # else a division is a branch
 def _activate(values: np.ndarray, activation: int) -> None:
     """The activation of values [n], in place."""
     if activation == RELU:
@@ -56,7 +56,7 @@ def _derive(gradient: np.ndarray, values: np.ndarray, activation: int) -> None:
             gradient[i] *= _ONE - values[i] * values[i]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
 def forward(
     vector: np.ndarray,
     sizes: np.ndarray,
@@ -93,7 +93,7 @@ def forward(
             taken = rows
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
 def backward(
     vector: np.ndarray,
     sizes: np.ndarray,
