@@ -7,11 +7,11 @@ The method stays what is trained. The kernel, a module, stands in for it while t
 
 - the method and what it calls are those that the kernel was written for: the digest of their code is its `DIGEST`.
   Whoever changes the loss, or overrides a part of it, trains with the change, by torch;
-- the kernel's `fits` accepts the algorithm (perceptrons in fp32 on a CPU), and its `loss` the batch;
+- the kernel's `fits` accepts the algorithm (perceptrons in fp32 on a CPU), and its function the batch;
 - what the engine gets is the kernel's loss, and not something that was made of it.
 
-A kernel has `PARTS`, the functions and classes that it stands for; `DIGEST`; `fits(algorithm) -> bool`; and
-`loss(algorithm, batch)`, which returns a `Given`, or None for a batch that it cannot do.
+A kernel has `PARTS`, the functions and classes that it stands for; `DIGEST`; `fits(algorithm) -> bool`; and a function
+of the method's name, `loss(algorithm, batch)`, which returns a `Given`, or None for a batch that it cannot do.
 """
 
 import functools
@@ -43,7 +43,7 @@ def fused(kernel: str) -> Callable[[LossMethod], LossMethod]:
         def loss(self: Any, batch: Batch) -> tuple[Tensor, Outputs]:
             tape = current_tape()
             if tape is not None and _enabled[-1] and (module := _kernel(self, kernel)) is not None:
-                given = module.loss(self, batch)
+                given = getattr(module, method.__name__)(self, batch)
                 if given is not None:
                     tape.given = given
                     return given.loss, given.outputs
