@@ -1,8 +1,8 @@
 """Pairs of runs, ours and a peer's, alternated: CPU time between two moments of each, and the median of the ratios.
 
-The peers are Stable-Baselines3 and sbx, which is the same in JAX. Both sides have the peer's defaults: the same
-batches, and as many updates for each environment step; ours steps several environments side by side. Each is measured
-on one thread and after its first updates, so imports, set-up and compiling are left out.
+The peers are Stable-Baselines3, sbx, which is the same in JAX, and programs of others. Both sides have the peer's
+defaults: the same batches, and as many updates for each environment step; ours steps several environments side by side.
+Each is measured on one thread and after its first updates, so imports, set-up and compiling are left out.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,12 @@ def theirs(line: list[str]) -> float:
     return float(speeds[-1])
 
 
-def peer_line(case: Case, python: str, sbx: bool, rounds: int, seed: int) -> list[str]:
-    """The command of the peer's program."""
+def peer_words(case: Case, sbx: bool, rounds: int, seed: int) -> list[str]:
+    """The program of Stable-Baselines3 or sbx, and its arguments."""
     package, device = ("sbx", "") if sbx else ("stable_baselines3", ", device='cpu'")
     arguments = device + (case.arguments and ", " + case.arguments)
     code = PEER.format(package=package, algorithm=case.algorithm, env=case.env, arguments=arguments)
-    return [python, "-c", code, str(case.warm * case.per_round), str(rounds * case.per_round), str(seed)]
+    return [code, str(case.warm * case.per_round), str(rounds * case.per_round), str(seed)]
 
 
 def parse(text: str) -> argparse.ArgumentParser:
@@ -98,19 +99,28 @@ def parse(text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def compare(case: Case, args: argparse.Namespace) -> None:
-    """Prints each pair of steps per CPU second, for seeds from 1 on, and the median ratio with its range as JSON."""
+def compare(
+    case: Case,
+    args: argparse.Namespace,
+    other: str = "",
+    words: Callable[[str, str], list[str]] = lambda steps, seed: [],
+) -> None:
+    """Prints each pair of steps per CPU second, for seeds from 1 on, and the median ratio with its range as JSON.
+
+    other: another peer's name; `words` then gives its program and arguments, for environment steps and a seed.
+    """
     from rllab.core.machine import processor
 
     python = args.peers or str(ROOT / (".venv.sbx" if args.sbx else ".venv.peers") / "bin/python")
     if not Path(python).is_file():
         sys.exit(f"{python} does not exist: see benchmarks/README.md, or name another with --peers")
-    name, pairs = f"{case.name}-{'sbx' if args.sbx else 'sb3'}", 1 if args.quick else args.pairs
+    name, pairs = f"{case.name}-{other or ('sbx' if args.sbx else 'sb3')}", 1 if args.quick else args.pairs
     rounds = 2 * case.warm if args.quick else case.rounds
     print(f"{name}: {processor()}, {pairs} pairs, one thread", flush=True)
     rows = []
     for seed in range(1, pairs + 1):
-        peer = theirs(peer_line(case, python, args.sbx, rounds, seed))
+        line = words(str(rounds * case.per_round), str(seed)) if other else peer_words(case, args.sbx, rounds, seed)
+        peer = theirs([python, "-c", *line])
         own = ours(case.recipe, case.warm, case.settings | {"total_steps": rounds}, seed)
         rows.append((own, peer, own / peer))
         print(f"pair {seed}: ours {own:,.0f}/s, peer {peer:,.0f}/s, ratio {own / peer:.2f}", flush=True)

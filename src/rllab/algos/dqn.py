@@ -37,7 +37,6 @@ Departures from the papers:
 - Acting, the noise is held for a round, and is that of each environment. Evaluation uses the means of the weights.
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,7 +50,7 @@ from rllab.control.episodes import Policy, epsilon_greedy
 from rllab.control.priorities import Priorities
 from rllab.control.qnetwork import QNetwork, taken
 from rllab.control.quantiles import quantile_huber
-from rllab.core.algorithm import Batch, Context, Outputs, Round, split
+from rllab.core.algorithm import Batch, Context, Outputs, Round
 from rllab.core.errors import FieldMistake
 from rllab.core.fused import fused
 from rllab.core.optim import soft_update
@@ -107,7 +106,9 @@ class DQN(Control):
     def collect(self, step: int) -> Round:
         self.interact(step)
         if self.env_steps > self.learning_starts and self.replay.complete > 0:
-            for batch in self.minibatches(self.ctx.rng("replay", step)):
+            rng = self.ctx.rng("replay", step)
+            for _ in range(self.gradient_steps):
+                batch = self.minibatch(rng)
                 out = yield batch
                 if self.priority_alpha:
                     self.priorities.update(batch["index"], out["td_error"])
@@ -132,17 +133,6 @@ class DQN(Control):
                 action = np.where(random, action, self._greedy(self.envs.obs, self.envs.mask, policy))
             self.replay.add(self.envs.step(action).rows())
             self.env_steps += self.num_envs * self.ctx.world
-
-    def minibatches(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """The round's minibatches. Drawn uniformly they are gathered at once, unless they hold images."""
-        if self.priority_alpha or self.noisy or self.replay.holds_frames:
-            yield from (self.minibatch(rng) for _ in range(self.gradient_steps))
-            return
-        size = len(self._weight)
-        rows = self.replay.sample(rng, size * self.gradient_steps) | {
-            "weight": self._weight.repeat(self.gradient_steps)
-        }
-        yield from split({k: v if k == "index" else v.to(self.ctx.device) for k, v in rows.items()}, size)
 
     def minibatch(self, rng: np.random.Generator) -> Batch:
         """Draws this rank's share of a batch from the replay buffer [B, ...]; all but `index` go to the device."""

@@ -55,11 +55,6 @@ class Replay:
             oldest = self.added % self.capacity
             self._frames.drop_except(self._arrays["obs"][oldest : oldest + self.num_envs])
 
-    @property
-    def holds_frames(self) -> bool:
-        """Whether observations are images, which are many times as large as other rows."""
-        return self._frames is not None
-
     def sample(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
         """Draws `size` transitions [B, ...] uniformly with replacement; the keys are those of `take`."""
         return self.take(rng.integers(self.added - len(self), self.complete, size))

@@ -128,11 +128,12 @@ class Flat:
         from rllab.core import perceptron_kernel  # compiling, and numba's import, only where there is a perceptron
 
         self.parameters = parameters
-        self.vector = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
-        self.gradient = torch.zeros_like(self.vector.detach())
-        self._views, self._grads = self.split(self.vector.detach()), self.split(self.gradient)
-        for p, view in zip(parameters, self._views, strict=True):
-            p.data = view
+        with torch.inference_mode(False):  # who acts first may be in it, and who trains later is not
+            self.vector = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
+            self.gradient = torch.zeros_like(self.vector.detach())
+            self._views, self._grads = self.split(self.vector.detach()), self.split(self.gradient)
+            for p, view in zip(parameters, self._views, strict=True):
+                p.data = view
         self._first, self._at = parameters[0], self.vector.data_ptr()
         self._kernel, members = perceptron_kernel, 1 if parameters[0].ndim == 2 else len(parameters[0])
         self._out, self.hidden = (members, net.sizes[-1]), members * sum(net.sizes[1:-1])
