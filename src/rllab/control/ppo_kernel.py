@@ -14,7 +14,7 @@ from rllab.core.algorithm import Batch
 from rllab.core.perceptron import Given
 
 PARTS = (PPO.loss, PPO.loss_of, ActorCritic, ActionDistribution, log_softmax_of)
-DIGEST = "0320c292ff08cbc5"
+DIGEST = "cb9a210e97b2ba0f"
 _HALF, _ONE, _NONE = np.float32(0.5), np.float32(1), np.float32(0)  # numba computes with Python's floats in float64
 
 

@@ -18,6 +18,7 @@ import functools
 import hashlib
 import inspect
 import io
+import sys
 import textwrap
 import tokenize
 from collections.abc import Callable, Iterator
@@ -56,11 +57,16 @@ def fused(kernel: str) -> Callable[[LossMethod], LossMethod]:
 
 def _kernel(algorithm: Any, name: str) -> ModuleType | None:
     """The kernel for an algorithm, or None; found out once for each algorithm."""
-    known: dict[str, ModuleType | None] = algorithm.__dict__.setdefault("_kernels", {})
-    if name not in known:
+    fitting: dict[str, bool] = algorithm.__dict__.setdefault("_kernels", {})
+    if name not in fitting:
         module = import_module(name)
-        known[name] = module if stands_for(module, type(algorithm)) and module.fits(algorithm) else None
-    return known[name]
+        fitting[name] = stands_for(module, type(algorithm)) and module.fits(algorithm)
+    return sys.modules[name] if fitting[name] else None
+
+
+def kernels_of(algorithm: Any) -> list[str]:
+    """The modules of the kernels that have stood in for losses of an algorithm."""
+    return [name for name, fits in algorithm.__dict__.get("_kernels", {}).items() if fits]
 
 
 def stands_for(kernel: ModuleType, algorithm: type) -> bool:
@@ -74,7 +80,7 @@ def digest(*parts: Any) -> str:
     """A digest of the code of functions and classes, without comments and docstrings. Without source it is empty."""
     try:
         words = [word for part in parts for word in _words(inspect.getsource(part))]
-    except OSError:
+    except (OSError, TypeError):
         return ""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
@@ -84,8 +90,11 @@ def _words(source: str) -> Iterator[str]:
     line, between = "", True  # between: no token of this statement has come yet
     tokens = list(tokenize.generate_tokens(io.StringIO(textwrap.dedent(source)).readline))
     for token, following in zip(tokens, tokens[1:] + tokens[-1:], strict=True):
-        if token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
-            yield from (line, tokenize.tok_name[token.type])
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            yield tokenize.tok_name[token.type]
+        elif token.type == tokenize.NEWLINE:
+            if line:
+                yield line
             line, between = "", True
         elif token.type == tokenize.STRING and between and following.type == tokenize.NEWLINE:
             continue  # a docstring

@@ -135,6 +135,7 @@ class Flat:
             for p, view in zip(parameters, self._views, strict=True):
                 p.data = view
         self._first, self._at = parameters[0], self.vector.data_ptr()
+        perceptron_kernel.limit_threads(torch.get_num_threads())
         self._kernel, members = perceptron_kernel, 1 if parameters[0].ndim == 2 else len(parameters[0])
         self._out, self.hidden = (members, net.sizes[-1]), members * sum(net.sizes[1:-1])
         begins = np.cumsum([0, *(p.numel() for p in parameters)])[:-1].reshape(-1, 2)

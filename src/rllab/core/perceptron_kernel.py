@@ -10,10 +10,20 @@ for each member.
 """
 
 import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401  # numba's products are its, and it has to be loaded to be limited
 from numba import njit
+from threadpoolctl import ThreadpoolController
 
 RELU, TANH = 0, 1
 _NONE, _ONE = np.float32(0), np.float32(1)  # numba computes with Python's floats in float64
+
+
+_LIBRARIES = ThreadpoolController()
+
+
+def limit_threads(count: int) -> None:
+    """Makes the products take as many threads as torch's: SciPy's BLAS takes all cores."""
+    _LIBRARIES.limit(limits=count, user_api="blas")
 
 
 def _lambert(levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +45,7 @@ def _activate(values: np.ndarray, activation: int) -> None:
     """The activation of values [n], in place."""
     if activation == RELU:
         for i in range(len(values)):
-            values[i] = max(values[i], _NONE)
+            values[i] = _NONE if values[i] <= _NONE else values[i]  # NaN stays NaN
         return
     for i in range(len(values)):
         x = min(max(values[i], np.float32(-9)), np.float32(9))

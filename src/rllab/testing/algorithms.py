@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rllab.core.algorithm import Metrics, Update, split
 from rllab.core.errors import Broken, Mistake
+from rllab.core.fused import kernels_of, unfused
 from rllab.core.recipe import Recipe
 from rllab.core.run import RunFolder
 from rllab.core.state import Segment
@@ -153,6 +154,7 @@ def check_split(trainer: Trainer, update: Update) -> bool:
     whole = _gradient(trainer, update, None)
     if not any(g.abs().sum() > 0 for g in whole.values()):
         return False
+    check_kernel(trainer, update, whole)
     alone = {name: torch.zeros_like(g) for name, g in whole.items()}
     terms = {name: torch.zeros_like(g) for name, g in whole.items()}  # a sum is as exact as its terms
     for entry in split(update.batch, 1):
@@ -170,6 +172,18 @@ def check_split(trainer: Trainer, update: Update) -> bool:
                     "loss over entries, and draw no random numbers"
                 )
     return True
+
+
+def check_kernel(trainer: Trainer, update: Update, gradient: dict[str, Tensor]) -> None:
+    """Checks that the gradient is autograd's, where a kernel (`core/fused.py`) has computed it."""
+    if not kernels_of(trainer.algorithm):
+        return
+    with unfused():
+        expected = _gradient(trainer, update, None)
+    largest = max(float(g.abs().max()) for g in expected.values())
+    for name, g in gradient.items():
+        if float((g - expected[name]).abs().max()) > 1e-5 * largest:
+            raise Broken(f"with its kernel {name} has another gradient than by autograd")
 
 
 def check_evaluate(trainer: Trainer) -> str:
