@@ -36,9 +36,12 @@ def loss(ppo: PPO, batch: Batch) -> Given | None:
     seen_by_policy, out_BA = policy.apply(x)
     seen_by_value, value_B1 = value.apply(x)
     names = "action", "old_logp", "advantage", "return", "weight"
-    numbers = [batch[k].contiguous().numpy() for k in names]
-    coefs = [np.float32(c) for c in (1 - ppo.clip_range, 1 + ppo.clip_range, ppo.vf_coef, ppo.ent_coef)]
-    total, columns, of_policy, of_value = loss_and_gradient(out_BA.numpy(), value_B1.numpy(), *numbers, *coefs)
+    action, old_logp, advantage, returns, weight = (batch[k].contiguous().numpy() for k in names)
+    bounds = np.float32(1 - ppo.clip_range), np.float32(1 + ppo.clip_range)
+    coefs = np.float32(ppo.vf_coef), np.float32(ppo.ent_coef)
+    total, columns, of_policy, of_value = loss_and_gradient(
+        out_BA.numpy(), value_B1.numpy(), action, old_logp, advantage, returns, weight, *bounds, *coefs
+    )
     outputs = dict(zip(("policy", "value", "policy/entropy", "kl", "clipped"), torch.from_numpy(columns), strict=True))
     calls = [(policy, seen_by_policy, torch.from_numpy(of_policy)), (value, seen_by_value, torch.from_numpy(of_value))]
     return Given(torch.tensor(total), outputs, calls)
@@ -53,11 +56,11 @@ def loss_and_gradient(
     advantage: np.ndarray,
     returns: np.ndarray,
     weight: np.ndarray,
-    low: float,
-    high: float,
-    vf_coef: float,
-    ent_coef: float,
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    low: np.float32,
+    high: np.float32,
+    vf_coef: np.float32,
+    ent_coef: np.float32,
+) -> tuple[np.float32, np.ndarray, np.ndarray, np.ndarray]:
     """(loss, its outputs [5, B], gradients of the logits [B, A] and of the values [B, 1]).
 
     out [B, A] and value [B, 1] are those of the networks; low and high bound the ratio. All numbers are float32.

@@ -106,7 +106,9 @@ def squashed(features: np.ndarray, out: np.ndarray, noise: np.ndarray) -> tuple[
 
 
 @njit(cache=True, error_model="numpy")
-def targets(both: np.ndarray, logp: np.ndarray, reward: np.ndarray, discount: np.ndarray, alpha: float) -> np.ndarray:
+def targets(
+    both: np.ndarray, logp: np.ndarray, reward: np.ndarray, discount: np.ndarray, alpha: np.float32
+) -> np.ndarray:
     """The critics' targets [B, Q], from the quantiles [2, B, Q] and log-probabilities [B] of the next actions."""
     count, quantiles = both.shape[1:]
     aim = np.empty((count, quantiles), np.float32)
@@ -144,7 +146,7 @@ def least(both: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 @njit(cache=True, error_model="numpy")
 def of_actor(
-    of_x: np.ndarray, out: np.ndarray, raw: np.ndarray, noise: np.ndarray, weight: np.ndarray, alpha: float
+    of_x: np.ndarray, out: np.ndarray, raw: np.ndarray, noise: np.ndarray, weight: np.ndarray, alpha: np.float32
 ) -> np.ndarray:
     """The gradient [B, 2 A] of the actor's output, from that of features and actions [B, F + A].
 

@@ -58,7 +58,7 @@ class PartOptimizer:
         single = [nn.Parameter(local(p)) if self.is_sharded else p for p in self._single.values()]
         self.local = [*(flat.vector for flat in self.flats), *single]  # what this rank steps
         self._own = dict(zip(self._single, single, strict=True))
-        names = {p: n for n, p in trained.items()}
+        names: dict[Tensor, str] = {p: n for n, p in trained.items()}
         self._names = [[names[p] for p in flat.parameters] for flat in self.flats]
         self.optimizers = [o for o in _optimizers(part, self.local, optim, device) if o.param_groups[0]["params"]]
 

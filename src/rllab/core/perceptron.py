@@ -37,7 +37,7 @@ class Flattened(nn.Module):
         self.sizes, self.activation = list(sizes), activation
         self._flat: Flat | None = None
 
-    def matrices(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    def matrices(self) -> list[tuple[Tensor, Tensor]]:
         """(weights, biases) of each layer: [O, I] and [O], or of several perceptrons [M, I, O] and [M, 1, O]."""
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ class Perceptron(Flattened):
         self.linear = [nn.Linear(a, b) for a, b in itertools.pairwise(self.sizes)]
         self.layers = nn.ModuleList(self.linear)
 
-    def matrices(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    def matrices(self) -> list[tuple[Tensor, Tensor]]:
         return [(layer.weight, layer.bias) for layer in self.linear]
 
     def layered(self, x_BI: Tensor) -> Tensor:
@@ -107,8 +107,8 @@ class Perceptrons(Flattened):
             self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers])))
             self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
 
-    def matrices(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        return list(zip(self.weights, self.biases, strict=True))
+    def matrices(self) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.weights.parameters(), self.biases.parameters(), strict=True))
 
     def layered(self, x_BI: Tensor) -> Tensor:
         x = x_BI.expand(len(self.biases[0]), -1, -1)
@@ -124,7 +124,7 @@ class Flat:
     optimizer steps `vector` after `gather`.
     """
 
-    def __init__(self, net: Flattened, parameters: list[nn.Parameter]) -> None:
+    def __init__(self, net: Flattened, parameters: list[Tensor]) -> None:
         from rllab.core import perceptron_kernel  # compiling, and numba's import, only where there is a perceptron
 
         self.parameters = parameters
@@ -154,7 +154,7 @@ class Flat:
         """((inputs [B, I], outputs of the hidden layers), output [B, O] or [M, B, O]), outside of autograd."""
         x, (members, width) = x_BI.detach().contiguous().numpy(), self._out
         hidden, out = np.empty(self.hidden * len(x), np.float32), np.empty((members, len(x), width), np.float32)
-        self._kernel.forward(*self.layout, x, hidden, out)
+        self._kernel.forward(self.layout, x, hidden, out)
         return (x, hidden), torch.from_numpy(out if self._first.ndim == 3 else out[0])
 
     @property
@@ -179,7 +179,7 @@ class Flat:
         if trained := self._first.requires_grad:
             self.begin()
         of_weights = self._gradient if trained else self._gradient[:0]
-        self._kernel.backward(*self.layout, x, hidden, of_out, of_weights, of_x)
+        self._kernel.backward(self.layout, x, hidden, of_out, of_weights, of_x)
         return torch.from_numpy(of_x) if wanted else None
 
     def begin(self) -> None:

@@ -3,10 +3,10 @@
 Called one by one, the products, biases and activations of a layer of 64 units take less time than the calls.
 
 Axes: M members (perceptrons of equal sizes, on the same inputs), B batch, L layers, I inputs and O outputs of a layer.
-All numbers are float32. The weights lie in a vector; `sizes` [L + 1] are the widths of the inputs and of each layer,
-`places` [M, L, 2] where the weights and the biases of a layer begin. Its weights are [O, I] where `turned`, as in
-`torch.nn.Linear`, and [I, O] elsewhere. `hidden` holds the outputs of the hidden layers, [B, O] each, one after another
-for each member.
+All numbers are float32. The weights lie in a vector, as a `Layout` tells: (the vector, the widths [L + 1] of the inputs
+and of each layer, the places [M, L, 2] where the weights and the biases of a layer begin, whether its weights are
+[O, I], as in `torch.nn.Linear`, and not [I, O], the activation). `hidden` holds the outputs of the hidden layers,
+[B, O] each, one after another for each member.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ import scipy.linalg.cython_blas  # noqa: F401  # numba's products are its, and i
 from numba import njit
 from threadpoolctl import ThreadpoolController
 
+Layout = tuple[np.ndarray, np.ndarray, np.ndarray, bool, int]
 RELU, TANH = 0, 1
 _NONE, _ONE = np.float32(0), np.float32(1)  # numba computes with Python's floats in float64
 
@@ -67,17 +68,9 @@ def _derive(gradient: np.ndarray, values: np.ndarray, activation: int) -> None:
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
-def forward(
-    vector: np.ndarray,
-    sizes: np.ndarray,
-    places: np.ndarray,
-    turned: bool,
-    activation: int,
-    x: np.ndarray,
-    hidden: np.ndarray,
-    out: np.ndarray,
-) -> None:
+def forward(net: Layout, x: np.ndarray, hidden: np.ndarray, out: np.ndarray) -> None:
     """Fills `out` [M, B, O] with the outputs for inputs x [B, I], and `hidden` with those of the hidden layers."""
+    vector, sizes, places, turned, activation = net
     count, at = len(x), 0
     for m in range(len(places)):
         taken = x
@@ -105,11 +98,7 @@ def forward(
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
 def backward(
-    vector: np.ndarray,
-    sizes: np.ndarray,
-    places: np.ndarray,
-    turned: bool,
-    activation: int,
+    net: Layout,
     x: np.ndarray,
     hidden: np.ndarray,
     out_gradient: np.ndarray,
@@ -120,6 +109,7 @@ def backward(
 
     gradient: that of `vector`, or empty; x_gradient: that of x [B, I], or empty.
     """
+    vector, sizes, places, turned, activation = net
     count, end = len(x), len(hidden)
     widest = max(sizes)
     buffers = np.empty((2, count * widest), np.float32)
