@@ -19,7 +19,7 @@ from rllab.core.perceptron import Perceptrons, Tape
 from rllab.core.recipe import load_recipe, read_recipe
 from rllab.core.trainer import Trainer
 
-KERNELS = {"td_kernel": DQN, "ppo_kernel": PPO, "sac_kernel": SAC}
+KERNELS = {"dqn_kernel": DQN, "ppo_kernel": PPO, "sac_kernel": SAC}
 CASES = [
     ("cartpole", ["double=false"]),
     ("cartpole", ["huber=false", "n_step=3"]),
@@ -99,7 +99,7 @@ def test_what_a_kernel_cannot_do_is_left_to_torch(name: str, words: list[str], t
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_each_kernel_stands_for_the_present_code(name: str) -> None:
-    kernel = import_module(f"rllab.control.{name}")
+    kernel = import_module(f"rllab.algos.{name}")
     now = digest(*kernel.PARTS)
     assert stands_for(kernel, KERNELS[name]), f"the code changed: change {name}.py with it, then set DIGEST to {now!r}"
 

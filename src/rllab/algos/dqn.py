@@ -142,7 +142,7 @@ class DQN(Control):
             batch |= self.q.noise_of_batch(draw, len(self._weight))
         return {k: v if k == "index" else v.to(self.ctx.device) for k, v in batch.items()}
 
-    @fused("rllab.control.td_kernel")  # the same, for perceptrons on a CPU, as long as this code is unchanged
+    @fused("rllab.algos.dqn_kernel")  # the same, for perceptrons on a CPU, as long as this code is unchanged
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         q = taken(self.q.returns(batch["obs"], batch.get("noise")), batch["action"])
         target = self.td_target(batch)

@@ -71,7 +71,7 @@ class PPO(ActorCriticAlgorithm):
         """Whether the mean of the loss's output `kl` [B], over all ranks, exceeds `target_kl`."""
         return self.target_kl is not None and bool(self.ctx.total(out["kl"].mean()) > self.target_kl * self.ctx.world)
 
-    @fused("rllab.control.ppo_kernel")  # the same, for one discrete action on a CPU, as long as this code is unchanged
+    @fused("rllab.algos.ppo_kernel")  # the same, for one discrete action on a CPU, as long as this code is unchanged
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         return self.loss_of(batch, *self.net(batch["obs"]))
 

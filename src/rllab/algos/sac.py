@@ -87,7 +87,7 @@ class SAC(OffPolicy):
         action_NA: Tensor = self.actor(obs, noise_NA)[0]
         return action_NA
 
-    @fused("rllab.control.sac_kernel")  # the same, for perceptrons on a CPU, as long as this code is unchanged
+    @fused("rllab.algos.sac_kernel")  # the same, for perceptrons on a CPU, as long as this code is unchanged
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         """Both critics' errors, summed with weight [B] to a scalar; 2018b, equation 5, or the quantile Huber loss."""
         with torch.no_grad():
@@ -103,7 +103,7 @@ class SAC(OffPolicy):
         q_B = both_2BQ[0].detach().mean(1)
         return batch["weight"] @ loss_B, {"q": q_B, "td_error": (q_B - target_BQ.mean(1)).abs()}
 
-    @fused("rllab.control.sac_kernel")
+    @fused("rllab.algos.sac_kernel")
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
         """The actor's loss, a scalar; 2018b, equation 7."""
         action_BA, logp_B = self.actor(batch["obs"], batch["noise"])

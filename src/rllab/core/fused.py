@@ -1,6 +1,6 @@
 """Losses that a kernel computes at once: for small networks, calling torch's operations takes longer than computing.
 
-    @fused("rllab.control.td_kernel")
+    @fused("rllab.algos.dqn_kernel")
     def loss(self, batch): ...
 
 The method stays what is trained. The kernel, a module, stands in for it while the engine computes a gradient, if

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 Activation = Callable[[Tensor], Tensor]
 Seen = tuple[np.ndarray, np.ndarray]  # the inputs [B, I] of a perceptron, and the outputs of its hidden layers
 _KNOWN: dict[Activation, str] = {torch.relu_: "RELU", torch.tanh: "TANH"}  # the kernel's activations
+MOST_WEIGHTS = 1 << 20
 _tapes: list["Tape"] = []  # of the losses that are being computed; the innermost records
 
 
@@ -42,7 +43,7 @@ class Flattened(nn.Module):
         raise NotImplementedError
 
     def layered(self, x_BI: Tensor) -> Tensor:
-        """What `forward` returns, computed layer by layer."""
+        """What `forward` returns, [B, O] or [M, B, O], for inputs [B, I], computed layer by layer."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,14 +61,16 @@ class Flattened(nn.Module):
         return {**self.__dict__, "_flat": None}
 
     def flatten(self) -> "Flat | None":
-        """Moves the weights into one vector, where they stay parameters of the layers; None where it cannot.
+        """Moves the weights into one vector, where they stay parameters of the layers; None where it does not.
 
-        It cannot where weights are in another precision than fp32 or not on the CPU, or the activation is unknown.
+        It does not where weights are in another precision than fp32 or not on the CPU, or the activation is unknown. Of
+        more than a million weights it does not either: calls cost little there, and torch's products are faster.
         """
         if self._flat is not None and not self._flat.moved:
             return self._flat
         parameters = [p for pair in self.matrices() for p in pair] if self.activation in _KNOWN else []
-        if not parameters or not all(p.dtype == torch.float32 and p.is_cpu for p in parameters):
+        plain = all(p.dtype == torch.float32 and p.is_cpu for p in parameters)
+        if not parameters or not plain or sum(p.numel() for p in parameters) > MOST_WEIGHTS:
             return None
         if self._flat is None:
             self._flat = Flat(self, parameters)
@@ -84,9 +87,11 @@ class Perceptron(Flattened):
         self.layers = nn.ModuleList(self.linear)
 
     def matrices(self) -> list[tuple[Tensor, Tensor]]:
+        """(weights [O, I], biases [O]) of each layer."""
         return [(layer.weight, layer.bias) for layer in self.linear]
 
     def layered(self, x_BI: Tensor) -> Tensor:
+        """[B, I] -> [B, O]."""
         *hidden, last = [layer._parameters.values() for layer in self.linear]  # faster than attributes, or than modules
         for weight, bias in hidden:
             x_BI = self.activation(nn.functional.linear(x_BI, weight, bias))  # type: ignore[arg-type]  # both are there
@@ -108,9 +113,11 @@ class Perceptrons(Flattened):
             self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
 
     def matrices(self) -> list[tuple[Tensor, Tensor]]:
+        """(weights [M, I, O], biases [M, 1, O]) of each layer."""
         return list(zip(self.weights.parameters(), self.biases.parameters(), strict=True))
 
     def layered(self, x_BI: Tensor) -> Tensor:
+        """[B, I] -> [M, B, O]."""
         x = x_BI.expand(len(self.biases[0]), -1, -1)
         for k, (weight, bias) in enumerate(self.matrices()):
             x = torch.baddbmm(bias, x if k == 0 else x.relu_(), weight)
@@ -176,21 +183,22 @@ class Flat:
         x, hidden = seen
         of_out = gradient.contiguous().numpy().reshape(self._out[0], len(x), -1)
         of_x = np.zeros(x.shape if wanted else (0, 0), np.float32)
-        if trained := self._first.requires_grad:
-            self.begin()
+        trained = self._first.requires_grad
+        fresh = self.begin() if trained else False
         of_weights = self._gradient if trained else self._gradient[:0]
-        self._kernel.backward(self.layout, x, hidden, of_out, of_weights, of_x)
+        self._kernel.backward(self.layout, x, hidden, of_out, of_weights, fresh, of_x)
         return torch.from_numpy(of_x) if wanted else None
 
-    def begin(self) -> None:
-        """Makes the parameters' gradients views of `gradient`, to which is added; they are 0 where there was none."""
+    def begin(self) -> bool:
+        """Makes the parameters' gradients views of `gradient`. Returns whether they held none, and it is set."""
         held = [p.grad for p in self.parameters]
-        if all(g is None for g in held):
-            self.gradient.zero_()
+        fresh = all(g is None for g in held)
+        if fresh:
             for p, view in zip(self.parameters, self._grads, strict=True):
                 p.grad = view
         else:
             self._take(held)
+        return fresh
 
     def gather(self) -> None:
         """Gives `vector` the gradient of the parameters, also where autograd computed it; a missing one counts as 0."""

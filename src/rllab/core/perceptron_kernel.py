@@ -103,17 +103,19 @@ def backward(
     hidden: np.ndarray,
     out_gradient: np.ndarray,
     gradient: np.ndarray,
+    fresh: bool,
     x_gradient: np.ndarray,
 ) -> None:
-    """Adds what follows from the gradient of the outputs [M, B, O] to those of the weights and of the inputs.
+    """Computes the gradients of the weights and of the inputs from that of the outputs [M, B, O].
 
-    gradient: that of `vector`, or empty; x_gradient: that of x [B, I], or empty.
+    gradient: that of `vector`, or empty; it is set where `fresh`, and else added to. x_gradient: that of x [B, I], to
+    which is added, or empty.
     """
     vector, sizes, places, turned, activation = net
     count, end = len(x), len(hidden)
-    widest = max(sizes)
+    widest, largest = max(sizes), max(sizes[:-1] * sizes[1:])
     buffers = np.empty((2, count * widest), np.float32)
-    added = np.empty(widest * widest, np.float32)
+    added = np.empty(0 if fresh or not len(gradient) else largest, np.float32)
     for m in range(len(places) - 1, -1, -1):
         rows = out_gradient[m]
         for k in range(len(sizes) - 2, -1, -1):
@@ -123,18 +125,21 @@ def backward(
             taken = values.reshape(count, width) if k else x
             if len(gradient):
                 biases = gradient[place[1] : place[1] + following]
+                if fresh:
+                    biases[:] = _NONE
                 for b in range(count):
                     row = rows[b]
                     for o in range(following):
                         biases[o] += row[o]
-                product = added[: width * following]
+                weights = gradient[place[0] : place[0] + width * following]
+                product = weights if fresh else added[: width * following]
                 if turned:
                     np.dot(rows.T, taken, product.reshape(following, width))
                 else:
                     np.dot(taken.T, rows, product.reshape(width, following))
-                weights = gradient[place[0] : place[0] + width * following]
-                for i in range(len(product)):
-                    weights[i] += product[i]
+                if not fresh:
+                    for i in range(len(product)):
+                        weights[i] += product[i]
             if k == 0 and not len(x_gradient):
                 break
             weights = vector[place[0] : place[0] + width * following]

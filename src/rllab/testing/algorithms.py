@@ -175,7 +175,7 @@ def check_split(trainer: Trainer, update: Update) -> bool:
 
 
 def check_kernel(trainer: Trainer, update: Update, gradient: dict[str, Tensor]) -> None:
-    """Checks that the gradient is autograd's, where a kernel (`core/fused.py`) has computed it."""
+    """Checks that the gradient [...] of each parameter is autograd's, where a kernel (`core/fused.py`) computed it."""
     if not kernels_of(trainer.algorithm):
         return
     with unfused():

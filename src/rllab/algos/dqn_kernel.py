@@ -15,7 +15,7 @@ from rllab.core.perceptron import Given
 from rllab.core.perceptron_kernel import Layout, forward
 
 PARTS = (DQN.loss, DQN.td_target, QNetwork, taken)
-DIGEST = "5527335ec4d1bc0f"
+DIGEST = "c23e296dc058536e"
 _HALF, _ONE, _NONE = np.float32(0.5), np.float32(1), np.float32(0)  # numba computes with Python's floats in float64
 
 

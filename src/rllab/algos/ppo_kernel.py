@@ -14,7 +14,7 @@ from rllab.core.algorithm import Batch
 from rllab.core.perceptron import Given
 
 PARTS = (PPO.loss, PPO.loss_of, ActorCritic, ActionDistribution, log_softmax_of)
-DIGEST = "cb9a210e97b2ba0f"
+DIGEST = "4687e4825584d99f"
 _HALF, _ONE, _NONE = np.float32(0.5), np.float32(1), np.float32(0)  # numba computes with Python's floats in float64
 
 

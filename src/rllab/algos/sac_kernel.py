@@ -18,7 +18,7 @@ from rllab.core.algorithm import Batch
 from rllab.core.perceptron import Given
 
 PARTS = (SAC.critic_loss, SAC.loss, Actor, Critics, Temperature, smaller, quantile_huber)
-DIGEST = "2fa90c8b2e63ac39"
+DIGEST = "36b40bfec7c4e667"
 _HALF, _ONE, _NONE = np.float32(0.5), np.float32(1), np.float32(0)  # numba computes with Python's floats in float64
 _LOW, _HIGH = np.float32(-20), np.float32(2)  # of log standard deviations
 _NORMAL, _TWO = np.float32(0.5 * math.log(2 * math.pi)), np.float32(math.log(2))
