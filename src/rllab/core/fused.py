@@ -60,7 +60,7 @@ def _kernel(algorithm: Any, name: str) -> ModuleType | None:
     fitting: dict[str, bool] = algorithm.__dict__.setdefault("_kernels", {})
     if name not in fitting:
         module = import_module(name)
-        fitting[name] = stands_for(module, type(algorithm)) and module.fits(algorithm)
+        fitting[name] = stands_for(module, algorithm) and module.fits(algorithm)
     return sys.modules[name] if fitting[name] else None
 
 
@@ -69,10 +69,10 @@ def kernels_of(algorithm: Any) -> list[str]:
     return [name for name, fits in algorithm.__dict__.get("_kernels", {}).items() if fits]
 
 
-def stands_for(kernel: ModuleType, algorithm: type) -> bool:
-    """Whether the parts of a kernel have the code for which it was written, and the class overrides none of them."""
-    methods = [p for p in kernel.PARTS if inspect.isfunction(p) and hasattr(algorithm, p.__name__)]
-    own = all(getattr(algorithm, m.__name__) is m for m in methods)
+def stands_for(kernel: ModuleType, algorithm: Any) -> bool:
+    """Whether a kernel's parts have the code for which it was written, and the algorithm overrides none of them."""
+    names = [p.__name__ for p in kernel.PARTS if inspect.isfunction(p) and hasattr(algorithm, p.__name__)]
+    own = all(getattr(type(algorithm), n) in kernel.PARTS and n not in vars(algorithm) for n in names)
     return own and digest(*kernel.PARTS) == kernel.DIGEST
 
 

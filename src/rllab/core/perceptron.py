@@ -141,7 +141,7 @@ class Flat:
             self._views, self._grads = self.split(self.vector.detach()), self.split(self.gradient)
             for p, view in zip(parameters, self._views, strict=True):
                 p.data = view
-        self._first, self._at = parameters[0], self.vector.data_ptr()
+        self._first, self._at = parameters[0], [view.data_ptr() for view in self._views]
         perceptron_kernel.limit_threads(torch.get_num_threads())
         self._kernel, members = perceptron_kernel, 1 if parameters[0].ndim == 2 else len(parameters[0])
         self._out, self.hidden = (members, net.sizes[-1]), members * sum(net.sizes[1:-1])
@@ -166,8 +166,8 @@ class Flat:
 
     @property
     def moved(self) -> bool:
-        """Whether somebody has given the first parameter other memory, as `Module.to` does."""
-        return self._first.data_ptr() != self._at
+        """Whether somebody has given a parameter other memory, as `Module.to` does."""
+        return [p.data_ptr() for p in self.parameters] != self._at
 
     @property
     def trained(self) -> bool | None:
