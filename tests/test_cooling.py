@@ -20,7 +20,7 @@ from rllab.algos.mpc import MPC
 from rllab.cli import app
 from rllab.control.autoregressive import Autoregressive, Shape
 from rllab.control.process import read_process
-from rllab.core.algorithm import Context
+from rllab.core.algorithm import Batch, Context
 from rllab.core.errors import FieldMistake, Mistake
 from rllab.core.recipe import load_recipe
 from rllab.evals.pareto import linear
@@ -42,12 +42,19 @@ def mpc(**settings: Any) -> MPC:
 
 
 def fit(algorithm: MPC) -> None:
-    """One round, with the optimizer's step."""
+    """One round, with the optimizer's steps."""
     for batch in algorithm.collect(1):
         assert isinstance(batch, dict)
-        algorithm.loss(batch)[0].backward()
-        with torch.no_grad():
-            algorithm.net.weight -= algorithm.net.weight.grad
+        step(algorithm, batch)
+
+
+def step(algorithm: MPC, batch: Batch) -> None:
+    """The optimizer's step."""
+    algorithm.net.zero_grad()
+    algorithm.loss(batch)[0].backward()
+    with torch.no_grad():
+        for weight in algorithm.net.parameters():
+            weight -= weight.grad
 
 
 def test_the_power_is_that_of_the_paper_and_the_reward() -> None:
@@ -125,19 +132,54 @@ def test_one_room_is_gymnasiums() -> None:
 
 
 def test_a_fit_is_ridge_regression() -> None:
-    algorithm = mpc(ridge=0.01)
+    """Of all outputs at once, by one system of equations: weights of their own, and weights that they share."""
+    algorithm = mpc(ridge=0.01, shortage=False)
     fit(algorithm)
-    x, y, count = algorithm.x.double(), algorithm.y.double(), len(algorithm.y)
+    net, y, count = algorithm.net, algorithm.change.double(), len(algorithm.change)
     assert count == 2 * 29  # of each environment all steps but the first, which has one lag
-    theta, intercept = algorithm.net.coefficients()
+    x, own = net.regressors(algorithm.seen).double(), net.shape.own
+    scale = x.var(0, correction=0)
+    scale[:, own:] = scale[:, own:].mean(0)
+    z = (x - x.mean(0)) / (scale := scale.clamp(min=1e-8).sqrt())
+    rows = torch.zeros(count, R, R * own + net.shape.shared, dtype=torch.float64)
+    for o in range(R):
+        rows[:, o, o * own : (o + 1) * own] = z[:, o, :own]
+    rows[:, :, R * own :] = z[:, :, own:]
+    flat = rows.flatten(0, 1)
+    gram = flat.T @ flat + 0.01 * count * torch.eye(flat.shape[1], dtype=flat.dtype)
+    known = torch.linalg.solve(gram, flat.T @ (y - y.mean(0)).flatten())
+    weights, intercept = net.coefficients()
     for o in (0, 13):
-        scale = x[:, o].std(0, correction=0).clamp(min=1e-4)
-        z = (x[:, o] - x[:, o].mean(0)) / scale
-        known = torch.linalg.solve(
-            z.T @ z + 0.01 * count * torch.eye(z.shape[1], dtype=z.dtype), z.T @ (y[:, o] - y[:, o].mean())
-        )
-        torch.testing.assert_close(theta[o] * scale, known, atol=2e-4, rtol=2e-3)
-        assert float(intercept[o] + theta[o] @ x[:, o].mean(0)) == pytest.approx(float(y[:, o].mean()), abs=1e-4)
+        expected = torch.cat((known[o * own : (o + 1) * own], known[R * own :]))
+        torch.testing.assert_close(weights[o] * scale[o], expected, atol=2e-4, rtol=2e-3)
+        assert float(intercept[o] + weights[o] @ x[:, o].mean(0)) == pytest.approx(float(y[:, o].mean()), abs=1e-4)
+
+
+def test_a_fit_finds_what_actions_supply() -> None:
+    """The data are made by the model's own equation, with a supply that differs between outputs."""
+    generator, total = torch.Generator().manual_seed(0), lambda x: x
+    shape = Shape(lags=1, outputs=3, actions=2, common=1, supplies=(0, 1))
+    net, true = Autoregressive(shape), torch.tensor([[6.0, 2.0], [3.0, 5.0], [1.0, 7.0]])
+    u, local = torch.rand(600, 2, generator=generator) * 0.75 + 0.25, 2 + 6 * torch.rand(600, 3, generator=generator)
+    y, common = torch.randn(600, 3, generator=generator), torch.randn(600, 1, generator=generator)
+    short = (local / (u @ true.T) - 1).clamp(min=0)
+    change = -0.2 * y + 1.5 * short + 0.3 * (u @ torch.randn(2, 3, generator=generator)) + 0.1 * local + 0.2 * common
+    same = torch.cat((u, common), 1)[:, None].expand(-1, 3, -1)
+    seen = torch.cat((y[..., None], same[..., :2], local[..., None], same[..., 2:]), 2)
+    net.restart(seen, total)
+    assert float(net.supply[0, 0]) == pytest.approx(float(local.mean() / u.mean() / 2), rel=1e-5)
+    for left in reversed(range(12)):
+        x = net.regressors(seen)
+        rows, targets = net.whiten(x, change, 1e-6, total)
+        net.zero_grad()
+        (0.5 * (torch.cat((change, targets)) - net(torch.cat((x, rows)))).square().sum()).backward()
+        with torch.no_grad():
+            for weight in net.parameters():
+                weight -= weight.grad
+        net.move_supply(left)
+    torch.testing.assert_close(net.supply, true, atol=0.05, rtol=0.01)
+    weights, _ = net.coefficients()
+    assert weights[0, shape.own : shape.own + 2].tolist() == pytest.approx([-0.2, 1.5], abs=0.01)
 
 
 def test_another_optimizer_is_refused(tmp_path: Path) -> None:
@@ -146,31 +188,32 @@ def test_another_optimizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_predictions_are_those_of_the_model_step_by_step() -> None:
-    shape, generator = Shape(lags=3, outputs=2, actions=2, disturbances=1), torch.Generator().manual_seed(0)
-    net = Autoregressive(shape)
-    with torch.no_grad():
-        net.weight.copy_(0.1 * torch.randn(net.weight.shape, generator=generator))
-        net.level.copy_(torch.tensor([0.3, -0.2]))
-    known, plan = torch.randn(4, 2, shape.known, generator=generator), torch.randn(4, 2, 2, generator=generator)
-    known[:, 1, 3:] = known[:, 0, 3:]  # past actions and disturbances are the same for all outputs
-    bias = torch.randn(4, 2, generator=generator)
-    responses = net.responses(6, 2)
-    predicted = responses.unforced(known, bias) + torch.einsum("nm,mto->nto", plan.flatten(1), responses.forced)
-    y, past = known[..., :3], known[:, 0, 3:7].view(4, 2, 2)
+    env, algorithm = room(2, seed=1), mpc(blocks=2, lags=3)
+    fit(algorithm)
+    algorithm.prepare()
+    memory, rng = algorithm.empty_memory(2), np.random.default_rng(0)
+    for t in range(5):
+        memory.see(torch.from_numpy(env.observe()), torch.tensor([t == 0] * 2))
+        action = rng.uniform(0.25, 1, (2, 10)).astype(np.float32)
+        memory.took(torch.from_numpy(action))
+        env.step(action)
+    memory.see(torch.from_numpy(env.observe()), torch.zeros(2, dtype=torch.bool))
+    memory.bias, plan = torch.full((2, R), 0.1), torch.from_numpy(rng.uniform(0.25, 1, (2, 2, 10))).float()
+    forecast, local = algorithm._forecast, memory.local[..., :1]
+    predicted = forecast.outputs(forecast.unforced(memory), plan, local)
     for t in range(6):
-        past = torch.cat((plan[:, t // 3, None], past), 1)
-        same = torch.cat((past.flatten(1), known[:, 0, 7:]), 1)[:, None].expand(-1, 2, -1)
-        change = net(torch.cat((y, same), 2)).detach() + bias
-        y, past = torch.cat((y[..., :1] + change[..., None], y[..., :-1]), 2), past[:, :2]
-        torch.testing.assert_close(predicted[:, t], y[..., 0], atol=1e-5, rtol=1e-5)
+        memory.took(plan[:, t // 3])
+        change = algorithm.net(algorithm.net.regressors(memory.seen())).detach() + memory.bias
+        memory.outputs = torch.cat((memory.outputs[..., :1] + change[..., None], memory.outputs[..., :-1]), 2)
+        memory.local = torch.cat((local, memory.local[..., :-1]), 2)
+        torch.testing.assert_close(predicted[:, t], memory.outputs[..., 0], atol=2e-3, rtol=1e-4)
 
 
 def test_the_plant_is_linear_around_a_plan() -> None:
     env = room(2, seed=1)
     process, start = read_process(env, "room"), torch.full((2, 1, 10), 0.7)
-    unforced, forced = linear(process, start, 8)
     moved = start + 0.01 * torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
-    predicted = unforced + torch.einsum("nm,nmk->nk", moved.flatten(1), forced).view_as(unforced)
+    predicted = linear(process, start, 8)(moved)
     true = process.predict(moved.repeat_interleave(8, 1)[:, None].numpy())[:, 0]
     np.testing.assert_allclose(predicted.numpy(), true, atol=5e-3)
 
@@ -222,7 +265,10 @@ def test_metrics_of_an_evaluation_are_those_of_its_episodes() -> None:
         ({"set_point": 12.0}, r"12 is colder than full cooling reaches: give a value from 2\d\.?\d* to 27"),
         ({"set_point": 30.0}, r"30 is above the limit: give a value from"),
         ({"blocks": 4}, "is 4: give a divisor of the horizon, which is 6"),
-        ({"env": "rllab/Pendulum-v1"}, "rllab/Pendulum-v1 has no outputs, local, common, actions, limit, safe"),
+        (
+            {"env": "rllab/Pendulum-v1"},
+            "rllab/Pendulum-v1 has no outputs, local, common, actions, supplies, limit, safe",
+        ),
     ],
 )
 def test_what_cannot_be_controlled_is_refused_before_training(settings: dict[str, Any], message: str) -> None:

@@ -1,7 +1,7 @@
 """Model-predictive control of a plant whose model is fitted to a few hours of experiment (Lazic et al. 2018).
 
 A plant has outputs that must stay below a limit (the temperatures of racks), and actions that cost power. First the
-actions wander at random within a range that its operators allow. A linear autoregressive model is fitted to what was
+actions wander at random within a range that its operators allow. An autoregressive model is fitted to what was
 measured. Then in each step the controller minimises the predicted cost over a horizon of T steps,
 
     min_u  mean_t [ cost(u_t) + penalty · Σ_o max(0, ŷ_{t,o} - set point)² ],
@@ -10,22 +10,24 @@ by gradient descent through the model, takes the first action, and plans again f
 is below the limit by a margin for what the model does not know.
 
 A round: `num_steps` steps of every environment, and a fit to all data so far. The first `explore_steps` explore, and
-the controller takes those that follow. The fit is ridge regression, which is one step of gradient descent in the
+the controller takes those that follow. A fit is a few ridge regressions, each one step of gradient descent in the
 model's coordinates (`rllab.control.autoregressive`): the optimizer is `sgd` with learning rate 1.
 
-The batch, with axes B entries, O outputs, F features:
-- x [B, O, F]: the last outputs, actions and disturbances of each output; y [B, O]: the change of the outputs
+The batch, with axes B entries, O outputs, F regressors:
+- x [B, O, F]: the last outputs, actions, shortages and disturbances of each output; y [B, O]: the change of the outputs
 - weight [B]: 1; the last F entries are the penalty on the weights, written as data (Hastie et al. 2009, section 3.4.1)
 
 Departures from the paper:
+- The model knows shortages: a rack that gets too little air takes in its own exhaust. Without, it is the paper's.
 - Few actions are held for `horizon / blocks` steps each, so that a horizon longer than the delays stays cheap. The
   gradient starts from the present action, and plans stay in the range of the experiment.
 - The errors of its predictions correct the later ones (`bias_rate`), as an observer of a constant disturbance does
-  (Pannocchia and Rawlings 2003): a linear model of a plant that is not linear is off at every operating point.
+  (Pannocchia and Rawlings 2003): a simple model of a complex plant is off at every operating point.
 - The cost is the plant's power and not a distance from a wanted state.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -34,6 +36,7 @@ from torch import Tensor, nn
 
 from rllab.control.algorithm import Control
 from rllab.control.autoregressive import Autoregressive, Shape
+from rllab.control.forecast import Forecast
 from rllab.control.memory import Memory
 from rllab.control.predictive import Planner
 from rllab.control.process import Tally, check_set_point, read_process
@@ -47,7 +50,7 @@ from rllab.stats import bootstrap
 
 @dataclass(kw_only=True)
 class MPC(Control):
-    """Model-predictive control with a linear model that is fitted to an experiment."""
+    """Model-predictive control with a model that is fitted to an experiment."""
 
     shown: ClassVar[tuple[str, ...]] = ("env/kw", "eval/kw", "eval/over")
     rising: ClassVar[tuple[str, ...]] = ()
@@ -58,7 +61,9 @@ class MPC(Control):
     explore_scale: Positive = 0.3  # standard deviation of a step of the random walk
     num_steps: Count = 60  # steps of every environment in a round
     lags: Count = 5  # L: outputs and actions that the model looks back on
-    ridge: Positive = 0.01  # penalty on the model's weights, as a multiple of the number of samples
+    shortage: bool = True  # the model knows that outputs may draw more than they get; false: a linear model
+    ridge: Positive = 0.1  # penalty on the model's weights, as a multiple of the number of samples
+    fits: Count = 8  # Gauss-Newton steps of a fit; a linear model needs one
     horizon: Count = 20  # T: steps that are planned
     blocks: Count = 1  # actions in a plan
     penalty: Positive = 10.0  # cost of one output that is 1 above the set point for a step; it grows with the square
@@ -74,7 +79,7 @@ class MPC(Control):
             raise FieldMistake("blocks", f"is {self.blocks}: give a divisor of the horizon, which is {self.horizon}")
         if self.explore_by == "controller" and not hasattr(inner(self.envs), "controller"):
             raise FieldMistake("explore_by", f"{self.env} has no controller of its own: use walk")
-        self.net = Autoregressive(Shape.of(self._process, self.lags)).to(ctx.device)
+        self.net = Autoregressive(Shape.of(self._process, self.lags, self.shortage)).to(ctx.device)
         if self.model:
             self.start_from(self.net, self.model)
         self.past = self.empty_memory(self.num_envs)
@@ -83,8 +88,8 @@ class MPC(Control):
         self.walk = np.tile(np.mean(self._process.safe, 0), (self.num_envs, 1))
         if self.explore_by == "controller":
             self.controller = inner(self.envs).controller(self.num_envs)
-        shape = self.net.shape
-        self.x, self.y = torch.zeros(0, shape.outputs, shape.features), torch.zeros(0, shape.outputs)
+        outputs, size = self.net.shape.outputs, sum(self.net.shape.seen)
+        self.seen, self.change = torch.zeros(0, outputs, size), torch.zeros(0, outputs)  # the data
 
     def parts(self) -> dict[str, nn.Module]:
         return {"model": self.net}
@@ -95,10 +100,14 @@ class MPC(Control):
         for _ in range(self.num_steps):
             tally.add(self.interact(rng))
         metrics = self.finished_episodes() | {f"env/{k}": float(v.mean()) for k, v in tally.metrics().items()}
-        if self.ctx.sum(len(self.y)):
-            yield (batch := self.batch())
-            self.net.check_fit(batch["x"], batch["y"], batch["weight"])
-            metrics["fit/error"] = float((self.y - self.net(self.x).detach()).abs().mean())
+        if self.ctx.sum(len(self.change)):
+            self.net.restart(self.seen, self.ctx.total)
+            for left in reversed(range(self.fits if self.shortage else 1)):
+                yield (batch := self.batch())
+                self.net.check_fit(self.loss(batch)[0], self.ctx.total)
+                self.net.move_supply(left)
+            error = (batch["y"] - self.net(batch["x"]).detach())[: len(self.change)]
+            metrics["fit/error"] = float(error.abs().mean())
         return metrics
 
     def interact(self, rng: np.random.Generator) -> Transition:
@@ -108,8 +117,8 @@ class MPC(Control):
         t = self.envs.step(action.astype(self.envs.action_space.dtype))
         self.env_steps += self.num_envs * self.ctx.world
         complete, outputs = self.past.complete(), self._process.outputs
-        self.x = torch.cat((self.x, self.past.features(self.lags)[complete]))
-        self.y = torch.cat((self.y, self.tensor((t.next_obs - t.obs)[:, outputs]).float()[complete]))
+        self.seen = torch.cat((self.seen, self.past.seen()[complete]))
+        self.change = torch.cat((self.change, self.tensor((t.next_obs - t.obs)[:, outputs]).float()[complete]))
         self.begins = torch.from_numpy(t.terminated | t.truncated)
         return t
 
@@ -128,22 +137,22 @@ class MPC(Control):
         self.past.took(torch.from_numpy(action).float(), expected)
         return np.asarray(action)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def control(self, memory: Memory, set_point: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Of the best plans, given what is remembered of N environments: (first actions [N, A], outputs [N, O] that
-        are expected to follow). set_point: a number or [N, 1, 1].
-        """
-        responses = self._responses
-        start = memory.actions[:, :1].expand(-1, self.blocks, -1)
-        unforced = responses.unforced(memory.features(self.lags - 1), memory.bias)
+        """(First actions [N, A] of the best plans, outputs [N, O] expected after them). set_point: as in `Planner`."""
+        start, local = memory.actions[:, :1].expand(-1, self.blocks, -1), memory.local[..., :1].clone()
+        predict = partial(self._forecast.outputs, self._forecast.unforced(memory), local=local)
         planner = Planner(self.penalty, self.iterations, self.plan_lr)
-        plan, outputs = planner.plan(self._process, unforced, responses.forced.flatten(1), set_point, start)
+        plan, outputs = planner.plan(self._process, predict, set_point, start)
         return plan[:, 0], outputs[:, 0]
 
     def batch(self) -> Batch:
         """All data, and the penalty on the weights, in the model's new coordinates. Ranks share the penalty."""
-        x, y = self.net.whiten(self.x, self.y, self.ridge, self.ctx.total)
-        weight = torch.cat((torch.ones(len(self.y)), torch.full((len(y),), 1 / self.ctx.world)))
-        batch = {"x": torch.cat((self.x, x)), "y": torch.cat((self.y, y)), "weight": weight}
+        data, change = self.net.regressors(self.seen), self.change
+        x, y = self.net.whiten(data, change, self.ridge, self.ctx.total)
+        weight = torch.cat((torch.ones(len(change)), torch.full((len(y),), 1 / self.ctx.world)))
+        batch = {"x": torch.cat((data, x)), "y": torch.cat((change, y)), "weight": weight}
         return {k: v.to(self.ctx.device) for k, v in batch.items()}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:
@@ -185,7 +194,7 @@ class MPC(Control):
 
     def prepare(self) -> None:
         """Computes the matrices by which the present model predicts; `control` uses them."""
-        self._responses = self.net.responses(self.horizon, self.blocks)
+        self._forecast = Forecast(self.net, self.horizon, self.blocks)
 
     def empty_memory(self, num_envs: int) -> Memory:
         """A memory of environments of which nothing is known yet."""

@@ -10,7 +10,7 @@ import numpy as np
 from rllab.control.vector import Transition
 from rllab.core.errors import FieldMistake
 
-_INDICES = ("outputs", "local", "common", "actions")
+_INDICES = ("outputs", "local", "common", "actions", "supplies")
 _METHODS = ("cost", "predict", "coldest")
 
 
@@ -20,6 +20,7 @@ class Process:
 
     outputs [O], local [O], common [C], actions [A]: where an observation has the outputs, a disturbance measured at
     each output, the disturbances common to all outputs, and the actions that are set.
+    supplies [S]: which actions supply what the local disturbances draw; it may be empty.
     limit: of the outputs. lowest: the outputs at full power; no set point below it can be held.
     low, high [A]: bounds of the actions. safe: (low [A], high [A]) of an experiment.
     cost: actions [..., A], arrays or tensors, -> their cost in a step [...].
@@ -30,6 +31,7 @@ class Process:
     local: np.ndarray
     common: np.ndarray
     actions: np.ndarray
+    supplies: np.ndarray
     limit: float
     lowest: float
     low: np.ndarray
@@ -54,7 +56,7 @@ def read_process(env: Any, name: str) -> Process:
     if not isinstance(space, gym.spaces.Box) or not space.is_bounded() or len(space.shape) != 1:
         raise FieldMistake("env", f"its actions are {space}; planning needs a bounded Box of one axis")
     low, high = (np.asarray(x, np.float64) for x in (space.low, space.high))
-    outputs, local, common, actions = (np.asarray(getattr(env, k)) for k in _INDICES)
+    indices: dict[str, Any] = {k: np.asarray(getattr(env, k)) for k in _INDICES}
     safe = (np.asarray(env.safe[0], np.float64), np.asarray(env.safe[1], np.float64))
     limits: dict[str, Any] = {
         "limit": float(env.limit),
@@ -63,7 +65,7 @@ def read_process(env: Any, name: str) -> Process:
         "high": high,
         "safe": safe,
     }
-    return Process(outputs, local, common, actions, **limits, cost=env.cost, predict=env.predict)
+    return Process(**indices, **limits, cost=env.cost, predict=env.predict)
 
 
 def check_set_point(process: Process, set_point: float) -> None:

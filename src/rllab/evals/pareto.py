@@ -78,23 +78,19 @@ def perfect(algorithm: MPC, envs: Envs, set_points: np.ndarray) -> Act:
 
     def act(obs: np.ndarray, begins: np.ndarray) -> np.ndarray:
         start = torch.from_numpy(obs[:, process.actions]).float()[:, None].expand(-1, algorithm.blocks, -1)
-        unforced, forced = linear(process, start, algorithm.horizon)
-        return planner.plan(process, unforced, forced, aim, start)[0][:, 0].numpy()
+        return planner.plan(process, linear(process, start, algorithm.horizon), aim, start)[0][:, 0].numpy()
 
     return act
 
 
-def linear(process: Process, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The plant's outputs as an affine function of a plan, around `start` [N, M, A]: (unforced [N, T, O], forced
-    [N, M A, T O]), as `Planner.plan` takes them.
-    """
+def linear(process: Process, start: Tensor, steps: int) -> Callable[[Tensor], Tensor]:
+    """The plant's outputs [N, T, O] as an affine function of plans [N, M, A], around `start`."""
     entries = start[0].numel()
     plans = start[:, None] + torch.cat((torch.zeros(1, entries), NUDGE * torch.eye(entries))).view(-1, *start.shape[1:])
     y = process.predict(plans.repeat_interleave(steps // start.shape[1], 2).numpy())
     outputs = torch.from_numpy(y).float()
-    forced = (outputs[:, 1:] - outputs[:, :1]).flatten(2) / NUDGE
-    moved = torch.einsum("nm,nmk->nk", start.flatten(1), forced)
-    return outputs[:, 0] - moved.view_as(outputs[:, 0]), forced
+    slopes = (outputs[:, 1:] - outputs[:, :1]) / NUDGE
+    return lambda plan: outputs[:, 0] + torch.einsum("nm,nmto->nto", (plan - start).flatten(1), slopes)
 
 
 def present(envs: Envs, set_points: np.ndarray) -> Act:

@@ -33,12 +33,13 @@ class Cooling(BatchedEnv):
     `info["over"]` is the share of the racks above the limit, `info["hottest"]` their highest temperature in °C. There
     is no terminal state. Loads and water are a scenario, which the seed chooses; the actions do not change it.
 
-    For controllers that plan (`rllab.control.process`): indices of observations, the limit in °C, the range in which an
-    experiment may vary the actions, and the methods `cost`, `predict`, `coldest`.
+    For controllers that plan (`rllab.control.process`): indices of observations and actions, the limit in °C, the range
+    in which an experiment may vary the actions, and the methods `cost`, `predict`, `coldest`.
     """
 
     outputs, local = np.arange(R), np.arange(R, 2 * R)
     common, actions = np.array([2 * R + H]), np.arange(2 * R + H + 1, 2 * R + 3 * H + 1)
+    supplies = np.arange(H)  # fans move the air that loads draw
     limit = LIMIT
     safe: ClassVar = (np.repeat([0.25, 0.4], H), np.ones(2 * H))
 
