@@ -226,16 +226,54 @@ def test_a_race_counts_who_is_passed_without_a_touch() -> None:
     env.state = np.concatenate([state.reshape(-1, 3), np.zeros((1, 3))])
     before = env.behind(env.cars)
     _, reward, over, *_ = env.step(np.zeros((3, 2)))
-    metres = env.cars[0, car.ALONG] - state[0, car.ALONG]
+    metres = env.cars[:, car.ALONG] - state[:, car.ALONG]
     assert before.tolist() == [1, 1, 0] and env.behind(env.cars).tolist() == [2, 1, 0]
     assert not over.any()
-    np.testing.assert_allclose(reward, 0.5 * metres + [5.0, 0.0, -2.0])
+    gained = (metres[0] - metres[1:]).sum(0)
+    np.testing.assert_allclose(reward, 0.5 * metres[0] + 0.3 * gained - [0.0, 0.0, 0.6])
     assert env.cars[0, car.VX, 2] == pytest.approx(0.95 * env.cars[0, car.VX, 0], rel=5e-3)  # but for the slipstream
     assert env.report()["passed"].tolist() == [2, 1, 0] and env.report()["touched"].tolist() == [0, 0, 1]
     assert env.summary(env.report()) == {"passed": 1.0, "crashes": 0.0, "touches": pytest.approx(1 / 3)}
     env.state[-1] = [1.0, 0.0, 1.0]
     env.state[car.CRASHED, 1] = 1.0
     assert not env.report()["passed"].any()  # neither with a touch nor with a crash
+
+
+def test_metres_are_gained_on_cars_that_are_near() -> None:
+    env = overtaking()
+    before, length = np.zeros((4, car.COMPONENTS, 1)), env.track.length
+    before[:, car.ALONG, 0] = [10.0, 45.0, length - 9.0, 60.0]  # 35 m ahead, 19 m behind the start line, 50 m ahead
+    after = before.copy()
+    after[:, car.ALONG, 0] += [3.0, 1.0, 2.0, 1.0]
+    assert env.gained(before, after) == pytest.approx([2.0 + 1.0])
+    after[3, car.ALONG] -= 10.0  # it comes within 40 m in this step, which counts
+    assert env.gained(before, after) == pytest.approx([2.0 + 1.0 + 12.0])
+
+
+def test_cars_are_seen_at_the_places_between_which_they_are() -> None:
+    env = overtaking()
+    state = env.cars.copy()
+    state[:, car.ALONG, 0], state[:, car.OFFSET, 0] = [50.0, 40.0, 57.0, 150.0], [1.0, 0.0, 2.0, -1.0]
+    state[:, car.VX, 0] = [10.0, 12.0, 15.0, 8.0]
+    env.state = np.concatenate([state.reshape(-1, 1), np.zeros((1, 1))])
+    seen = np.zeros((7, 3))  # at -10, -5, 0, 5, 10, 20 and 40 m; 100 m is out of sight
+    seen[0] = [1.0, -1 / 2.5, 2 / 5]
+    seen[3], seen[4] = 0.6 * np.array([1.0, 1 / 2.5, 5 / 5]), 0.4 * np.array([1.0, 1 / 2.5, 5 / 5])
+    np.testing.assert_allclose(env.observe()[0, -21:], seen.ravel(), rtol=1e-5, atol=1e-7)
+
+
+def test_varied_races_begin_at_every_place_of_the_row() -> None:
+    env = overtaking(64, track="home", varied=True)
+    places = (env.cars[1:, car.ALONG] < env.cars[0, car.ALONG]).sum(0)
+    assert (np.bincount(places, minlength=4) > 5).all() and not env.touching(env.cars).any()
+    gaps = np.diff(np.sort(env.cars[:, car.ALONG], 0), axis=0)
+    np.testing.assert_allclose(gaps, gaps[:1].repeat(3, 0))
+    assert 10 <= gaps.min() < 20 and 200 < gaps.max() <= 300
+    start = env.cars[1, car.ALONG].copy()
+    for _ in range(50):
+        env.step(np.zeros((64, 2)))
+    metres = env.cars[1, car.ALONG] - start
+    assert metres[-8:].mean() > 1.2 * metres[:8].mean()
 
 
 def test_the_others_drive_and_the_slipstream_pulls() -> None:

@@ -47,6 +47,33 @@ def side_force(slip: float, normal: float, along: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def accelerations(
+    vx: float, vy: float, yaw: float, wheel: float, push: float, tow: float
+) -> tuple[float, float, float]:
+    """(accelerations along and across the car in m/s^2, that of the yaw rate in rad/s^2).
+
+    wheel: the angle of the front wheels; push: the pedal in [-1, 1]; tow: the share of the drag that is removed.
+    """
+    half = FRONT / (FRONT + REAR)
+    if push > 0.0:
+        force, share = push * min(ENGINE, POWER / max(vx, 1.0)), DRIVE_FRONT
+    else:
+        force, share = push * BRAKES * min(vx, 1.0), BRAKE_FRONT
+    normal_front, normal_rear = GRIP * (1.0 - half), GRIP * half * REAR_GRIP
+    along_front = min(max(force * share, -0.95 * normal_front), 0.95 * normal_front)
+    along_rear = min(max(force * (1.0 - share), -0.95 * normal_rear), 0.95 * normal_rear)
+    rolling = max(vx, 3.0)  # slip angles of a car that hardly moves are not defined
+    side_front = side_force(wheel - math.atan((vy + FRONT * yaw) / rolling), normal_front, along_front)
+    side_rear = side_force(-math.atan((vy - REAR * yaw) / rolling), normal_rear, along_rear)
+    cos, sin = math.cos(wheel), math.sin(wheel)
+    drag = (DRAG * (1.0 - tow) * vx + ROLLING * min(vx, 1.0) / max(vx, 1.0)) * vx
+    ax = along_front * cos - side_front * sin + along_rear - drag + vy * yaw
+    ay = along_front * sin + side_front * cos + side_rear - vx * yaw
+    turning = (FRONT * (along_front * sin + side_front * cos) - REAR * side_rear) / INERTIA
+    return ax, ay, turning
+
+
+@njit(cache=True, nogil=True)
 def drive(
     cars: np.ndarray, steer: np.ndarray, pedal: np.ndarray, tow: np.ndarray, curvature: np.ndarray, length: float
 ) -> None:
@@ -56,7 +83,6 @@ def drive(
     curvature [M]: of the centre line, at equal distances; length: of the track, in metres.
     """
     dt, count = SECONDS / SUBSTEPS, len(curvature)
-    half = FRONT / (FRONT + REAR)
     for n in range(cars.shape[1]):
         s, e, psi, vx, vy, yaw, wheel = (
             cars[ALONG, n],
@@ -74,21 +100,7 @@ def drive(
             at = (s % length) / length * count
             i = int(at) % count
             bend = curvature[i] + (at - int(at)) * (curvature[(i + 1) % count] - curvature[i])
-            if push > 0.0:
-                force, share = push * min(ENGINE, POWER / max(vx, 1.0)), DRIVE_FRONT
-            else:
-                force, share = push * BRAKES * min(vx, 1.0), BRAKE_FRONT
-            normal_front, normal_rear = GRIP * (1.0 - half), GRIP * half * REAR_GRIP
-            along_front = min(max(force * share, -0.95 * normal_front), 0.95 * normal_front)
-            along_rear = min(max(force * (1.0 - share), -0.95 * normal_rear), 0.95 * normal_rear)
-            rolling = max(vx, 3.0)  # slip angles of a car that hardly moves are not defined
-            side_front = side_force(wheel - math.atan((vy + FRONT * yaw) / rolling), normal_front, along_front)
-            side_rear = side_force(-math.atan((vy - REAR * yaw) / rolling), normal_rear, along_rear)
-            cos, sin = math.cos(wheel), math.sin(wheel)
-            drag = (DRAG * (1.0 - tow[n]) * vx + ROLLING * min(vx, 1.0) / max(vx, 1.0)) * vx
-            ax = along_front * cos - side_front * sin + along_rear - drag + vy * yaw
-            ay = along_front * sin + side_front * cos + side_rear - vx * yaw
-            turning = (FRONT * (along_front * sin + side_front * cos) - REAR * side_rear) / INERTIA
+            ax, ay, turning = accelerations(vx, vy, yaw, wheel, push, tow[n])
             vx, vy, yaw = max(vx + ax * dt, 0.0), vy + ay * dt, yaw + turning * dt
             forward = (vx * math.cos(psi) - vy * math.sin(psi)) / max(1.0 - e * bend, 0.05)
             before = s

@@ -10,53 +10,56 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numba import njit
 
 from rllab_envs.control.batched import Floats, One
 from rllab_envs.control.racing.car import ALONG, COMPONENTS, CRASHED, HEADING, LINE, OFFSET, VX, drive
 from rllab_envs.control.racing.drivers import Pursuit
 from rllab_envs.control.racing.env import SEEN, Racing, seen
-from rllab_envs.control.racing.track import Points
 
 CARS = 4
 GAP = 14.0  # m between two cars at the start
 LENGTH, WIDTH = 4.5, 1.9  # m: cars that are nearer than both touch
 TOW, TOW_LENGTH, TOW_WIDTH = 0.5, 25.0, 1.5  # share of the drag that is removed right behind a car; m behind, m beside
 FRICTION, NEAR, FAR = 0.5, 5.0, 0.4  # of the driver of the others: see `Pursuit`
-RIVAL = 3  # numbers that are seen of each of the others
-PASSED, TOUCHED = 5.0, 2.0  # reward for a car that is passed, and penalty for a step in which one is touched
+GAPS, SLOWEST = (10.0, 300.0), 0.2  # of varied races: metres between two cars, and the least friction of the others
+PLACES = np.array([-20.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0, 60.0])  # m ahead, where other cars are seen
+SEEN_THERE = 3  # numbers that are seen at each place but the outermost
+WINDOW = (-20.0, 40.0)  # m ahead, between which a car has to be for a reward for gaining on it
+GAINED, TOUCHED = 0.3, 0.6  # reward for a metre gained on a car, and penalty for a step in which one is too near
+CLEARANCE = 0.6  # m: the penalty begins so far before a touch, because what is learned is not exact
 SLOWED = 0.95  # factor on the speed in such a step
 
 
 class Overtaking(Racing):
-    """Actions and rewards of `Racing`, with 5 for each car that is passed (-5 where it comes back) and -2 for each step
-    in which one is touched.
+    """Actions of `Racing`. To its reward comes 0.3 for each metre gained on another car that is at most 40 m ahead or
+    20 m behind (Wurman et al. 2022), and -0.6 for each step in which one is touched or passed within 0.6 m.
 
-    Observation: that of `Racing`, and of each other car how far it is ahead, its offset, and how much faster it is.
+    Observation: that of `Racing`, and at 7 places from 10 m behind to 40 m ahead how much of another car is there, its
+    offset from the own one, and how much faster it is. A car between two places is seen at both, in shares.
+
+    varied: races for training. The copies have rows of 10 to 300 m from car to car, in which the car that learns starts
+    anywhere, and drivers who use from 0.2 of the friction in the first copy to 0.5 in the last. Else all use 0.5.
     """
 
     headline = "passed"
-    observed = SEEN + RIVAL * (CARS - 1)
+    observed = SEEN + SEEN_THERE * (len(PLACES) - 2)
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        track: str | Points = "home",
-        seconds: float = 40.0,
-        off_course_penalty: bool = True,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    ) -> None:
-        super().__init__(num_envs, track, seconds, off_course_penalty, autoreset_mode)
-        settings = np.tile([FRICTION, NEAR, FAR], (num_envs * (CARS - 1), 1))
-        self._others = Pursuit(self.track, np.zeros(4), *settings.T)
+    def __init__(self, num_envs: int = 1, *, varied: bool = False, **settings: Any) -> None:
+        self.varied = varied
+        super().__init__(num_envs, **settings)
+        friction = np.tile(np.linspace(SLOWEST if varied else FRICTION, FRICTION, num_envs), CARS - 1)
+        near, far = np.full_like(friction, NEAR), np.full_like(friction, FAR)
+        self._others = Pursuit(self.track, np.zeros(4), friction, near, far)
 
     def draw(self, rng: np.random.Generator) -> Floats:
         """A start state [G * COMPONENTS + 1]: cars in a row, anywhere on the track, at 8 m/s; then the number 0, which
         is 1 once the car that learns has touched another.
         """
-        cars = np.zeros((CARS, COMPONENTS))
-        cars[:, ALONG] = rng.uniform(0.0, self.track.length) + GAP * np.arange(CARS)
+        cars, gap, places = np.zeros((CARS, COMPONENTS)), GAP, np.arange(CARS)
+        if self.varied:
+            gap, places = np.exp(rng.uniform(*np.log(GAPS))), np.roll(places, -rng.integers(CARS))
+        cars[:, ALONG] = rng.uniform(0.0, self.track.length) + gap * places
         cars[0, OFFSET] = rng.uniform(-2.0, 2.0)
         cars[:, VX], cars[:, LINE] = 8.0, np.floor(cars[:, ALONG] / self.track.length) + 1
         return np.append(cars, 0.0)
@@ -76,18 +79,25 @@ class Overtaking(Racing):
         drive(flat, steer, pedal, tow.ravel(), self.track.curvature, self.track.length)
         after = np.ascontiguousarray(flat.reshape(COMPONENTS, CARS, -1).transpose(1, 0, 2))
         touched = self.touching(after)
-        passed = self.behind(after) - self.behind(before)
-        reward = self.reward(after[0], after[0, ALONG] - before[0, ALONG]) + PASSED * passed - TOUCHED * touched
+        reward = self.reward(after[0], after[0, ALONG] - before[0, ALONG])
+        reward += GAINED * self.gained(before, after) - TOUCHED * self.touching(after, CLEARANCE)
         after[0, VX] *= np.where(touched, SLOWED, 1.0)
         self.state = np.concatenate([after.reshape(-1, self.num_envs), np.maximum(self.state[-1:], touched)])
         return reward, after[0, CRASHED] == 1
 
-    def touching(self, cars: Floats) -> np.ndarray:
-        """Whether the car that learns touches another [N], for cars [G, COMPONENTS, N]."""
+    def touching(self, cars: Floats, clearance: float = 0.0) -> np.ndarray:
+        """Whether the car that learns is as near to another as that [N], in metres, for cars [G, COMPONENTS, N]."""
         ahead = around(cars[1:, ALONG] - cars[0, ALONG], self.track.length)
         beside = cars[1:, OFFSET] - cars[0, OFFSET]
-        touched: np.ndarray = ((np.abs(ahead) < LENGTH) & (np.abs(beside) < WIDTH)).any(0)
+        touched: np.ndarray = ((np.abs(ahead) < LENGTH + clearance) & (np.abs(beside) < WIDTH + clearance)).any(0)
         return touched
+
+    def gained(self, before: Floats, after: Floats) -> Floats:
+        """The metres gained on other cars within WINDOW in a step [N], for cars [G, COMPONENTS, N] before and after."""
+        gaps = [around(cars[1:, ALONG] - cars[0, ALONG], self.track.length) for cars in (before, after)]
+        near = np.any([(WINDOW[0] < gap) & (gap < WINDOW[1]) for gap in gaps], 0)
+        metres: Floats = np.where(near, gaps[0] - gaps[1], 0.0).sum(0)
+        return metres
 
     def behind(self, cars: Floats) -> np.ndarray:
         """How many cars are behind the one that learns [N], by the length of a car, for cars [G, COMPONENTS, N].
@@ -102,8 +112,9 @@ class Overtaking(Racing):
         cars = self.cars
         seen(cars[0], self.track.curvature, self.track.length, obs)
         ahead = around(cars[1:, ALONG] - cars[0, ALONG], self.track.length)
-        rivals = (np.clip(ahead / 20, -3, 3), cars[1:, OFFSET] / 5, (cars[1:, VX] - cars[0, VX]) / 10)
-        obs[:, SEEN:] = np.stack(rivals, 1).transpose(2, 0, 1).reshape(self.num_envs, -1)
+        beside, faster = cars[1:, OFFSET] - cars[0, OFFSET], cars[1:, VX] - cars[0, VX]
+        rivals = np.stack([np.ones_like(beside), beside / 2.5, faster / 5], 1)
+        obs[:, SEEN:] = np.einsum("gpn,gkn->npk", shares(ahead), rivals).reshape(self.num_envs, -1)
         return obs
 
     def report(self) -> dict[str, np.ndarray]:
@@ -130,6 +141,14 @@ class OneRace(One):
     """One race, as Gymnasium's `make` returns it; the arguments are those of `Overtaking`."""
 
     kind = Overtaking
+
+
+def shares(ahead: Floats) -> Floats:
+    """How much of each car is seen at the P inner ones of PLACES [G, P, N], from metres that they are ahead [G, N]."""
+    left, middle, right = PLACES[:-2, None], PLACES[1:-1, None], PLACES[2:, None]
+    rising, falling = (ahead[:, None] - left) / (middle - left), (right - ahead[:, None]) / (right - middle)
+    seen_there: Floats = np.clip(np.minimum(rising, falling), 0.0, 1.0)
+    return seen_there
 
 
 def around(metres: Floats, length: float) -> Floats:
