@@ -82,8 +82,7 @@ class MPC(Control):
         self.net = Autoregressive(Shape.of(self._process, self.lags, self.shortage)).to(ctx.device)
         if self.model:
             self.start_from(self.net, self.model)
-        self.past = self.empty_memory(self.num_envs)
-        self._tally = Tally(self._process)  # of the evaluation
+        self.past, self._tally = self.empty_memory(self.num_envs), Tally(self._process)  # the tally is evaluation's
         self.begins = torch.ones(self.num_envs, dtype=torch.bool)  # where an episode begins
         self.walk = np.tile(np.mean(self._process.safe, 0), (self.num_envs, 1))
         if self.explore_by == "controller":
@@ -149,10 +148,10 @@ class MPC(Control):
 
     def batch(self) -> Batch:
         """All data, and the penalty on the weights, in the model's new coordinates. Ranks share the penalty."""
-        data, change = self.net.regressors(self.seen), self.change
-        x, y = self.net.whiten(data, change, self.ridge, self.ctx.total)
-        weight = torch.cat((torch.ones(len(change)), torch.full((len(y),), 1 / self.ctx.world)))
-        batch = {"x": torch.cat((data, x)), "y": torch.cat((change, y)), "weight": weight}
+        data = self.net.regressors(self.seen)
+        x, y = self.net.whiten(data, self.change, self.ridge, self.ctx.total)
+        weight = torch.cat((torch.ones(len(self.change)), torch.full((len(y),), 1 / self.ctx.world)))
+        batch = {"x": torch.cat((data, x)), "y": torch.cat((self.change, y)), "weight": weight}
         return {k: v.to(self.ctx.device) for k, v in batch.items()}
 
     def loss(self, batch: Batch) -> tuple[Tensor, Outputs]:

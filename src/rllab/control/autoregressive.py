@@ -127,7 +127,10 @@ class Autoregressive(nn.Module):
 
     @torch.no_grad()
     def restart(self, seen: Tensor, total: Callable[[Tensor], Tensor]) -> None:
-        """Sets g as before a fit: the mean actions supply to all outputs what these draw on average."""
+        """Sets g as before a fit: the mean actions supply to all outputs what these draw on average.
+
+        seen: all samples [B, O, S], as `Memory.seen` gives them. total: the sum over ranks.
+        """
         _, u, local, _ = torch.split(seen, self.shape.seen, 2)
         supplied = u[:, 0, list(self.shape.supplies)].sum()
         self.first_supply.copy_(total(local[..., 0].mean(1).sum()) / total(supplied).clamp(min=LEAST))
@@ -181,7 +184,7 @@ class Autoregressive(nn.Module):
         return weights, self.level.double() - (weights * self.mean.double()).sum(1)
 
     def check_fit(self, loss: Tensor, total: Callable[[Tensor], Tensor]) -> None:
-        """Checks that the loss over all data has no gradient left. total: the sum over ranks.
+        """Checks that the loss over all data, a scalar, has no gradient left. total: the sum over ranks of a [...].
 
         Raises:
             FieldMistake: the optimizer's step was not the exact one.

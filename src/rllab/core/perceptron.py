@@ -10,6 +10,7 @@ Axes: B batch, I inputs and O outputs, M members (perceptrons on the same inputs
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ MOST_WEIGHTS = 1 << 20
 _tapes: list["Tape"] = []  # of the losses that are being computed; the innermost records
 
 
-class Flattened(nn.Module):
+class Flattened(nn.Module, ABC):
     """Linear layers with an activation between them, of one perceptron or several, whose weights can be `Flat`.
 
     sizes: widths of the inputs and of each layer. activation: `torch.relu_`, `torch.tanh`, or another function, which
@@ -38,13 +39,13 @@ class Flattened(nn.Module):
         self.sizes, self.activation = list(sizes), activation
         self._flat: Flat | None = None
 
+    @abstractmethod
     def matrices(self) -> list[tuple[Tensor, Tensor]]:
         """(weights, biases) of each layer: [O, I] and [O], or of several perceptrons [M, I, O] and [M, 1, O]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layered(self, x_BI: Tensor) -> Tensor:
         """What `forward` returns, [B, O] or [M, B, O], for inputs [B, I], computed layer by layer."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, outputs], or with several perceptrons [M, B, outputs]."""
