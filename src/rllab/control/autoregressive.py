@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from rllab.control.process import Process
 from rllab.core.errors import FieldMistake
 
-LEAST = 1e-3  # entry of g
+LEAST = 1e-3  # entry of g, and what is supplied
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Autoregressive(nn.Module):
         if not self.shape.supplies:
             return local.new_zeros(*local.shape[:2], actions.shape[1])
         supplied = torch.einsum("bks,os->bok", actions[..., list(self.shape.supplies)], self.supply)
-        return (local / supplied - 1).clamp(min=0.0)
+        return (local / supplied.clamp(min=LEAST) - 1).clamp(min=0.0)
 
     @torch.no_grad()
     def regressors(self, seen: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Autoregressive(nn.Module):
         y, u, local, common = torch.split(seen, self.shape.seen, 2)
         actions = u[:, 0].view(len(u), self.shape.lags, -1)
         s = self.shortage(actions, local)
-        each = -(1 + s).square() * (s > 0) / local  # the derivative by the supply, -local / supply²
+        each = torch.where(s > 0, -(1 + s).square() / local, 0.0)  # the derivative by the supply, -local / supply²
         slopes = torch.einsum("bok,bks,k->bos", each, actions[..., list(self.shape.supplies)], self.pull)
         now = local[..., :1]
         return torch.cat((u, slopes, y, s, now, now.mean(1, keepdim=True).expand_as(now), common), 2)
@@ -129,7 +129,7 @@ class Autoregressive(nn.Module):
     def restart(self, seen: Tensor, total: Callable[[Tensor], Tensor]) -> None:
         """Sets g as before a fit: the mean actions supply to all outputs what these draw on average.
 
-        seen: all samples [B, O, S], as `Memory.seen` gives them. total: the sum over ranks.
+        seen: all samples [B, O, ...], as `Memory.seen` gives them. total: the sum over ranks.
         """
         _, u, local, _ = torch.split(seen, self.shape.seen, 2)
         supplied = u[:, 0, list(self.shape.supplies)].sum()
