@@ -105,8 +105,7 @@ class MPC(Control):
                 yield (batch := self.batch())
                 self.net.check_fit(self.loss(batch)[0], self.ctx.total)
                 self.net.move_supply(left)
-            error = (batch["y"] - self.net(batch["x"]).detach())[: len(self.change)]
-            metrics["fit/error"] = float(error.abs().mean())
+            metrics["fit/error"] = float((batch["y"] - self.net(batch["x"]).detach())[: len(self.change)].abs().mean())
         return metrics
 
     def interact(self, rng: np.random.Generator) -> Transition:
