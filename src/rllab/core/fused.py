@@ -30,7 +30,7 @@ from typing import Any
 from torch import Tensor
 
 from rllab.core.algorithm import Batch, Outputs
-from rllab.core.perceptron import current_tape
+from rllab.core.perceptron import current_tape, kernel_module
 
 LossMethod = Callable[[Any, Batch], tuple[Tensor, Outputs]]
 _enabled = [True]
@@ -58,6 +58,8 @@ def fused(kernel: str) -> Callable[[LossMethod], LossMethod]:
 def _kernel(algorithm: Any, name: str) -> ModuleType | None:
     """The kernel for an algorithm, or None; found out once for each algorithm."""
     fitting: dict[str, bool] = algorithm.__dict__.setdefault("_kernels", {})
+    if name not in fitting and kernel_module() is None:
+        fitting[name] = False
     if name not in fitting:
         module = import_module(name)
         fitting[name] = stands_for(module, algorithm) and module.fits(algorithm)

@@ -13,6 +13,9 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -71,7 +74,7 @@ class Flattened(nn.Module, ABC):
             return self._flat
         parameters = [p for pair in self.matrices() for p in pair] if self.activation in _KNOWN else []
         plain = all(p.dtype == torch.float32 and p.is_cpu for p in parameters)
-        if not parameters or not plain or sum(p.numel() for p in parameters) > MOST_WEIGHTS:
+        if not parameters or not plain or sum(p.numel() for p in parameters) > MOST_WEIGHTS or kernel_module() is None:
             return None
         if self._flat is None:
             self._flat = Flat(self, parameters)
@@ -125,6 +128,17 @@ class Perceptrons(Flattened):
         return x
 
 
+@cache
+def kernel_module() -> ModuleType | None:
+    """The programs of `perceptron_kernel.py`; None where numba may write to no folder, as within a sandbox."""
+    try:
+        return import_module("rllab.core.perceptron_kernel")  # numba is imported only where there is a perceptron
+    except RuntimeError as error:
+        if "cannot cache" in str(error):
+            return None
+        raise
+
+
 class Flat:
     """The weights of perceptrons as one vector, and their gradient as another.
 
@@ -133,8 +147,8 @@ class Flat:
     """
 
     def __init__(self, net: Flattened, parameters: list[Tensor]) -> None:
-        from rllab.core import perceptron_kernel  # compiling, and numba's import, only where there is a perceptron
-
+        kernel = kernel_module()
+        assert kernel is not None
         self.parameters = parameters
         with torch.inference_mode(False):  # who acts first may be in it, and who trains later is not
             self.vector = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
@@ -143,8 +157,8 @@ class Flat:
             for p, view in zip(parameters, self._views, strict=True):
                 p.data = view
         self._first, self._at = parameters[0], [view.data_ptr() for view in self._views]
-        perceptron_kernel.limit_threads(torch.get_num_threads())
-        self._kernel, members = perceptron_kernel, 1 if parameters[0].ndim == 2 else len(parameters[0])
+        kernel.limit_threads(torch.get_num_threads())
+        self._kernel, members = kernel, 1 if parameters[0].ndim == 2 else len(parameters[0])
         self._out, self.hidden = (members, net.sizes[-1]), members * sum(net.sizes[1:-1])
         begins = np.cumsum([0, *(p.numel() for p in parameters)])[:-1].reshape(-1, 2)
         own = np.array([[p.numel() // members for p in parameters]]).reshape(-1, 2)
