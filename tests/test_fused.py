@@ -14,6 +14,7 @@ from rllab.algos.ppo import PPO
 from rllab.algos.sac import SAC
 from rllab.control.networks import MLP
 from rllab.core.algorithm import Batch, Outputs, Update
+from rllab.core.engine import frozen
 from rllab.core.fused import digest, kernels_of, stands_for, unfused
 from rllab.core.perceptron import Perceptrons, Tape
 from rllab.core.recipe import load_recipe, read_recipe
@@ -49,21 +50,12 @@ def updates(name: str, words: list[str], folder: Path) -> Iterator[tuple[Trainer
 
 def gradients(trainer: Trainer, update: Update) -> tuple[Tensor, Outputs, dict[str, Tensor]]:
     parts = {k: trainer.algorithm.parts()[k] for k in update.parts}
-    others = [p for k, part in trainer.algorithm.parts().items() if k not in parts for p in part.parameters()]
-    for p in (p for part in parts.values() for p in part.parameters()):
+    named = {f"{k}.{n}": p for k, part in parts.items() for n, p in part.named_parameters()}
+    for p in named.values():
         p.grad = None
-    for p in others:
-        p.requires_grad_(False)
-    loss, outputs = trainer.engine.backward(update)
-    for p in others:
-        p.requires_grad_(True)
-    named = {
-        f"{k}.{n}": p.grad.clone()
-        for k, part in parts.items()
-        for n, p in part.named_parameters()
-        if p.grad is not None
-    }
-    return loss, outputs, named
+    with frozen([o for k, o in trainer.optimizers.items() if k not in parts]):
+        loss, outputs = trainer.engine.backward(update)
+    return loss, outputs, {n: p.grad.clone() for n, p in named.items() if p.grad is not None}
 
 
 @pytest.mark.parametrize(("name", "words"), CASES)

@@ -88,7 +88,7 @@ def loss_and_gradient(
         columns[3, b] = ratio - _ONE - log_ratio
         columns[4, b] = _ONE if ratio != clipped else _NONE
         # the smaller of both products is the unclipped one, or its ratio has no gradient
-        of_logp = -ratio * advantage[b] if ratio * advantage[b] <= clipped * advantage[b] else _NONE
+        of_logp = _NONE if ratio * advantage[b] > clipped * advantage[b] else -ratio * advantage[b]  # NaN stays NaN
         for a in range(actions):
             p = np.exp(logp[a])
             of_ratio = of_logp * ((_ONE if a == chosen else _NONE) - p)

@@ -152,7 +152,7 @@ class Engine:
         for part in trained:
             part.zero_grad()
         others = [o for name, o in optimizers.items() if name not in update.parts]
-        with _frozen(others) if others else nullcontext():
+        with frozen(others) if others else nullcontext():
             loss, outputs = self.backward(update)
         if self.world > 1:
             loss = self.total(loss)
@@ -261,7 +261,7 @@ def _clip(part: PartOptimizer, norm: float) -> None:
 
 
 @contextmanager
-def _frozen(parts: list[PartOptimizer]) -> Iterator[None]:
+def frozen(parts: list[PartOptimizer]) -> Iterator[None]:
     """In this context gradients flow through these parts but are not computed for their parameters."""
     for part in parts:
         for p in part.parameters:

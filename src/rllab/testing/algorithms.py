@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rllab.core.algorithm import Metrics, Update, split
+from rllab.core.engine import frozen
 from rllab.core.errors import Broken, Mistake
 from rllab.core.fused import kernels_of, unfused
 from rllab.core.recipe import Recipe
@@ -204,7 +205,8 @@ def _gradient(trainer: Trainer, update: Update, size: int | None) -> dict[str, T
         p.grad = None
     engine, usual = trainer.engine, (trainer.engine.micro_batch, trainer.engine.precision)
     engine.micro_batch, engine.precision = size, "fp32"  # rounding in bf16 would hide a difference
-    engine.backward(update)
+    with frozen([o for name, o in trainer.optimizers.items() if name not in update.parts]):
+        engine.backward(update)
     engine.micro_batch, engine.precision = usual
     return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in named.items()}
 
