@@ -14,16 +14,16 @@ since a fifth of the buffer was full, and beside it what Stable-Baselines3's buf
 
 import argparse
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 from typing import Any
+
+from pairs import CLEANRL, theirs
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -41,20 +41,6 @@ SETTINGS = {
     "threads": 1,
     "expect": {},
 }
-CLEANRL = """
-import runpy, sys, time
-import ale_py
-sys.path.insert(0, sys.argv[1])
-from cleanrl_utils.buffers import ReplayBuffer
-sample, times = ReplayBuffer.sample, []
-def timed(self, size):
-    times.append(time.process_time())
-    return sample(self, size)
-ReplayBuffer.sample = timed
-program, sys.argv = sys.argv[1] + "/cleanrl/dqn_atari.py", ["dqn_atari.py", *sys.argv[2:]]
-runpy.run_path(program, run_name="__main__")
-print("MS:", 1000 * (times[-1] - times[19]) / (len(times) - 20))
-"""
 
 
 def ours(updates: int, seed: int) -> float:
@@ -74,19 +60,13 @@ def ours(updates: int, seed: int) -> float:
     return 1000 * (times[-2] - times[first]) / (len(times) - 2 - first) / per_round
 
 
-def theirs(python: str, cleanrl: str, updates: int, seed: int) -> float:
+def peer(python: str, cleanrl: str, updates: int, seed: int) -> float:
     """Returns the same of CleanRL."""
     starts = int(SETTINGS["learning_starts"])  # type: ignore[call-overload]
-    words = [f"--total-timesteps={starts + 4 * (updates + 20)}", f"--learning-starts={starts}", "--buffer-size=20000"]
+    words = [f"--total-timesteps={starts + 4 * (updates + 21)}", f"--learning-starts={starts}", "--buffer-size=20000"]
     words += ["--start-e=0.01", "--end-e=0.01", "--no-cuda", f"--seed={seed}"]
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        line = [python, "-c", CLEANRL, str(Path(cleanrl).resolve()), *words]
-        done = subprocess.run(line, env=env, cwd=folder, capture_output=True, text=True)
-    measured = re.findall(r"MS: ([\d.]+)", done.stdout)
-    if done.returncode or not measured:
-        sys.exit(f"the peer failed:\n{done.stderr[-2000:]}")
-    return float(measured[-1])
+    steps = theirs([python, "-c", CLEANRL, str(Path(cleanrl).resolve()), "dqn_atari.py", "4", *words])
+    return 4000 / steps
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -94,13 +74,13 @@ def compare(args: argparse.Namespace) -> None:
     if not Path(args.peers).is_file():
         sys.exit(f"{args.peers} does not exist: make it from benchmarks/requirements.txt, or name another with --peers")
     updates, pairs = (40, 1) if args.quick else (args.updates, args.pairs)
-    own, peer = [], []
+    own, others = [], []
     for seed in range(1, pairs + 1):
-        peer.append(theirs(args.peers, args.cleanrl, updates, seed))
+        others.append(peer(args.peers, args.cleanrl, updates, seed))
         own.append(ours(updates, seed))
-        print(f"pair {seed}: ours {own[-1]:.1f} ms, CleanRL {peer[-1]:.1f} ms", flush=True)
-    ratios = [b / a for a, b in zip(own, peer, strict=True)]
-    report("dqn-atari-cleanrl", ours=own, peer=peer, ratio=ratios)
+        print(f"pair {seed}: ours {own[-1]:.1f} ms, CleanRL {others[-1]:.1f} ms", flush=True)
+    ratios = [b / a for a, b in zip(own, others, strict=True)]
+    report("dqn-atari-cleanrl", ours=own, peer=others, ratio=ratios)
 
 
 def report(name: str, **columns: list[float]) -> None:

@@ -8,7 +8,7 @@ git clone https://github.com/vwxyzjn/cleanrl                  fe8d8a03 was measu
 
 from pathlib import Path
 
-from pairs import Case, compare, parse
+from pairs import CLEANRL, Case, compare, parse
 
 COMMON = {"double": False, "n_step": 1, "epsilon_end": 0.05}
 AT_SB3S = COMMON | {
@@ -37,30 +37,14 @@ AT_CLEANRLS = COMMON | {
     "target_update_interval": 50,  # every 500 steps
     "epsilon_steps": 50_000,
 }
-# measured from the 21st update on; the first comes after 10,000 steps
-CLEANRL = """
-import runpy, sys, time
-sys.path.insert(0, sys.argv[1])
-from cleanrl_utils.buffers import ReplayBuffer
-sample, times = ReplayBuffer.sample, []
-def timed(self, size):
-    times.append(time.process_time())
-    return sample(self, size)
-ReplayBuffer.sample = timed
-program, sys.argv = sys.argv[1] + "/cleanrl/dqn.py", ["dqn.py", *sys.argv[2:]]
-runpy.run_path(program, run_name="__main__")
-print("SPS:", 10 * (len(times) - 21) / (times[-1] - times[20]))
-"""
 
 if __name__ == "__main__":
     parser = parse(__doc__ or "")
     parser.add_argument("--cleanrl", metavar="FOLDER", help="CleanRL's repository, in place of Stable-Baselines3")
     args = parser.parse_args()
     if args.cleanrl:
-        folder = str(Path(args.cleanrl).resolve())
+        program = [CLEANRL, str(Path(args.cleanrl).resolve()), "dqn.py", "10"]  # an update in 10 steps
         case = Case("dqn", "cartpole", AT_CLEANRLS, 640, 20, 156, "DQN", "CartPole-v1")
-        compare(
-            case, args, "cleanrl", lambda steps, seed: [CLEANRL, folder, "--total-timesteps", steps, "--seed", seed]
-        )
+        compare(case, args, "cleanrl", lambda steps, seed: [*program, "--total-timesteps", steps, "--seed", seed])
     else:
         compare(Case("dqn", "cartpole", AT_SB3S, 512, 30, 196, "DQN", "CartPole-v1"), args)

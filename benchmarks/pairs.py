@@ -36,6 +36,23 @@ class Clock(BaseCallback):
 model = {algorithm}("MlpPolicy", "{env}", seed=seed{arguments})
 model.learn(steps, callback=Clock())
 """
+# A program of CleanRL, measured from its 21st update on. Arguments: its folder, the program, environment steps in an
+# update, and the program's own
+CLEANRL = """
+import runpy, sys, time
+import ale_py
+folder, name, steps = sys.argv[1:4]
+sys.path.insert(0, folder)
+from cleanrl_utils.buffers import ReplayBuffer
+sample, times = ReplayBuffer.sample, []
+def timed(self, size):
+    times.append(time.process_time())
+    return sample(self, size)
+ReplayBuffer.sample = timed
+sys.argv = [name, *sys.argv[4:]]
+runpy.run_path(f"{folder}/cleanrl/{name}", run_name="__main__")
+print("SPS:", int(steps) * (len(times) - 21) / (times[-1] - times[20]))
+"""
 
 
 @dataclass(frozen=True)
