@@ -148,6 +148,13 @@ def test_curves_follow_a_run(runs: Path, board: Any, browser_page: Any) -> None:
     until_drawn(page, "reward/total", "=== 40")
     append(run, {"step": 41, "reward/total": 5.0})
     until_drawn(page, "reward/total", "=== 41")
+    (run / "metrics.jsonl").write_text("")  # as before, and the metric comes later than the checkpoint
+    until_drawn(page, "reward/total", "=== 0")
+    for step in range(1, 4):  # drawn without a point again and again
+        append(run, {"step": step, "policy/kl": 3.0})
+        until_drawn(page, "policy/kl", f"=== {step}")
+    append(run, {"step": 4, "reward/total": 5.0})
+    until_drawn(page, "reward/total", "=== 1")
     shutil.rmtree(run)
     becomes(page, "document.getElementById('problem').textContent.includes(\"no run 'large'\")")
     page.close()

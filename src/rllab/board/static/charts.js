@@ -97,7 +97,7 @@ function draw(figure, charts, title, lines, options, xName) {
   figure.dataset.drawn = String(lines.reduce((sum, l) => sum + l.x.length, 0));
   if (before && before.form === form) { // new points alone; what the cursor points at stays
     Object.assign(before.shown, shown);
-    before.plot.setData(uPlot.join(tables), !options.range);
+    before.plot.setData(joined(tables), !options.range);
     return;
   }
   if (before) before.plot.destroy();
@@ -122,10 +122,13 @@ function draw(figure, charts, title, lines, options, xName) {
       setCursor: [(u) => tell(u, readout, shown, charts, xName)],
       setSelect: [(u) => u.select.width > 4 && document.dispatchEvent(new CustomEvent("zoom", { detail: [u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")] }))],
     },
-  }, tables.length ? uPlot.join(tables) : [[]], canvas);
+  }, joined(tables), canvas);
   if (options.range) plot.setScale("x", { min: options.range[0], max: options.range[1] });
   drawn.set(figure, { plot, form, shown });
 }
+
+/** Tables on one x axis. A run that goes on from a checkpoint may have lost all points of a metric: no table then. */
+const joined = (tables) => (tables.length ? uPlot.join(tables) : [[]]);
 
 /** The range of the vertical axis; a metric that never changes is drawn in the middle, and one that is 0 at the bottom. */
 function yRange(u, low, high) {
