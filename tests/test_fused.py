@@ -83,6 +83,27 @@ def test_a_kernel_computes_what_torch_does(name: str, words: list[str], tmp_path
     assert count > 2 and kernels_of(trainer.algorithm)
 
 
+@pytest.mark.parametrize(("name", "words"), CASES)
+def test_a_weight_that_is_nan_is_seen_in_the_loss(name: str, words: list[str], tmp_path: Path) -> None:
+    kinds = {}
+    for trainer, update in updates(name, words, tmp_path / "run"):
+        if update.parts != ("temperature",):
+            kinds[update.parts] = trainer, update
+    for trainer, update in kinds.values():
+        for part in trainer.algorithm.parts().values():
+            for p in part.parameters():
+                for place in {0, len(p) - 1} if p.ndim else [...]:  # of two critics, one and the other
+                    kept = p.detach().clone()
+                    with torch.no_grad():
+                        p[place] = torch.nan
+                    loss = gradients(trainer, update)[0]
+                    with unfused():
+                        expected = gradients(trainer, update)[0]
+                    with torch.no_grad():
+                        p.copy_(kept)
+                    assert loss.isnan() == expected.isnan(), (update.parts, p.shape, place)
+
+
 @pytest.mark.parametrize(("name", "words"), OTHERS)
 def test_what_a_kernel_cannot_do_is_left_to_torch(name: str, words: list[str], tmp_path: Path) -> None:
     trainer, _ = next(updates(name, words, tmp_path / "run"))

@@ -138,8 +138,8 @@ def least(both: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     q, gradient = np.empty(count, np.float32), np.zeros_like(both)
     for b in range(count):
         first, second = both[0, b].sum(), both[1, b].sum()
-        chosen = 0 if first <= second else 1
-        q[b] = min(first, second) / np.float32(quantiles)
+        chosen = 1 if second < first or second != second else 0  # NaN is the smaller one, as for torch's amin
+        q[b] = (second if chosen else first) / np.float32(quantiles)
         gradient[chosen, b] = -weight[b] / np.float32(quantiles)
     return q, gradient
 
