@@ -114,6 +114,18 @@ def test_the_reward_is_progress_less_the_penalties() -> None:
         np.testing.assert_allclose(reward, 0.5 * metres - penalty * (1 + 0.01 * v**2) - crash, rtol=1e-12)
 
 
+def test_the_penalty_rises_over_the_last_metre_before_the_edge() -> None:
+    env = cars(5)
+    env.state[:] = 0.0
+    env.state[car.LINE] = 1.0
+    env.state[car.OFFSET] = [3.9, -4.25, 4.75, -5.0, 7.0]  # on a road of 5 m to each side
+    np.testing.assert_allclose(env.observe()[:, 8], [0.0, 0.25, 0.75, 1.0, 1.0], atol=1e-6)
+    before = env.state[car.ALONG].copy()
+    _, reward, *_ = env.step(np.zeros((5, 2)))  # they stand: no metre is driven
+    np.testing.assert_array_equal(env.state[car.ALONG], before)
+    np.testing.assert_allclose(reward, [0.0, -0.25, -0.75, -1.0, -1.0])
+
+
 def test_lap_times_are_interpolated_and_laps_off_the_road_are_not_valid() -> None:
     env = cars(4, seconds=150.0)
     act = env.pursuit(np.zeros(4), np.tile([0.5, 5.0, 0.6], (4, 1)))

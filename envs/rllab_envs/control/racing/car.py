@@ -5,8 +5,7 @@ from it to the left; HEADING against that of the centre line; VX, VY the speed a
 turning; STEER the angle of the front wheels. Then the lap: LINE the number of the next crossing of the start line;
 CLOCK seconds since the last crossing (negative before the first); CLEAN 1 while the lap has stayed on the road; LAPS,
 VALID: laps finished, and those of them that are valid; TIME, SPENT: the seconds of the valid ones, and of all, added
-up. FOUL is 1 if the car has come within MARGIN of the road's edge in this step, or over it, and CRASHED 1 once it has
-hit the wall or spun.
+up. FOUL is the largest `edge_share` in this step, and CRASHED is 1 once the car has hit the wall or spun.
 
 The tyre's side force is D sin(C atan(B α)) at a slip angle α (Pacejka 2012, without its curvature term), where D is
 what the friction circle leaves beside the force along. The mass is 1, so forces are accelerations.
@@ -34,7 +33,7 @@ BRAKES = 10.0  # m/s^2
 DRIVE_FRONT, BRAKE_FRONT = 0.4, 0.6  # shares of the front axle
 DRAG, ROLLING = 0.0015, 0.1  # 1/m: drag is DRAG speed^2; m/s^2
 TOP_STEER, STEER_RATE = 0.45, 2.5  # rad, rad/s
-MARGIN = 0.25  # m: the penalty begins so far inside the edge, because what is learned is not exact
+MARGIN = 1.0  # m: the penalty begins so far inside the edge
 SPUN = 1.9  # rad: a car that stands so far against the track has spun
 SECONDS, SUBSTEPS = 0.1, 10  # of a step
 
@@ -74,6 +73,16 @@ def accelerations(
 
 
 @njit(cache=True, nogil=True)
+def edge_share(offset: float) -> float:
+    """The share of the penalty for leaving the road: it rises from 0, MARGIN inside the edge, to 1 at the edge.
+
+    A penalty that begins at once is a step in the value, which a network learns only about; cars then leave the road
+    by a little, again and again.
+    """
+    return min(max((abs(offset) - HALF_WIDTH) / MARGIN + 1.0, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True)
 def drive(
     cars: np.ndarray, steer: np.ndarray, pedal: np.ndarray, tow: np.ndarray, curvature: np.ndarray, length: float
 ) -> None:
@@ -107,8 +116,7 @@ def drive(
             s += forward * dt
             e += (vx * math.sin(psi) + vy * math.cos(psi)) * dt
             psi += (yaw - bend * forward) * dt
-            if abs(e) > HALF_WIDTH - MARGIN:
-                cars[FOUL, n] = 1.0
+            cars[FOUL, n] = max(cars[FOUL, n], edge_share(e))
             if abs(e) > HALF_WIDTH:
                 cars[CLEAN, n] = 0.0
             if s >= cars[LINE, n] * length:

@@ -20,7 +20,6 @@ from rllab_envs.control.racing.car import (
     HEADING,
     LAPS,
     LINE,
-    MARGIN,
     OFFSET,
     REAR,
     SECONDS,
@@ -33,6 +32,7 @@ from rllab_envs.control.racing.car import (
     VY,
     YAW,
     drive,
+    edge_share,
 )
 from rllab_envs.control.racing.drivers import Pursuit
 from rllab_envs.control.racing.line import line_times, smooth
@@ -46,11 +46,11 @@ class Racing(BatchedEnv):
     """Actions: steering and pedal in [-1, 1]; ten steps a second. An episode ends after `seconds`, or at the wall.
 
     Observation: speed, speed across, yaw rate, steering angle, offset, sine and cosine of the heading error, slip of
-    the rear axle, whether there is a penalty where the car is, and the curvature of the track at 14 places up to 110 m
+    the rear axle, the share of the penalty where the car is, and the curvature of the track at 14 places up to 110 m
     ahead.
 
-    Reward of a step: half the metres driven along the centre line; minus 1 + 0.01 speed^2 off the road or within 0.25 m
-    of its edge (if `off_course_penalty`); minus 5 + 0.0125 speed^2 for a crash.
+    Reward of a step: half the metres driven along the centre line; minus 1 + 0.01 speed^2 off the road, and a share of
+    it that rises over the last metre inside the edge (if `off_course_penalty`); minus 5 + 0.0125 speed^2 for a crash.
 
     A lap is flying: from the start line to the start line. It is valid if the car's middle stays on the road all along.
     Its time is interpolated at the line.
@@ -169,7 +169,7 @@ def seen(cars: np.ndarray, curvature: np.ndarray, length: float, into: np.ndarra
         own[0], own[1], own[2], own[3] = speed / 20, across / 3, yaw, cars[STEER, n] / TOP_STEER
         own[4], own[5], own[6] = cars[OFFSET, n] / HALF_WIDTH, math.sin(cars[HEADING, n]), math.cos(cars[HEADING, n])
         own[7] = 5 * math.atan((across - REAR * yaw) / max(speed, 3.0))
-        own[8] = 1.0 if abs(cars[OFFSET, n]) > HALF_WIDTH - MARGIN else 0.0
+        own[8] = edge_share(cars[OFFSET, n])
         for k in range(len(AHEAD)):
             own[9 + k] = 20 * curvature[int((cars[ALONG, n] + AHEAD[k]) % length / length * count) % count]
 
