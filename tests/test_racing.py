@@ -231,18 +231,21 @@ def test_a_race_counts_who_is_passed_without_a_touch() -> None:
     assert env.behind(env.cars).tolist() == [0, 0, 0] and env.observe().shape == (3, env.observed)
     np.testing.assert_allclose(np.diff(env.cars[:, car.ALONG], axis=0), 14.0)
     state = env.cars.copy()
-    state[0, car.OFFSET] = [3.0, 3.0, 0.0]
+    state[0, car.OFFSET] = [3.2, 2.4, 0.0]
     state[0, car.ALONG] += [2 * 14.0 + 4.0, 2 * 14.0 + 4.0, -9.4]  # in front of one car, about to pass the second
     state[0, car.ALONG, 2] = state[1, car.ALONG, 2] - 4.6
     state[0, car.VX] = [20.0, 8.0, 20.0]
-    env.state = np.concatenate([state.reshape(-1, 3), np.zeros((1, 3))])
+    env.state = np.concatenate([state.reshape(-1, 3), [[1.0, 0.5, 1.0], [0.0, 0.0, 0.0]]])
     before = env.behind(env.cars)
     _, reward, over, *_ = env.step(np.zeros((3, 2)))
     metres = env.cars[:, car.ALONG] - state[:, car.ALONG]
     assert before.tolist() == [1, 1, 0] and env.behind(env.cars).tolist() == [2, 1, 0]
     assert not over.any()
     gained = (metres[0] - metres[1:]).sum(0)
-    np.testing.assert_allclose(reward, 0.5 * metres[0] + 0.3 * gained - [0.0, 0.0, 0.6])
+    beside = env.cars[0, car.OFFSET, 1] - env.cars[2, car.OFFSET, 1]
+    near = 1 - (beside - 1.9)  # of 1 m, and a touch weighs half in this race
+    assert 0.4 < near < 0.6
+    np.testing.assert_allclose(reward, 0.5 * metres[0] + 0.3 * gained - [0.0, 1.5 * 0.5 * near, 1.5])
     assert env.cars[0, car.VX, 2] == pytest.approx(0.95 * env.cars[0, car.VX, 0], rel=5e-3)  # but for the slipstream
     assert env.report()["passed"].tolist() == [2, 1, 0] and env.report()["touched"].tolist() == [0, 0, 1]
     assert env.summary(env.report()) == {"passed": 1.0, "crashes": 0.0, "touches": pytest.approx(1 / 3)}
@@ -267,25 +270,28 @@ def test_cars_are_seen_at_the_places_between_which_they_are() -> None:
     state = env.cars.copy()
     state[:, car.ALONG, 0], state[:, car.OFFSET, 0] = [50.0, 40.0, 57.0, 150.0], [1.0, 0.0, 2.0, -1.0]
     state[:, car.VX, 0] = [10.0, 12.0, 15.0, 8.0]
-    env.state = np.concatenate([state.reshape(-1, 1), np.zeros((1, 1))])
+    env.state = np.concatenate([state.reshape(-1, 1), [[0.25], [0.0]]])
     seen = np.zeros((7, 3))  # at -10, -5, 0, 5, 10, 20 and 40 m; 100 m is out of sight
     seen[0] = [1.0, -1 / 2.5, 2 / 5]
     seen[3], seen[4] = 0.6 * np.array([1.0, 1 / 2.5, 5 / 5]), 0.4 * np.array([1.0, 1 / 2.5, 5 / 5])
-    np.testing.assert_allclose(env.observe()[0, -21:], seen.ravel(), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(env.observe()[0, -22:-1], seen.ravel(), rtol=1e-5, atol=1e-7)
+    assert env.observe()[0, -1] == 0.25
 
 
 def test_varied_races_begin_at_every_place_of_the_row() -> None:
-    env = overtaking(64, track="home", varied=True)
+    env = overtaking(256, track="home", varied=True)
     places = (env.cars[1:, car.ALONG] < env.cars[0, car.ALONG]).sum(0)
-    assert (np.bincount(places, minlength=4) > 5).all() and not env.touching(env.cars).any()
+    assert (np.bincount(places, minlength=4) > 5).all() and not env.nearness(env.cars).any()
+    weights = env.observe()[:, -1]
+    assert weights.min() < 0.1 and weights.max() > 0.9 and (overtaking(8).observe()[:, -1] == 1).all()
     gaps = np.diff(np.sort(env.cars[:, car.ALONG], 0), axis=0)
     np.testing.assert_allclose(gaps, gaps[:1].repeat(3, 0))
     assert 10 <= gaps.min() < 20 and 200 < gaps.max() <= 300
     start = env.cars[1, car.ALONG].copy()
     for _ in range(50):
-        env.step(np.zeros((64, 2)))
+        env.step(np.zeros((256, 2)))
     metres = env.cars[1, car.ALONG] - start
-    assert metres[-8:].mean() > 1.2 * metres[:8].mean()
+    assert metres[-64:].mean() > 1.2 * metres[:64].mean()
 
 
 def test_the_others_drive_and_the_slipstream_pulls() -> None:

@@ -26,24 +26,28 @@ GAPS, SLOWEST = (10.0, 300.0), 0.2  # of varied races: metres between two cars, 
 PLACES = np.array([-20.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0, 60.0])  # m ahead, where other cars are seen
 SEEN_THERE = 3  # numbers that are seen at each place but the outermost
 WINDOW = (-20.0, 40.0)  # m ahead, between which a car has to be for a reward for gaining on it
-GAINED, TOUCHED = 0.3, 0.6  # reward for a metre gained on a car, and penalty for a step in which one is too near
-CLEARANCE = 0.6  # m: the penalty begins so far before a touch, because what is learned is not exact
+GAINED, TOUCHED = 0.3, 1.5  # reward for a metre gained on a car, and penalty for a step in which one is touched
+CLEARANCE = 1.0  # m: the penalty rises from 0 so far before a touch, because what is learned is not exact
 SLOWED = 0.95  # factor on the speed in such a step
 
 
 class Overtaking(Racing):
     """Actions of `Racing`. To its reward comes 0.3 for each metre gained on another car that is at most 40 m ahead or
-    20 m behind (Wurman et al. 2022), and -0.6 for each step in which one is touched or passed within 0.6 m.
+    20 m behind (Wurman et al. 2022), and -1.5 for each step in which one is touched, times the race's weight; within a
+    metre of a touch there is a share of it.
 
-    Observation: that of `Racing`, and at 7 places from 10 m behind to 40 m ahead how much of another car is there, its
-    offset from the own one, and how much faster it is. A car between two places is seen at both, in shares.
+    Observation: that of `Racing`; at 7 places from 10 m behind to 40 m ahead how much of another car is there, its
+    offset from the own one, and how much faster it is; and the weight of a touch. A car between two places is seen at
+    both, in shares.
 
     varied: races for training. The copies have rows of 10 to 300 m from car to car, in which the car that learns starts
-    anywhere, and drivers who use from 0.2 of the friction in the first copy to 0.5 in the last. Else all use 0.5.
+    anywhere, and drivers who use from 0.2 of the friction in the first copy to 0.5 in the last; else all use 0.5. The
+    weight of a touch is drawn from [0, 1] for each race, else it is 1. With the full weight alone nothing is learned
+    but to stay behind: passing is learned where a touch costs little (universal value functions, Schaul et al. 2015).
     """
 
     headline = "passed"
-    observed = SEEN + SEEN_THERE * (len(PLACES) - 2)
+    observed = SEEN + SEEN_THERE * (len(PLACES) - 2) + 1
 
     def __init__(self, num_envs: int = 1, *, varied: bool = False, **settings: Any) -> None:
         self.varied = varied
@@ -53,21 +57,22 @@ class Overtaking(Racing):
         self._others = Pursuit(self.track, np.zeros(4), friction, near, far)
 
     def draw(self, rng: np.random.Generator) -> Floats:
-        """A start state [G * COMPONENTS + 1]: cars in a row, anywhere on the track, at 8 m/s; then the number 0, which
-        is 1 once the car that learns has touched another.
+        """A start state [G * COMPONENTS + 2]: cars in a row, anywhere on the track, at 8 m/s; the weight of a touch;
+        and 0, which is 1 once the car that learns has touched another.
         """
-        cars, gap, places = np.zeros((CARS, COMPONENTS)), GAP, np.arange(CARS)
+        cars, gap, places, weight = np.zeros((CARS, COMPONENTS)), GAP, np.arange(CARS), 1.0
         if self.varied:
             gap, places = np.exp(rng.uniform(*np.log(GAPS))), np.roll(places, -rng.integers(CARS))
+            weight = rng.uniform()
         cars[:, ALONG] = rng.uniform(0.0, self.track.length) + gap * places
         cars[0, OFFSET] = rng.uniform(-2.0, 2.0)
         cars[:, VX], cars[:, LINE] = 8.0, np.floor(cars[:, ALONG] / self.track.length) + 1
-        return np.append(cars, 0.0)
+        return np.append(cars, [weight, 0.0])
 
     @property
     def cars(self) -> Floats:
         """The states of all cars [G, COMPONENTS, N]."""
-        return self.state[:-1].reshape(CARS, COMPONENTS, self.num_envs)
+        return self.state[:-2].reshape(CARS, COMPONENTS, self.num_envs)
 
     def advance(self, action: np.ndarray) -> tuple[Floats, np.ndarray]:
         """One step by actions [N, 2]; returns rewards [N] and where the car has crashed [N]."""
@@ -78,19 +83,23 @@ class Overtaking(Racing):
         tow = slipstream(before[:, ALONG], before[:, OFFSET], self.track.length)
         drive(flat, steer, pedal, tow.ravel(), self.track.curvature, self.track.length)
         after = np.ascontiguousarray(flat.reshape(COMPONENTS, CARS, -1).transpose(1, 0, 2))
-        touched = self.touching(after)
+        near, weight, touched = self.nearness(after), self.state[-2], self.state[-1]
         reward = self.reward(after[0], after[0, ALONG] - before[0, ALONG])
-        reward += GAINED * self.gained(before, after) - TOUCHED * self.touching(after, CLEARANCE)
-        after[0, VX] *= np.where(touched, SLOWED, 1.0)
-        self.state = np.concatenate([after.reshape(-1, self.num_envs), np.maximum(self.state[-1:], touched)])
+        reward += GAINED * self.gained(before, after) - TOUCHED * weight * near
+        after[0, VX] *= np.where(near == 1.0, SLOWED, 1.0)
+        touched = np.maximum(touched, near == 1.0)
+        self.state = np.concatenate([after.reshape(-1, self.num_envs), [weight, touched]])
         return reward, after[0, CRASHED] == 1
 
-    def touching(self, cars: Floats, clearance: float = 0.0) -> np.ndarray:
-        """Whether the car that learns is as near to another as that [N], in metres, for cars [G, COMPONENTS, N]."""
+    def nearness(self, cars: Floats) -> Floats:
+        """How near the car that learns is to another [N], for cars [G, COMPONENTS, N]: 1 if they touch, and falling to
+        0 at CLEARANCE.
+        """
         ahead = around(cars[1:, ALONG] - cars[0, ALONG], self.track.length)
         beside = cars[1:, OFFSET] - cars[0, OFFSET]
-        touched: np.ndarray = ((np.abs(ahead) < LENGTH + clearance) & (np.abs(beside) < WIDTH + clearance)).any(0)
-        return touched
+        metres = np.maximum(np.abs(ahead) - LENGTH, np.abs(beside) - WIDTH).min(0)
+        near: Floats = np.clip(1.0 - metres / CLEARANCE, 0.0, 1.0)
+        return near
 
     def gained(self, before: Floats, after: Floats) -> Floats:
         """The metres gained on other cars within WINDOW in a step [N], for cars [G, COMPONENTS, N] before and after."""
@@ -114,7 +123,8 @@ class Overtaking(Racing):
         ahead = around(cars[1:, ALONG] - cars[0, ALONG], self.track.length)
         beside, faster = cars[1:, OFFSET] - cars[0, OFFSET], cars[1:, VX] - cars[0, VX]
         rivals = np.stack([np.ones_like(beside), beside / 2.5, faster / 5], 1)
-        obs[:, SEEN:] = np.einsum("gpn,gkn->npk", shares(ahead), rivals).reshape(self.num_envs, -1)
+        obs[:, SEEN:-1] = np.einsum("gpn,gkn->npk", shares(ahead), rivals).reshape(self.num_envs, -1)
+        obs[:, -1] = self.state[-2]
         return obs
 
     def report(self) -> dict[str, np.ndarray]:
