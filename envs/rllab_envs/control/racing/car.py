@@ -76,8 +76,8 @@ def accelerations(
 def edge_share(offset: float) -> float:
     """The share of the penalty for leaving the road: it rises from 0, MARGIN inside the edge, to 1 at the edge.
 
-    A penalty that begins at once is a step in the value, which a network learns only about; cars then leave the road
-    by a little, again and again.
+    With a penalty that is full from its first place on, the value has a step, which a network approximates poorly:
+    cars then leave the road by a little, again and again.
     """
     return min(max((abs(offset) - HALF_WIDTH) / MARGIN + 1.0, 0.0), 1.0)
 

@@ -42,8 +42,8 @@ class Overtaking(Racing):
 
     varied: races for training. The copies have rows of 10 to 300 m from car to car, in which the car that learns starts
     anywhere, and drivers who use from 0.2 of the friction in the first copy to 0.5 in the last; else all use 0.5. The
-    weight of a touch is drawn from [0, 1] for each race, else it is 1. With the full weight alone nothing is learned
-    but to stay behind: passing is learned where a touch costs little (universal value functions, Schaul et al. 2015).
+    weight of a touch is drawn from [0, 1] for each race, else it is 1. Passing is learned where a touch costs little
+    (universal value functions, Schaul et al. 2015); with a penalty of 2 in every race the car stayed behind.
     """
 
     headline = "passed"
